@@ -1,0 +1,358 @@
+"""Typed, read-only view of the three kinds of objects. Built by `api.parse` from validated and defaulted dicts.
+
+Field names are the CRDs' in snake_case; quantities are integers with the unit in the name; durations are timedeltas.
+Everything that decides reads these types and never a dict. They must not validate: the schema and the CEL rules did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+
+class SelectionPolicy(StrEnum):
+    AUTO = "Auto"
+    PINNED = "Pinned"
+    ADVISORY = "Advisory"
+
+
+class Objective(StrEnum):
+    THROUGHPUT = "throughput"
+    LATENCY = "latency"
+    ENERGY = "energy"
+    QUALITY = "quality"
+
+
+class Trigger(StrEnum):
+    AUDIT = "Audit"
+    CONFIDENCE = "Confidence"
+
+
+class Strategy(StrEnum):
+    AUTO = "Auto"
+    SURGE = "Surge"
+    RECREATE = "Recreate"
+    IN_PLACE = "InPlace"
+
+
+class Decision(StrEnum):
+    """What a reassessment came to; `Select` is the first choice of a deployment's life."""
+
+    SELECT = "Select"
+    KEEP = "Keep"
+    GROW = "Grow"
+    SHRINK = "Shrink"
+    SWAP_HEADS = "SwapHeads"
+    SWITCH = "Switch"
+    INCONCLUSIVE = "Inconclusive"
+    BLOCKED = "Blocked"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Inclusive, in layers; None is open."""
+
+    min: int | None = None
+    max: int | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to choose from: uri, resolved revision and exit-head bundle. `exits` None: the model's own head."""
+
+    name: str
+    uri: str
+    revision: str | None = None
+    exit_layers: tuple[int, ...] = ()
+    exits: str | None = None
+    layer_budget: Bounds | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class CandidateSelector:
+    match_labels: dict[str, str]
+    max_candidates: int = 3
+
+
+@dataclass(frozen=True)
+class Selection:
+    policy: SelectionPolicy = SelectionPolicy.AUTO
+    candidate: str | None = None
+
+
+@dataclass(frozen=True)
+class Slo:
+    ttft_ms: int | None = None
+    itl_ms: int | None = None
+    e2e_latency_ms: int | None = None
+    percentile: int = 95
+    min_quality_percent: int | None = None
+    min_agreement_percent: int | None = None
+    optimization_type: Objective = Objective.THROUGHPUT
+
+
+@dataclass(frozen=True)
+class WorkloadSpec:
+    """Input and output length in tokens; at most one of concurrency and requests per second."""
+
+    isl: int = 512
+    osl: int = 128
+    concurrency: int | None = None
+    request_rate: int | None = None
+
+
+@dataclass(frozen=True)
+class LimitsSpec:
+    layer_budget: Bounds = Bounds()
+    memory_mib: int | None = None
+    max_batch_size: int | None = None
+    max_queue_size: int = 64
+
+
+@dataclass(frozen=True)
+class LivePrompts:
+    max_prompts: int
+    consent: bool
+
+
+@dataclass(frozen=True)
+class ConfigMapRef:
+    name: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Exactly one of the three sources is set."""
+
+    live: LivePrompts | None = None
+    config_map_ref: ConfigMapRef | None = None
+    inline: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Profiling:
+    search_strategy: str = "rapid"
+    max_parallelism: int = 1
+    backoff_limit: int = 1
+    active_deadline_seconds: int = 1800
+    ttl_seconds_after_finished: int = 3600
+    history_limit: int = 10
+    prompts: Prompts = Prompts()
+
+
+@dataclass(frozen=True)
+class MaintenanceWindow:
+    schedule: str
+    duration: timedelta
+
+
+@dataclass(frozen=True)
+class Reassessment:
+    trigger: Trigger = Trigger.AUDIT
+    audit_percent: int = 5
+    interval: timedelta = timedelta(hours=6)
+    every_requests: int = 150
+    min_improvement_percent: int = 10
+    consecutive_success_limit: int = 2
+    cooldown: timedelta = timedelta(hours=1)
+    maintenance_window: MaintenanceWindow | None = None
+    suspend: bool = False
+    confidence_threshold_percent: int | None = None
+    """Of the paper's breach counter (trigger Confidence); None: the bundle's calibrated threshold."""
+
+
+@dataclass(frozen=True)
+class Drain:
+    pre_stop_seconds: int = 15
+    timeout_seconds: int = 300
+
+
+@dataclass(frozen=True)
+class Rollout:
+    strategy: Strategy = Strategy.AUTO
+    progress_deadline_seconds: int = 900
+    scale_down_delay_seconds: int = 120
+    revision_history_limit: int = 3
+    paused: bool = False
+    drain: Drain = Drain()
+
+
+@dataclass(frozen=True)
+class DeploymentSpec:
+    model_name: str
+    candidates: tuple[Candidate, ...] = ()
+    candidate_selector: CandidateSelector | None = None
+    selection: Selection = Selection()
+    slo: Slo = Slo()
+    workload: WorkloadSpec = WorkloadSpec()
+    limits: LimitsSpec = LimitsSpec()
+    profiling: Profiling = Profiling()
+    reassessment: Reassessment = Reassessment()
+    rollout: Rollout = Rollout()
+    replicas: int = 1
+    port: int = 8033
+
+
+@dataclass(frozen=True)
+class Condition:
+    """metav1.Condition. `status` is "True", "False" or "Unknown"; `reason` is a member of api.conditions.Reason."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    observed_generation: int
+    last_transition_time: datetime
+
+
+@dataclass(frozen=True)
+class Served:
+    """`status.active` and `status.target`: what serves, or will. `revision` is the number of the HELIOS revision."""
+
+    candidate: str
+    revision: int
+    layer_budget: int
+    max_batch_size: int
+    timing: str | None = None
+    quality: str | None = None
+    since: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a candidate's uri turned out to be. `exits_digest` "" without a bundle; `exit_layers` are the legal depths
+    below full depth (of the bundle, or the candidate's own with bare heads)."""
+
+    revision: str
+    backbone: str
+    """Fingerprint: candidates with the same one differ by heads only."""
+    num_layers: int
+    max_context_tokens: int
+    exits_digest: str
+    head_kind: str
+    """bare | affine | mlp"""
+    exit_layers: tuple[int, ...]
+    breach_thresholds: dict[int, float] = field(default_factory=dict)
+    """Calibrated confidence threshold per exit layer, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class CandidateStatus:
+    """State: Pending | Profiling | Profiled | Infeasible | Failed | Rejected (by the shortlist)."""
+
+    name: str
+    state: str
+    feasible: bool
+    message: str = ""
+    resolved: Resolved | None = None
+    timing: str | None = None
+    quality: str | None = None
+    layer_budget: int | None = None
+    max_batch_size: int | None = None
+    tokens_per_second: int | None = None
+    quality_percent: int | None = None
+
+
+@dataclass(frozen=True)
+class ReassessmentStatus:
+    """The memory of decisions between passes: the last outcome, and the wins, cooldown and back-off of what is next.
+
+    `trigger`: what started the reassessment under way (Alarm, Requests, Interval, Manual), None when none is.
+    `requests` is the telemetry's request count when the last one ended.
+    """
+
+    last_time: datetime | None = None
+    decision: Decision | None = None
+    reason: str = ""
+    message: str = ""
+    consecutive_wins: int = 0
+    winner: str | None = None
+    cooldown_until: datetime | None = None
+    backoff_until: datetime | None = None
+    backoff_seconds: int = 0
+    next_time: datetime | None = None
+    requests: int = 0
+    trigger: str | None = None
+    triggered_at: datetime | None = None
+    triggered_at_request: int = 0
+
+
+@dataclass(frozen=True)
+class RolloutStatus:
+    """Phase: RollingOut | Draining | Completed | Failed | RolledBack."""
+
+    revision: int
+    phase: str
+    strategy: str = ""
+    message: str = ""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One change that was made. `from_` is None for the first selection. Result: Promoted | RolledBack | Failed."""
+
+    time: datetime
+    kind: Decision
+    to: Served
+    from_: Served | None
+    reason: str
+    message: str
+    result: str
+    at_request: int = 0
+    seconds: int = 0
+
+
+@dataclass(frozen=True)
+class DeploymentStatus:
+    observed_generation: int = 0
+    phase: str = "Pending"
+    conditions: tuple[Condition, ...] = ()
+    replicas: int = 0
+    ready_replicas: int = 0
+    endpoint: str = ""
+    active: Served | None = None
+    target: Served | None = None
+    candidates: tuple[CandidateStatus, ...] = ()
+    reassessment: ReassessmentStatus = ReassessmentStatus()
+    rollout: RolloutStatus | None = None
+    history: tuple[HistoryEntry, ...] = ()
+
+
+@dataclass(frozen=True)
+class Deployment:
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    spec: DeploymentSpec
+    status: DeploymentStatus = DeploymentStatus()
+    annotations: dict[str, str] = field(default_factory=dict)
+    """Requests by hand: `helios.dev/reassess`, `helios.dev/switch-to` (see api.annotations)."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """The author's figures of a HeliosModel: enough for a shortlist, corrected by the first profile."""
+
+    parameters_millions: int | None = None
+    num_layers: int | None = None
+    memory_mib: int | None = None
+    quality_percent: int | None = None
+    tokens_per_second: int | None = None
+    accelerator: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A HeliosModel: an entry of the Model Repository."""
+
+    name: str
+    labels: dict[str, str]
+    candidate: Candidate
+    published: Published
+    corrected_by: str | None = None

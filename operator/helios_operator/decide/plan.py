@@ -1,0 +1,113 @@
+"""What a pass wants done: actions in order, each with the reason that a person will read, and the new status.
+
+Built by `decide`, carried out by `apply` (of a cluster, or of one machine). Actions are idempotent: the next pass
+computes them again from what it sees, so that a crash between two of them loses nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from helios_operator.api.types import DeploymentStatus
+from helios_operator.decide.snapshot import JobSpec, QualityRow, ServingLimits, TimingRow
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer with its reason. `reason` is a PascalCase word of api.conditions, `message` a sentence with numbers."""
+
+    ok: bool
+    reason: str
+    message: str
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One per transition. `type`: Normal | Warning."""
+
+    type: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """Base of all actions; `why` becomes the event and the line of `helios why`."""
+
+    why: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartJob(Action):
+    job: JobSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteJob(Action):
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteProfile(Action):
+    row: TimingRow | QualityRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteProfile(Action):
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateRevision(Action):
+    """A Deployment with its limits document; pods start and load what it names."""
+
+    number: int
+    limits: ServingLimits
+    replicas: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleRevision(Action):
+    number: int
+    replicas: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteLimits(Action):
+    """Writes the limits document of a running revision, then tells every pod of it (Control.SetLimits)."""
+
+    revision: int
+    limits: ServingLimits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route(Action):
+    """The front address sends new connections to this revision and to no other."""
+
+    revision: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrainRevision(Action):
+    """Readiness off, GOAWAY, running streams end by themselves within the deadline."""
+
+    number: int
+    timeout_seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteRevision(Action):
+    """Only ever of a revision that serves nothing (or, with strategy Recreate, of one whose outage was asked for)."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`requeue_after_seconds`: when to look again though nothing is seen to change; None: at the next event."""
+
+    actions: tuple[Action, ...]
+    status: DeploymentStatus
+    events: tuple[Event, ...] = ()
+    requeue_after_seconds: float | None = None

@@ -1,0 +1,327 @@
+"""What a pass sees: one immutable picture of a HeliosDeployment and everything that belongs to it.
+
+Built by `observe` (of a cluster, or of one machine), read by every module of `decide`. It holds facts only: nothing
+here was computed by an earlier decision, except what the API itself remembers (status, the limits document).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from helios_operator.api.types import Candidate, Deployment, Model, Resolved
+from helios_server.planning.memory import MemoryFacts
+from helios_server.planning.timing import StepPoint, StepTimeFit
+
+
+@dataclass(frozen=True)
+class BundleRef:
+    """An exit-head bundle of the served backbone. `uri` and `digest` are "" for the model's own head."""
+
+    candidate: str
+    uri: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Mean and between-request standard deviation of a per-request quantity."""
+
+    mean: float
+    standard_deviation: float
+
+
+@dataclass(frozen=True)
+class ServingLimits:
+    """The limits document of a revision: what its pods serve. The same fields as helios.v1.Limits, all resolved:
+    `layer_budget` in layers and `max_batch_size` in rows are explicit, never 0."""
+
+    generation: int
+    candidate: str
+    model_uri: str
+    model_revision: str
+    exits_uri: str
+    exits_digest: str
+    layer_budget: int
+    max_batch_size: int
+    memory_mib: int
+    max_queue_size: int
+    exit_layers: tuple[int, ...]
+    audit_percent: int
+    bundles: tuple[BundleRef, ...]
+    tokens_per_request: int
+    quality_baseline: Baseline | None = None
+    confidence_baseline: Baseline | None = None
+    live_prompts: int = 0
+    breach_threshold: float = 0.0
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where pods run. `memory_mib`: the machine's or the accelerator's; `dtype`: what the server will use there."""
+
+    accelerator: str | None
+    accelerators: int
+    memory_mib: int
+    cpu: str
+    cores: int
+    dtype: str
+
+
+# -- profiles: the Performance History Table ------------------------------------------------------------------------
+
+
+class RowPhase(StrEnum):
+    PENDING = "Pending"
+    RUNNING = "Running"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class TimingIdentity:
+    model_uri: str
+    revision: str
+    dtype: str
+    head_kinds: tuple[str, ...]
+    hardware: Hardware
+    performance_version: int
+
+
+@dataclass(frozen=True)
+class EnergyCost:
+    """Source: nvml | rapl | declared. Joules per million generated tokens at (layers, rows) points."""
+
+    source: str
+    joules_per_megatoken: Mapping[tuple[int, int], int]
+    """(layer budget, rows) -> J per 10^6 tokens."""
+
+
+@dataclass(frozen=True)
+class TimingRow:
+    name: str
+    identity: TimingIdentity
+    phase: RowPhase
+    message: str = ""
+    completed: datetime | None = None
+    fit: StepTimeFit | None = None
+    memory: MemoryFacts | None = None
+    exit_bytes: Mapping[str, int] = field(default_factory=dict)
+    """Resident bytes of one bundle by head kind."""
+    audit_bytes: int = 0
+    energy: EnergyCost | None = None
+
+
+@dataclass(frozen=True)
+class QualityIdentity:
+    model_uri: str
+    revision: str
+    exits_digest: str
+    prompts_digest: str
+
+
+@dataclass(frozen=True)
+class ExitQuality:
+    """At one depth over the row's prompts. `prompt_millibits`: total bits x 1000 per prompt, in prompt order (empty
+    when the row keeps totals only)."""
+
+    layer: int
+    millibits: int
+    agreement_percent: int
+    first_agrees_percent: int
+    ece_milli: int
+    mean_confidence_milli: int = 0
+    prompt_millibits: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class QualityRow:
+    """`exits` holds every exit of the bundle and, last, full depth. `prompt_bytes` in prompt order."""
+
+    name: str
+    identity: QualityIdentity
+    phase: RowPhase
+    message: str = ""
+    completed: datetime | None = None
+    prompts: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    prompt_bytes: tuple[int, ...] = ()
+    exits: tuple[ExitQuality, ...] = ()
+
+
+# -- jobs ------------------------------------------------------------------------------------------------------------
+
+
+class JobKind(StrEnum):
+    INSPECT = "Inspect"
+    TIMING = "Timing"
+    QUALITY = "Quality"
+
+
+class JobPhase(StrEnum):
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One profiling Job: all that `helios profile` is told. `candidates` share a backbone (or, for Inspect, need not);
+    `prompts_digest` names the live set to fetch, or the digest of the given prompts."""
+
+    name: str
+    kind: JobKind
+    candidates: tuple[Candidate, ...]
+    head_kinds: tuple[str, ...] = ()
+    prompts_digest: str = ""
+    rows: tuple[str, ...] = ()
+    """Names of the HeliosProfile rows that it fills."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """As observed. `timing`, `quality` and `resolved` (by candidate name) hold what a succeeded Job returned."""
+
+    spec: JobSpec
+    phase: JobPhase
+    started: datetime
+    finished: datetime | None = None
+    attempts: int = 1
+    message: str = ""
+    timing: TimingRow | None = None
+    quality: tuple[QualityRow, ...] = ()
+    resolved: Mapping[str, Resolved] = field(default_factory=dict)
+
+
+# -- pods and their telemetry ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """`counts` has one entry more than `upper_bounds`; the last bucket is open."""
+
+    upper_bounds: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+    sum: float = 0.0
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One request whose prompt was scored. `exits`: (bundle digest, layer) -> (total millibits, agreeing tokens)."""
+
+    request: int
+    tokens: int
+    bytes: int
+    full_millibits: int
+    exits: Mapping[tuple[str, int], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Kind: Audit | Confidence | Breach; direction: Down | Up. Requests are ordinals since the pod's boot."""
+
+    kind: str
+    direction: str
+    at_request: int
+    since_request: int
+    statistic: float
+    time: datetime
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """The newest frozen set of live prompts in a pod, by request ordinals."""
+
+    digest: str
+    prompts: int
+    from_request: int
+    to_request: int
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    boot_id: str
+    limits: ServingLimits
+    kv_capacity_tokens: int
+    max_batch_size: int
+    draining: bool
+    running: int
+    waiting: int
+    requests_finished: int
+    requests_failed: int
+    requests_since_change: int
+    batch_reached: int
+    tokens_per_second: float
+    ttft_ms: Histogram = Histogram()
+    itl_ms: Histogram = Histogram()
+    e2e_ms: Histogram = Histogram()
+    audits: tuple[AuditRow, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
+    breaches_in_window: int = 0
+    breach_window: int = 0
+    prompts: PromptSet | None = None
+    steps: tuple[StepPoint, ...] = ()
+    refused_generation: int = 0
+    refused_message: str = ""
+
+
+class PodPhase(StrEnum):
+    PENDING = "Pending"
+    RUNNING = "Running"
+    FAILED = "Failed"
+    TERMINATING = "Terminating"
+
+
+@dataclass(frozen=True)
+class Pod:
+    name: str
+    revision: int
+    phase: PodPhase
+    ready: bool
+    started: datetime
+    restarts: int = 0
+    message: str = ""
+    """Why it is not ready, in the words of the process or the scheduler."""
+    telemetry: Telemetry | None = None
+    """None: not reached in this pass."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One Deployment of pods with its limits document. `routed`: the front address sends new connections there."""
+
+    number: int
+    limits: ServingLimits
+    replicas: int
+    created: datetime
+    routed: bool
+    draining: bool
+    pods: tuple[Pod, ...] = ()
+
+
+@dataclass(frozen=True)
+class PromptSource:
+    """Prompts given in the spec (inline or a ConfigMap), already read. None for live prompts."""
+
+    digest: str
+    prompts: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    deployment: Deployment
+    hardware: Hardware
+    free_memory_mib: int
+    """What no pod has claimed on the machine (or accelerator): a second pod fits when its limit does."""
+    performance_version: int
+    models: tuple[Model, ...] = ()
+    timings: tuple[TimingRow, ...] = ()
+    qualities: tuple[QualityRow, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    revisions: tuple[Revision, ...] = ()
+    prompts: PromptSource | None = None
+    accelerators_free: int | None = None
+    """Of the extended resource that the pod asks for; None when it asks for none."""

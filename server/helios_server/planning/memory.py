@@ -1,0 +1,108 @@
+"""The memory law: how many tokens of KV cache fit beside k layers.
+
+Called by the engine when it sizes its KV pool and by the decisions when they compare depths. It must not measure or
+allocate anything: every number comes in as an argument.
+
+    tokens_max(k) = (usable - fixed - k * layer - activations) / (k * kv_per_token_and_layer)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class MemoryFacts:
+    """What a backbone costs at one dtype on one device. All fields are bytes unless their name says otherwise."""
+
+    process_start_bytes: int
+    """Held by the process before the model (anonymous memory on CPU, the context on CUDA)."""
+    fixed_bytes: int
+    """Embeddings, final norm, LM head, rotary tables: resident at every depth."""
+    layer_bytes: int
+    """One decoder layer."""
+    kv_bytes_per_token_layer: int
+    """Keys and values of one token in one layer."""
+    activation_bytes_per_token: int
+    """Peak of temporaries per new token in a step."""
+    row_bytes: int
+    """Per sampled row: logits and what sampling makes of them."""
+    step_tokens: int
+    """The token budget of one step (new tokens)."""
+    page_tokens: int
+    """Tokens per KV page; capacity is whole pages."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What fits. `rows` requests of the workload's length, `tokens` of KV in whole pages."""
+
+    rows: int
+    tokens: int
+    kv_bytes: int
+    activation_bytes: int
+
+
+def capacity(
+    facts: MemoryFacts,
+    *,
+    limit_bytes: int,
+    layers: int,
+    tokens_per_request: int,
+    exit_bytes: int = 0,
+    audit_bytes: int = 0,
+    max_rows: int = 0,
+) -> Capacity:
+    """Rows and tokens that fit under `limit_bytes` with `layers` layers loaded.
+
+    `exit_bytes`: head bundles held; `audit_bytes`: the audit's own peak (one layer and its batch). `max_rows` caps the
+    rows (0: no cap) and so also the logits; memory that the rows do not need is still given to KV, so that longer
+    requests fit. Returns zero rows when not even one fits.
+    """
+    free = (
+        limit_bytes
+        - facts.process_start_bytes
+        - facts.fixed_bytes
+        - layers * facts.layer_bytes
+        - exit_bytes
+        - audit_bytes
+        - facts.step_tokens * facts.activation_bytes_per_token
+    )
+    token_bytes = layers * facts.kv_bytes_per_token_layer
+    page_bytes = facts.page_tokens * token_bytes
+    pages_per_request = -(-tokens_per_request // facts.page_tokens)
+    rows = max(0, free // (pages_per_request * page_bytes + facts.row_bytes))
+    if max_rows:
+        rows = min(rows, max_rows)
+    pages = max(0, free - rows * facts.row_bytes) // page_bytes if rows else 0
+    return Capacity(
+        rows=rows,
+        tokens=pages * facts.page_tokens,
+        kv_bytes=pages * page_bytes,
+        activation_bytes=facts.step_tokens * facts.activation_bytes_per_token + rows * facts.row_bytes,
+    )
+
+
+def limit_for_rows(
+    facts: MemoryFacts,
+    *,
+    layers: int,
+    rows: int,
+    tokens_per_request: int,
+    exit_bytes: int = 0,
+    audit_bytes: int = 0,
+) -> int:
+    """The smallest limit in bytes under which `capacity` finds `rows` rows: the law read backwards."""
+    page_bytes = facts.page_tokens * layers * facts.kv_bytes_per_token_layer
+    pages_per_request = -(-tokens_per_request // facts.page_tokens)
+    return (
+        facts.process_start_bytes
+        + facts.fixed_bytes
+        + layers * facts.layer_bytes
+        + exit_bytes
+        + audit_bytes
+        + facts.step_tokens * facts.activation_bytes_per_token
+        + rows * (pages_per_request * page_bytes + facts.row_bytes)
+    )
