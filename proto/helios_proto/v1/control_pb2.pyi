@@ -127,7 +127,7 @@ class GetTelemetryRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Telemetry(_message.Message):
-    __slots__ = ("boot_id", "uptime_seconds", "limits", "capacity", "ready", "draining", "running", "waiting", "requests_finished", "requests_failed", "prompt_tokens", "generation_tokens", "preemptions", "batch_reached", "requests_since_change", "ttft_ms", "itl_ms", "e2e_ms", "confidence_percent", "audits", "alarms", "breaches", "prompts", "steps", "energy", "generation_tokens_per_second")
+    __slots__ = ("boot_id", "uptime_seconds", "limits", "capacity", "ready", "draining", "running", "waiting", "requests_finished", "requests_failed", "prompt_tokens", "generation_tokens", "preemptions", "batch_reached", "requests_since_change", "ttft_ms", "itl_ms", "e2e_ms", "confidence_percent", "audits", "alarms", "breaches", "prompts", "steps", "energy", "generation_tokens_per_second", "refused")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +154,7 @@ class Telemetry(_message.Message):
     STEPS_FIELD_NUMBER: _ClassVar[int]
     ENERGY_FIELD_NUMBER: _ClassVar[int]
     GENERATION_TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     boot_id: str
     uptime_seconds: float
     limits: Limits
@@ -180,7 +181,16 @@ class Telemetry(_message.Message):
     steps: _containers.RepeatedCompositeFieldContainer[StepTiming]
     energy: Energy
     generation_tokens_per_second: float
-    def __init__(self, boot_id: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., requests_finished: _Optional[int] = ..., requests_failed: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., generation_tokens: _Optional[int] = ..., preemptions: _Optional[int] = ..., batch_reached: _Optional[int] = ..., requests_since_change: _Optional[int] = ..., ttft_ms: _Optional[_Union[Histogram, _Mapping]] = ..., itl_ms: _Optional[_Union[Histogram, _Mapping]] = ..., e2e_ms: _Optional[_Union[Histogram, _Mapping]] = ..., confidence_percent: _Optional[_Union[Histogram, _Mapping]] = ..., audits: _Optional[_Iterable[_Union[AuditRow, _Mapping]]] = ..., alarms: _Optional[_Iterable[_Union[Alarm, _Mapping]]] = ..., breaches: _Optional[_Union[BreachCounter, _Mapping]] = ..., prompts: _Optional[_Union[PromptSet, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[StepTiming, _Mapping]]] = ..., energy: _Optional[_Union[Energy, _Mapping]] = ..., generation_tokens_per_second: _Optional[float] = ...) -> None: ...
+    refused: Refusal
+    def __init__(self, boot_id: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., requests_finished: _Optional[int] = ..., requests_failed: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., generation_tokens: _Optional[int] = ..., preemptions: _Optional[int] = ..., batch_reached: _Optional[int] = ..., requests_since_change: _Optional[int] = ..., ttft_ms: _Optional[_Union[Histogram, _Mapping]] = ..., itl_ms: _Optional[_Union[Histogram, _Mapping]] = ..., e2e_ms: _Optional[_Union[Histogram, _Mapping]] = ..., confidence_percent: _Optional[_Union[Histogram, _Mapping]] = ..., audits: _Optional[_Iterable[_Union[AuditRow, _Mapping]]] = ..., alarms: _Optional[_Iterable[_Union[Alarm, _Mapping]]] = ..., breaches: _Optional[_Union[BreachCounter, _Mapping]] = ..., prompts: _Optional[_Union[PromptSet, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[StepTiming, _Mapping]]] = ..., energy: _Optional[_Union[Energy, _Mapping]] = ..., generation_tokens_per_second: _Optional[float] = ..., refused: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("generation", "message")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    message: str
+    def __init__(self, generation: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Histogram(_message.Message):
     __slots__ = ("upper_bounds", "counts", "sum")
