@@ -1,0 +1,162 @@
+"""Tiny random checkpoints of every supported family, in the layout that transformers reads, for any test to use.
+
+`make_checkpoint` writes config.json, safetensors (sharded on request) and a byte-level tokenizer, so that the whole
+server runs on the result within milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE, VOCAB = 64, 4, 2, 16, 128, 320
+SPECIAL = ("<|begin|>", "<|end|>", "<|user|>")
+BOS_ID, EOS_ID = 256, 257
+_ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+
+
+def make_checkpoint(
+    directory: Path,
+    family: str = "llama",
+    layers: int = 4,
+    dtype: torch.dtype = torch.float64,
+    tied: bool = True,
+    seed: int = 0,
+    shards: int = 1,
+    **config_overrides: Any,
+) -> Path:
+    """Writes a checkpoint into `directory` and returns it. Overrides go into config.json as they are."""
+    directory.mkdir(parents=True, exist_ok=True)
+    config = _config(family, layers, dtype, tied) | config_overrides
+    (directory / "config.json").write_text(json.dumps(config, indent=1))
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {name: _random(shape, generator).to(dtype) for name, shape in _shapes(config).items()}
+    _save(directory, tensors, layers, shards)
+    write_tokenizer(directory)
+    return directory
+
+
+def write_tokenizer(directory: Path) -> None:
+    """A tokenizer of 256 bytes, three special tokens and a few merges; ids below VOCAB."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("e", "r"), ("t", "h"), ("i", "n"), ("o", "n"), ("Ġ", "t")]
+    vocab = {symbol: index for index, symbol in enumerate(alphabet)}
+    vocab |= {token: BOS_ID + index for index, token in enumerate(SPECIAL)}
+    vocab |= {"".join(pair): 300 + index for index, pair in enumerate(merges)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": SPECIAL[0],
+        "eos_token": SPECIAL[1],
+        "chat_template": "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}",
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def _config(family: str, layers: int, dtype: torch.dtype, tied: bool) -> dict[str, Any]:
+    return {
+        "architectures": [_ARCHITECTURES[family]],
+        "model_type": family,
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": layers,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "head_dim": HEAD_DIM,
+        "intermediate_size": INTERMEDIATE,
+        "vocab_size": VOCAB,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": tied,
+        "sliding_window": None,
+        "bos_token_id": BOS_ID,
+        "eos_token_id": EOS_ID,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def _shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    hidden, vocab = config["hidden_size"], config["vocab_size"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocab, hidden),
+        "model.norm.weight": (hidden,),
+    }
+    if not config["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (vocab, hidden)
+    for layer in range(config["num_hidden_layers"]):
+        for name, shape in _layer_shapes(config).items():
+            shapes[f"model.layers.{layer}.{name}"] = shape
+    return shapes
+
+
+def _layer_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    hidden, inner, head_dim = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    q, kv = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
+    linears = {
+        "self_attn.q_proj": (q, hidden),
+        "self_attn.k_proj": (kv, hidden),
+        "self_attn.v_proj": (kv, hidden),
+        "self_attn.o_proj": (hidden, q),
+        "mlp.gate_proj": (inner, hidden),
+        "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+    }
+    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": shape for name, shape in linears.items()}
+    for name in _biased(config):
+        shapes[f"{name}.bias"] = linears[name][:1]
+    shapes |= {"input_layernorm.weight": (hidden,), "post_attention_layernorm.weight": (hidden,)}
+    if config["model_type"] == "qwen3":
+        shapes |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
+    return shapes
+
+
+def _biased(config: dict[str, Any]) -> list[str]:
+    qkv = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
+    names = list(qkv) if config["model_type"] == "qwen2" else []
+    if config.get("attention_bias"):
+        names += [*qkv, "self_attn.o_proj"]
+    if config.get("mlp_bias"):
+        names += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+    return names
+
+
+def _random(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Norms near 1, biases small, matrices that keep variance: every part matters and logits are decisive."""
+    noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+    if len(shape) == 1:
+        return 1 + 0.2 * noise
+    return noise * (3.0 / shape[-1] ** 0.5 if shape[0] >= VOCAB else 1.0 / shape[-1] ** 0.5)
+
+
+def _save(directory: Path, tensors: dict[str, Tensor], layers: int, shards: int) -> None:
+    if shards == 1:
+        save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+        return
+    files: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        layer = int(name.split(".")[2]) if name.startswith("model.layers.") else 0
+        shard = f"model-{layer * shards // layers + 1:05d}-of-{shards:05d}.safetensors"
+        files.setdefault(shard, {})[name] = tensor
+    for shard, content in files.items():
+        save_file(content, directory / shard, metadata={"format": "pt"})
+    weight_map = {name: shard for shard, content in files.items() for name in content}
+    (directory / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": weight_map})
+    )
