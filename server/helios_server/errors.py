@@ -6,15 +6,19 @@ only the message can act. Raised everywhere; caught by the doors (`rpc/`, the co
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class HeliosError(Exception):
     """Something the user can put right.
 
-    field: the option, object field or file at fault. problem: what is wrong. fix: what to do.
+    field: the option, object field or file at fault. problem: what is wrong. fix: what to do. code: the gRPC status.
     """
 
+    code: ClassVar[str] = "FAILED_PRECONDITION"
+
     def __init__(self, field: str, problem: str, fix: str) -> None:
-        super().__init__(f"{field}: {problem}. {fix}" if fix else f"{field}: {problem}")
+        super().__init__(f"{field}: {problem}; {fix}")
         self.field = field
         self.problem = problem
         self.fix = fix
