@@ -1,0 +1,43 @@
+# Every target builds what it needs in .venv; nothing else on the machine is touched but ~/.cache/helios.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-12)
+
+.PHONY: help demo test lint proto data heads clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "helios needs Python 3.11 or newer: set PYTHON=/path/to/python3"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@rm -f $(VENV)/.installed-* && touch $@
+
+demo: $(STAMP) ## the main job on this machine: profile, serve, notice the shift, adapt (TRAFFIC=prose,code)
+	$(BIN)/python -m examples.demo
+
+test: $(STAMP) lint ## lint, types, contracts and every test that needs no cluster
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff, mypy (strict on api, decide, planning), import contracts
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+proto: ## the stubs in proto/helios_proto, by a grpcio-tools whose output runs on protobuf 6 and 7
+	@test -x .venv-proto/bin/python || { $(PYTHON) -m venv .venv-proto && .venv-proto/bin/python -m pip install --quiet 'grpcio-tools==1.81.1'; }
+	.venv-proto/bin/python -m grpc_tools.protoc -I helios_proto/v1=proto/helios/v1 \
+	  --python_out=proto --pyi_out=proto --grpc_python_out=proto helios_proto/v1/generation.proto helios_proto/v1/control.proto
+
+data: $(STAMP) ## the public texts that heads are trained and measured on
+	$(BIN)/python -m helios_server.exits.data
+
+heads: data ## train the built-in exit heads again (about half an hour)
+	$(BIN)/python -m helios_server.exits.builtin
+
+clean: ## what make built here
+	rm -rf $(VENV) .venv-proto dist build
