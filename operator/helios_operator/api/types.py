@@ -1,7 +1,8 @@
-"""Typed, read-only view of the three kinds of objects. Built by `api.parse` from validated and defaulted dicts.
+"""Typed, read-only view of HeliosDeployment and HeliosModel. Built by `api.parse` from admitted dicts.
 
-Field names are the CRDs' in snake_case; quantities are integers with the unit in the name; durations are timedeltas.
-Everything that decides reads these types and never a dict. They must not validate: the schema and the CEL rules did.
+Field names are the CRDs' in snake_case; quantities are integers with the unit in the name; durations are
+timedeltas. Everything that decides reads these types and never a dict. They must not validate: the schema and
+the CEL rules did. (The third kind, HeliosProfile, is `api.rows`.)
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to choose from: uri, resolved revision and exit-head bundle. `exits` None: the model's own head."""
+    """A model to choose from: uri, revision and exit-head bundle. `exits` None: the model's own head."""
 
     name: str
     uri: str
@@ -198,7 +199,7 @@ class DeploymentSpec:
 
 @dataclass(frozen=True)
 class Condition:
-    """metav1.Condition. `status` is "True", "False" or "Unknown"; `reason` is a member of api.conditions.Reason."""
+    """metav1.Condition. `status` is "True", "False" or "Unknown"; `reason`: one of api.conditions.Reason."""
 
     type: str
     status: str
@@ -210,7 +211,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Served:
-    """`status.active` and `status.target`: what serves, or will. `revision` is the number of the HELIOS revision."""
+    """`status.active` and `status.target`: what serves, or will. `revision`: the HELIOS revision's number."""
 
     candidate: str
     revision: int
@@ -223,8 +224,8 @@ class Served:
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a candidate's uri turned out to be. `exits_digest` "" without a bundle; `exit_layers` are the legal depths
-    below full depth (of the bundle, or the candidate's own with bare heads)."""
+    """What a candidate's uri turned out to be. `exits_digest` "" without a bundle; `exit_layers`: the legal
+    depths below full depth (of the bundle, or the candidate's own with bare heads)."""
 
     revision: str
     backbone: str
@@ -258,7 +259,7 @@ class CandidateStatus:
 
 @dataclass(frozen=True)
 class ReassessmentStatus:
-    """The memory of decisions between passes: the last outcome, and the wins, cooldown and back-off of what is next.
+    """The memory of decisions between passes: the last outcome; wins, cooldown and back-off of the next.
 
     `trigger`: what started the reassessment under way (Alarm, Requests, Interval, Manual), None when none is.
     `requests` is the telemetry's request count when the last one ended.
@@ -294,7 +295,7 @@ class RolloutStatus:
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """One change that was made. `from_` is None for the first selection. Result: Promoted | RolledBack | Failed."""
+    """One change that was made. `from_`: None for the first. Result: Promoted | RolledBack | Failed."""
 
     time: datetime
     kind: Decision
