@@ -42,3 +42,55 @@ class BundleError(HeliosError):
 
 class DataError(HeliosError):
     """Text for training or measuring cannot be fetched or read."""
+
+
+class InvalidRequest(HeliosError):
+    """A request asks for what no request may ask: a value out of range, a prompt that fits nowhere."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class NotFound(HeliosError):
+    """The model or the request that was named is not here."""
+
+    code = "NOT_FOUND"
+
+
+class QueueFull(HeliosError):
+    """As many requests wait as the limits allow. retry_seconds: when a place is likely to be free."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, field: str, problem: str, fix: str, retry_seconds: float) -> None:
+        super().__init__(field, problem, fix)
+        self.retry_seconds = retry_seconds
+
+
+class Draining(HeliosError):
+    """The server accepts no more requests; another one will."""
+
+    code = "UNAVAILABLE"
+
+
+class EngineFailed(HeliosError):
+    """The engine met an error that is nobody's input and stopped."""
+
+    code = "INTERNAL"
+
+
+class LimitsRefused(HeliosError):
+    """A change of limits cannot be made; nothing was changed."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class StaleGeneration(HeliosError):
+    """A change of limits was decided on limits that no longer hold."""
+
+    code = "ABORTED"
+
+
+class OutOfMemoryBudget(HeliosError):
+    """The memory given does not hold what is asked. The problem names the bytes needed and the limit."""
+
+    code = "RESOURCE_EXHAUSTED"
