@@ -1,0 +1,57 @@
+"""How a text is scored under an exit: bits, most likely token and confidence of each prediction, and calibration error.
+
+The one place for it: called by the profiler, the serving audit and the evaluation of head bundles, so that their
+figures may be compared. A text is scored without a begin token: every token but the first, given those before it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from helios_server.models.backbone import Backbone
+
+BLOCK_TOKENS = 64  # logits of one block are all that is held at a time
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Of N predictions, on the CPU. bits: [N] float64, of the token that followed; top: [N] int64, the most likely
+    token; confidence: [N] float32, its probability, 0 to 1."""
+
+    bits: Tensor
+    top: Tensor
+    confidence: Tensor
+
+
+def score(backbone: Backbone, normed: Tensor, targets: Tensor) -> TokenScores:
+    """normed: [N, hidden_size], ready for the LM head; targets: [N] int64, the tokens that followed."""
+    if len(targets) == 0:
+        nothing = torch.empty(0)
+        return TokenScores(nothing.double(), nothing.long(), nothing)
+    blocks = zip(normed.split(BLOCK_TOKENS), targets.split(BLOCK_TOKENS), strict=True)
+    bits, top, confidence = zip(*(_score_block(backbone.logits(h), ids) for h, ids in blocks), strict=True)
+    return TokenScores(torch.cat(bits), torch.cat(top), torch.cat(confidence))
+
+
+def calibration_error(confidence: Tensor, correct: Tensor, bins: int = 20) -> float:
+    """Expected calibration error, 0 to 1: how far confidence is from the share of correct ones, in equal-width bins.
+
+    confidence: [N] float, 0 to 1; correct: [N] bool.
+    """
+    if len(confidence) == 0:
+        return 0.0
+    where = (confidence * bins).long().clamp(0, bins - 1)
+    surplus = torch.zeros(bins, dtype=torch.float64).index_add(0, where, confidence.double() - correct.double())
+    return float(surplus.abs().sum() / len(confidence))
+
+
+def _score_block(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    total = torch.logsumexp(logits, dim=-1)
+    highest, top = logits.max(dim=-1)
+    given = logits.gather(1, targets[:, None])[:, 0]
+    bits = (total - given).double() / math.log(2)
+    return bits.cpu(), top.cpu(), (highest - total).exp().float().cpu()
