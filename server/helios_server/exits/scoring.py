@@ -1,7 +1,7 @@
-"""How a text is scored under an exit: bits, most likely token and confidence of each prediction, and calibration error.
+"""How a text is scored under an exit: bits, most likely token and confidence of each prediction, calibration.
 
-The one place for it: called by the profiler, the serving audit and the evaluation of head bundles, so that their
-figures may be compared. A text is scored without a begin token: every token but the first, given those before it.
+The one place for it: called by the profiler, the serving audit and the evaluation of bundles, so that their
+figures may be compared. Whoever calls scores every token but the first, without a begin token before it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-
 from helios_server.models.backbone import Backbone
+from torch import Tensor
 
 BLOCK_TOKENS = 64  # logits of one block are all that is held at a time
 
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """Of N predictions, on the CPU. bits: [N] float64, of the token that followed; top: [N] int64, the most likely
-    token; confidence: [N] float32, its probability, 0 to 1."""
+    """Of N predictions, on the CPU. bits: [N] float64, of the token that followed; top: [N] int64, the most
+    likely token; confidence: [N] float32, its probability, 0 to 1."""
 
     bits: Tensor
     top: Tensor
@@ -38,14 +37,16 @@ def score(backbone: Backbone, normed: Tensor, targets: Tensor) -> TokenScores:
 
 
 def calibration_error(confidence: Tensor, correct: Tensor, bins: int = 20) -> float:
-    """Expected calibration error, 0 to 1: how far confidence is from the share of correct ones, in equal-width bins.
+    """Expected calibration error, 0 to 1: the distance of confidence and share correct, in equal-width bins.
 
     confidence: [N] float, 0 to 1; correct: [N] bool.
     """
     if len(confidence) == 0:
         return 0.0
     where = (confidence * bins).long().clamp(0, bins - 1)
-    surplus = torch.zeros(bins, dtype=torch.float64).index_add(0, where, confidence.double() - correct.double())
+    surplus = torch.zeros(bins, dtype=torch.float64).index_add(
+        0, where, confidence.double() - correct.double()
+    )
     return float(surplus.abs().sum() / len(confidence))
 
 
