@@ -7,6 +7,7 @@ figures may be compared. Whoever calls scores every token but the first, without
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,14 +27,20 @@ class TokenScores:
     confidence: Tensor
 
 
-def score(backbone: Backbone, normed: Tensor, targets: Tensor) -> TokenScores:
-    """normed: [N, hidden_size], ready for the LM head; targets: [N] int64, the tokens that followed."""
+def score(
+    backbone: Backbone, head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor
+) -> TokenScores:
+    """Scores `targets`: [N] int64, the tokens that followed, on `hidden`: [N, hidden_size].
+
+    `head` makes hidden ready for the LM head: an exit's `apply`, or the backbone's `final_norm` at full depth.
+    """
     if len(targets) == 0:
         nothing = torch.empty(0)
         return TokenScores(nothing.double(), nothing.long(), nothing)
-    blocks = zip(normed.split(BLOCK_TOKENS), targets.split(BLOCK_TOKENS), strict=True)
-    bits, top, confidence = zip(*(_score_block(backbone.logits(h), ids) for h, ids in blocks), strict=True)
-    return TokenScores(torch.cat(bits), torch.cat(top), torch.cat(confidence))
+    blocks = zip(hidden.split(BLOCK_TOKENS), targets.split(BLOCK_TOKENS), strict=True)
+    parts = [_score_block(backbone.logits(head(rows)), ids) for rows, ids in blocks]
+    bits, top, confidence = (torch.cat(part) for part in zip(*parts, strict=True))
+    return TokenScores(bits, top, confidence)
 
 
 def calibration_error(confidence: Tensor, correct: Tensor, bins: int = 20) -> float:
