@@ -255,6 +255,8 @@ class CandidateStatus:
     max_batch_size: int | None = None
     tokens_per_second: int | None = None
     quality_percent: int | None = None
+    identity: str = ""
+    """Digest of the uri, revision and exits that `resolved` and `message` were found for; "" before the first look."""
 
 
 @dataclass(frozen=True)
@@ -279,6 +281,8 @@ class ReassessmentStatus:
     trigger: str | None = None
     triggered_at: datetime | None = None
     triggered_at_request: int = 0
+    prompts: str = ""
+    """Digest of the live prompts that the reassessment under way measures on; "" when it needs no new measurement."""
 
 
 @dataclass(frozen=True)
