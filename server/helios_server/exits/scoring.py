@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from helios_server.models.backbone import Backbone
 from torch import Tensor
+
+from helios_server.models.backbone import Backbone
 
 BLOCK_TOKENS = 64  # logits of one block are all that is held at a time
 
@@ -32,7 +33,7 @@ def score(
 ) -> TokenScores:
     """Scores `targets`: [N] int64, the tokens that followed, on `hidden`: [N, hidden_size].
 
-    `head` makes hidden ready for the LM head: an exit's `apply`, or the backbone's `final_norm` at full depth.
+    `head` makes hidden ready for the LM head: an exit's `apply`, or `final_norm` at full depth.
     """
     if len(targets) == 0:
         nothing = torch.empty(0)
