@@ -60,7 +60,8 @@ class Baseline:
 @dataclass(frozen=True)
 class ServingLimits:
     """The limits document of a revision: what its pods serve. The same fields as helios.v1.Limits, all resolved:
-    `layer_budget` in layers and `max_batch_size` in rows are explicit, never 0."""
+    `layer_budget` in layers is explicit, never 0. `max_batch_size` in rows is 0 ("what fits") only while the
+    reference candidate serves before its memory was measured."""
 
     generation: int
     candidate: str
@@ -113,7 +114,8 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """As observed. `timing`, `quality` and `resolved` (by candidate name) hold what a succeeded Job returned."""
+    """As observed. `timing`, `quality` and `resolved` (by candidate name) hold what a succeeded Job returned.
+    `attempts` counts the runs so far; a StartJob of a failed Job's name is its next attempt."""
 
     spec: JobSpec
     phase: JobPhase
@@ -124,6 +126,8 @@ class Job:
     timing: TimingRow | None = None
     quality: tuple[QualityRow, ...] = ()
     resolved: Mapping[str, Resolved] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """What Inspect found wrong with a candidate, by name: one bad candidate does not spoil the others."""
 
 
 # -- pods and their telemetry ---------------------------------------------------------------------------------------
@@ -230,6 +234,10 @@ class Revision:
     routed: bool
     draining: bool
     pods: tuple[Pod, ...] = ()
+    claims: tuple[str, ...] | None = None
+    """Volume claims that its pods mount: a pvc:// uri of another claim needs a new revision. None: all are reached."""
+    template_current: bool = True
+    """False when the spec now renders another pod template (image, resources): the user asked for new pods."""
 
 
 @dataclass(frozen=True)

@@ -3,3 +3,6 @@
 Pure Python: no torch, no numpy, no I/O, so that the operator's image can carry it. `helios_server.engine` and
 `helios_server.profile` measure the facts, `helios_operator.decide` predicts with them; neither has a formula of its own.
 """
+
+PERFORMANCE_VERSION = 1
+"""Raised when the engine becomes faster or slower: timings taken under another version are measured again."""
