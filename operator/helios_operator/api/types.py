@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 
 class SelectionPolicy(StrEnum):
@@ -60,7 +61,8 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to choose from: uri, revision and exit-head bundle. `exits` None: the model's own head."""
+    """A model to choose from: uri, revision and exit-head bundle. `exits` None: the model's own head.
+    `exit_layers`: the depths in layers after which it may stop."""
 
     name: str
     uri: str
@@ -126,7 +128,7 @@ class ConfigMapRef:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Exactly one of the three sources is set."""
+    """At most one of the three sources is set; with none, quality cannot be measured."""
 
     live: LivePrompts | None = None
     config_map_ref: ConfigMapRef | None = None
@@ -142,6 +144,8 @@ class Profiling:
     ttl_seconds_after_finished: int = 3600
     history_limit: int = 10
     prompts: Prompts = Prompts()
+    template: dict[str, Any] = field(default_factory=dict)
+    """Partial PodTemplateSpec, merged into the Jobs of a cluster."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,17 @@ class Drain:
 
 
 @dataclass(frozen=True)
+class Analysis:
+    """After a change: `count` looks at the pods' metrics, `interval` apart, and at most `failure_limit` bad
+    ones."""
+
+    interval: timedelta = timedelta(seconds=30)
+    count: int = 10
+    failure_limit: int = 2
+    auto_rollback: bool = True
+
+
+@dataclass(frozen=True)
 class Rollout:
     strategy: Strategy = Strategy.AUTO
     progress_deadline_seconds: int = 900
@@ -179,10 +194,42 @@ class Rollout:
     revision_history_limit: int = 3
     paused: bool = False
     drain: Drain = Drain()
+    analysis: Analysis | None = None
+
+
+@dataclass(frozen=True)
+class ModelCache:
+    """A PersistentVolumeClaim with checkpoints, mounted in the pods of a cluster."""
+
+    pvc_name: str
+    mount_path: str = "/models"
+    read_only: bool = True
+
+
+@dataclass(frozen=True)
+class SecretKeyRef:
+    name: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Names of Secrets. `client_ca_secret_name` "": clients need no certificate."""
+
+    secret_name: str
+    client_ca_secret_name: str = field(default="", metadata={"wire": "clientCASecretName"})
+
+
+@dataclass(frozen=True)
+class ServiceSpec:
+    port: int = 8033
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True)
 class DeploymentSpec:
+    """`model_name`: what clients send; the object's name when the spec has none."""
+
     model_name: str
     candidates: tuple[Candidate, ...] = ()
     candidate_selector: CandidateSelector | None = None
@@ -194,7 +241,16 @@ class DeploymentSpec:
     reassessment: Reassessment = Reassessment()
     rollout: Rollout = Rollout()
     replicas: int = 1
-    port: int = 8033
+    service: ServiceSpec = ServiceSpec()
+    model_cache: ModelCache | None = None
+    auth_secret: SecretKeyRef | None = None
+    template: dict[str, Any] = field(default_factory=dict)
+    """PodTemplateSpec of the serving pods of a cluster."""
+
+    @property
+    def port(self) -> int:
+        """Of the Service, and of the front address on one machine."""
+        return self.service.port
 
 
 @dataclass(frozen=True)
@@ -236,7 +292,9 @@ class Resolved:
     head_kind: str
     """bare | affine | mlp"""
     exit_layers: tuple[int, ...]
-    breach_thresholds: dict[int, float] = field(default_factory=dict)
+    breach_thresholds: dict[int, float] = field(
+        default_factory=dict, metadata={"wire": "breachThresholdsMilli", "per": 1000}
+    )
     """Calibrated confidence threshold per exit layer, 0 to 1."""
 
 
@@ -256,7 +314,8 @@ class CandidateStatus:
     tokens_per_second: int | None = None
     quality_percent: int | None = None
     identity: str = ""
-    """Digest of the uri, revision and exits that `resolved` and `message` were found for; "" before the first look."""
+    """Digest of the uri, revision and exits that `resolved` and `message` were found for; "" before the
+    first look."""
 
 
 @dataclass(frozen=True)
@@ -282,7 +341,8 @@ class ReassessmentStatus:
     triggered_at: datetime | None = None
     triggered_at_request: int = 0
     prompts: str = ""
-    """Digest of the live prompts that the reassessment under way measures on; "" when it needs no new measurement."""
+    """Digest of the live prompts that the reassessment under way measures on; "" when it needs no new
+    measurement."""
 
 
 @dataclass(frozen=True)
@@ -319,6 +379,10 @@ class DeploymentStatus:
     conditions: tuple[Condition, ...] = ()
     replicas: int = 0
     ready_replicas: int = 0
+    updated_replicas: int = 0
+    """Replicas of the newest revision."""
+    selector: str = ""
+    """Label selector of the pods, for autoscalers."""
     endpoint: str = ""
     active: Served | None = None
     target: Served | None = None
@@ -338,6 +402,15 @@ class Deployment:
     status: DeploymentStatus = DeploymentStatus()
     annotations: dict[str, str] = field(default_factory=dict)
     """Requests by hand: `helios.dev/reassess`, `helios.dev/switch-to` (see api.annotations)."""
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A HeliosDeployment that uses a row of the history table."""
+
+    name: str
+    uid: str
 
 
 @dataclass(frozen=True)
@@ -360,4 +433,5 @@ class Model:
     labels: dict[str, str]
     candidate: Candidate
     published: Published
+    namespace: str = "default"
     corrected_by: str | None = None

@@ -1,0 +1,198 @@
+"""The types back to objects (dicts): what is written to the API, or to the store of one machine.
+
+Called by whoever applies a Plan. It must not decide or measure: names, owners and times come in as arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from helios_operator.api.codec import encode
+from helios_operator.api.conditions import Reason
+from helios_operator.api.rows import (
+    EnergyCost,
+    QualityIdentity,
+    QualityRow,
+    RowPhase,
+    TimingIdentity,
+    TimingRow,
+)
+from helios_operator.api.timestamps import format_time
+from helios_operator.api.types import Deployment, DeploymentStatus, Model, Owner
+
+API_VERSION = "helios.dev/v1alpha1"
+
+Json = dict[str, Any]
+
+
+def deployment(record: Deployment) -> Json:
+    metadata = {
+        "name": record.name,
+        "namespace": record.namespace,
+        "uid": record.uid,
+        "generation": record.generation,
+        "annotations": dict(record.annotations),
+        "labels": dict(record.labels),
+    }
+    return _object("HeliosDeployment", metadata, encode(record.spec), status(record.status))
+
+
+def status(record: DeploymentStatus) -> Json:
+    return encode(record)
+
+
+def model(record: Model) -> Json:
+    metadata = {"name": record.name, "namespace": record.namespace, "labels": dict(record.labels)}
+    spec = encode(record.candidate)
+    del spec["name"]
+    published = encode(record.published)
+    accelerator = published.pop("accelerator", None)
+    if "tokensPerSecond" in published:
+        published["tokensPerSecond"] = {"value": published["tokensPerSecond"]}
+        if accelerator:
+            published["tokensPerSecond"]["accelerator"] = accelerator
+    if published:
+        spec["published"] = published
+    return _object(
+        "HeliosModel", metadata, spec, {"correctedBy": record.corrected_by} if record.corrected_by else {}
+    )
+
+
+def profile(row: TimingRow | QualityRow, *, namespace: str = "default", owners: Sequence[Owner] = ()) -> Json:
+    """The HeliosProfile that holds a row. `owners`: the HeliosDeployments that use it."""
+    return timing(row, namespace, owners) if isinstance(row, TimingRow) else quality(row, namespace, owners)
+
+
+def timing(row: TimingRow, namespace: str = "default", owners: Sequence[Owner] = ()) -> Json:
+    spec = {"kind": "Timing", "timing": timing_identity(row.identity)}
+    result = _row_status(row)
+    measurement = _timing_measurement(row)
+    if measurement:
+        result["timing"] = measurement
+    return _object("HeliosProfile", _row_metadata(row, "timing", namespace, owners), spec, result)
+
+
+def quality(row: QualityRow, namespace: str = "default", owners: Sequence[Owner] = ()) -> Json:
+    spec = {"kind": "Quality", "quality": quality_identity(row.identity)}
+    result = _row_status(row)
+    if row.exits:
+        result["quality"] = _quality_measurement(row)
+    return _object("HeliosProfile", _row_metadata(row, "quality", namespace, owners), spec, result)
+
+
+def timing_identity(identity: TimingIdentity) -> Json:
+    hardware = encode(identity.hardware)
+    del hardware["dtype"]
+    return {
+        "backbone": {"uri": identity.model_uri, "revision": identity.revision},
+        "dtype": identity.dtype,
+        "headKinds": list(identity.head_kinds),
+        "hardware": hardware,
+        "performanceVersion": identity.performance_version,
+    }
+
+
+def quality_identity(identity: QualityIdentity) -> Json:
+    return {
+        "candidate": {
+            "uri": identity.model_uri,
+            "revision": identity.revision,
+            "exitsDigest": identity.exits_digest,
+        },
+        "promptsDigest": identity.prompts_digest,
+    }
+
+
+def _object(kind: str, metadata: Json, spec: Json, status: Json) -> Json:
+    metadata = {key: value for key, value in metadata.items() if value not in ("", 0, {}, [])}
+    obj: Json = {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
+    return {**obj, "status": status} if status else obj
+
+
+def _row_metadata(row: TimingRow | QualityRow, kind: str, namespace: str, owners: Sequence[Owner]) -> Json:
+    return {
+        "name": row.name,
+        "namespace": namespace,
+        "labels": {"helios.dev/kind": kind},
+        "ownerReferences": [_owner_reference(owner) for owner in owners],
+    }
+
+
+def _owner_reference(owner: Owner) -> Json:
+    """Not as controller, and without holding up the owner's deletion: several deployments share a row."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "HeliosDeployment",
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": False,
+        "blockOwnerDeletion": False,
+    }
+
+
+def _row_status(row: TimingRow | QualityRow) -> Json:
+    result: Json = {"phase": row.phase.value}
+    if row.message:
+        result["message"] = row.message
+    if row.completed:
+        result["completionTime"] = format_time(row.completed)
+        result["conditions"] = [_complete_condition(row)]
+    return result
+
+
+def _complete_condition(row: TimingRow | QualityRow) -> Json:
+    complete = row.phase is RowPhase.COMPLETE
+    return {
+        "type": "Complete",
+        "status": "True" if complete else "False",
+        "reason": (Reason.MEASURED if complete else Reason.MEASUREMENT_FAILED).value,
+        "message": row.message,
+        "lastTransitionTime": result_time(row),
+    }
+
+
+def result_time(row: TimingRow | QualityRow) -> str:
+    return format_time(row.completed) if row.completed else ""
+
+
+def _timing_measurement(row: TimingRow) -> Json:
+    measurement: Json = {}
+    if row.fit:
+        measurement["fit"] = encode(row.fit)
+        measurement["fit"]["head"] = measurement["fit"].pop("heads", {})
+    if row.memory:
+        measurement["memory"] = encode(row.memory)
+    if row.exit_bytes:
+        measurement["exitBytes"] = dict(row.exit_bytes)
+    if row.audit_bytes:
+        measurement["auditBytes"] = row.audit_bytes
+    if row.energy:
+        measurement["energy"] = _energy(row.energy)
+    if row.points:
+        measurement["points"] = [encode(point) for point in row.points]
+    return measurement
+
+
+def _energy(energy: EnergyCost) -> Json:
+    return {
+        "source": energy.source,
+        "idleMilliwatts": energy.idle_milliwatts,
+        "points": [
+            {"layerBudget": layers, "rows": rows, "joulesPerMegatoken": joules}
+            for (layers, rows), joules in energy.joules_per_megatoken.items()
+        ],
+    }
+
+
+def _quality_measurement(row: QualityRow) -> Json:
+    """With bits per byte beside the totals, for people: readers take the totals."""
+    per_byte = max(row.bytes, 1)
+    return {
+        "prompts": row.prompts,
+        "tokens": row.tokens,
+        "bytes": row.bytes,
+        "promptBytes": list(row.prompt_bytes),
+        "fullDepthMillibitsPerByte": row.exits[-1].millibits // per_byte,
+        "exits": [{**encode(depth), "millibitsPerByte": depth.millibits // per_byte} for depth in row.exits],
+    }
