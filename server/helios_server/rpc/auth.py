@@ -1,0 +1,80 @@
+"""The Control port's bearer token, from a file that may be replaced while the pod runs.
+
+Installed by `rpc.server` on the Control port. Health checks need no token: probes have none.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from helios_server.errors import InvalidRequest
+from helios_server.rpc.errors import PermissionDenied, Unauthenticated, refuse
+
+_PROTECTED = "/helios.v1.Control/"
+
+
+class Token:
+    """The token in a file. InvalidRequest when there is none at the start."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = b""
+        try:
+            self._known = self._read()
+        except OSError as error:
+            problem = f"{path} cannot be read ({error.strerror})"
+            raise InvalidRequest("control-token-file", problem, "Give a file that holds the token") from None
+        if not self._known:
+            raise InvalidRequest("control-token-file", f"{path} is empty", "Write the token into it")
+
+    def matches(self, offered: str) -> bool:
+        """Compared in constant time with what the file holds now; a file that vanished leaves the last token."""
+        try:
+            self._known = self._read() or self._known
+        except OSError:
+            pass
+        return hmac.compare_digest(self._known, offered.encode())
+
+    def _read(self) -> bytes:
+        return self._path.read_bytes().strip()
+
+
+class RequireToken(grpc.aio.ServerInterceptor):
+    """Refuses Control calls without the token: UNAUTHENTICATED without one, PERMISSION_DENIED with another."""
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith(_PROTECTED):
+            return handler
+        metadata = dict(handler_call_details.invocation_metadata)
+        scheme, _, offered = str(metadata.get("authorization", "")).partition(" ")
+        if scheme.lower() != "bearer" or not offered:
+            fix = "Send it as 'authorization: Bearer TOKEN'"
+            return _refusal(handler, Unauthenticated("authorization", "no bearer token", fix))
+        if not self._token.matches(offered):
+            fix = "Use the token of this pod's Secret"
+            return _refusal(handler, PermissionDenied("authorization", "not this pod's token", fix))
+        return handler
+
+
+def _refusal(
+    handler: grpc.RpcMethodHandler, error: Unauthenticated | PermissionDenied
+) -> grpc.RpcMethodHandler:
+    async def call(request: Any, context: grpc.aio.ServicerContext) -> None:
+        await refuse(context, error)
+
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(call)
+    return grpc.unary_unary_rpc_method_handler(call)

@@ -1,0 +1,96 @@
+"""Errors as gRPC statuses: the one place where an exception becomes what a client sees.
+
+Installed by `rpc.server` on both ports. A HeliosError becomes its own code with its own words; a full queue carries
+RetryInfo; anything else is our fault: INTERNAL, with the trace in the log. It must not hide a cancellation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from helios_server.errors import HeliosError, QueueFull
+
+logger = logging.getLogger(__name__)
+
+_DETAILS_KEY = "grpc-status-details-bin"
+Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
+
+
+class NotReady(HeliosError):
+    """The model is still loading."""
+
+    code = "UNAVAILABLE"
+
+
+class Unauthenticated(HeliosError):
+    """The call carries no token."""
+
+    code = "UNAUTHENTICATED"
+
+
+class PermissionDenied(HeliosError):
+    """The call carries another token."""
+
+    code = "PERMISSION_DENIED"
+
+
+class AnswerErrors(grpc.aio.ServerInterceptor):
+    """Wraps every method of ours. Methods are coroutines that return, or write to the context; not generators."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith("/helios."):
+            return handler
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                _guarded(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            _guarded(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+        )
+
+
+def _guarded(behaviour: Behaviour) -> Behaviour:
+    async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            return await behaviour(request, context)
+        except HeliosError as error:
+            await refuse(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            logger.exception("a call failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "the server failed; its log has the trace")
+
+    return call
+
+
+async def refuse(context: grpc.aio.ServicerContext, error: HeliosError) -> None:
+    """Ends the call with the error's status; trailing metadata that was set stays."""
+    trailing = tuple(context.trailing_metadata() or ())
+    details = rich_status(error)
+    if details is not None:
+        trailing = (*trailing, (_DETAILS_KEY, details.SerializeToString()))
+    await context.abort(grpc.StatusCode[error.code], str(error), trailing)
+
+
+def rich_status(error: HeliosError) -> status_pb2.Status | None:
+    """The google.rpc.Status of an error that says when to come back; None for any other."""
+    if not isinstance(error, QueueFull):
+        return None
+    delay = duration_pb2.Duration()
+    delay.FromMilliseconds(round(error.retry_seconds * 1000))
+    detail = any_pb2.Any()
+    detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    code = grpc.StatusCode[error.code].value[0]
+    return status_pb2.Status(code=code, message=str(error), details=[detail])
