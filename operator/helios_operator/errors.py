@@ -1,0 +1,49 @@
+"""What the operator raises on purpose, apart from an object that breaks a rule (`api.validation.Invalid`).
+
+Raised by `local/` and `control/`; shown by the command as one line. The shape is the server's: a field (or
+file, or option), what is wrong with it, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class OperatorError(Exception):
+    """Something the user can put right. Its text is "field: problem; fix"."""
+
+    def __init__(self, field: str, problem: str, fix: str) -> None:
+        super().__init__(f"{field}: {problem}; {fix}")
+        self.field = field
+        self.problem = problem
+        self.fix = fix
+
+
+class StateError(OperatorError):
+    """The state folder cannot be read, written or trusted."""
+
+
+class StateLockedError(OperatorError):
+    """Another `helios up` holds the state folder."""
+
+
+class AddressInUseError(OperatorError):
+    """The front address cannot be bound."""
+
+
+class ObjectNotFoundError(OperatorError):
+    """No object of that kind and name."""
+
+
+class NotRunningError(OperatorError):
+    """The verb needs a running `helios up`, and there is none."""
+
+
+class ControlError(OperatorError):
+    """A pod did not do what its Control port was asked. `refused`: it answered, and changed nothing."""
+
+    def __init__(self, field: str, problem: str, fix: str, *, refused: bool = False) -> None:
+        super().__init__(field, problem, fix)
+        self.refused = refused
+
+
+class ResultError(OperatorError):
+    """A profiling Job's result document is missing or not of the known shape."""

@@ -1,0 +1,138 @@
+"""Child processes: started in a group of their own, their output in a bounded log, stopped for certain.
+
+Used by pods and jobs. It knows nothing of either: it starts, watches, tells the last words, ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from helios_operator.local import lifeline
+
+_LOG_BYTES = 4 * 1024 * 1024
+_TAIL_LINES = 40
+_READ_BYTES = 64 * 1024
+
+
+def helios_command(*arguments: str) -> list[str]:
+    """The `helios` command of this installation, by the same interpreter."""
+    return [sys.executable, "-m", "helios_cli", *arguments]
+
+
+class BoundedLog:
+    """Appends to a file; when it is full it becomes `NAME.1` (the former `.1` goes) and a new one begins."""
+
+    def __init__(self, path: Path, limit: int = _LOG_BYTES) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._limit = limit
+        self._file = path.open("ab")
+
+    def write(self, data: bytes) -> None:
+        if self._file.tell() + len(data) > self._limit:
+            self._file.close()
+            self._path.replace(self._path.with_name(self._path.name + ".1"))
+            self._file = self._path.open("ab")
+        self._file.write(data)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Process:
+    """One running child. `last_words` is the line that best says why it ended."""
+
+    def __init__(self, child: asyncio.subprocess.Process, log: BoundedLog) -> None:
+        self._child = child
+        self._log = log
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._reader = asyncio.create_task(self._read(), name=f"log of {child.pid}")
+
+    @classmethod
+    async def start(cls, command: Sequence[str], *, log: Path) -> Process:
+        """Its own process group: a Ctrl-C in the terminal reaches the parent alone, which ends its children
+        in order."""
+        child = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, lifeline.PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"},
+            process_group=0,
+        )
+        return cls(child, BoundedLog(log))
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        return self._child.returncode
+
+    @property
+    def last_words(self) -> str:
+        """The last line that names an error, else the last line; how it ended when it said nothing."""
+        lines = [line for line in self._tail if line.strip()]
+        errors = [line for line in lines if line.lower().startswith("error") or "Error:" in line]
+        said = (errors or lines or [""])[-1].strip()
+        return said or how_it_ended(self.exit_code)
+
+    async def wait(self) -> int:
+        """Until it has ended and all it said is in the log."""
+        code = await self._child.wait()
+        await self._reader
+        return code
+
+    def terminate(self) -> None:
+        """SIGTERM: a pod drains, a job stops."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    async def stop(self, grace_seconds: float) -> int:
+        """SIGTERM, then SIGKILL when the grace is over."""
+        self.terminate()
+        try:
+            return await asyncio.wait_for(asyncio.shield(self.wait()), grace_seconds)
+        except TimeoutError:
+            self.kill()
+            return await self.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, number)
+
+    async def _read(self) -> None:
+        output = self._child.stdout
+        if output is None:
+            return
+        rest = b""
+        while data := await output.read(_READ_BYTES):
+            self._log.write(data)
+            *lines, rest = (rest + data).split(b"\n")
+            self._tail.extend(line.decode(errors="replace") for line in lines)
+            rest = rest[-_READ_BYTES:]
+        if rest:
+            self._tail.append(rest.decode(errors="replace"))
+        self._log.close()
+
+
+def how_it_ended(code: int | None) -> str:
+    """A sentence for an exit code, for want of a message."""
+    if code is None:
+        return "still running"
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    return f"exited with {code}"

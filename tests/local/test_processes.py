@@ -1,0 +1,91 @@
+"""Children end when they should, say why, and never outlive the one who started them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from helios_operator.local.processes import BoundedLog, Process
+
+_TIED = "from helios_operator.local import lifeline; lifeline.hold_on()\n"
+
+
+def python(script: str) -> list[str]:
+    return [sys.executable, "-c", script]
+
+
+async def test_the_last_words_are_the_error(tmp_path: Path) -> None:
+    script = (
+        "import sys; print('error: port: in use; choose another', file=sys.stderr); print('bye'); sys.exit(2)"
+    )
+    process = await Process.start(python(script), log=tmp_path / "log")
+    assert await process.wait() == 2
+    assert process.last_words == "error: port: in use; choose another"
+    assert "bye" in (tmp_path / "log").read_text()
+
+
+async def test_a_silent_end_is_described(tmp_path: Path) -> None:
+    process = await Process.start(python("import time; time.sleep(60)"), log=tmp_path / "log")
+    process.kill()
+    await process.wait()
+    assert process.last_words == "ended by SIGKILL"
+
+
+async def test_grace_then_kill(tmp_path: Path) -> None:
+    script = (
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    )
+    process = await Process.start(python(script), log=tmp_path / "log")
+    while "deaf" not in (tmp_path / "log").read_text():
+        await asyncio.sleep(0.02)
+    assert await process.stop(0.2) == -signal.SIGKILL
+
+
+async def test_its_own_children_end_with_it(tmp_path: Path) -> None:
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    process = await Process.start(python(script), log=tmp_path / "log")
+    while not (children := psutil.Process(process.pid).children()):
+        await asyncio.sleep(0.02)
+    process.kill()
+    await process.wait()
+    assert not [child for child in psutil.wait_procs(children, timeout=5)[1]]
+
+
+def test_the_log_is_bounded(tmp_path: Path) -> None:
+    log = BoundedLog(tmp_path / "log", limit=1000)
+    for line in range(1000):
+        log.write(f"line {line}\n".encode())
+    log.close()
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert set(sizes) == {"log", "log.1"}
+    assert all(size <= 1000 for size in sizes.values())
+    assert (tmp_path / "log").read_text().endswith("line 999\n")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_child_ends_with_its_parent(tmp_path: Path, how: signal.Signals) -> None:
+    """The parent is a process of its own here, killed without a chance to clean up."""
+    child = f"{_TIED}import os, sys, time; print('child', os.getpid(), flush=True); time.sleep(60)"
+    parent = (
+        "import asyncio, sys; from pathlib import Path; from helios_operator.local.processes import Process\n"
+        "async def main():\n"
+        f"    await Process.start([sys.executable, '-c', {child!r}], log=Path({str(tmp_path / 'log')!r}))\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    runner = subprocess.Popen(python(parent))
+    log = tmp_path / "log"
+    while not (log.exists() and log.read_text().startswith("child")):
+        time.sleep(0.02)
+    pid = int(log.read_text().split()[1])
+    os.kill(runner.pid, how)
+    runner.wait()
+    _, alive = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=5)
+    assert not alive
