@@ -1,0 +1,71 @@
+"""The client of one pod's Control port. Every call has a deadline; what fails is said, never raised as
+gRPC's own error.
+
+Made by the runtime for each pod that listens, closed with it. It retries nothing: the next pass looks again.
+"""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+from helios_proto.v1 import control_pb2 as pb
+from helios_proto.v1 import control_pb2_grpc
+
+from helios_operator.control import limits as limits_mapping
+from helios_operator.control import telemetry as telemetry_mapping
+from helios_operator.decide.snapshot import ServingLimits, Telemetry
+from helios_operator.errors import ControlError
+
+_LOOK_SECONDS = 2.0
+_CHANGE_SECONDS = 600.0
+"""A change may wait for a model to be read; it is applied or refused, and the pod answers either way."""
+_LARGEST_ANSWER_BYTES = 16 * 1024 * 1024
+_REFUSALS = (
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+)
+
+
+class ControlClient:
+    """Speaks to the pod at `address` (host:port) with its token."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self.address = address
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        options = [("grpc.max_receive_message_length", _LARGEST_ANSWER_BYTES), ("grpc.enable_retries", 0)]
+        self._channel = grpc.aio.insecure_channel(address, options=options)
+        self._stub = control_pb2_grpc.ControlStub(self._channel)
+
+    async def telemetry(self, head_kind: str) -> Telemetry | None:
+        """None: not reached in time."""
+        try:
+            message = await self._stub.GetTelemetry(
+                pb.GetTelemetryRequest(), timeout=_LOOK_SECONDS, metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError:
+            return None
+        return telemetry_mapping.from_proto(message, head_kind)
+
+    async def set_limits(self, limits: ServingLimits) -> float:
+        """Returns the seconds from the call to the step that runs under the limits. ControlError when they
+        do not hold."""
+        request = pb.SetLimitsRequest(limits=limits_mapping.to_proto(limits))
+        try:
+            answer = await self._stub.SetLimits(request, timeout=_CHANGE_SECONDS, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise _failed(self.address, error) from None
+        return float(answer.seconds)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+def _failed(address: str, error: grpc.aio.AioRpcError) -> ControlError:
+    details = error.details() or error.code().name
+    if error.code() in _REFUSALS:
+        return ControlError("limits", f"refused by {address}: {details}", "see `helios why`", refused=True)
+    return ControlError(
+        "limits", f"{address} did not answer ({details})", "it is told again at the next pass"
+    )
