@@ -1,0 +1,174 @@
+"""Carries a Plan out on this machine: the last third of a pass, and the only place that acts.
+
+Called by the runtime with the plan and the snapshot it came from. Actions run in order and are idempotent;
+what an action's reason says goes to the log. It must not weigh anything: a plan that says delete is obeyed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from helios_operator.api import parse, serialize
+from helios_operator.api.rows import QualityRow, TimingRow
+from helios_operator.api.types import Deployment, DeploymentStatus, Owner
+from helios_operator.decide.plan import (
+    Action,
+    CreateRevision,
+    DeleteJob,
+    DeleteProfile,
+    DeleteRevision,
+    DrainRevision,
+    Plan,
+    Route,
+    ScaleRevision,
+    StartJob,
+    WriteLimits,
+    WriteProfile,
+)
+from helios_operator.decide.snapshot import JobSpec, Snapshot
+from helios_operator.local.observe import Observer
+from helios_operator.local.site import Site
+from helios_operator.local.store import DEPLOYMENT, PROFILE, Store
+
+
+class Applier:
+    """Writes to one site and to the store."""
+
+    def __init__(self, store: Store, observer: Observer) -> None:
+        self._store = store
+        self._observer = observer
+
+    def apply(self, plan: Plan, site: Site, snapshot: Snapshot, now: datetime) -> None:
+        """The actions, then the status, then the events: a kill in between leaves a state that the next
+        pass reads."""
+        for action in plan.actions:
+            self._act(action, site, snapshot, now)
+            self._log_action(action, site)
+        self._write_status(plan.status, site)
+        for event in plan.events:
+            site.log.add("event", site.name, event.reason, event.message, type=event.type)
+
+    def _act(self, action: Action, site: Site, snapshot: Snapshot, now: datetime) -> None:
+        revisions = site.revisions
+        match action:
+            case StartJob(job=job):
+                self._start_job(job, site, snapshot)
+            case DeleteJob(name=name):
+                site.jobs.delete(name)
+            case WriteProfile(row=row):
+                self._write_profile(row, snapshot.deployment)
+            case DeleteProfile(name=name):
+                self._release_profile(name, snapshot.deployment)
+            case CreateRevision(number=number, limits=limits, replicas=replicas):
+                revisions.create(number, limits, replicas, now)
+            case ScaleRevision(number=number, replicas=replicas):
+                revisions.scale(number, replicas)
+            case WriteLimits(revision=number, limits=limits):
+                revisions.write_limits(number, limits)
+            case Route(revision=number):
+                revisions.route(number)
+            case DrainRevision(number=number, timeout_seconds=seconds):
+                revisions.drain(number, seconds)
+            case DeleteRevision(number=number):
+                revisions.delete(number)
+            case _:
+                raise TypeError(f"no way to carry out {type(action).__name__}")
+
+    def _start_job(self, job: JobSpec, site: Site, snapshot: Snapshot) -> None:
+        prompts = self._observer.given_prompts(snapshot.deployment) if job.prompts_digest else ()
+        pod = None if prompts else site.revisions.control_address(_holder_of(job.prompts_digest, snapshot))
+        site.jobs.start(job, snapshot.deployment, prompts, pod)
+
+    def _write_profile(self, row: TimingRow | QualityRow, deployment: Deployment) -> None:
+        """Created with this deployment as an owner, or completed, and owned by it too."""
+        owners = _owners(self._store.find(PROFILE, row.name))
+        this = Owner(deployment.name, deployment.uid)
+        if this not in owners:
+            owners.append(this)
+        obj = serialize.profile(row, namespace=deployment.namespace, owners=owners)
+        self._store.apply(obj)
+        if "status" in obj:
+            self._store.write_status(PROFILE, row.name, obj["status"])
+
+    def _release_profile(self, name: str, deployment: Deployment) -> None:
+        """Deleted when no other deployment uses it."""
+        existing = self._store.find(PROFILE, name)
+        if existing is None:
+            return
+        others = [owner for owner in _owners(existing) if owner.uid != deployment.uid]
+        if others:
+            row = parse.profile_row(existing)
+            self._store.apply(serialize.profile(row, namespace=deployment.namespace, owners=others))
+        else:
+            self._store.delete(PROFILE, name)
+
+    def _write_status(self, status: DeploymentStatus, site: Site) -> None:
+        document = serialize.status(replace(status, endpoint=site.front.address))
+        before = self._store.get(DEPLOYMENT, site.name).get("status", {})
+        if document == before:
+            return
+        self._store.write_status(DEPLOYMENT, site.name, document)
+        known = {c["type"]: c for c in before.get("conditions", [])}
+        for condition in document.get("conditions", []):
+            if _differs(known.get(condition["type"]), condition):
+                text = condition.get("message", "")
+                about = f"{condition['type']}={condition['status']}"
+                site.log.add("condition", about, condition["reason"], text)
+
+    def _log_action(self, action: Action, site: Site) -> None:
+        why = action.why
+        kind = "Normal" if why.ok else "Warning"
+        site.log.add(
+            "decision", describe(action), why.reason, why.message, type=kind, numbers=dict(why.numbers)
+        )
+
+
+def describe(action: Action) -> str:
+    """What an action does, in a few words."""
+    match action:
+        case StartJob(job=job):
+            return f"Start {job.kind.value} job {job.name}"
+        case DeleteJob(name=name):
+            return f"Delete job {name}"
+        case WriteProfile(row=row):
+            return f"Write profile {row.name}"
+        case DeleteProfile(name=name):
+            return f"Delete profile {name}"
+        case CreateRevision(number=number, limits=limits):
+            return f"Create revision {number}: {limits.candidate}, {limits.layer_budget} layers"
+        case ScaleRevision(number=number, replicas=replicas):
+            return f"Scale revision {number} to {replicas}"
+        case WriteLimits(revision=number, limits=limits):
+            shape = f"{limits.candidate}, {limits.layer_budget} layers, {limits.max_batch_size} rows"
+            return f"Set limits of revision {number}: {shape}"
+        case Route(revision=number):
+            return f"Route to revision {number}"
+        case DrainRevision(number=number):
+            return f"Drain revision {number}"
+        case DeleteRevision(number=number):
+            return f"Delete revision {number}"
+    return type(action).__name__
+
+
+def _holder_of(prompts_digest: str, snapshot: Snapshot) -> str | None:
+    """The pod that keeps the set; any pod that answers when none says so (an older set may still be kept)."""
+    if not prompts_digest:
+        return None
+    answering = [p for r in snapshot.revisions for p in r.pods if p.telemetry is not None]
+    for pod in answering:
+        if pod.telemetry and pod.telemetry.prompts and pod.telemetry.prompts.digest == prompts_digest:
+            return pod.name
+    return answering[0].name if answering else None
+
+
+def _owners(profile: dict[str, Any] | None) -> list[Owner]:
+    references = (profile or {}).get("metadata", {}).get("ownerReferences", [])
+    return [Owner(reference["name"], reference["uid"]) for reference in references]
+
+
+def _differs(before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
+    """A transition that a person wants to hear of: another status or reason, not another number in the
+    message."""
+    return before is None or (before["status"], before["reason"]) != (after["status"], after["reason"])

@@ -1,0 +1,203 @@
+"""Profiling Jobs of one deployment: `helios profile` processes with retries, a deadline and a result
+document.
+
+Called by `apply` (start, delete) and `observe` (see). It plays the part of a cluster's Job controller; what
+to measure, and whether it is worth it, was decided elsewhere. Jobs live as long as the runtime: what they
+found stands in profiles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from helios_server.planning import PERFORMANCE_VERSION
+
+from helios_operator.api import results
+from helios_operator.api.rows import Hardware, TimingIdentity
+from helios_operator.api.types import Candidate, Deployment
+from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec
+from helios_operator.errors import ResultError
+from helios_operator.local.files import remove_folder, write_json
+from helios_operator.local.pods import Say
+from helios_operator.local.processes import Process, helios_command
+
+_STOP_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What every Job of a deployment is started with."""
+
+    volumes: Path
+    device: str
+    hardware: Hardware
+    token_file: Path
+    watts: float | None = None
+
+
+class Jobs:
+    """All Jobs of one deployment, finished ones included until they are deleted."""
+
+    def __init__(self, folder: Path, settings: JobSettings, say: Say, changed: Callable[[], None]) -> None:
+        remove_folder(folder)
+        self._folder = folder
+        self._settings = settings
+        self._say = say
+        self._changed = changed
+        self._jobs: dict[str, Job] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def see(self) -> tuple[Job, ...]:
+        return tuple(self._jobs.values())
+
+    def start(self, spec: JobSpec, deployment: Deployment, prompts: tuple[str, ...], pod: str | None) -> None:
+        """`prompts`: given ones; `pod`: host:port of the Control port that holds live ones. A Job that
+        failed is tried again; one that runs or succeeded is left as it is."""
+        before = self._jobs.get(spec.name)
+        if before is not None and before.phase is not JobPhase.FAILED:
+            return
+        attempts = before.attempts + 1 if before else 1
+        self._jobs[spec.name] = Job(spec, JobPhase.RUNNING, datetime.now(UTC), attempts=attempts)
+        folder = self._folder / spec.name
+        folder.mkdir(parents=True, exist_ok=True)
+        command = self._command(spec, deployment, folder, prompts, pod)
+        self._say(spec.name, "Normal", "Started", _describe(spec))
+        deadline = deployment.spec.profiling.active_deadline_seconds
+        work = self._work(spec, command, folder, deadline)
+        self._tasks[spec.name] = asyncio.create_task(work, name=f"job {spec.name}")
+
+    def delete(self, name: str) -> None:
+        """Ends it if it runs."""
+        self._jobs.pop(name, None)
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
+        remove_folder(self._folder / name)
+
+    async def stop(self) -> None:
+        """Ends all: at the runtime's end."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(self, spec: JobSpec, command: list[str], folder: Path, deadline_seconds: int) -> None:
+        result = folder / "result.json"
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                code, last_words = await _run(command, folder)
+        except TimeoutError:
+            late = f"not done within {deadline_seconds} s; raise profiling.activeDeadlineSeconds"
+            finished = self._failed(spec, f"deadline: {late}")
+        else:
+            succeeded = code == 0
+            finished = (
+                self._succeeded(spec, result)
+                if succeeded
+                else self._failed(spec, _said(result) or last_words)
+            )
+        self._jobs[spec.name] = finished
+        failed = finished.phase is JobPhase.FAILED
+        reason, kind = ("Failed", "Warning") if failed else ("Completed", "Normal")
+        self._say(spec.name, kind, reason, finished.message or _describe(spec))
+        self._changed()
+
+    def _succeeded(self, spec: JobSpec, result: Path) -> Job:
+        now = datetime.now(UTC)
+        done = replace(self._jobs[spec.name], phase=JobPhase.SUCCEEDED, finished=now)
+        try:
+            document = results.read(result.read_text(encoding="utf-8"))
+            match spec.kind:
+                case JobKind.INSPECT:
+                    resolved, problems = results.inspection(document)
+                    return replace(done, resolved=resolved, problems=problems)
+                case JobKind.TIMING:
+                    return replace(done, timing=results.timing(document, self._timing_identity(spec), now))
+                case JobKind.QUALITY:
+                    candidates = {candidate.name: candidate for candidate in spec.candidates}
+                    return replace(done, quality=results.quality(document, candidates, now))
+        except (OSError, ResultError) as error:
+            return self._failed(spec, str(error))
+
+    def _failed(self, spec: JobSpec, message: str) -> Job:
+        return replace(
+            self._jobs[spec.name], phase=JobPhase.FAILED, finished=datetime.now(UTC), message=message
+        )
+
+    def _timing_identity(self, spec: JobSpec) -> TimingIdentity:
+        backbone, hardware = spec.candidates[0], self._settings.hardware
+        return TimingIdentity(
+            model_uri=backbone.uri,
+            revision=backbone.revision or "",
+            dtype=hardware.dtype,
+            head_kinds=spec.head_kinds,
+            hardware=hardware,
+            performance_version=PERFORMANCE_VERSION,
+        )
+
+    def _command(
+        self, spec: JobSpec, deployment: Deployment, folder: Path, prompts: tuple[str, ...], pod: str | None
+    ) -> list[str]:
+        settings, workload = self._settings, deployment.spec.workload
+        command = helios_command(
+            "profile", "--kind", spec.kind.value.lower(), "--candidates", _candidates(spec.candidates),
+            "--result", str(folder / "result.json"), "--volumes", str(settings.volumes),
+            "--device", settings.device, "--dtype", settings.hardware.dtype,
+            "--isl", str(workload.isl), "--osl", str(workload.osl),
+        )  # fmt: skip
+        if deployment.spec.limits.memory_mib:
+            command += ["--memory-mib", str(deployment.spec.limits.memory_mib)]
+        if settings.watts:
+            command += ["--watts", str(settings.watts)]
+        if prompts:
+            write_json(folder / "prompts.json", prompts)
+            command += ["--prompts-file", str(folder / "prompts.json")]
+        elif pod:
+            command += ["--prompts-from", pod, "--control-token-file", str(settings.token_file)]
+        if spec.prompts_digest:
+            command += ["--prompts-digest", spec.prompts_digest]
+        return command
+
+
+async def _run(command: list[str], folder: Path) -> tuple[int, str]:
+    """Exit status and last words. Cancelling it ends the process."""
+    (folder / "result.json").unlink(missing_ok=True)
+    process = await Process.start(command, log=folder / "log")
+    try:
+        return await process.wait(), process.last_words
+    finally:
+        if process.exit_code is None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(process.stop(_STOP_SECONDS))
+
+
+def _said(result: Path) -> str | None:
+    """What a failed Job wrote about its failure."""
+    try:
+        return results.failure(results.read(result.read_text(encoding="utf-8")))
+    except (OSError, ResultError):
+        return None
+
+
+def _candidates(candidates: tuple[Candidate, ...]) -> str:
+    rows = [
+        {
+            "name": candidate.name,
+            "uri": candidate.uri,
+            "revision": candidate.revision,
+            "exits": candidate.exits,
+            "exitLayers": list(candidate.exit_layers),
+        }
+        for candidate in candidates
+    ]
+    return json.dumps([{key: value for key, value in row.items() if value} for row in rows])
+
+
+def _describe(spec: JobSpec) -> str:
+    return f"{spec.kind.value}: {', '.join(candidate.name for candidate in spec.candidates)}"

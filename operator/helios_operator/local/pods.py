@@ -1,0 +1,277 @@
+"""A pod of one machine: a `helios serve` process that is probed, restarted with back-off, told of limits,
+drained.
+
+Made by `revisions`. It plays the kubelet's part and makes no decision: which limits, when to drain and when
+to go come from outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from helios_operator.control.client import ControlClient
+from helios_operator.decide.snapshot import Pod as PodSeen
+from helios_operator.decide.snapshot import PodPhase, ServingLimits, Telemetry
+from helios_operator.errors import ControlError
+from helios_operator.local.probes import probe
+from helios_operator.local.processes import Process, helios_command, how_it_ended
+
+HOST = "127.0.0.1"
+_BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
+_CALM_SECONDS = 120.0
+"""A process that lived this long starts again with the shortest back-off."""
+_READY_PERIOD, _LIVE_PERIOD = 0.2, 5.0
+_PROBE_SECONDS, _LIVE_FAILURES = 5.0, 6
+_KILL_SECONDS = 5.0
+"""Beyond the drain's own deadline, for the process to say goodbye; all that one with no streams is given."""
+
+Say = Callable[[str, str, str, str], None]
+"""(about, type, reason, message)"""
+
+
+@dataclass(frozen=True)
+class PodSettings:
+    """What every pod of a deployment is started with. `drain_seconds`: the default deadline of a drain."""
+
+    model_name: str
+    token_file: Path
+    token: str
+    volumes: Path
+    device: str
+    dtype: str
+    drain_seconds: int
+    watts: float | None = None
+
+
+@dataclass(frozen=True)
+class Ports:
+    generation: int
+    control: int
+    metrics: int
+
+
+class Pod:
+    """Runs from `start` to the end of `stop`. `changed` is called whenever a pass should look."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        limits_file: Path,
+        settings: PodSettings,
+        say: Say,
+        changed: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.ready = False
+        self.restarts = 0
+        self._folder = folder
+        self._limits_file = limits_file
+        self._settings = settings
+        self._say = say
+        self._changed = changed
+        self._started = datetime.now(UTC)
+        self._message = "starting"
+        self._process: Process | None = None
+        self._ports: Ports | None = None
+        self._control: ControlClient | None = None
+        self._stopping = False
+        self._life: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[int] | None = None
+        self._refused = 0
+
+    # -- what others see ------------------------------------------------------------------------------------
+
+    @property
+    def backend(self) -> tuple[str, int] | None:
+        """Where clients reach it; None while it is not ready."""
+        return (HOST, self._ports.generation) if self.ready and self._ports and not self._stopping else None
+
+    @property
+    def control_address(self) -> str | None:
+        return self._control.address if self._control else None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def alive(self) -> bool:
+        """Until its last process has ended and none will follow."""
+        return self._life is not None and not self._life.done()
+
+    async def see(self, revision: int, head_kind: str) -> PodSeen:
+        """The pod as a pass sees it, telemetry included when it answers in time."""
+        telemetry = await self._control.telemetry(head_kind) if self._control else None
+        return PodSeen(
+            name=self.name,
+            revision=revision,
+            phase=self._phase(),
+            ready=self.ready and not self._stopping,
+            started=self._started,
+            restarts=self.restarts,
+            message="" if self.ready else self._message,
+            telemetry=telemetry,
+        )
+
+    def _phase(self) -> PodPhase:
+        if self._stopping:
+            return PodPhase.TERMINATING
+        if self._process is None and self.restarts:
+            return PodPhase.FAILED
+        return PodPhase.RUNNING if self.ready else PodPhase.PENDING
+
+    # -- what others do to it -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._life = asyncio.create_task(self._live(), name=f"pod {self.name}")
+
+    def tell(self, limits: ServingLimits, seen: Telemetry | None) -> None:
+        """Sends the limits document unless the pod has it, refused it, or is being told: any pass may call
+        this."""
+        if (
+            seen is None
+            or self._control is None
+            or self._stopping
+            or (self._telling and not self._telling.done())
+        ):
+            return
+        known = max(seen.limits.generation, seen.refused_generation, self._refused)
+        if known < limits.generation:
+            self._telling = asyncio.create_task(
+                self._tell(self._control, limits), name=f"limits of {self.name}"
+            )
+
+    def stop(self, grace_seconds: float) -> None:
+        """Drains: SIGTERM, running streams end by themselves, SIGKILL when the grace is over. Returns at
+        once."""
+        if self._stopping:
+            return
+        self._stopping = True
+        grace = grace_seconds if self.ready else 0.0
+        self._say(self.name, "Normal", "Killing", f"draining, at most {grace:.0f} s" if grace else "stopping")
+        if self._process is not None:
+            self._ending = asyncio.create_task(self._process.stop(grace + _KILL_SECONDS))
+        elif self._life is not None:
+            self._life.cancel()
+
+    def kill(self) -> None:
+        """At once: what still streams is cut."""
+        self._stopping = True
+        if self._process is not None:
+            self._process.kill()
+        elif self._life is not None:
+            self._life.cancel()
+
+    async def gone(self) -> None:
+        """Until the last process has ended."""
+        if self._life is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._life
+
+    # -- its life -------------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        failures = 0
+        while not self._stopping:
+            began = time.monotonic()
+            await self._run_once()
+            self._changed()
+            if self._stopping:
+                break
+            failures = 0 if time.monotonic() - began > _CALM_SECONDS else failures
+            self.restarts += 1
+            self._say(self.name, "Warning", "BackOff", self._message)
+            await asyncio.sleep(_BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)])
+            failures += 1
+
+    async def _run_once(self) -> None:
+        """One process from its start to its end, with everything that hangs on it."""
+        ports_file = self._folder / "ports.json"
+        ports_file.unlink(missing_ok=True)
+        self._message = "starting"
+        self._process = process = await Process.start(self._command(ports_file), log=self._folder / "log")
+        watching = asyncio.create_task(self._watch(process, ports_file), name=f"probes of {self.name}")
+        try:
+            code = await process.wait()
+            self._message = f"CrashLoopBackOff: {process.last_words} ({how_it_ended(code)})"
+        finally:
+            watching.cancel()
+            self.ready = False
+            self._process = None
+            self._ports = None
+            await self._hang_up()
+
+    def _command(self, ports_file: Path) -> list[str]:
+        s = self._settings
+        watts = ("--energy-watts", str(s.watts)) if s.watts else ()
+        return helios_command(
+            "serve", "--limits", str(self._limits_file), "--model-name", s.model_name, "--host", HOST,
+            "--port", "0", "--control-port", "0", "--metrics-port", "0", "--ports-file", str(ports_file),
+            "--control-token-file", str(s.token_file), "--volumes", str(s.volumes), "--device", s.device,
+            "--dtype", s.dtype, "--drain-timeout", str(s.drain_seconds), *watts,
+        )  # fmt: skip
+
+    async def _watch(self, process: Process, ports_file: Path) -> None:
+        """Probes as a kubelet does: readiness often, liveness seldom and patiently."""
+        self._ports = ports = await _bound_ports(ports_file)
+        self._control = ControlClient(f"{HOST}:{ports.control}", self._settings.token)
+        self._message = "loading the model"
+        last_alive = next_live = time.monotonic()
+        while True:
+            self._set_ready(await probe(HOST, ports.metrics, "/readyz", _PROBE_SECONDS) == 200)
+            if time.monotonic() >= next_live:
+                if await probe(HOST, ports.metrics, "/healthz", _PROBE_SECONDS) == 200:
+                    last_alive = time.monotonic()
+                elif time.monotonic() - last_alive > _LIVE_PERIOD * _LIVE_FAILURES and not self._stopping:
+                    self._say(self.name, "Warning", "Unhealthy", "does not answer /healthz; it is restarted")
+                    process.kill()
+                next_live = time.monotonic() + _LIVE_PERIOD
+            await asyncio.sleep(_READY_PERIOD if not self.ready else 5 * _READY_PERIOD)
+
+    def _set_ready(self, ready: bool) -> None:
+        if ready == self.ready:
+            return
+        self.ready = ready
+        if ready:
+            self._say(
+                self.name,
+                "Normal",
+                "Ready",
+                f"serves on {HOST}:{self._ports.generation if self._ports else 0}",
+            )
+        elif not self._stopping:
+            self._message = "not ready"
+        self._changed()
+
+    async def _tell(self, control: ControlClient, limits: ServingLimits) -> None:
+        try:
+            await control.set_limits(limits)
+        except ControlError as error:
+            if error.refused:
+                self._refused = limits.generation
+                self._say(self.name, "Warning", "LimitsRefused", error.problem)
+        self._changed()
+
+    async def _hang_up(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+        control, self._control = self._control, None
+        if control is not None:
+            await control.close()
+
+
+async def _bound_ports(ports_file: Path) -> Ports:
+    """Waits for the file that the server writes once it listens."""
+    while not ports_file.exists():
+        await asyncio.sleep(0.05)
+    bound = json.loads(ports_file.read_text(encoding="utf-8"))
+    return Ports(bound["port"], bound["controlPort"], bound["metricsPort"])

@@ -1,0 +1,261 @@
+"""The control loop on one machine: objects in, pods and a front address out, one pass at a time.
+
+Used by `helios up`, the demo and the tests. A pass is observe -> decide -> apply, level-based: it looks at
+everything and computes what is missing, every half second and whenever something happened. The runtime
+holds no decision state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from helios_operator.api import parse, validation
+from helios_operator.decide import decide
+from helios_operator.errors import OperatorError
+from helios_operator.local import hardware
+from helios_operator.local.admin import AdminServer, Change
+from helios_operator.local.apply import Applier
+from helios_operator.local.events import Listener, Record
+from helios_operator.local.lock import StateLock
+from helios_operator.local.observe import Observer
+from helios_operator.local.queue import WorkQueue
+from helios_operator.local.site import Machine, Site
+from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT, MODEL, PROFILE, Object, Store
+
+_RESYNC_SECONDS = 0.5
+_SOONEST_SECONDS = 0.1
+_FAILURE_SECONDS = (1.0, 2.0, 5.0, 10.0)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How this machine is used. `memory_mib` None: all of it. `port` None: each deployment's own
+    `service.port`, 0: a free one. `grace_seconds` None: each deployment's own drain timeout, when the
+    runtime ends."""
+
+    volumes: Path
+    device: str = "auto"
+    dtype: str | None = None
+    memory_mib: int | None = None
+    watts: float | None = None
+    host: str = "127.0.0.1"
+    port: int | None = None
+    command: str = "helios up"
+    grace_seconds: float | None = None
+
+
+class LocalRuntime:
+    """An async context manager: inside it the objects are served; outside it no process of it is left."""
+
+    def __init__(
+        self,
+        objects: Sequence[Mapping[str, Any]],
+        state: Path,
+        options: Options,
+        listener: Listener | None = None,
+    ) -> None:
+        self._objects = objects
+        self._state = state
+        self._options = options
+        self._listener = listener
+        self._sites: dict[str, Site] = {}
+        self._failures: dict[str, int] = {}
+        self._passed = asyncio.Event()
+        self._queue = WorkQueue(_SOONEST_SECONDS)
+
+    # -- its life -------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> LocalRuntime:
+        """Raises what is wrong with the objects, the state folder or the port before any process is
+        started."""
+        admitted = [_admit(obj) for obj in self._objects]
+        self._lock = StateLock.acquire(self._state, self._options.command)
+        async with contextlib.AsyncExitStack() as undo:
+            undo.callback(self._lock.release)
+            self._store = Store.open(self._state / "objects")
+            names = self._take_in(admitted)
+            self._machine = self._survey()
+            self._observer = Observer(self._store, self._machine)
+            self._applier = Applier(self._store, self._observer)
+            for name in names:
+                await self._open_site(name, undo)
+            self._admin = AdminServer(self._state, self._change)
+            await self._admin.open()
+            undo.pop_all()
+        for site in self._sites.values():
+            site.revisions.start()
+            self._queue.add(site.name)
+        self._loop = asyncio.create_task(self._run(), name="passes")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Pods drain, Jobs end, nothing is left. Call `kill` meanwhile to cut what still streams."""
+        self._loop.cancel()
+        await asyncio.gather(self._loop, return_exceptions=True)
+        await self._admin.close()
+        await asyncio.gather(*(site.stop(self._grace(site)) for site in self._sites.values()))
+        self._lock.release()
+
+    def kill(self) -> None:
+        """Every process at once."""
+        for site in self._sites.values():
+            site.revisions.kill()
+
+    # -- seen and asked from outside ------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._sites)
+
+    def front_address(self, name: str) -> str:
+        return self._sites[name].front.address
+
+    def deployment(self, name: str) -> Object:
+        """The object with its status, as `kubectl get -o yaml` would show it."""
+        return self._store.get(DEPLOYMENT, name)
+
+    def profiles(self) -> list[Object]:
+        return self._store.objects(PROFILE)
+
+    def events(self, name: str) -> list[Record]:
+        return self._sites[name].log.records()
+
+    def pids(self, name: str) -> dict[str, int]:
+        """Of the pods that run, by pod name."""
+        return {pod.name: pod.pid for pod in self._sites[name].revisions.pods() if pod.pid is not None}
+
+    def annotate(self, name: str, annotations: Mapping[str, str]) -> None:
+        self._change(Change(name, annotations=annotations))
+
+    def patch(self, name: str, path: tuple[str, ...], value: Any) -> None:
+        """Sets one field of the spec, admitted by the same rules as the file was."""
+        self._change(Change(name, spec_path=path, spec_value=value))
+
+    async def wait_for(self, predicate: Callable[[LocalRuntime], bool], timeout: float) -> None:
+        """Until the predicate holds after some pass. TimeoutError when it does not in time."""
+        async with asyncio.timeout(timeout):
+            while not predicate(self):
+                self._passed.clear()
+                await self._passed.wait()
+
+    # -- passes ---------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            name = await self._queue.get()
+            again = await self._try_pass(self._sites[name])
+            self._queue.add(name, after=again)
+            self._passed.set()
+
+    async def _try_pass(self, site: Site) -> float:
+        """One pass; seconds until the next. A bug in a pass is said and tried again: what serves goes on
+        serving."""
+        began = time.monotonic()
+        try:
+            again = await self._pass(site)
+            self._failures.pop(site.name, None)
+        except Exception as error:
+            failures = self._failures[site.name] = self._failures.get(site.name, 0) + 1
+            again = _FAILURE_SECONDS[min(failures, len(_FAILURE_SECONDS)) - 1]
+            _log.exception("pass of %s", site.name)
+            site.log.add(
+                "runtime", site.name, "PassFailed", f"{type(error).__name__}: {error}", type="Warning"
+            )
+        _log.debug("pass of %s took %.0f ms", site.name, 1000 * (time.monotonic() - began))
+        return again
+
+    async def _pass(self, site: Site) -> float:
+        claimed = sum(other.revisions.claimed_mib for other in self._sites.values())
+        snapshot = await self._observer.observe(site, claimed)
+        now = datetime.now(UTC)
+        plan = decide(snapshot, now)
+        self._applier.apply(plan, site, snapshot, now)
+        requested = plan.requeue_after_seconds
+        return min(_RESYNC_SECONDS, requested if requested is not None else _RESYNC_SECONDS)
+
+    # -- beginning ------------------------------------------------------------------------------------------
+
+    def _take_in(self, objects: Sequence[Object]) -> list[str]:
+        """Applies the objects; what an earlier file held of models and ConfigMaps, and this one does not,
+        goes."""
+        kept = {(obj["kind"], obj["metadata"]["name"]) for obj in objects}
+        for kind in (MODEL, CONFIG_MAP):
+            for name in self._store.names(kind):
+                if (kind, name) not in kept:
+                    self._store.delete(kind, name)
+        for obj in objects:
+            self._store.apply(obj)
+        names = [obj["metadata"]["name"] for obj in objects if obj["kind"] == DEPLOYMENT]
+        if not names:
+            raise OperatorError("FILE", f"holds no {DEPLOYMENT}", "add one: see examples/")
+        if self._options.port and len(names) > 1:
+            raise OperatorError(
+                "port", f"cannot be shared by {len(names)} deployments", "set each spec.service.port"
+            )
+        return names
+
+    def _survey(self) -> Machine:
+        options = self._options
+        device, found = hardware.detect(options.device, options.dtype)
+        return Machine(
+            device=device,
+            hardware=found,
+            memory_mib=options.memory_mib or found.memory_mib,
+            volumes=options.volumes,
+            memory_given=options.memory_mib is not None,
+            watts=options.watts,
+            host=options.host,
+        )
+
+    async def _open_site(self, name: str, undo: contextlib.AsyncExitStack) -> None:
+        deployment = parse.deployment(self._store.get(DEPLOYMENT, name))
+        folder = self._state / "deployments" / name
+        site = Site(folder, deployment, self._machine, lambda: self._queue.add(name), self._listener)
+        port = self._options.port if self._options.port is not None else deployment.spec.port
+        await site.front.open(self._options.host, port)
+        undo.push_async_callback(site.front.close)
+        self._sites[name] = site
+
+    def _grace(self, site: Site) -> float:
+        if self._options.grace_seconds is not None:
+            return self._options.grace_seconds
+        deployment = parse.deployment(self._store.get(DEPLOYMENT, site.name))
+        return float(deployment.spec.rollout.drain.timeout_seconds)
+
+    def _change(self, change: Change) -> None:
+        """Makes a change that was asked for by hand; the next pass looks at it at once."""
+        if change.annotations:
+            self._store.annotate(DEPLOYMENT, change.deployment, change.annotations)
+        if change.spec_path:
+            wanted = self._store.get(DEPLOYMENT, change.deployment)
+            _set(wanted["spec"], change.spec_path, change.spec_value)
+            self._store.apply(_admit(wanted))
+        self._queue.add(change.deployment)
+
+
+def _admit(obj: Mapping[str, Any]) -> Object:
+    if obj.get("kind") == CONFIG_MAP:  # a cluster has its own rules for these; here they only carry prompts
+        return dict(obj)
+    return validation.admit(dict(obj))
+
+
+def _set(spec: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    *parents, last = path
+    for key in parents:
+        spec = spec.setdefault(key, {})
+    spec[last] = value

@@ -1,0 +1,86 @@
+"""Everything that one HeliosDeployment has on this machine: its folder, front address, revisions, Jobs, log
+and token.
+
+Made by the runtime, handed to `observe` and `apply`. It holds the parts together and decides nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from helios_operator.api.rows import Hardware
+from helios_operator.api.types import Deployment
+from helios_operator.local.events import EventLog, Listener
+from helios_operator.local.files import write_atomically
+from helios_operator.local.front import Front
+from helios_operator.local.jobs import Jobs, JobSettings
+from helios_operator.local.pods import PodSettings
+from helios_operator.local.revisions import Revisions
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the runtime may use. `memory_mib`: for all pods together; `memory_given`: a person said so, and a
+    deployment without a limit of its own takes that as its limit; `host`: where front addresses listen."""
+
+    device: str
+    hardware: Hardware
+    memory_mib: int
+    volumes: Path
+    memory_given: bool = False
+    watts: float | None = None
+    host: str = "127.0.0.1"
+
+
+class Site:
+    """One deployment's parts."""
+
+    def __init__(
+        self,
+        folder: Path,
+        deployment: Deployment,
+        machine: Machine,
+        changed: Callable[[], None],
+        listener: Listener | None = None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.name = deployment.name
+        self.log = EventLog(folder / "events.jsonl", deployment.name, listener)
+        token_file = folder / "token"
+        pods = PodSettings(
+            model_name=deployment.spec.model_name,
+            token_file=token_file,
+            token=_token(token_file),
+            volumes=machine.volumes,
+            device=machine.device,
+            dtype=machine.hardware.dtype,
+            drain_seconds=deployment.spec.rollout.drain.timeout_seconds,
+            watts=machine.watts,
+        )
+        self.revisions = Revisions(folder / "revisions", deployment.name, pods, self._say_pod, changed)
+        jobs = JobSettings(machine.volumes, machine.device, machine.hardware, token_file, machine.watts)
+        self.jobs = Jobs(folder / "jobs", jobs, self._say_job, changed)
+        self.front = Front(self.revisions.backends)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Jobs end at once, pods drain, then the front address goes."""
+        await self.jobs.stop()
+        await self.revisions.stop(grace_seconds)
+        await self.front.close()
+
+    def _say_pod(self, pod: str, type: str, reason: str, message: str) -> None:
+        self.log.add("pod", pod, reason, message, type=type)
+
+    def _say_job(self, job: str, type: str, reason: str, message: str) -> None:
+        self.log.add("job", job, reason, message, type=type)
+
+
+def _token(file: Path) -> str:
+    """The secret between this runtime and its pods; readable by the user alone, kept between runs."""
+    if not file.exists():
+        write_atomically(file, secrets.token_urlsafe(32) + "\n", mode=0o600)
+    file.chmod(0o600)
+    return file.read_text(encoding="utf-8").strip()
