@@ -1,0 +1,71 @@
+"""Objects from YAML text, as kubectl reads it: several documents, no surprises from YAML's own types.
+
+Called by whoever is given a file. It checks the YAML, not the objects: `api.validation` does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from helios_operator.api.problems import Invalid, Problem
+
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+
+
+def read(path: Path) -> list[Any]:
+    """The documents of a file. Invalid: it cannot be read, or is not YAML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise Invalid(
+            [Problem(str(path), f"cannot be read ({reason})", "give the path of a YAML file")]
+        ) from error
+    except UnicodeDecodeError as error:
+        raise Invalid([Problem(str(path), "is not UTF-8 text", "give a YAML file in UTF-8")]) from error
+    return load(text, str(path))
+
+
+def load(text: str, source: str) -> list[Any]:
+    """The documents of a text, empty ones left out. `source`: what to call it in problems."""
+    try:
+        documents = [document for document in yaml.load_all(text, _Loader) if document is not None]
+    except yaml.MarkedYAMLError as error:
+        raise Invalid([_yaml_problem(error, source)]) from error
+    except yaml.YAMLError as error:
+        raise Invalid([Problem(source, f"is not YAML ({error})", "correct it")]) from error
+    if not documents:
+        raise Invalid([Problem(source, "has no object in it", "write at least one HeliosDeployment")])
+    return documents
+
+
+class _Loader(yaml.SafeLoader):
+    """Times stay strings and a key given twice is an error, as for kubectl."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = getattr(key_node, "value", None)
+            if isinstance(key, str) and key in seen and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key if isinstance(key, str) else None)
+        return super().construct_mapping(node, deep)
+
+
+def _yaml_problem(error: yaml.MarkedYAMLError, source: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+    what = " ".join(part for part in (error.context, error.problem) if part)
+    fix = "indent with spaces" if "'\\t'" in what else "correct the YAML there or on the line above"
+    return Problem(place, what or "is not YAML", fix)

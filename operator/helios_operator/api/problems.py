@@ -1,0 +1,30 @@
+"""What is wrong with an object, in words that let its author put it right.
+
+Raised by `api.validation` and `api.documents`; shown by the command line by line, and by the operator in a
+condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`field`: a path such as spec.slo.percentile, or FILE:LINE:COLUMN. `fix`: what to do."""
+
+    field: str
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}; {self.fix}"
+
+
+class Invalid(Exception):
+    """An object, or a file of objects, that breaks rules. Its text has a line per problem."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
