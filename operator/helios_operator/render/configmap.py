@@ -1,0 +1,39 @@
+"""The ConfigMaps: a revision's limits document, and the spec's inline prompts.
+
+Called by `apply`: the limits before the revision's Deployment, and again with every WriteLimits before the
+pods are told, so that a restarted pod comes back as what it was told.
+"""
+
+from __future__ import annotations
+
+import json
+
+from helios_operator.api.types import Deployment
+from helios_operator.control import limits as limits_document
+from helios_operator.decide.snapshot import ServingLimits
+from helios_operator.render import Manifest, labels, names, owner
+
+LIMITS_KEY = "limits.json"
+PROMPTS_KEY = "prompts.json"
+
+
+def limits_config_map(hd: Deployment, number: int, limits: ServingLimits) -> Manifest:
+    name = names.revision(hd.name, number)
+    data = {LIMITS_KEY: limits_document.to_json(limits)}
+    return _config_map(owner.metadata(hd, name, labels.revision(hd.name, number)), data)
+
+
+def limits_of(config_map: Manifest) -> ServingLimits:
+    """What a revision's ConfigMap says. StateError when it is not a limits document."""
+    name = f"configmap/{config_map['metadata']['name']}"
+    return limits_document.from_json((config_map.get("data") or {}).get(LIMITS_KEY, ""), name)
+
+
+def prompts_config_map(hd: Deployment) -> Manifest:
+    """For Jobs; live prompts never come here, they stay in the pods' memory."""
+    data = {PROMPTS_KEY: json.dumps(hd.spec.profiling.prompts.inline, ensure_ascii=False)}
+    return _config_map(owner.metadata(hd, names.prompts(hd.name)), data)
+
+
+def _config_map(metadata: Manifest, data: dict[str, str]) -> Manifest:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}

@@ -1,0 +1,59 @@
+"""Two Services: one address for clients, and a headless one through which the operator and scrapers find
+every pod.
+
+Called by `apply`: the client Service at first and with every Route, which is nothing but its selector. It
+must not select a revision that `decide` did not name.
+"""
+
+from __future__ import annotations
+
+from helios_operator.api.types import Deployment
+from helios_operator.render import Manifest, labels, names, owner, ports
+
+_H2C = "kubernetes.io/h2c"
+_NOTHING = 0
+"""Revisions count from 1: a selector for this one holds the address while nothing serves yet."""
+
+
+def client_service(hd: Deployment, routed: int | None) -> Manifest:
+    """New connections go to the pods of the routed revision and to no other."""
+    listed = [_port("grpc", hd.spec.port, "grpc", _H2C)]
+    selector = labels.revision(hd.name, routed or _NOTHING)
+    return _service(hd, hd.name, {"type": "ClusterIP", "selector": selector, "ports": listed})
+
+
+def routed_revision(service: Manifest) -> int | None:
+    """What a client Service routes to, read back."""
+    number = int((service["spec"].get("selector") or {}).get(labels.REVISION, _NOTHING))
+    return number or None
+
+
+def pods_service(hd: Deployment) -> Manifest:
+    """Every pod of every revision, ready or not: the Control port answers before the model is loaded."""
+    listed = [
+        _port("grpc", ports.GENERATION, "grpc", _H2C),
+        _port("control", ports.CONTROL, "control", _H2C),
+        _port("metrics", ports.METRICS, "metrics", "http"),
+    ]
+    spec = {
+        "type": "ClusterIP",
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": labels.serving(hd.name),
+        "ports": listed,
+    }
+    return _service(hd, names.pods_service(hd.name), spec)
+
+
+def endpoint(hd: Deployment) -> str:
+    """What `status.endpoint` says."""
+    return f"{hd.name}.{hd.namespace}.svc:{hd.spec.port}"
+
+
+def _service(hd: Deployment, name: str, spec: Manifest) -> Manifest:
+    metadata = owner.metadata(hd, name, {labels.COMPONENT: labels.SERVER})
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def _port(name: str, number: int, target: str, protocol: str) -> Manifest:
+    return {"name": name, "port": number, "targetPort": target, "protocol": "TCP", "appProtocol": protocol}
