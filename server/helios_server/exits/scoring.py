@@ -45,7 +45,7 @@ def score(
 
 
 def calibration_error(confidence: Tensor, correct: Tensor, bins: int = 20) -> float:
-    """Expected calibration error, 0 to 1: the distance of confidence and share correct, in equal-width bins.
+    """Expected calibration error, 0 to 1: how far confidence is from the share correct, in equal-width bins.
 
     confidence: [N] float, 0 to 1; correct: [N] bool.
     """
@@ -59,8 +59,9 @@ def calibration_error(confidence: Tensor, correct: Tensor, bins: int = 20) -> fl
 
 
 def _score_block(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    total = torch.logsumexp(logits, dim=-1)
+    """Overwrites the logits: a second array of that size would cost more time than the arithmetic."""
     highest, top = logits.max(dim=-1)
     given = logits.gather(1, targets[:, None])[:, 0]
-    bits = (total - given).double() / math.log(2)
-    return bits.cpu(), top.cpu(), (highest - total).exp().float().cpu()
+    total = logits.sub_(highest[:, None]).exp_().sum(dim=-1)  # relative to the highest
+    bits = (total.log() + highest - given).double() / math.log(2)
+    return bits.cpu(), top.cpu(), total.reciprocal().float().cpu()
