@@ -9,7 +9,6 @@ are added, never renamed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import StrEnum
 
 
@@ -38,18 +37,26 @@ class ConditionType(StrEnum):
 
 
 class Where(StrEnum):
-    """Where a reason appears."""
+    """Where a reason appears; `place` says it in words where the name does not."""
+
+    place: str
+
+    def __new__(cls, value: str, place: str = "") -> Where:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.place = place
+        return member
 
     AVAILABLE = "Available"
     PROGRESSING = "Progressing"
     PROFILED = "Profiled"
     SLO_MET = "SLOMet"
     READY = "Ready"
-    DECISION = "Decisions (status.reassessment, status.history, `helios why`)"
-    CANDIDATE = "Candidates (status.candidates)"
-    EVENT = "Events"
-    PROFILE = "HeliosProfile (Complete)"
-    MODEL = "HeliosModel (Resolved)"
+    DECISION = "Decision", "status.reassessment, status.history and `helios why`"
+    CANDIDATE = "Candidate", "status.candidates"
+    EVENT = "Event", "`kubectl events` and the lines of `helios up`"
+    PROFILE = "Complete", "of a HeliosProfile"
+    MODEL = "Resolved", "of a HeliosModel"
 
 
 class Reason(StrEnum):
@@ -387,7 +394,3 @@ class Reason(StrEnum):
     MEASUREMENT_FAILED = "MeasurementFailed", "The Job failed; the message says why.", Where.PROFILE
     REVISION_FOUND = "RevisionFound", "The uri resolves to the revision in the message.", Where.MODEL
     REVISION_NOT_FOUND = "RevisionNotFound", "The uri cannot be resolved; the message says why.", Where.MODEL
-
-
-def reasons_of(where: Where) -> Iterator[Reason]:
-    return (reason for reason in Reason if where in reason.where)

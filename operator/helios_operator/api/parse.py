@@ -76,8 +76,13 @@ def model(obj: Json) -> Model:
 
 
 def resolved(document: Json) -> Resolved:
-    """`status.candidates[].resolved`."""
-    return decode(Resolved, document)
+    """What an inspection found. It says thresholds as fractions, `status.candidates[].resolved` in
+    thousandths."""
+    thresholds = document.get("breachThresholds", {})
+    found = decode(Resolved, document)
+    if not thresholds:
+        return found
+    return replace(found, breach_thresholds={int(layer): float(level) for layer, level in thresholds.items()})
 
 
 def profile_row(obj: Json) -> TimingRow | QualityRow:

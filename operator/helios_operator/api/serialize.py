@@ -22,6 +22,8 @@ from helios_operator.api.timestamps import format_time
 from helios_operator.api.types import Deployment, DeploymentStatus, Model, Owner
 
 API_VERSION = "helios.dev/v1alpha1"
+MESSAGE_LIMIT = 32768
+"""Characters, the CRDs' maxLength of every message."""
 
 Json = dict[str, Any]
 
@@ -39,7 +41,8 @@ def deployment(record: Deployment) -> Json:
 
 
 def status(record: DeploymentStatus) -> Json:
-    return encode(record)
+    document: Json = _clipped(encode(record))
+    return document
 
 
 def model(record: Model) -> Json:
@@ -110,6 +113,19 @@ def _object(kind: str, metadata: Json, spec: Json, status: Json) -> Json:
     return {**obj, "status": status} if status else obj
 
 
+def _clipped(value: Any) -> Any:
+    """Messages cut to what the schema takes: a status that is refused whole would say nothing at all."""
+    if isinstance(value, list):
+        return [_clipped(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _clip(item) if key == "message" else _clipped(item) for key, item in value.items()}
+    return value
+
+
+def _clip(message: str) -> str:
+    return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
+
+
 def _row_metadata(row: TimingRow | QualityRow, kind: str, namespace: str, owners: Sequence[Owner]) -> Json:
     return {
         "name": row.name,
@@ -134,26 +150,22 @@ def _owner_reference(owner: Owner) -> Json:
 def _row_status(row: TimingRow | QualityRow) -> Json:
     result: Json = {"phase": row.phase.value}
     if row.message:
-        result["message"] = row.message
+        result["message"] = _clip(row.message)
     if row.completed:
         result["completionTime"] = format_time(row.completed)
-        result["conditions"] = [_complete_condition(row)]
+        result["conditions"] = [_complete_condition(row, result["completionTime"])]
     return result
 
 
-def _complete_condition(row: TimingRow | QualityRow) -> Json:
+def _complete_condition(row: TimingRow | QualityRow, time: str) -> Json:
     complete = row.phase is RowPhase.COMPLETE
     return {
         "type": "Complete",
         "status": "True" if complete else "False",
         "reason": (Reason.MEASURED if complete else Reason.MEASUREMENT_FAILED).value,
-        "message": row.message,
-        "lastTransitionTime": result_time(row),
+        "message": _clip(row.message),
+        "lastTransitionTime": time,
     }
-
-
-def result_time(row: TimingRow | QualityRow) -> str:
-    return format_time(row.completed) if row.completed else ""
 
 
 def _timing_measurement(row: TimingRow) -> Json:
