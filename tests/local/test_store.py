@@ -154,7 +154,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
 def test_the_lock_ends_with_its_holder(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from helios_operator.local.lock import StateLock\n"
-        "lock = StateLock.acquire(Path(sys.argv[1]), 'helios up'); print('held', flush=True); time.sleep(60)\n"
+        "lock = StateLock.acquire(Path(sys.argv[1]), 'up'); print('held', flush=True); time.sleep(60)\n"
     )
     other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
     assert other.stdout is not None

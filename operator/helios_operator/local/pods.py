@@ -104,6 +104,11 @@ class Pod:
         return self._process.pid if self._process else None
 
     @property
+    def message(self) -> str:
+        """Why it is not ready."""
+        return self._message
+
+    @property
     def alive(self) -> bool:
         """Until its last process has ended and none will follow."""
         return self._life is not None and not self._life.done()

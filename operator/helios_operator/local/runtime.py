@@ -34,6 +34,8 @@ from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT, MODEL, PROFILE, 
 _RESYNC_SECONDS = 0.5
 _SOONEST_SECONDS = 0.1
 _FAILURE_SECONDS = (1.0, 2.0, 5.0, 10.0)
+_GIVE_UP = 3
+"""Restarts of a pod that never served, after which it is no accident."""
 _log = logging.getLogger(__name__)
 
 
@@ -78,12 +80,13 @@ class LocalRuntime:
     async def __aenter__(self) -> LocalRuntime:
         """Raises what is wrong with the objects, the state folder or the port before any process is
         started."""
-        admitted = [_admit(obj) for obj in self._objects]
+        for obj in self._objects:
+            _admit(obj, None)
         self._lock = StateLock.acquire(self._state, self._options.command)
         async with contextlib.AsyncExitStack() as undo:
             undo.callback(self._lock.release)
             self._store = Store.open(self._state / "objects")
-            names = self._take_in(admitted)
+            names = self._take_in(self._objects)
             self._machine = self._survey()
             self._observer = Observer(self._store, self._machine)
             self._applier = Applier(self._store, self._observer)
@@ -146,7 +149,17 @@ class LocalRuntime:
         """Sets one field of the spec, admitted by the same rules as the file was."""
         self._change(Change(name, spec_path=path, spec_value=value))
 
-    async def wait_for(self, predicate: Callable[[LocalRuntime], bool], timeout: float) -> None:
+    def hopeless(self, name: str) -> list[str]:
+        """Why this deployment does not serve and will not before a person acts; empty while there is hope."""
+        status = self._store.get(DEPLOYMENT, name).get("status", {})
+        if status.get("active") or self._sites[name].revisions.backends():
+            return []
+        crashed = [pod.message for pod in self._sites[name].revisions.pods() if pod.restarts >= _GIVE_UP]
+        candidates = status.get("candidates", [])
+        failed = [f"{c['name']}: {c.get('message', '')}" for c in candidates if c["state"] == "Failed"]
+        return crashed or (failed if len(failed) == len(candidates) else [])
+
+    async def wait_for(self, predicate: Callable[[LocalRuntime], object], timeout: float | None) -> None:
         """Until the predicate holds after some pass. TimeoutError when it does not in time."""
         async with asyncio.timeout(timeout):
             while not predicate(self):
@@ -190,7 +203,7 @@ class LocalRuntime:
 
     # -- beginning ------------------------------------------------------------------------------------------
 
-    def _take_in(self, objects: Sequence[Object]) -> list[str]:
+    def _take_in(self, objects: Sequence[Mapping[str, Any]]) -> list[str]:
         """Applies the objects; what an earlier file held of models and ConfigMaps, and this one does not,
         goes."""
         kept = {(obj["kind"], obj["metadata"]["name"]) for obj in objects}
@@ -199,7 +212,7 @@ class LocalRuntime:
                 if (kind, name) not in kept:
                     self._store.delete(kind, name)
         for obj in objects:
-            self._store.apply(obj)
+            self._apply(obj)
         names = [obj["metadata"]["name"] for obj in objects if obj["kind"] == DEPLOYMENT]
         if not names:
             raise OperatorError("FILE", f"holds no {DEPLOYMENT}", "add one: see examples/")
@@ -244,14 +257,18 @@ class LocalRuntime:
         if change.spec_path:
             wanted = self._store.get(DEPLOYMENT, change.deployment)
             _set(wanted["spec"], change.spec_path, change.spec_value)
-            self._store.apply(_admit(wanted))
+            self._apply(wanted)
         self._queue.add(change.deployment)
 
+    def _apply(self, obj: Mapping[str, Any]) -> None:
+        old = self._store.find(str(obj["kind"]), str(obj["metadata"]["name"]))
+        self._store.apply(_admit(obj, old))
 
-def _admit(obj: Mapping[str, Any]) -> Object:
+
+def _admit(obj: Mapping[str, Any], old: Object | None) -> Object:
     if obj.get("kind") == CONFIG_MAP:  # a cluster has its own rules for these; here they only carry prompts
         return dict(obj)
-    return validation.admit(dict(obj))
+    return validation.admit(dict(obj), old)
 
 
 def _set(spec: dict[str, Any], path: tuple[str, ...], value: Any) -> None:

@@ -1,0 +1,91 @@
+"""The entry of the `helios` command: finds the verb, runs it, turns what was raised into one line.
+
+A verb's module is imported only when it is asked for, so that `helios --help` needs neither torch nor grpc.
+It must not know what the verbs do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from helios_operator.local import lifeline
+
+VERBS = {
+    "up": "serve what FILE asks for on this machine, and keep it right",
+    "status": "what serves, and the conditions",
+    "why": "the last decisions, with their numbers",
+    "profiles": "what was measured",
+    "reassess": "look for something better now",
+    "switch": "change to a candidate by hand",
+    "rollback": "back to what served before the last change",
+    "pause": "hold every change (--off: no longer)",
+    "generate": "send a prompt, stream the answer",
+    "plan": "what would be chosen and why, from profiles; changes nothing",
+    "model": "the directory of a model, fetched first if need be",
+    "serve": "one serving process",
+    "profile": "measure a model's exits: quality, time, memory",
+    "tune": "train exit heads for a checkpoint",
+    "bench": "benchmarks",
+    "version": "versions of HELIOS and of what it runs on",
+}
+_WRONG_INPUT, _INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns the exit status: 2 for what the user can put right."""
+    lifeline.hold_on()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else _WRONG_INPUT
+    verb, *rest = arguments
+    if verb == "--version":
+        verb = "version"
+    if verb not in VERBS:
+        return _say(f"{verb}: is not a verb; use one of {', '.join(VERBS)}")
+    return _run(verb, rest)
+
+
+def _run(verb: str, arguments: list[str]) -> int:
+    module = importlib.import_module(f"helios_cli.verbs.{verb}")
+    try:
+        return int(module.run(arguments))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        lines = _told(error)
+        if not lines:
+            raise
+        return _say(*lines)
+
+
+def _told(error: Exception) -> list[str]:
+    """The lines of an error that the user can put right; none for a bug."""
+    from helios_operator.api.problems import Invalid
+    from helios_operator.errors import OperatorError
+    from helios_server.errors import HeliosError
+
+    if isinstance(error, Invalid):
+        return [str(problem) for problem in error.problems]
+    return [str(error)] if isinstance(error, OperatorError | HeliosError) else []
+
+
+def _say(*lines: str) -> int:
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    return _WRONG_INPUT
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:{width}}  {summary}" for verb, summary in VERBS.items())
+    return (
+        "helios: serves early-exit LLMs, measures what each exit is worth, and adapts to the traffic\n\n"
+        f"usage: helios VERB ...   (helios VERB --help says more)\n\n{verbs}"
+    )

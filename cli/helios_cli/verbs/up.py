@@ -1,0 +1,150 @@
+"""`helios up FILE`: serves on this machine what FILE asks for, says what it does, and ends without a trace
+of it.
+
+It prints what the runtime's log says; it decides nothing, except to give up when nothing serves and nothing
+can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from helios_operator.api import documents, validation
+from helios_operator.api.cluster_fields import unused_locally
+from helios_operator.errors import OperatorError
+from helios_operator.local.events import WARNING, Record
+from helios_operator.local.runtime import LocalRuntime, Options
+from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT
+from helios_server.models.cache import cache_root
+from rich.console import Console
+from rich.markup import escape
+
+from helios_cli import state
+from helios_cli.arguments import Parser
+
+_STYLES = {
+    "decision": "bold cyan",
+    "condition": "green",
+    "event": "bold",
+    "pod": "dim",
+    "job": "dim",
+    "runtime": "red",
+}
+
+
+def run(argv: Sequence[str]) -> int:
+    parser = Parser("up", "Serve on this machine what FILE asks for.")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="YAML: HeliosDeployments, HeliosModels, ConfigMaps"
+    )
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help=f"kept between runs (default: {state.root()}/NAME)"
+    )
+    parser.add_argument(
+        "--volumes", type=Path, default=cache_root(), metavar="DIR", help="pvc://claim/path is DIR/claim/path"
+    )
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="of the front address (default: the service's; 0: a free one)"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="where the front address listens"
+    )
+    parser.add_argument(
+        "--memory-mib", type=int, metavar="N", help="memory for all pods together (default: the machine's)"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--dtype", choices=("float16", "bfloat16", "float32", "float64"), help="default: the device's"
+    )
+    parser.add_argument(
+        "--watts", type=float, metavar="W", help="what the processor draws, where it has no counter"
+    )
+    options = parser.parse_args(argv)
+    objects = _read(options.file)
+    runtime = LocalRuntime(
+        objects, options.state or _default_state(objects), _options(options), _Screen().show
+    )
+    return asyncio.run(_serve(runtime))
+
+
+def _options(options: Any) -> Options:
+    return Options(
+        volumes=options.volumes,
+        device=options.device,
+        dtype=options.dtype,
+        memory_mib=options.memory_mib,
+        watts=options.watts,
+        host=options.host,
+        port=options.port,
+        command=f"helios up {options.file}",
+    )
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    """The objects as they stand in the file; what will be ignored is said."""
+    objects = documents.read(file)
+    for obj in objects:
+        if isinstance(obj, dict) and obj.get("kind") == CONFIG_MAP:
+            continue
+        for warning in [*validation.warnings(obj), *unused_locally(obj)]:
+            print(f"warning: {warning}", file=sys.stderr)
+    return objects
+
+
+def _default_state(objects: Sequence[dict[str, Any]]) -> Path:
+    names = [o.get("metadata", {}).get("name") for o in objects if o.get("kind") == DEPLOYMENT]
+    if not names:
+        raise OperatorError("FILE", f"holds no {DEPLOYMENT}", "add one: see examples/")
+    return state.root() / str(names[0])
+
+
+async def _serve(runtime: LocalRuntime) -> int:
+    """Until Ctrl-C or SIGTERM; a second one cuts the streams that still run."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if stopping.is_set():
+            runtime.kill()
+        else:
+            print("\nstopping: running streams end by themselves; Ctrl-C again cuts them", file=sys.stderr)
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    async with runtime:
+        for name in runtime.names:
+            print(f"{name}: {runtime.front_address(name)}", flush=True)
+        hopeless = asyncio.create_task(_nothing_can_serve(runtime))
+        await asyncio.wait(
+            [hopeless, asyncio.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED
+        )
+        hopeless.cancel()
+    if not stopping.is_set():
+        for line in hopeless.result():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    return 0
+
+
+async def _nothing_can_serve(runtime: LocalRuntime) -> list[str]:
+    """Waits for the case that no deployment has served and none can: the reasons, one line each."""
+    await runtime.wait_for(lambda now: all(now.hopeless(name) for name in now.names), timeout=None)
+    return [line for name in runtime.names for line in runtime.hopeless(name)]
+
+
+class _Screen:
+    """Prints records as lines: time, what it is about, the reason, the message."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+
+    def show(self, record: Record) -> None:
+        style = "yellow" if record.type == WARNING else _STYLES.get(record.source, "")
+        head = f"{record.time[11:19]}  {record.about}: {record.reason}"
+        self._console.print(f"[{style}]{escape(head)}[/]  {escape(record.message)}")

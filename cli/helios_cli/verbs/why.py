@@ -1,0 +1,77 @@
+"""`helios why NAME`: the last reassessment, what each candidate came to, and the newest decisions with
+their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from helios_operator.local import events
+from helios_operator.local.store import DEPLOYMENT
+
+from helios_cli import state
+from helios_cli.arguments import Parser
+from helios_cli.output import columns, show
+from helios_cli.views import WhyView
+
+
+def run(argv: Sequence[str]) -> int:
+    parser = Parser("why", "The last decisions, with their numbers.").with_name().with_output().with_state()
+    parser.add_argument("--last", type=int, default=20, metavar="N", help="how many decisions (default: 20)")
+    options = parser.parse_args(argv)
+    found = state.holding(options.name, options.state)
+    records = events.read(found.events_file(options.name))
+    view = WhyView.of(found.store.get(DEPLOYMENT, options.name), records, options.last)
+    show(view, options.output, _table)
+    return 0
+
+
+def _table(view: WhyView) -> None:
+    print(f"{view.name} serves {_served(view.active)}.")
+    _print_reassessment(view.reassessment)
+    if view.candidates:
+        rows = [
+            [c["name"], c["state"], "yes" if c.get("feasible") else "no", c.get("message")]
+            for c in view.candidates
+        ]
+        print("\n" + columns(("CANDIDATE", "STATE", "FEASIBLE", "WHY"), rows))
+    if view.history:
+        rows = [_change(entry) for entry in view.history]
+        print("\n" + columns(("CHANGED", "KIND", "FROM", "TO", "REASON", "RESULT", "WHY"), rows))
+    if view.decisions:
+        print("\nDecisions, newest last:")
+    for record in view.decisions:
+        said = f"{record.about}: {record.reason}: {record.message}{_numbers(record.numbers)}"
+        print(f"{record.time[11:19]}  {said}")
+
+
+def _print_reassessment(reassessment: dict[str, Any]) -> None:
+    if not reassessment.get("decision"):
+        print("Nothing has been decided yet.")
+        return
+    when = reassessment.get("lastTime", "")
+    print(f"Last decision ({when}): {reassessment['decision']} / {reassessment.get('reason', '')}")
+    print(f"  {reassessment.get('message', '')}")
+
+
+def _served(served: dict[str, Any] | None) -> str:
+    if served is None:
+        return "nothing"
+    return f"{served['candidate']} at {served['layerBudget']} layers, {served['maxBatchSize']} rows"
+
+
+def _change(entry: dict[str, Any]) -> list[object]:
+    before, after = entry.get("from"), entry["to"]
+    return [
+        entry["time"],
+        entry["kind"],
+        f"{before['candidate']}@{before['layerBudget']}" if before else None,
+        f"{after['candidate']}@{after['layerBudget']}",
+        entry.get("reason"),
+        entry.get("result"),
+        entry.get("message"),
+    ]
+
+
+def _numbers(numbers: dict[str, float]) -> str:
+    return "  [" + ", ".join(f"{name}={value:g}" for name, value in numbers.items()) + "]" if numbers else ""

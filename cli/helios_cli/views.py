@@ -1,0 +1,164 @@
+"""What `helios status|why|profiles` know: dataclasses made from objects, wherever those came from.
+
+The objects are dicts in the spelling of the CRDs (a state folder here, an API server later). Nothing is
+read or printed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from helios_operator.local.events import Record
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StatusView:
+    """A deployment as it is. `layers` and `batch` (rows) are of what serves now; `running`: its `helios up`
+    runs."""
+
+    name: str
+    namespace: str
+    running: bool
+    phase: str
+    ready: str
+    candidate: str | None
+    layers: int | None
+    batch: int | None
+    quality_percent: int | None
+    replicas: str
+    endpoint: str
+    age_seconds: int
+    generation: int
+    observed_generation: int
+    active: dict[str, Any] | None
+    target: dict[str, Any] | None
+    conditions: list[dict[str, Any]]
+    candidates: list[dict[str, Any]]
+    history: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, obj: Object, running: bool, now: datetime) -> StatusView:
+        metadata, status = obj["metadata"], obj.get("status", {})
+        active = status.get("active")
+        candidates = [dict(candidate) for candidate in status.get("candidates", [])]
+        conditions = [dict(condition) for condition in status.get("conditions", [])]
+        served = next((c for c in candidates if active and c["name"] == active["candidate"]), {})
+        return cls(
+            name=metadata["name"],
+            namespace=metadata.get("namespace", "default"),
+            running=running,
+            phase=status.get("phase", "Pending") if running else "Stopped",
+            ready=next((c["status"] for c in conditions if c["type"] == "Ready"), "Unknown")
+            if running
+            else "False",
+            candidate=active["candidate"] if active else None,
+            layers=active["layerBudget"] if active else None,
+            batch=active["maxBatchSize"] if active else None,
+            quality_percent=served.get("qualityPercent"),
+            replicas=f"{status.get('readyReplicas', 0) if running else 0}/{obj['spec'].get('replicas', 1)}",
+            endpoint=status.get("endpoint", ""),
+            age_seconds=_age(metadata.get("creationTimestamp"), now),
+            generation=metadata.get("generation", 0),
+            observed_generation=status.get("observedGeneration", 0),
+            active=active,
+            target=status.get("target"),
+            conditions=conditions,
+            candidates=candidates,
+            history=[dict(entry) for entry in status.get("history", [])],
+        )
+
+
+@dataclass(frozen=True)
+class WhyView:
+    """The reasons: the last reassessment, what each candidate came to, the changes made, the newest
+    decisions."""
+
+    name: str
+    active: dict[str, Any] | None
+    reassessment: dict[str, Any]
+    candidates: list[dict[str, Any]]
+    history: list[dict[str, Any]]
+    decisions: list[Record] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, obj: Object, records: Sequence[Record], last: int) -> WhyView:
+        status = obj.get("status", {})
+        told = [record for record in records if record.source in ("decision", "event")]
+        return cls(
+            name=obj["metadata"]["name"],
+            active=status.get("active"),
+            reassessment=dict(status.get("reassessment", {})),
+            candidates=[dict(candidate) for candidate in status.get("candidates", [])],
+            history=[dict(entry) for entry in status.get("history", [])],
+            decisions=told[-last:],
+        )
+
+
+@dataclass(frozen=True)
+class ProfileView:
+    """A row of the Performance History Table. `about`: the uri that was measured; `summary`: its figures in
+    words."""
+
+    name: str
+    kind: str
+    phase: str
+    about: str
+    revision: str
+    summary: str
+    completed: str | None
+    used_by: list[str]
+    measured: dict[str, Any]
+
+    @classmethod
+    def of(cls, obj: Object) -> ProfileView:
+        kind, status = obj["spec"]["kind"], obj.get("status", {})
+        identity = obj["spec"][kind.lower()]
+        model = identity["backbone"] if kind == "Timing" else identity["candidate"]
+        measured = dict(status.get(kind.lower(), {}))
+        summary = _timing(measured) if kind == "Timing" else _quality(measured)
+        return cls(
+            name=obj["metadata"]["name"],
+            kind=kind,
+            phase=status.get("phase", "Pending"),
+            about=model["uri"],
+            revision=model["revision"],
+            summary=summary if measured else status.get("message", ""),
+            completed=status.get("completionTime"),
+            used_by=[owner["name"] for owner in obj["metadata"].get("ownerReferences", [])],
+            measured=measured,
+        )
+
+
+def _timing(measured: Mapping[str, Any]) -> str:
+    fit = measured.get("fit", {})
+    layer = fit.get("perLayerNs", 0) / 1e3
+    return f"{layer:.0f} us a layer, fit within {fit.get('errorPercent', 0)} %"
+
+
+def _quality(measured: Mapping[str, Any]) -> str:
+    """Of each depth against the model's own full depth, on the row's prompts."""
+    exits = measured.get("exits", [])
+    full = exits[-1]["millibits"] if exits else 0
+    shares = [f"{e['layer']}: {100 * full // max(e['millibits'], 1)} %" for e in exits[:-1]]
+    depth = f"{exits[-1]['layer']} layers full" if exits else ""
+    return f"{', '.join([*shares, depth])} ({measured.get('prompts', 0)} prompts)"
+
+
+def _age(created: str | None, now: datetime) -> int:
+    if not created:
+        return 0
+    born = datetime.strptime(created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return max(0, int((now - born).total_seconds()))
+
+
+def short_age(seconds: int) -> str:
+    """As kubectl prints it: 45s, 12m, 3h, 4d."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

@@ -1,0 +1,170 @@
+"""The smaller parts of the runtime: log, queue, machine, admin door, limits files."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from helios_operator.decide.snapshot import ServingLimits
+from helios_operator.errors import NotRunningError, ObjectNotFoundError, OperatorError, StateError
+from helios_operator.local import admin, events, hardware
+from helios_operator.local.admin import AdminServer, Change
+from helios_operator.local.events import EventLog
+from helios_operator.local.lock import StateLock
+from helios_operator.local.pods import PodSettings
+from helios_operator.local.queue import WorkQueue
+from helios_operator.local.revisions import Revisions
+
+from tests.local.test_control import _minimal
+
+# -- the log ------------------------------------------------------------------------------------------------
+
+
+def test_a_line_is_said_once_and_kept(tmp_path: Path) -> None:
+    heard = []
+    log = EventLog(tmp_path / "events.jsonl", "chat", heard.append)
+    for message in ("starting", "starting", "ready"):
+        log.add("pod", "chat-1-0", "Ready", message)
+    assert [record.message for record in heard] == ["starting", "ready"]
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"time": "cut sho')  # a kill in the middle of a line
+    again = EventLog(tmp_path / "events.jsonl", "chat")
+    again.add("pod", "chat-1-0", "Killing", "draining")
+    assert [record.message for record in events.read(tmp_path / "events.jsonl")] == [
+        "starting",
+        "ready",
+        "draining",
+    ]
+
+
+# -- the queue ----------------------------------------------------------------------------------------------
+
+
+async def test_a_key_is_looked_at_once_and_not_too_often() -> None:
+    queue = WorkQueue(spacing=0.1)
+    for _ in range(3):
+        queue.add("a")
+    assert await queue.get() == "a"
+    queue.add("a")
+    began = time.monotonic()
+    assert await queue.get() == "a"
+    assert time.monotonic() - began >= 0.09
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.get(), 0.2)
+
+
+async def test_an_earlier_time_wins() -> None:
+    queue = WorkQueue(spacing=0)
+    queue.add("a", after=60)
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0.01)
+    queue.add("b", after=0.05)
+    queue.add("a")
+    assert await waiting == "a"
+    assert await queue.get() == "b"
+
+
+# -- the machine --------------------------------------------------------------------------------------------
+
+
+def test_memory_is_the_containers_when_that_is_less(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       24000000 kB\nMemFree: 1 kB\n")
+    assert hardware.memory_mib(meminfo, tmp_path) == 24000000 // 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    assert hardware.memory_mib(meminfo, tmp_path) == 24000000 // 1024
+    (tmp_path / "memory.max").write_text(f"{512 * 1024 * 1024}\n")
+    assert hardware.memory_mib(meminfo, tmp_path) == 512
+
+
+def test_cores_are_the_containers_when_those_are_fewer(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert hardware.cores(tmp_path) == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert hardware.cores(tmp_path) == hardware.cores(tmp_path / "nothing")
+
+
+def test_this_machine_is_described() -> None:
+    device, found = hardware.detect("cpu")
+    assert (device, found.dtype, found.accelerator, found.accelerators) == ("cpu", "float16", None, 0)
+    assert found.cpu
+    assert found.cores >= 1
+    assert found.memory_mib > 100
+    assert hardware.detect("cpu", "float32")[1].dtype == "float32"
+
+
+# -- the admin door -----------------------------------------------------------------------------------------
+
+
+async def test_changes_are_asked_for_and_answered(tmp_path: Path) -> None:
+    made: list[Change] = []
+
+    def make(change: Change) -> None:
+        if change.deployment == "nobody":
+            raise ObjectNotFoundError("HeliosDeployment", "there is no 'nobody'", "name one that exists")
+        made.append(change)
+
+    with pytest.raises(NotRunningError, match="helios up FILE"):
+        await admin.ask(tmp_path, Change("chat"))
+    lock, server = StateLock.acquire(tmp_path, "helios up"), AdminServer(tmp_path, make)
+    await server.open()
+    assert (tmp_path / "admin.json").stat().st_mode & 0o077 == 0
+    await admin.ask(tmp_path, Change("chat", annotations={"helios.dev/reassess": "now"}))
+    await admin.ask(tmp_path, Change("chat", spec_path=("rollout", "paused"), spec_value=True))
+    assert [change.spec_value for change in made] == [None, True]
+    assert made[0].annotations == {"helios.dev/reassess": "now"}
+    with pytest.raises(OperatorError, match="there is no 'nobody'"):
+        await admin.ask(tmp_path, Change("nobody"))
+    file = tmp_path / "admin.json"
+    file.write_text(file.read_text().replace('"secret": "', '"secret": "x'))
+    with pytest.raises(OperatorError, match="secret: is wrong"):
+        await admin.ask(tmp_path, Change("chat"))
+    await server.close()
+    lock.release()
+    assert len(made) == 2
+
+
+# -- revisions on disk --------------------------------------------------------------------------------------
+
+
+def revisions(folder: Path) -> Revisions:
+    settings = PodSettings("chat", folder / "token", "t", folder, "cpu", "float32", 5)
+    return Revisions(folder, "chat", settings, lambda *_: None, lambda: None)
+
+
+def limits(**changes: object) -> ServingLimits:
+    return ServingLimits(**(_minimal() | changes))  # type: ignore[arg-type]
+
+
+async def test_a_revision_is_remembered_as_it_was(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    first = revisions(tmp_path)
+    first.create(1, limits(memory_mib=100), 0, now)
+    first.create(2, limits(memory_mib=200), 0, now)
+    first.route(1)
+    first.route(2)
+    first.drain(1, 5)
+    first.write_limits(2, limits(layer_budget=24, generation=9))
+    seen = await revisions(tmp_path).see(lambda _: "bare")
+    assert [(r.number, r.routed, r.draining, r.created) for r in seen] == [
+        (1, False, True, now),
+        (2, True, False, now),
+    ]
+    assert seen[1].limits == limits(layer_budget=24, generation=9)
+    first.delete(1)
+    first.delete(1)
+    assert [r.number for r in await revisions(tmp_path).see(lambda _: "bare")] == [2]
+
+
+async def test_an_unfinished_revision_never_was_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    revisions(tmp_path).create(3, limits(), 0, datetime.now(UTC))
+    (tmp_path / "4").mkdir()
+    (tmp_path / "4" / "limits.json").write_text("{}")
+    assert [r.number for r in await revisions(tmp_path).see(lambda _: "bare")] == [3]
+    assert not (tmp_path / "4").exists()
+    (tmp_path / "3" / "limits.json").write_text("{")
+    with pytest.raises(StateError, match=r"3/limits\.json: is damaged"):
+        revisions(tmp_path)
