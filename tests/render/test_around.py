@@ -1,0 +1,118 @@
+"""What stands around the pods: Services, ConfigMap, Secret, NetworkPolicies."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from google.protobuf import json_format
+from helios_operator.errors import OperatorError
+from helios_operator.render import Manifest, configmap, labels
+from helios_operator.render.networkpolicy import job_policy, server_policy
+from helios_operator.render.secret import control_token_secret, token_of
+from helios_operator.render.service import client_service, endpoint, pods_service, routed_revision
+from helios_proto.v1 import control_pb2
+
+from tests.render import objects
+
+
+def test_clients_reach_the_routed_revision_and_no_other() -> None:
+    hd = objects.deployment()
+    pods = {number: objects.revision(hd, number=number)["spec"]["template"] for number in (6, 7)}
+    service = client_service(hd, 7)
+    assert _selects(service, pods[7])
+    assert not _selects(service, pods[6])
+    assert routed_revision(service) == 7
+
+
+def test_the_address_exists_before_anything_serves() -> None:
+    service = client_service(objects.deployment(), None)
+    assert service["metadata"]["name"] == "chat"
+    assert routed_revision(service) is None
+    assert not _selects(service, objects.revision(objects.deployment(), number=1)["spec"]["template"])
+
+
+def test_the_port_is_the_users_and_speaks_http2() -> None:
+    hd = objects.deployment(service={"port": 9000})
+    (port,) = client_service(hd, 1)["spec"]["ports"]
+    assert (port["port"], port["targetPort"], port["appProtocol"]) == (9000, "grpc", "kubernetes.io/h2c")
+    assert endpoint(hd) == "chat.team-a.svc:9000"
+
+
+def test_the_headless_service_finds_every_pod_ready_or_not() -> None:
+    hd = objects.deployment()
+    service = pods_service(hd)
+    assert service["metadata"]["name"] == "chat-pods"
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert all(
+        _selects(service, objects.revision(hd, number=number)["spec"]["template"]) for number in (6, 7)
+    )
+
+
+def test_the_limits_document_is_what_a_pod_parses_and_is_read_back() -> None:
+    limits = objects.serving_limits()
+    config_map = configmap.limits_config_map(objects.deployment(), 7, limits)
+    message = json_format.Parse(config_map["data"]["limits.json"], control_pb2.Limits())
+    assert (message.layer_budget, message.max_batch_size, message.generation) == (24, 12, 4)
+    assert configmap.limits_of(config_map) == limits
+
+
+def test_a_damaged_limits_document_is_named() -> None:
+    config_map = configmap.limits_config_map(objects.deployment(), 7, objects.serving_limits())
+    config_map["data"] = {"limits.json": "{"}
+    with pytest.raises(OperatorError, match="configmap/chat-7"):
+        configmap.limits_of(config_map)
+
+
+def test_inline_prompts_are_carried_whole() -> None:
+    hd = objects.deployment(profiling={"prompts": {"inline": ["Größe\n", "x"]}})
+    assert json.loads(configmap.prompts_config_map(hd)["data"]["prompts.json"]) == ["Größe\n", "x"]
+
+
+def test_the_control_token_is_read_back() -> None:
+    secret = control_token_secret(objects.deployment(), "tøken")
+    assert token_of(secret) == "tøken"
+
+
+def test_the_control_port_is_the_operators_and_the_jobs() -> None:
+    policy = server_policy(objects.deployment(), objects.installation())
+    peers = _peers(policy, 8034)
+    assert peers == [
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "helios-system"}},
+            "podSelector": {
+                "matchLabels": {
+                    "app.kubernetes.io/name": "helios-operator",
+                    "app.kubernetes.io/instance": "helios",
+                }
+            },
+        },
+        {"podSelector": {"matchLabels": labels.profiling("chat")}},
+    ]
+
+
+def test_clients_and_scrapers_come_from_everywhere_unless_namespaces_are_named() -> None:
+    hd = objects.deployment()
+    open_policy = server_policy(hd, objects.installation())
+    assert _peers(open_policy, 8033) is None
+    assert _peers(open_policy, 8035) is None
+    by = objects.installation(client_namespaces=("apps", "web"), metrics_namespaces=("monitoring",))
+    policy = server_policy(hd, by)
+    assert len(_peers(policy, 8033) or ()) == 2
+    assert len(_peers(policy, 8035) or ()) == 1
+
+
+def test_nobody_speaks_to_a_job() -> None:
+    policy = job_policy(objects.deployment())
+    assert policy["spec"]["ingress"] == []
+    assert policy["spec"]["podSelector"]["matchLabels"] == labels.profiling("chat")
+
+
+def _selects(selecting: Manifest, template: Manifest) -> bool:
+    return bool(selecting["spec"]["selector"].items() <= template["metadata"]["labels"].items())
+
+
+def _peers(policy: Manifest, port: int) -> list[Manifest] | None:
+    (rule,) = (rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == port)
+    return rule.get("from")
