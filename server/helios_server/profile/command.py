@@ -1,0 +1,162 @@
+"""`helios profile`: reads the arguments, measures what they ask for, hands the result document over.
+
+Called by `profile.main`. A Job asks for one kind and takes the document from --result; a person names a model
+and reads tables. Whatever the user can put right ends as a failure document and status 2, never as a trace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from helios_server.errors import HeliosError, InvalidRequest
+from helios_server.profile import document, report
+from helios_server.profile.candidates import Candidate, named_by_hand, parse_candidates
+from helios_server.profile.document import Document
+from helios_server.profile.inspect import inspect
+from helios_server.profile.opened import open_backbone
+from helios_server.profile.prompts import check_digest, from_file, from_pod, token_from
+from helios_server.profile.quality import measure_quality
+from helios_server.profile.report import Progress
+from helios_server.profile.timing import TimingSettings, measure_timing
+
+_KINDS = ("inspect", "timing", "quality")
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Runs one profile and returns the exit status."""
+    options = _parser().parse_args(argv)
+    progress = Progress()
+    kind = options.kind or "quality"
+    try:
+        candidates = _candidates(options)
+        _set_threads(options.threads)
+        for kind in _kinds(options):
+            result = _measure(kind, options, candidates, progress)
+            if options.result is not None:
+                document.write(options.result, document.fitted(result))
+            report.show(result, options.output)
+    except HeliosError as error:
+        return _fail(kind, options, error)
+    return 0
+
+
+def _measure(
+    kind: str, options: argparse.Namespace, candidates: tuple[Candidate, ...], progress: Progress
+) -> Document:
+    if kind == "inspect":
+        return inspect(candidates, options.volumes)
+    prompts = _prompts(options) if kind == "quality" else ()
+    opened = open_backbone(candidates, options.volumes)
+    if kind == "quality":
+        return measure_quality(opened, prompts, options.device, options.dtype, options.memory_mib, progress)
+    return measure_timing(opened, _timing_settings(options), progress)
+
+
+def _fail(kind: str, options: argparse.Namespace, error: HeliosError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    failed = document.failure(kind, error)
+    if options.result is not None and error.field != "result":
+        document.write(options.result, failed)
+    if options.output == "json":
+        report.show(failed, "json")
+    return 2
+
+
+def _kinds(options: argparse.Namespace) -> tuple[str, ...]:
+    """What a Job asks for; a person without --kind gets timing, and quality where there are prompts."""
+    if options.kind:
+        return (options.kind,)
+    if options.result is not None:
+        raise InvalidRequest("kind", "is missing", f"Give one of {', '.join(_KINDS)} with --result")
+    return ("quality", "timing") if options.prompts_file or options.prompts_from else ("timing",)
+
+
+def _candidates(options: argparse.Namespace) -> tuple[Candidate, ...]:
+    if options.candidates and options.model:
+        raise InvalidRequest("model", "is given beside --candidates", "Give one of the two")
+    if options.candidates:
+        return parse_candidates(options.candidates)
+    if options.model:
+        return named_by_hand(options.model, options.revision, options.exits, options.exit_layers)
+    raise InvalidRequest("model", "is missing", "Name a model with --model URI, or several with --candidates")
+
+
+def _prompts(options: argparse.Namespace) -> tuple[str, ...]:
+    if bool(options.prompts_file) == bool(options.prompts_from):
+        problem = "are given twice" if options.prompts_file else "are missing"
+        raise InvalidRequest("prompts", problem, "Give either --prompts-file or --prompts-from")
+    if options.prompts_file:
+        prompts = from_file(options.prompts_file)
+    else:
+        token = token_from(options.control_token_file)
+        prompts = from_pod(options.prompts_from, token, options.prompts_digest)
+    check_digest(prompts, options.prompts_digest)
+    return prompts
+
+
+def _timing_settings(options: argparse.Namespace) -> TimingSettings:
+    return TimingSettings(
+        device=options.device,
+        dtype=options.dtype,
+        memory_mib=options.memory_mib,
+        search=options.search,
+        watts=options.watts,
+    )
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="helios profile",
+        description="Measures what the exits of a model cost in quality, time and energy.",
+    )
+    what = parser.add_argument_group("what to measure")
+    what.add_argument("--kind", choices=_KINDS, help="default: timing, and quality where prompts are given")
+    what.add_argument("--model", metavar="URI", help="file://, pvc:// or hf://")
+    what.add_argument("--revision")
+    what.add_argument("--exits", metavar="URI", action="append", default=[], help="a head bundle; repeatable")
+    what.add_argument("--exit-layers", metavar="K,K", type=_layers, default=(), help="default: the bundle's")
+    what.add_argument(
+        "--candidates", metavar="JSON", help="a list of {name, uri, revision, exits, exitLayers}"
+    )
+    prompts = parser.add_argument_group("prompts, for quality")
+    prompts.add_argument(
+        "--prompts-file", metavar="FILE", type=Path, help="a JSON list, or one prompt a line"
+    )
+    prompts.add_argument("--prompts-from", metavar="HOST:PORT", help="Control port of a serving pod")
+    prompts.add_argument("--control-token-file", metavar="FILE", type=Path)
+    prompts.add_argument("--prompts-digest", metavar="DIGEST", default="", help="what the prompts must be")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", default="cpu")
+    machine.add_argument("--dtype", help="default: float16 on a CPU, bfloat16 on an accelerator")
+    machine.add_argument("--threads", metavar="N", type=_positive, help="default: torch's own")
+    machine.add_argument("--memory-mib", metavar="N", type=_positive, help="what the process may take")
+    machine.add_argument("--volumes", metavar="DIR", type=Path, help="the folder that stands for pvc://")
+    machine.add_argument("--watts", metavar="W", type=float, help="of one busy core, where no counter exists")
+    timing = parser.add_argument_group("timing")
+    timing.add_argument("--isl", metavar="N", type=_positive, default=512, help="prompt tokens (default 512)")
+    timing.add_argument("--osl", metavar="N", type=_positive, default=128, help="new tokens (default 128)")
+    timing.add_argument("--search", choices=("rapid", "thorough"), default="rapid")
+    parser.add_argument("--result", metavar="FILE", type=Path, help="where the result document goes")
+    parser.add_argument("--output", choices=("json", "table"), default="table")
+    return parser
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    return tuple(sorted({_positive(part) for part in text.split(",")}))
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value

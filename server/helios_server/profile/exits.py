@@ -1,0 +1,126 @@
+"""How well each exit does on given texts: bits, agreement with full depth, confidence and its calibration.
+
+Called by `quality.py`. It scores through `exits.scoring`, as the serving audit does, and turns tokens' scores
+into figures per exit; it reads no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from helios_server.exits.head import BareHead, ExitHead
+from helios_server.exits.scoring import TokenScores, calibration_error, score
+from helios_server.models.backbone import Backbone
+from helios_server.profile.streaming import stream_layers
+
+Heads = Mapping[str, Mapping[int, ExitHead]]  # candidate -> layer -> head
+Scores = dict[str, dict[int, TokenScores]]  # candidate -> layer -> scores of every prediction
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts as one model reads them. ids: [length] int64 each; scored_bytes: of every token but the first,
+    which are those that bits are counted of."""
+
+    ids: tuple[Tensor, ...]
+    scored_bytes: tuple[int, ...]
+
+    @property
+    def predictions(self) -> list[int]:
+        """Per text: one less than tokens."""
+        return [len(ids) - 1 for ids in self.ids]
+
+    @property
+    def scored_tokens(self) -> int:
+        return sum(self.predictions)
+
+
+@dataclass(frozen=True, slots=True)
+class ExitQuality:
+    """One depth of one candidate. layer: layers run; millibits: total.
+
+    agreement, first_agrees: shares of tokens, 0 to 1, whose top-1 equals full depth's, at all or here first;
+    calibration_error: of confidence as the chance that the top-1 is the token that followed; mean_confidence:
+    0 to 1; prompt_millibits: per text, in order.
+    """
+
+    layer: int
+    millibits: int
+    agreement: float
+    first_agrees: float
+    calibration_error: float
+    mean_confidence: float
+    prompt_millibits: tuple[int, ...]
+
+
+def measure_exits(
+    backbone: Backbone, heads: Heads, texts: Texts, progress: Callable[[str], None]
+) -> dict[str, tuple[ExitQuality, ...]]:
+    """By candidate: every exit in ascending order and, last, full depth."""
+    packed = torch.cat(list(texts.ids))
+    ends = torch.tensor([len(ids) for ids in texts.ids]).cumsum(0) - 1
+    predicting = torch.ones(len(packed), dtype=torch.bool)
+    predicting[ends] = False  # what follows a text's last token is not known
+    where = predicting.nonzero()[:, 0]
+    targets = packed[where + 1]
+    scores, full = _score_all(backbone, heads, texts, where, targets, progress)
+    depth = backbone.config.num_layers
+    return {
+        name: _judge({**exits, depth: full}, full, targets, texts.predictions)
+        for name, exits in scores.items()
+    }
+
+
+def _score_all(
+    backbone: Backbone,
+    heads: Heads,
+    texts: Texts,
+    where: Tensor,
+    targets: Tensor,
+    progress: Callable[[str], None],
+) -> tuple[Scores, TokenScores]:
+    """Scores of every exit of every candidate, and of full depth, at the positions `where`: [N]."""
+    device = backbone.numerics.device
+    where, targets = where.to(device), targets.to(device)
+    scores: Scores = {name: {} for name in heads}
+    hidden = torch.empty(0)
+    for depth, hidden in stream_layers(backbone, texts.ids):
+        for name, exits in heads.items():
+            if depth in exits:
+                scores[name][depth] = score(backbone, exits[depth].apply, hidden[where], targets)
+                progress(f"layer {depth} of {backbone.config.num_layers}: {name} scored")
+    return scores, score(backbone, BareHead(backbone).apply, hidden[where], targets)
+
+
+def _judge(
+    exits: Mapping[int, TokenScores], full: TokenScores, targets: Tensor, predictions: Sequence[int]
+) -> tuple[ExitQuality, ...]:
+    rows = []
+    undecided = torch.ones(len(targets), dtype=torch.bool)
+    for layer, scores in sorted(exits.items()):
+        agrees = scores.top == full.top
+        rows.append(
+            ExitQuality(
+                layer=layer,
+                millibits=_millibits(scores.bits),
+                agreement=_share(agrees),
+                first_agrees=_share(agrees & undecided),
+                calibration_error=calibration_error(scores.confidence, scores.top == targets),
+                mean_confidence=float(scores.confidence.double().mean()),
+                prompt_millibits=tuple(_millibits(bits) for bits in scores.bits.split(list(predictions))),
+            )
+        )
+        undecided &= ~agrees
+    return tuple(rows)
+
+
+def _millibits(bits: Tensor) -> int:
+    return round(float(bits.sum()) * 1000)
+
+
+def _share(mask: Tensor) -> float:
+    return float(mask.double().mean())

@@ -1,0 +1,108 @@
+"""Quality rows: what each exit of each bundle of one backbone is worth on the user's prompts.
+
+Called by `command.py`. One teacher-forced pass at full depth measures all of them on the same tokens, with
+one decoder layer resident at a time. Texts are held in memory only and reach neither the document nor a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from helios_server.engine.host_memory import anonymous_bytes
+from helios_server.errors import InvalidRequest, OutOfMemoryBudget
+from helios_server.models.backbone import Backbone
+from helios_server.models.tokenizer import Tokenizer
+from helios_server.planning.memory import MIB
+from helios_server.profile.document import SCHEMA, Document
+from helios_server.profile.exits import ExitQuality, Texts, measure_exits
+from helios_server.profile.opened import OpenCandidate
+from helios_server.profile.report import Progress
+from helios_server.profile.streaming import GROUP_TOKENS
+from helios_server.telemetry.prompts import prompts_digest
+
+
+@torch.inference_mode()
+def measure_quality(
+    candidates: Sequence[OpenCandidate],
+    prompts: Sequence[str],
+    device: str,
+    dtype: str | None,
+    memory_mib: int | None,
+    progress: Progress,
+) -> Document:
+    """The result document of kind `quality`; the candidates share one backbone."""
+    checkpoint = candidates[0].checkpoint
+    texts = read_texts(Tokenizer.open(checkpoint.path), prompts, checkpoint.config.max_context)
+    longest = max(len(ids) for ids in texts.ids)
+    backbone = Backbone.load(checkpoint, 1, device, dtype, max_context=longest)
+    heads = {
+        opened.candidate.name: {layer: opened.head(layer, backbone) for layer in opened.exit_layers}
+        for opened in candidates
+    }
+    _check_memory(backbone, texts, memory_mib)
+    progress(f"{len(prompts)} prompts, {texts.scored_tokens} tokens, {checkpoint.config.num_layers} layers")
+    measured = measure_exits(backbone, heads, texts, progress)
+    return {
+        "schema": SCHEMA,
+        "kind": "quality",
+        "promptsDigest": prompts_digest(prompts),
+        "prompts": len(prompts),
+        "tokens": texts.scored_tokens,
+        "bytes": sum(texts.scored_bytes),
+        "promptBytes": list(texts.scored_bytes),
+        "rows": [
+            {
+                "candidate": opened.candidate.name,
+                "exitsDigest": opened.exits_digest,
+                "exits": [_row(exit_) for exit_ in measured[opened.candidate.name]],
+            }
+            for opened in candidates
+        ],
+    }
+
+
+def read_texts(tokenizer: Tokenizer, prompts: Sequence[str], max_context: int) -> Texts:
+    """Prompts as the model reads them, without a begin token. Refuses one that is longer than its context."""
+    ids = [tokenizer.encode(prompt) for prompt in prompts]
+    for index, tokens in enumerate(ids):
+        if len(tokens) > max_context:
+            problem = f"has {len(tokens)} tokens, the model reads {max_context}"
+            raise InvalidRequest(f"prompts[{index}]", problem, "Shorten it, or remove the candidate")
+    texts = Texts(
+        ids=tuple(torch.tensor(tokens, dtype=torch.int64) for tokens in ids),
+        scored_bytes=tuple(tokenizer.bytes_of(tokens[1:]) for tokens in ids),
+    )
+    if not texts.scored_tokens:
+        raise InvalidRequest("prompts", "have one token each, nothing to predict", "Give longer prompts")
+    return texts
+
+
+def _row(exit_: ExitQuality) -> Document:
+    return {
+        "layer": exit_.layer,
+        "millibits": exit_.millibits,
+        "agreementPercent": round(100 * exit_.agreement),
+        "firstAgreesPercent": round(100 * exit_.first_agrees),
+        "eceMilli": round(1000 * exit_.calibration_error),
+        "meanConfidenceMilli": round(1000 * exit_.mean_confidence),
+        "promptMillibits": list(exit_.prompt_millibits),
+    }
+
+
+def _check_memory(backbone: Backbone, texts: Texts, memory_mib: int | None) -> None:
+    """What is resident now, and what the pass adds: a second layer beside the first, as stored and as loaded,
+    the hidden states, a group's way through the MLP and a block's logits."""
+    if memory_mib is None or backbone.numerics.device.type != "cpu":
+        return
+    config, width = backbone.config, backbone.numerics.activations.itemsize
+    hidden = sum(len(ids) for ids in texts.ids) * config.hidden_size * width
+    group = GROUP_TOKENS * (3 * config.intermediate_size + 4 * config.hidden_size) * width
+    need = anonymous_bytes() + 2 * backbone.layer_bytes + 2 * hidden + group
+    if need > memory_mib * MIB:
+        raise OutOfMemoryBudget(
+            "memory-mib",
+            f"measuring quality takes {need // MIB + 1} MiB, {memory_mib} are given",
+            "Raise it, or give fewer or shorter prompts",
+        )

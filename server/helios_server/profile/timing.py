@@ -1,0 +1,237 @@
+"""A Timing row: how long the engine's steps last at which shape, what memory the model takes, joules per
+token.
+
+Called by `command.py`. It runs the engine's own runner on synthetic tokens; the laws that turn the figures
+into predictions stand in `helios_server.planning`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from helios_server.engine import host_memory
+from helios_server.engine.audit import audit_bytes
+from helios_server.engine.heads import Heads, LoadedBundle
+from helios_server.engine.kv_pool import KvPool
+from helios_server.engine.limits import EngineConfig
+from helios_server.engine.memory import measure
+from helios_server.engine.runner import Runner
+from helios_server.errors import OutOfMemoryBudget
+from helios_server.exits.head import BareHead, ExitHead
+from helios_server.models.backbone import Backbone
+from helios_server.planning.memory import MIB, MemoryFacts, capacity, limit_for_rows
+from helios_server.planning.timing import StepPoint, StepTimeFit, fit
+from helios_server.profile.document import SCHEMA, Document
+from helios_server.profile.energy import measure_energy
+from helios_server.profile.opened import OpenCandidate
+from helios_server.profile.report import Progress
+from helios_server.profile.sweep import EFFORTS, StepDuration, sweep
+from helios_server.profile.workload import Room, Shape, plan_step, shape_to_check, shapes_to_fit
+from helios_server.telemetry.energy import open_meter
+
+_MAX_ROWS = 32
+_FEWEST_ROWS = 4  # a depth with room for fewer tells too little about batches
+_ROW_TOKENS = 64
+_MAX_TOKENS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class TimingSettings:
+    """How to measure. memory_mib: the process's limit, None for none; search: rapid | thorough; watts: of one
+    busy core, where no energy counter exists."""
+
+    device: str = "cpu"
+    dtype: str | None = None
+    memory_mib: int | None = None
+    search: str = "rapid"
+    watts: float | None = None
+
+
+def measure_timing(
+    candidates: Sequence[OpenCandidate], settings: TimingSettings, progress: Progress
+) -> Document:
+    """The result document of kind `timing`; the candidates share one backbone."""
+    bench = Bench.open(candidates, settings)
+    shapes = shapes_to_fit(bench.deepest, bench.digests, bench.room)
+    unseen = shape_to_check(bench.deepest, bench.room)
+    steps = [bench.step(shape) for shape in (*shapes, unseen)]
+    progress(
+        f"{len(shapes)} shapes of a step, up to {bench.deepest} layers and {bench.room.batches()[-1]} rows"
+    )
+    *durations, checked = sweep(steps, EFFORTS[settings.search])
+    fitted = fit([_point(shape, duration) for shape, duration in zip(shapes, durations, strict=True)])
+    error = max(fitted.error_percent, _error_percent(fitted, _point(unseen, checked)))
+    progress(f"{checked.count} rounds; the fit is {error} % off")
+    result: Document = {
+        "schema": SCHEMA,
+        "kind": "timing",
+        "fit": _fit_document(fitted, error),
+        "memory": {_camel(key): value for key, value in asdict(bench.facts).items()},
+        "exitBytes": bench.exit_bytes,
+        "auditBytes": audit_bytes(bench.backbone),
+        "points": [
+            _row(*measured) for measured in zip((*shapes, unseen), (*durations, checked), strict=True)
+        ],
+    }
+    meter = open_meter(settings.device, settings.watts)
+    if meter is not None:
+        decoding = {(s.layers, s.rows): step for s, step in zip(shapes, steps, strict=False) if not s.prefill}
+        result["energy"] = measure_energy(meter, decoding)
+        progress(f"energy by {meter.source}")
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSample:
+    """One exit head that stands for all of its kind. digest: of its bundle; bundle_bytes: resident, all
+    exits."""
+
+    head: ExitHead
+    digest: str
+    bundle_bytes: int
+
+
+class Bench:
+    """A backbone in memory as deep as fits, a head of each kind, and a KV pool for the largest step."""
+
+    def __init__(
+        self, backbone: Backbone, facts: MemoryFacts, samples: Mapping[str, HeadSample], room: Room
+    ) -> None:
+        self.backbone = backbone
+        self.facts = facts
+        self.room = room
+        self.samples = samples
+        # A head's cost does not depend on the layer that it was trained for: each is put at every depth.
+        everywhere = range(1, backbone.num_loaded + 1)
+        bundles = [LoadedBundle(s.digest, dict.fromkeys(everywhere, s.head), {}) for s in samples.values()]
+        self._heads = Heads(backbone, bundles)
+        pages = room.tokens // room.page_tokens
+        self._pool = KvPool(backbone.config, backbone.numerics, backbone.num_loaded, pages, room.page_tokens)
+
+    @classmethod
+    def open(cls, candidates: Sequence[OpenCandidate], settings: TimingSettings) -> Bench:
+        """Loads one layer to learn what all of them take, then as many as fit."""
+        config = EngineConfig(device=settings.device, dtype=settings.dtype)
+        checkpoint = candidates[0].checkpoint
+        backbone = Backbone.load(checkpoint, 1, settings.device, settings.dtype)
+        facts = measure(backbone, config)
+        samples = _sample_heads(candidates, backbone)
+        held = sum(sample.head.nbytes for sample in samples.values())
+        limit = settings.memory_mib * MIB if settings.memory_mib else None
+        layers, rows, tokens = _deepest(facts, checkpoint.config.num_layers, held, limit)
+        backbone.attach([backbone.load_layer(index) for index in range(1, layers)])
+        host_memory.trim()
+        room = Room(rows, tokens, config.page_tokens, checkpoint.config.max_context, config.step_tokens)
+        return cls(backbone, facts, samples, room)
+
+    @property
+    def deepest(self) -> int:
+        """Layers in memory."""
+        return self.backbone.num_loaded
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Kind of head -> digest of the bundle that stands for it, the model's own head first."""
+        return {BareHead.kind: ""} | {kind: sample.digest for kind, sample in self.samples.items()}
+
+    @property
+    def exit_bytes(self) -> dict[str, int]:
+        """Kind of head -> resident bytes of a bundle."""
+        return {BareHead.kind: 0} | {kind: sample.bundle_bytes for kind, sample in self.samples.items()}
+
+    def step(self, shape: Shape) -> Callable[[], None]:
+        """A step of that shape, to be run any number of times."""
+        runner = Runner(self.backbone, self._heads, self._pool, shape.digest)
+        plan = plan_step(shape, self.room.page_tokens, self.backbone.config.vocab_size, seed=shape.rows)
+        on_device = self.backbone.numerics.device.type == "cuda"
+
+        def run() -> None:
+            runner.run(plan)
+            if on_device:
+                torch.cuda.synchronize()
+
+        return run
+
+
+def _sample_heads(candidates: Sequence[OpenCandidate], backbone: Backbone) -> dict[str, HeadSample]:
+    """By kind of head: one of the first bundle of that kind; others cost the same."""
+    samples: dict[str, HeadSample] = {}
+    for opened in candidates:
+        if opened.bundle is not None and opened.head_kind not in samples:
+            heads = [opened.bundle.head(layer, backbone) for layer in opened.bundle.layers]
+            head = next(head for head in heads if head.kind == opened.head_kind)
+            samples[opened.head_kind] = HeadSample(head, opened.exits_digest, sum(h.nbytes for h in heads))
+    return samples
+
+
+def _deepest(
+    facts: MemoryFacts, num_layers: int, exit_bytes: int, limit_bytes: int | None
+) -> tuple[int, int, int]:
+    """The deepest stretch of layers that fits with a few rows: layers, rows, tokens of KV cache."""
+    if limit_bytes is None:
+        return num_layers, _MAX_ROWS, _MAX_TOKENS
+    request = {"tokens_per_request": _ROW_TOKENS, "exit_bytes": exit_bytes}
+    for layers in range(num_layers, 0, -1):
+        fits = capacity(facts, limit_bytes=limit_bytes, layers=layers, max_rows=_MAX_ROWS, **request)
+        if fits.rows >= _FEWEST_ROWS:
+            return layers, fits.rows, min(_MAX_TOKENS, fits.tokens)
+    need = limit_for_rows(facts, layers=1, rows=_FEWEST_ROWS, **request)
+    problem = f"timing one layer takes {need // MIB + 1} MiB, {limit_bytes // MIB} are given"
+    raise OutOfMemoryBudget("memory-mib", problem, "Raise it")
+
+
+def _point(shape: Shape, duration: StepDuration) -> StepPoint:
+    return StepPoint(
+        layers=shape.layers,
+        rows=shape.rows,
+        kv_tokens=shape.kv_tokens,
+        sampled=shape.decoding,
+        head_kind=shape.head_kind,
+        step_ns=duration.p50_ns,
+    )
+
+
+def _error_percent(fitted: StepTimeFit, point: StepPoint) -> int:
+    """How far the fit is from a step that it has not seen."""
+    predicted = fitted.step(
+        layers=point.layers,
+        rows=point.rows,
+        kv_tokens=point.kv_tokens,
+        sampled=point.sampled,
+        head_kind=point.head_kind,
+    )
+    return math.ceil(100 * abs(predicted / point.step_ns - 1))
+
+
+def _fit_document(fitted: StepTimeFit, error_percent: int) -> Document:
+    return {
+        "stepNs": fitted.step_ns,
+        "perLayerNs": fitted.per_layer_ns,
+        "perLayerRowNs": fitted.per_layer_row_ns,
+        "perLayerKvTokenNs": fitted.per_layer_kv_token_ns,
+        "head": {
+            kind: {"baseNs": cost.base_ns, "perRowNs": cost.per_row_ns} for kind, cost in fitted.heads.items()
+        },
+        "errorPercent": error_percent,
+    }
+
+
+def _row(shape: Shape, duration: StepDuration) -> Document:
+    return {
+        "layerBudget": shape.layers,
+        "rows": shape.rows,
+        "kvTokens": shape.kv_tokens,
+        "sampled": shape.decoding,
+        "headKind": shape.head_kind,
+        "stepP50Us": round(duration.p50_ns / 1000),
+        "stepP95Us": round(duration.p95_ns / 1000),
+    }
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
