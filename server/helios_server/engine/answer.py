@@ -1,0 +1,150 @@
+"""One request being answered: its tokens become text, its text is searched for stop strings, its events go
+out.
+
+Kept by the engine beside the sequence that the scheduler sees. Lives in the engine thread; must not schedule.
+"""
+
+from __future__ import annotations
+
+from helios_server.engine.request import (
+    FailedEvent,
+    FinishedEvent,
+    FinishReason,
+    GenerationRequest,
+    OnEvent,
+    Served,
+    Times,
+    TokensEvent,
+)
+from helios_server.engine.sampler import Choice
+from helios_server.engine.sequence import Sequence
+from helios_server.errors import HeliosError
+from helios_server.models.tokenizer import TextStream
+
+
+class Answer:
+    """arrived, scheduled, first_token, last_token: seconds on the monotonic clock, None until they happen."""
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        sequence: Sequence,
+        stream: TextStream,
+        on_event: OnEvent,
+        arrived: float,
+    ) -> None:
+        self.request = request
+        self.sequence = sequence
+        self.arrived = arrived
+        self.scheduled: float | None = None
+        self.first_token: float | None = None
+        self.last_token: float | None = None
+        self._stream = stream
+        self._on_event = on_event
+        self._text = StopText(request.sampling.stop)
+        self._confidence_sum = 0.0
+        self._layer_sum = 0
+        self._breaches = 0
+
+    def push(
+        self, choice: Choice, served: Served, breach: bool, eos_ids: tuple[int, ...], now: float
+    ) -> FinishReason | None:
+        """Takes a new token, sends it out, and says whether, and why, it was the last one."""
+        index = len(self.sequence.output_ids)
+        self.sequence.append(choice.token_id, served)
+        self._confidence_sum += choice.confidence
+        self._layer_sum += served.depth
+        self._breaches += breach
+        self.first_token = self.first_token or now
+        self.last_token = now
+        reason = self._reason(choice.token_id, eos_ids)
+        text = self._text.push(
+            self._stream.push(choice.token_id), index + 1 >= self.request.sampling.min_tokens
+        )
+        if reason and not self._text.matched:
+            text += self._text.push(self._stream.finish(), True) + self._text.rest()
+        if self._text.matched:
+            reason = FinishReason.STOP
+        logprobs = (choice.logprob,) if self.request.sampling.logprobs else ()
+        token = (choice.token_id,)
+        confidence = (choice.confidence,)
+        self._on_event(
+            TokensEvent(
+                self.request.request_id, index, token, text, logprobs, confidence, (breach,), served.depth
+            )
+        )
+        return reason
+
+    def finish(self, reason: FinishReason, now: float) -> FinishedEvent:
+        """Sends the end; returns it for the statistics."""
+        produced = max(1, len(self.sequence.output_ids))
+        event = FinishedEvent(
+            request_id=self.request.request_id,
+            ordinal=self.sequence.ordinal,
+            reason=reason,
+            text=self._text.emitted,
+            output_ids=tuple(self.sequence.output_ids),
+            matched_stop=self._text.matched,
+            prompt_tokens=len(self.sequence.prompt_ids),
+            preemptions=self.sequence.preemptions,
+            spans=tuple(self.sequence.spans),
+            mean_confidence=self._confidence_sum / produced,
+            mean_layers=self._layer_sum / produced,
+            breaches=self._breaches,
+            times=Times(self.arrived, self.scheduled, self.first_token, now),
+        )
+        self._on_event(event)
+        return event
+
+    def fail(self, error: HeliosError) -> None:
+        """Ends the request without an answer."""
+        self._on_event(FailedEvent(self.request.request_id, error, tuple(self.sequence.spans)))
+
+    def _reason(self, token_id: int, eos_ids: tuple[int, ...]) -> FinishReason | None:
+        sampling = self.request.sampling
+        if token_id in sampling.stop_token_ids or (token_id in eos_ids and not sampling.ignore_eos):
+            return FinishReason.STOP
+        if len(self.sequence.output_ids) >= self.sequence.max_tokens:
+            return FinishReason.LENGTH
+        return None
+
+
+class StopText:
+    """Text that streams, but never a part of a stop string.
+
+    `matched`: the stop string that was met, or "".
+    """
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self.emitted = ""
+        self.matched = ""
+        self._stops = stops
+        self._held = ""
+
+    def push(self, delta: str, search: bool) -> str:
+        """Takes new text; returns what can go out. search: whether a stop string may end the text yet."""
+        self._held += delta
+        if search:
+            found = [(self._held.find(stop), stop) for stop in self._stops if stop in self._held]
+            if found:
+                place, self.matched = min(found)
+                self._held = self._held[:place]
+                return self.rest()
+        return self._emit(len(self._held) - self._possible_stop())
+
+    def rest(self) -> str:
+        """What was held back, when no more text comes."""
+        return self._emit(len(self._held))
+
+    def _possible_stop(self) -> int:
+        """Length of the longest end of the held text with which a stop string could begin."""
+        longest = min(len(self._held), max((len(stop) - 1 for stop in self._stops), default=0))
+        for length in range(longest, 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self._stops):
+                return length
+        return 0
+
+    def _emit(self, length: int) -> str:
+        text, self._held = self._held[:length], self._held[length:]
+        self.emitted += text
+        return text

@@ -1,0 +1,359 @@
+"""The engine: a thread that turns requests into tokens, one planned step at a time.
+
+Used by the doors (`rpc/`) and by tests. The public methods may be called from any thread; what begins with
+`_` runs in the engine's own, unless it says otherwise. It must know nothing of protocols, sockets or asyncio.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import torch
+
+from helios_server.engine.answer import Answer
+from helios_server.engine.changes import Changes, NotYet
+from helios_server.engine.intake import sequence_for
+from helios_server.engine.limits import EngineConfig, EngineLimits, LimitsOutcome
+from helios_server.engine.request import FinishReason, GenerationRequest, OnEvent
+from helios_server.engine.runner import StepResult
+from helios_server.engine.scheduler import StepPlan
+from helios_server.engine.sequence import Sequence
+from helios_server.engine.serving import Serving, load_model
+from helios_server.engine.stats import Stats
+from helios_server.engine.telemetry import BreachCounter, EngineTelemetry, Load, ModelInfo
+from helios_server.errors import Draining, EngineFailed, HeliosError, InvalidRequest, QueueFull
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Build it with `Engine.start`; end it with `stop`."""
+
+    def __init__(self, config: EngineConfig, serving: Serving) -> None:
+        self.serving = serving
+        self._config = config
+        self._answers: dict[str, Answer] = {}
+        self._stats = Stats()
+        self._changes = Changes(self)
+        self._tasks: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._lock = threading.RLock()  # answers, statistics, and what decides whether a request is taken
+        self._wake = threading.Event()
+        self._boot_id = uuid.uuid4().hex
+        self._started = time.monotonic()
+        self._ordinal = 0
+        self._draining = False
+        self._closed = ""
+        self._stopping = False
+        self._failed: HeliosError | None = None
+        self._thread = threading.Thread(target=self._run, name="helios-engine", daemon=True)
+
+    @classmethod
+    def start(cls, config: EngineConfig, limits: EngineLimits) -> Engine:
+        """Loads model and heads, plans memory and starts the thread.
+
+        Raises HeliosError and leaves nothing behind.
+        """
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        engine = cls(config, Serving(config, load_model(config, limits)))
+        engine._thread.start()
+        return engine
+
+    # -- requests --------------------------------------------------------------------------------------------
+
+    def submit(self, request: GenerationRequest, on_event: OnEvent) -> str:
+        """Queues a request; its events arrive in the engine thread.
+
+        Raises what `intake` and the queue refuse.
+        """
+        with self._lock:
+            self._check_open(request)
+            ordinal = self._ordinal + 1 if request.counted else 0
+            sequence = sequence_for(request, self.serving, ordinal)
+            self._check_queue()
+            self._ordinal += request.counted
+            stream = self.serving.model.tokenizer.stream()
+            self._answers[request.request_id] = Answer(request, sequence, stream, on_event, time.monotonic())
+            self._post(lambda: self.serving.scheduler.add(sequence))
+        return request.request_id
+
+    def abort(self, request_id: str) -> bool:
+        """Ends a request at the next step; it finishes with reason ABORT. False: no such request."""
+        with self._lock:
+            found = request_id in self._answers
+            if found:
+                self._post(lambda: self._abort(request_id))
+        return found
+
+    def _check_open(self, request: GenerationRequest) -> None:
+        if self._failed:
+            raise self._failed
+        if self._draining or self._stopping:
+            raise Draining("server", "is draining", "Send the request to another server")
+        if self._closed:
+            raise Draining("server", self._closed, "Try again in a few seconds")
+        if request.request_id in self._answers:
+            raise InvalidRequest("request_id", f"'{request.request_id}' is already running", "Use another id")
+
+    def _check_queue(self) -> None:
+        limit, rows = self.serving.limits.max_queue_size, self.serving.scheduler.max_rows
+        waiting = len(self._answers) - rows
+        if waiting >= limit:
+            seconds = max(1.0, self._stats.seconds_per_request * waiting / rows)
+            raise QueueFull("max_queue_size", f"{limit} requests are waiting", "Try again later", seconds)
+
+    # -- limits and life -------------------------------------------------------------------------------------
+
+    def set_limits(self, limits: EngineLimits, if_generation: int | None = None) -> Future[LimitsOutcome]:
+        """Changes what serves, at a step boundary.
+
+        The future fails with a HeliosError; then nothing has changed.
+        """
+        return self._changes.submit(limits, if_generation)
+
+    def begin_drain(self) -> None:
+        """Takes no more requests; those that run or wait go on."""
+        with self._lock:
+            self._draining = True
+
+    @property
+    def failed(self) -> HeliosError | None:
+        """Why the engine cannot go on, if it cannot."""
+        return self._failed
+
+    def stop(self) -> None:
+        """Ends the thread after the step under way. Requests that have not ended fail."""
+        with self._lock:
+            self._stopping = True
+        self._changes.close()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # -- snapshots -------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> int:
+        """Requests that hold a row."""
+        return len(self.serving.scheduler.running)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no row yet, or not again."""
+        return max(0, len(self._answers) - self.running)
+
+    def info(self) -> ModelInfo:
+        """What serves."""
+        serving = self.serving
+        limits, model = serving.limits, serving.model
+        *exits, budget = limits.depths(model.config.num_layers)
+        return ModelInfo(
+            candidate=limits.candidate,
+            model_uri=limits.model_uri,
+            model_revision=limits.model_revision,
+            backbone_fingerprint=model.fingerprint,
+            exits_uri=limits.exits_uri,
+            exits_digest=limits.exits_digest,
+            layer_budget=budget,
+            total_layers=model.config.num_layers,
+            exit_layers=tuple(exits),
+            max_context_tokens=model.context,
+            vocabulary_size=model.config.vocab_size,
+            dtype=model.dtype,
+        )
+
+    def load(self) -> Load:
+        """How busy it is."""
+        serving = self.serving
+        return Load(
+            running=self.running,
+            waiting=self.waiting,
+            max_batch_size=serving.scheduler.max_rows,
+            max_queue_size=serving.limits.max_queue_size,
+            kv_capacity_tokens=serving.capacity.kv_capacity_tokens,
+            kv_used_tokens=serving.scheduler.pages.used * self._config.page_tokens,
+            draining=self._draining,
+        )
+
+    def telemetry(self) -> EngineTelemetry:
+        """Everything that decisions read."""
+        with self._lock:
+            stats, window, serving = self._stats, self._stats.window, self.serving
+            refused = self._changes.refused
+            if refused and refused.generation <= serving.limits.generation:
+                refused = None
+            return EngineTelemetry(
+                boot_id=self._boot_id,
+                uptime_seconds=time.monotonic() - self._started,
+                limits=serving.limits,
+                capacity=serving.capacity,
+                draining=self._draining,
+                running=self.running,
+                waiting=self.waiting,
+                requests_finished=stats.finished,
+                requests_failed=stats.failed,
+                prompt_tokens=stats.prompt_tokens,
+                generation_tokens=stats.generation_tokens,
+                preemptions=stats.preemptions,
+                batch_reached=window.batch_reached,
+                requests_since_change=window.requests,
+                ttft_ms=window.ttft_ms.snapshot(),
+                itl_ms=window.itl_ms.snapshot(),
+                e2e_ms=window.e2e_ms.snapshot(),
+                confidence_percent=window.confidence_percent.snapshot(),
+                audits=(),
+                alarms=(),
+                breaches=BreachCounter(0.0, 0, 0, 0),
+                steps=window.steps(),
+                generation_tokens_per_second=stats.tokens_per_second,
+                refused=refused,
+            )
+
+    # -- the thread ------------------------------------------------------------------------------------------
+
+    def step(self) -> bool:
+        """One step: what happens between steps, then the rows that the scheduler planned.
+
+        False: nothing to do.
+        """
+        self._run_tasks()
+        began = time.monotonic()
+        plan = self.serving.scheduler.plan()
+        self._count_plan(plan, began)
+        if not plan.rows:
+            return False
+        result = self.serving.weights.run(plan)
+        self._apply(plan, result, began)
+        return True
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                if not self.step():
+                    self._wake.wait()
+                    self._wake.clear()
+            self.fail(Draining("server", "was stopped", "Send the request to another server"))
+        except Exception as error:
+            logger.exception("the engine failed")
+            self.fail(
+                EngineFailed("engine", f"{type(error).__name__}: {error}", "Restart the server; report this")
+            )
+
+    def _apply(self, plan: StepPlan, result: StepResult, began: float) -> None:
+        """Hands out the tokens of a step and ends the requests that have their last one."""
+        for row in plan.rows:
+            row.sequence.advance(row.count)
+        now = time.monotonic()
+        eos_ids = self.serving.model.config.eos_token_ids
+        with self._lock:
+            self._count_step(plan, began, now)
+            for sequence, choice in result.choices.items():
+                answer = self._answers[sequence.request_id]
+                self._count_token(answer, choice.confidence, now)
+                breach = choice.confidence < self.serving.threshold(sequence.depth)
+                reason = answer.push(choice, self.serving.served(sequence.depth), breach, eos_ids, now)
+                if reason:
+                    self._finish(answer, reason)
+
+    def _finish(self, answer: Answer, reason: FinishReason) -> None:
+        with self._lock:
+            del self._answers[answer.request.request_id]
+            self.serving.scheduler.finish(answer.sequence)
+            event = answer.finish(reason, time.monotonic())
+            if answer.request.counted:
+                self._stats.finish(event)
+
+    def _abort(self, request_id: str) -> None:
+        if answer := self._answers.get(request_id):
+            self._finish(answer, FinishReason.ABORT)
+
+    # -- between steps ---------------------------------------------------------------------------------------
+
+    def at_boundary(self, task: Callable[[], T]) -> Future[T]:
+        """Any thread: runs a task between steps, with submission held off; again while it raises NotYet."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._stopping or self._failed:
+                future.set_exception(self._failed or Draining("server", "was stopped", "Ask another server"))
+            else:
+                self._tasks.append((task, future))
+                self._wake.set()
+        return future
+
+    def _post(self, task: Callable[[], None]) -> None:
+        """Any thread: as `at_boundary`, for tasks that nobody waits for."""
+        self.at_boundary(task)
+
+    def _run_tasks(self) -> None:
+        with self._lock:
+            for _ in range(len(self._tasks)):
+                task, future = self._tasks.popleft()
+                try:
+                    future.set_result(task())
+                except NotYet:
+                    self._tasks.append((task, future))
+                except HeliosError as error:
+                    future.set_exception(error)
+
+    def live(self) -> Collection[Sequence]:
+        """Every request that has not ended. Under the lock, as boundary tasks are."""
+        return [answer.sequence for answer in self._answers.values()]
+
+    def close_to_requests(self, reason: str) -> None:
+        """Turns new requests away for a reason; "" takes them again."""
+        self._closed = reason
+
+    def changed(self) -> None:
+        """The limits changed: windows begin anew."""
+        self._stats.changed()
+
+    def fail(self, error: HeliosError) -> None:
+        """Ends every request with an error and takes no more."""
+        with self._lock:
+            self._failed = error
+            answers, self._answers = self._answers, {}
+            tasks, self._tasks = self._tasks, deque()
+            self._stats.failed += sum(answer.request.counted for answer in answers.values())
+        for answer in answers.values():
+            answer.fail(error)
+        for _, future in tasks:
+            if not future.done():
+                future.set_exception(error)
+
+    # -- counting --------------------------------------------------------------------------------------------
+
+    def _count_plan(self, plan: StepPlan, now: float) -> None:
+        self._stats.preemptions += len(plan.preempted)
+        for sequence in plan.admitted:
+            answer = self._answers[sequence.request_id]
+            if answer.scheduled is None:
+                answer.scheduled = now
+                self._stats.prompt_tokens += len(sequence.prompt_ids) * answer.request.counted
+
+    def _count_step(self, plan: StepPlan, began: float, now: float) -> None:
+        window = self._stats.window
+        window.batch_reached = max(window.batch_reached, len(plan.rows))
+        sampled = sum(row.samples for row in plan.rows)
+        self._stats.worked(now - began, sampled)
+        depths = {row.sequence.depth for row in plan.rows}
+        if len(depths) == 1:
+            context = sum(row.start + row.count for row in plan.rows)
+            window.step(depths.pop(), plan.tokens, sampled, context, now - began)
+
+    def _count_token(self, answer: Answer, confidence: float, now: float) -> None:
+        if not answer.request.counted:
+            return
+        window = self._stats.window
+        window.confidence_percent.add(100 * confidence)
+        if answer.last_token is None:
+            window.ttft_ms.add((now - answer.arrived) * 1e3)
+        else:
+            window.itl_ms.add((now - answer.last_token) * 1e3)

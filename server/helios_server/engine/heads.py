@@ -1,0 +1,97 @@
+"""The exit heads that are resident: for every bundle, one head at each exit layer.
+
+Loaded by the engine at start and by changes of limits, read by the runner (to serve) and by the audit (to
+compare). It must not decide which bundle serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from helios_server.engine.limits import AuditLimits, BundleSpec, EngineLimits
+from helios_server.exits.bundle import BundleRef, HeadBundle, open_bundle
+from helios_server.exits.head import BareHead, ExitHead
+from helios_server.models.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class LoadedBundle:
+    """One bundle's heads by exit layer. digest: "" for the model's own head; nbytes: resident."""
+
+    digest: str
+    heads: dict[int, ExitHead]
+    thresholds: dict[int, float]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(head.nbytes for head in self.heads.values())
+
+
+class Heads:
+    """The bundles resident for one backbone, by digest; the bare one is always among them."""
+
+    def __init__(self, backbone: Backbone, bundles: Iterable[LoadedBundle]) -> None:
+        self._bare = BareHead(backbone)
+        self._bundles = {"": LoadedBundle("", {}, {})} | {bundle.digest: bundle for bundle in bundles}
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of all bundles resident, "" first."""
+        return tuple(self._bundles)
+
+    @property
+    def nbytes(self) -> int:
+        """Resident bytes of all heads."""
+        return sum(bundle.nbytes for bundle in self._bundles.values())
+
+    def at(self, digest: str, depth: int) -> ExitHead:
+        """The head after `depth` layers: the model's own norm at full depth and where the bundle has none."""
+        return self._bundles[digest].heads.get(depth, self._bare)
+
+    def threshold(self, digest: str, depth: int) -> float:
+        """The calibrated confidence, in [0, 1], under which a token at this exit is a breach; 0: none."""
+        return self._bundles[digest].thresholds.get(depth, 0.0)
+
+    def loaded(self, digest: str) -> LoadedBundle | None:
+        """A bundle that need not be read again."""
+        return self._bundles.get(digest)
+
+
+def load_heads(
+    backbone: Backbone,
+    limits: EngineLimits,
+    known: Heads | None,
+    *,
+    volumes: Path | None = None,
+    offline: bool | None = None,
+) -> tuple[Heads, EngineLimits]:
+    """Loads every bundle that the limits name, keeping those that `known` has for the same backbone.
+
+    Returns the limits with every digest filled in.
+    """
+    resolved: dict[BundleSpec, LoadedBundle] = {}
+    for spec in dict.fromkeys((limits.served_bundle, *limits.audit.bundles)):
+        resolved[spec] = _load(spec, backbone, known, volumes, offline)
+    served = resolved[limits.served_bundle].digest
+    bundles = tuple(replace(spec, digest=resolved[spec].digest) for spec in limits.audit.bundles)
+    audit: AuditLimits = replace(limits.audit, bundles=bundles)
+    return Heads(backbone, resolved.values()), replace(limits, exits_digest=served, audit=audit)
+
+
+def _load(
+    spec: BundleSpec, backbone: Backbone, known: Heads | None, volumes: Path | None, offline: bool | None
+) -> LoadedBundle:
+    if not spec.uri:
+        return LoadedBundle("", {}, {})
+    if spec.digest and known and (kept := known.loaded(spec.digest)):
+        return kept
+    ref = BundleRef(spec.uri, spec.digest or None)
+    bundle = open_bundle(ref, backbone.checkpoint, volumes=volumes, offline=offline)
+    return _resident(bundle, backbone)
+
+
+def _resident(bundle: HeadBundle, backbone: Backbone) -> LoadedBundle:
+    heads = {layer: bundle.head(layer, backbone) for layer in bundle.layers}
+    return LoadedBundle(bundle.digest, heads, {})

@@ -1,0 +1,77 @@
+"""What the process holds and what it may hold, from the operating system; and giving pages back to it.
+
+Called by `memory.py` and by the KV pool. Linux in its details: elsewhere the figures fall back to what
+Python's `resource` knows, and trimming does nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import mmap
+import os
+import resource
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def anonymous_bytes() -> int:
+    """Memory of the process that no file backs: what counts against a limit and cannot be dropped."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return int(fields["RssAnon"].split()[0]) * 1024
+
+
+def limit_bytes() -> int:
+    """The container's memory limit, or the machine's memory where there is none."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *(limit for path in _CGROUP_LIMITS if (limit := _read_limit(Path(path))))])
+
+
+def trim() -> None:
+    """Asks the allocator to give freed memory back to the system: weights of dropped layers, loading's
+    temporaries.
+    """
+    libc = _libc()
+    if libc is not None and hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+class LazyTensor:
+    """A CPU tensor that takes memory only where it was written; unwritten elements are zero."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        nbytes = math.prod(shape) * dtype.itemsize
+        # Not torch.zeros, which writes everything, nor torch.empty, whose memory may hold what was there
+        # before.
+        self._map = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._row_bytes = nbytes // shape[0] if shape[0] else 0
+        self.tensor = torch.frombuffer(self._map, dtype=dtype, count=math.prod(shape)).view(shape)
+
+    def give_back(self, first_row: int) -> None:
+        """Gives the memory of rows >= `first_row` back to the system; they become zero."""
+        start = -(-first_row * self._row_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        if start < len(self._map):
+            self._map.madvise(mmap.MADV_DONTNEED, start)
+
+
+@cache
+def _libc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _read_limit(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

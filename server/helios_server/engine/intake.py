@@ -1,0 +1,67 @@
+"""Turns a request into a sequence, or refuses it by the name of the field at fault.
+
+Called by `Engine.submit` in the caller's thread. It must change nothing.
+"""
+
+from __future__ import annotations
+
+from helios_server.engine.request import GenerationRequest
+from helios_server.engine.sampling import DEFAULT_MAX_TOKENS
+from helios_server.engine.sequence import Sequence
+from helios_server.engine.serving import Serving
+from helios_server.errors import InvalidRequest
+
+
+def sequence_for(request: GenerationRequest, serving: Serving, ordinal: int) -> Sequence:
+    """Checks a request against what serves. Raises InvalidRequest."""
+    _check_prompt(request, serving)
+    _check_depth(request, serving)
+    return Sequence(
+        request.request_id,
+        request.prompt_ids,
+        request.sampling,
+        _max_tokens(request, serving),
+        request.depth,
+        ordinal,
+    )
+
+
+def _check_prompt(request: GenerationRequest, serving: Serving) -> None:
+    vocabulary = serving.model.config.vocab_size
+    if not request.prompt_ids:
+        raise InvalidRequest("input", "the prompt is empty", "Send at least one token")
+    outside = [token for token in request.prompt_ids if not 0 <= token < vocabulary]
+    if outside:
+        problem = f"{outside[0]} is outside the vocabulary of {vocabulary} tokens"
+        raise InvalidRequest("tokenized.input_ids", problem, "Tokenise with this model's tokenizer")
+    wrong = [token for token in request.sampling.stop_token_ids if token >= vocabulary]
+    if wrong:
+        problem = f"{wrong[0]} is outside the vocabulary of {vocabulary} tokens"
+        raise InvalidRequest("sampling_params.stop_token_ids", problem, "Use ids of this model's tokenizer")
+
+
+def _check_depth(request: GenerationRequest, serving: Serving) -> None:
+    legal = serving.depths
+    if request.depth and request.depth not in legal:
+        problem = f"{request.depth} is not a depth served here"
+        raise InvalidRequest("exit_policy.layer_budget", problem, f"Use 0 or one of {list(legal)}")
+
+
+def _max_tokens(request: GenerationRequest, serving: Serving) -> int:
+    """New tokens that the request may have; unless the caller says, as many as there is room for."""
+    prompt, context = len(request.prompt_ids), serving.model.context
+    # The last token of the output is never attended to, so the cache holds one less.
+    room, held_by = context - prompt, f"the context of {context} tokens"
+    if serving.kv_tokens + 1 < context:
+        room, held_by = serving.kv_tokens + 1 - prompt, f"the KV cache of {serving.kv_tokens} tokens"
+    if room < 1:
+        raise InvalidRequest(
+            "input", f"the prompt of {prompt} tokens leaves no room in {held_by}", "Shorten it"
+        )
+    asked = request.sampling.max_tokens
+    if asked is None:
+        return min(DEFAULT_MAX_TOKENS, room)
+    if asked > room:
+        problem = f"{asked} new tokens after a prompt of {prompt} exceed {held_by}"
+        raise InvalidRequest("sampling_params.max_tokens", problem, f"Ask for at most {room}")
+    return asked

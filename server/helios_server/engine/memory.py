@@ -1,0 +1,151 @@
+"""Measures what the memory law needs to know of this process, this device and this model, and asks the law.
+
+Called when a model is loaded and when limits change; the profiler calls `measure` for its rows. The law
+itself stands in `helios_server.planning.memory`: there must be no second formula for capacity here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from helios_server.engine import host_memory
+from helios_server.engine.heads import Heads
+from helios_server.engine.kv_pool import KvPool
+from helios_server.engine.limits import EngineConfig, EngineLimits
+from helios_server.engine.paged_attention import GATHER_TOKENS
+from helios_server.engine.runner import Runner
+from helios_server.engine.sampler import SUM_ROWS
+from helios_server.engine.sampling import SamplingParams
+from helios_server.engine.scheduler import Row, StepPlan
+from helios_server.engine.sequence import Sequence
+from helios_server.errors import OutOfMemoryBudget
+from helios_server.models.backbone import Backbone
+from helios_server.planning.memory import MIB, Capacity, MemoryFacts, capacity, limit_for_rows
+
+
+def measure(backbone: Backbone, config: EngineConfig) -> MemoryFacts:
+    """The facts of a backbone with at least one layer loaded and nothing else of size in this process.
+
+    A step runs first, so that what the kernels keep for good (threads, work space) counts as held at the
+    start.
+    """
+    _warm_up(backbone, config)
+    return MemoryFacts(
+        process_start_bytes=max(0, _held_bytes(backbone.numerics.device) - backbone.resident_bytes),
+        fixed_bytes=backbone.fixed_bytes,
+        layer_bytes=backbone.layer_bytes,
+        kv_bytes_per_token_layer=2 * backbone.config.kv_size * backbone.numerics.activations.itemsize,
+        activation_bytes_per_token=-(-_activation_bytes(backbone, config) // config.step_tokens),
+        row_bytes=backbone.config.vocab_size * _logit_bytes(backbone),
+        step_tokens=config.step_tokens,
+        page_tokens=config.page_tokens,
+    )
+
+
+def limit_bytes(limits: EngineLimits, device: torch.device) -> int:
+    """What the planner may spend: as the limits say, else all that this process may use of the device."""
+    if limits.memory_mib:
+        return limits.memory_mib * MIB
+    return host_memory.limit_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[1]
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What fits under the limits.
+
+    layers; rows; pages: of the KV pool; capacity: the law's answer, in bytes.
+    """
+
+    layers: int
+    rows: int
+    pages: int
+    capacity: Capacity
+
+
+def plan_memory(
+    facts: MemoryFacts,
+    limits: EngineLimits,
+    layers: int,
+    context: int,
+    limit: int,
+    exit_bytes: int,
+    audit_bytes: int,
+) -> MemoryPlan:
+    """Asks the law. Raises OutOfMemoryBudget, with what is needed and the limit, when not one request fits.
+
+    layers: the budget; context: tokens that one request may have; limit, exit_bytes, audit_bytes: bytes.
+    """
+    tokens = min(limits.tokens_per_request, context)
+    fits = capacity(
+        facts,
+        limit_bytes=limit,
+        layers=layers,
+        tokens_per_request=tokens,
+        exit_bytes=exit_bytes,
+        audit_bytes=audit_bytes,
+        max_rows=min(limits.max_batch_size or facts.step_tokens, facts.step_tokens),
+    )
+    if not fits.rows:
+        needed = limit_for_rows(
+            facts,
+            layers=layers,
+            rows=1,
+            tokens_per_request=tokens,
+            exit_bytes=exit_bytes,
+            audit_bytes=audit_bytes,
+        )
+        asked = f"one request of {tokens} tokens at {layers} layers needs {-(-needed // MIB)} MiB"
+        raise OutOfMemoryBudget(
+            "limits.memory_mib",
+            f"{asked}, the limit is {limit // MIB} MiB",
+            "Raise the limit, or lower the layer budget or tokens_per_request",
+        )
+    usable = fits.rows * -(-context // facts.page_tokens)  # pages beyond are of no use to so many rows
+    return MemoryPlan(layers, fits.rows, min(fits.tokens // facts.page_tokens, usable), fits)
+
+
+def context_tokens(backbone: Backbone, config: EngineConfig) -> int:
+    """Tokens of prompt and output that one request may have."""
+    return min(config.max_context or backbone.config.max_context, backbone.config.max_context)
+
+
+def _warm_up(backbone: Backbone, config: EngineConfig) -> None:
+    """Runs the first layer on a full step."""
+    count = min(config.step_tokens, context_tokens(backbone, config))
+    pool = KvPool(backbone.config, backbone.numerics, 1, -(-count // config.page_tokens), config.page_tokens)
+    sequence = Sequence("warm-up", (0,) * count, SamplingParams(), max_tokens=1)
+    sequence.admit(1)
+    sequence.pages = list(range(pool.pages))
+    Runner(backbone, Heads(backbone, ()), pool, "").run(StepPlan((Row(sequence, 0, count, samples=True),)))
+
+
+def _held_bytes(device: torch.device) -> int:
+    """Memory in use that will not be given back."""
+    if device.type == "cpu":
+        host_memory.trim()
+        return host_memory.anonymous_bytes()
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free
+
+
+def _activation_bytes(backbone: Backbone, config: EngineConfig) -> int:
+    """Peak of a step's temporaries beside the logits, from the shapes of the decoder block and of the
+    attention.
+    """
+    model, size = backbone.config, backbone.numerics.activations.itemsize
+    d, heads_out, inner = model.hidden_size, model.q_size + 2 * model.kv_size, model.intermediate_size
+    mlp = 4 * d + 4 * inner  # residuals, norm and its float copy; gate and up, activated gate, their product
+    attention = 4 * d + 2 * heads_out + model.q_size
+    layer = config.step_tokens * size * max(mlp, attention)
+    context = context_tokens(backbone, config)
+    gathered = 2 * model.kv_size * size * max(GATHER_TOKENS, context)
+    mask = config.step_tokens * context * (size + 1)
+    sums = (2 * SUM_ROWS + 6) * model.vocab_size * _logit_bytes(backbone)  # and one row being filtered
+    return layer + max(gathered + mask, sums)
+
+
+def _logit_bytes(backbone: Backbone) -> int:
+    return 8 if backbone.numerics.activations == torch.float64 else 4

@@ -1,0 +1,168 @@
+"""Counts and distributions of what was served, kept by the engine thread and read as snapshots.
+
+Called by the engine after every step. Durations come in as arguments; it must read no clock.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass
+
+from helios_server.engine.request import FinishedEvent
+from helios_server.engine.telemetry import Histogram, StepTiming
+
+_MS = (1, 2, 5, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000)
+_TTFT_MS = (*_MS, 20000, 40000, 80000, 160000, 640000, 2560000)
+_ITL_MS = (
+    2.5,
+    5,
+    7.5,
+    10,
+    15,
+    20,
+    25,
+    30,
+    40,
+    50,
+    60,
+    75,
+    100,
+    150,
+    200,
+    300,
+    400,
+    500,
+    750,
+    1000,
+    2500,
+    5000,
+    10000,
+)
+_E2E_MS = (
+    300, 500, 800, 1000, 1500, 2000, 2500, 5000, 10000, 15000, 20000, 30000, 40000, 50000, 60000, 120000,
+    240000, 480000, 960000, 1920000, 7680000,
+)  # fmt: skip
+_CONFIDENCE_PERCENT = tuple(range(5, 100, 5))
+_RATE_WINDOW_SECONDS = 10.0
+_MAX_SHAPES = 64
+_FEW_ROWS = 8
+
+
+class Recorder:
+    """A histogram being filled. bounds: upper bounds of the buckets, ascending, the last bucket is open."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def add(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def snapshot(self) -> Histogram:
+        return Histogram(self._bounds, tuple(self._counts), self._sum)
+
+
+@dataclass
+class _Shape:
+    """Sums over the steps of one shape. rows, kv_tokens: tokens; sampled: rows; seconds: their durations."""
+
+    count: int = 0
+    rows: int = 0
+    sampled: int = 0
+    kv_tokens: int = 0
+    seconds: float = 0.0
+
+
+class Window:
+    """What is counted since the last change of limits."""
+
+    def __init__(self) -> None:
+        self.batch_reached = 0
+        self.requests = 0
+        self.ttft_ms = Recorder(_TTFT_MS)
+        self.itl_ms = Recorder(_ITL_MS)
+        self.e2e_ms = Recorder(_E2E_MS)
+        self.confidence_percent = Recorder(_CONFIDENCE_PERCENT)
+        self._shapes: dict[tuple[int, ...], _Shape] = {}
+
+    def step(self, layers: int, rows: int, sampled: int, kv_tokens: int, seconds: float) -> None:
+        """One step whose rows all ran `layers` layers."""
+        key = (layers, _bucket(rows), _bucket(sampled), kv_tokens.bit_length())
+        if key not in self._shapes and len(self._shapes) >= _MAX_SHAPES:
+            return
+        shape = self._shapes.setdefault(key, _Shape())
+        shape.count += 1
+        shape.rows += rows
+        shape.sampled += sampled
+        shape.kv_tokens += kv_tokens
+        shape.seconds += seconds
+
+    def steps(self) -> tuple[StepTiming, ...]:
+        """Mean duration by shape."""
+        return tuple(
+            StepTiming(
+                layers=key[0],
+                rows=round(shape.rows / shape.count),
+                sampled=round(shape.sampled / shape.count),
+                kv_tokens=round(shape.kv_tokens / shape.count),
+                count=shape.count,
+                mean_us=shape.seconds / shape.count * 1e6,
+            )
+            for key, shape in self._shapes.items()
+        )
+
+
+class Stats:
+    """Counts since boot; `window` begins anew with every change of limits."""
+
+    def __init__(self) -> None:
+        self.finished = 0
+        self.failed = 0
+        self.prompt_tokens = 0
+        self.generation_tokens = 0
+        self.preemptions = 0
+        self.window = Window()
+        self._recent: deque[tuple[float, int]] = deque()  # of steps: seconds, tokens generated
+        self._recent_seconds = 0.0
+        self._request_seconds = 0.0
+
+    def changed(self) -> None:
+        """The limits changed."""
+        self.window = Window()
+
+    def worked(self, seconds: float, tokens: int) -> None:
+        """A step took `seconds` and generated `tokens` tokens."""
+        self.generation_tokens += tokens
+        self._recent.append((seconds, tokens))
+        self._recent_seconds += seconds
+        while self._recent_seconds - self._recent[0][0] > _RATE_WINDOW_SECONDS:
+            self._recent_seconds -= self._recent.popleft()[0]
+
+    def finish(self, event: FinishedEvent) -> None:
+        """A request ended with an answer."""
+        self.finished += 1
+        self.window.requests += 1
+        self._request_seconds += event.times.finished - event.times.arrived
+        self.window.e2e_ms.add((event.times.finished - event.times.arrived) * 1e3)
+
+    @property
+    def seconds_per_request(self) -> float:
+        """Mean time from arrival to end, of all requests since boot."""
+        return self._request_seconds / self.finished if self.finished else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens of output per second, over the last 10 seconds with work."""
+        tokens = sum(tokens for _, tokens in self._recent)
+        return tokens / self._recent_seconds if self._recent_seconds else 0.0
+
+
+def _bucket(rows: int) -> int:
+    """Few rows are told apart; above, four buckets per doubling."""
+    if rows <= _FEW_ROWS:
+        return rows
+    scale = 1 << (rows.bit_length() - 3)
+    return rows // scale * scale
