@@ -1,0 +1,219 @@
+"""Who competes: every candidate of the spec or of the catalogue, with all that is known about it so far.
+
+Called first by `decide`; everything after it reads Contenders, never the spec's list. It must not rank or reject: that
+is the shortlist's. Nothing here depends on a candidate's name or place in the list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from helios_operator.api.conditions import Reason
+from helios_operator.api.rows import QualityIdentity, QualityRow, RowPhase, TimingIdentity, TimingRow
+from helios_operator.api.types import Bounds, Candidate, CandidateStatus, Model, Published, Resolved
+from helios_operator.decide.plan import Verdict
+from helios_operator.decide.snapshot import JobKind, JobPhase, Snapshot
+
+Key = tuple[str, str, str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A candidate and what is known of it: `resolved` from Inspect, rows from the history table.
+
+    `turned_away` says why it is not considered at all: by the shortlist, or because it cannot be found.
+    """
+
+    candidate: Candidate
+    published: Published = Published()
+    resolved: Resolved | None = None
+    timing: TimingRow | None = None
+    timing_failed: TimingRow | None = None
+    qualities: tuple[QualityRow, ...] = ()
+    """All its Quality rows, complete or not, newest first."""
+    turned_away: Verdict | None = None
+
+    @property
+    def name(self) -> str:
+        return self.candidate.name
+
+    @property
+    def key(self) -> Key:
+        """What it is, whatever it is called: the order of last resort."""
+        return key(self.candidate)
+
+    @property
+    def competes(self) -> bool:
+        return self.turned_away is None
+
+    @property
+    def measurable(self) -> Resolved | None:
+        """Its resolution while it competes."""
+        return self.resolved if self.competes else None
+
+    def quality_on(self, prompts_digest: str) -> QualityRow | None:
+        """The complete row on these prompts."""
+        for row in self.qualities:
+            if row.identity.prompts_digest == prompts_digest and row.phase is RowPhase.COMPLETE:
+                return row
+        return None
+
+
+def key(candidate: Candidate) -> Key:
+    return (candidate.uri, candidate.revision or "", candidate.exits or "", candidate.exit_layers)
+
+
+def identity(candidate: Candidate) -> str:
+    """Digest of what Inspect looks at: another one makes what was found stale."""
+    document = [*key(candidate), candidate.trust_remote_code]
+    return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:12]
+
+
+def gather(snapshot: Snapshot) -> tuple[Contender, ...]:
+    """All contenders in an order that follows from what they are alone."""
+    named = sorted(_named(snapshot), key=lambda contender: contender.key)
+    known = _known(snapshot)
+    looked_at = [_with_inspection(contender, known) for contender in named]
+    return tuple(_with_rows(contender, looked_at, snapshot) for contender in looked_at)
+
+
+def backbones(contenders: tuple[Contender, ...]) -> dict[str, tuple[Contender, ...]]:
+    """Those that compete and are resolved, by the fingerprint of their backbone."""
+    groups: dict[str, tuple[Contender, ...]] = {}
+    for contender in contenders:
+        if resolved := contender.measurable:
+            groups[resolved.backbone] = (*groups.get(resolved.backbone, ()), contender)
+    return groups
+
+
+def legal_depths(contender: Contender, spec_bounds: Bounds) -> tuple[int, ...]:
+    """The exits within the layer budget, clipped to the candidate's depth; full depth counts as an exit."""
+    resolved = contender.resolved
+    if resolved is None:
+        return ()
+    bounds = contender.candidate.layer_budget or spec_bounds
+    lowest = min(bounds.min or 1, resolved.num_layers)
+    highest = min(bounds.max or resolved.num_layers, resolved.num_layers)
+    exits = {*(layer for layer in resolved.exit_layers if layer < resolved.num_layers), resolved.num_layers}
+    return tuple(sorted(layer for layer in exits if lowest <= layer <= highest))
+
+
+def depth_problem(contenders: tuple[Contender, ...], spec_bounds: Bounds) -> str:
+    """A layer budget above every candidate's depth is a mistake, not a wish; "" when there is none."""
+    depths = [c.resolved.num_layers for c in contenders if c.resolved]
+    if not depths or len(depths) < sum(c.competes for c in contenders):
+        return ""
+    for name, bound in (("min", spec_bounds.min), ("max", spec_bounds.max)):
+        if bound is not None and bound > max(depths):
+            return (
+                f"spec.limits.layerBudget.{name}: {bound} is above every candidate's depth; "
+                f"use at most {max(depths)}"
+            )
+    return ""
+
+
+def _named(snapshot: Snapshot) -> Iterator[Contender]:
+    spec = snapshot.deployment.spec
+    if spec.candidate_selector is None:
+        yield from (Contender(candidate) for candidate in spec.candidates)
+        return
+    wanted = spec.candidate_selector.match_labels
+    for model in snapshot.models:
+        if _matches(model, wanted):
+            yield Contender(replace(model.candidate, name=model.name), model.published)
+
+
+def _matches(model: Model, wanted: Mapping[str, str]) -> bool:
+    return all(model.labels.get(label) == value for label, value in wanted.items())
+
+
+def _known(snapshot: Snapshot) -> dict[str, CandidateStatus]:
+    """What Inspect found, by identity: from the status, and from Jobs that just ended."""
+    known = {status.identity: status for status in snapshot.deployment.status.candidates if status.identity}
+    for job in snapshot.jobs:
+        if job.spec.kind is not JobKind.INSPECT or job.phase is not JobPhase.SUCCEEDED:
+            continue
+        for candidate in job.spec.candidates:
+            found, problem = job.resolved.get(candidate.name), job.problems.get(candidate.name, "")
+            if found or problem:
+                state = "Profiling" if found else "Failed"
+                known[identity(candidate)] = CandidateStatus(
+                    candidate.name, state, False, problem, found, identity=identity(candidate)
+                )
+    return known
+
+
+def _with_inspection(contender: Contender, known: Mapping[str, CandidateStatus]) -> Contender:
+    status = known.get(identity(contender.candidate))
+    if status is None:
+        return contender
+    if status.resolved:
+        return replace(contender, resolved=status.resolved)
+    if status.state == "Failed":
+        return replace(contender, turned_away=Verdict(False, Reason.UNRESOLVED, status.message))
+    return contender
+
+
+def _with_rows(contender: Contender, everyone: list[Contender], snapshot: Snapshot) -> Contender:
+    resolved = contender.resolved
+    if resolved is None:
+        return contender
+    family = [c for c in everyone if c.resolved and c.resolved.backbone == resolved.backbone]
+    fitting = sorted(
+        (row for row in snapshot.timings if _covers(row.identity, family, snapshot)), key=lambda row: row.name
+    )
+    return replace(
+        contender,
+        timing=next((row for row in fitting if row.phase is RowPhase.COMPLETE and row.fit and row.memory), None),
+        timing_failed=next((row for row in fitting if row.phase is RowPhase.FAILED), None),
+        qualities=_quality_rows(contender, resolved, snapshot),
+    )
+
+
+def timing_identity(family: tuple[Contender, ...], snapshot: Snapshot) -> TimingIdentity:
+    """Of the measurement that all candidates on one backbone share. Every kind of head is timed, the bare one too."""
+    first = min(family, key=lambda contender: contender.key)
+    kinds = {"bare", *(c.resolved.head_kind for c in family if c.resolved)}
+    return TimingIdentity(
+        model_uri=first.candidate.uri,
+        revision=first.resolved.revision if first.resolved else "",
+        dtype=snapshot.hardware.dtype,
+        head_kinds=tuple(sorted(kinds)),
+        hardware=snapshot.hardware,
+        performance_version=snapshot.performance_version,
+    )
+
+
+def quality_identity(contender: Contender, prompts_digest: str) -> QualityIdentity:
+    resolved = contender.resolved
+    return QualityIdentity(
+        model_uri=contender.candidate.uri,
+        revision=resolved.revision if resolved else "",
+        exits_digest=resolved.exits_digest if resolved else "",
+        prompts_digest=prompts_digest,
+    )
+
+
+def _covers(row: TimingIdentity, family: list[Contender], snapshot: Snapshot) -> bool:
+    """A row of this backbone, hardware and engine that timed at least the kinds of heads needed."""
+    wanted = timing_identity(tuple(family), snapshot)
+    same_model = {(c.candidate.uri, c.resolved.revision) for c in family if c.resolved}
+    return (
+        (row.model_uri, row.revision) in same_model
+        and (row.dtype, row.hardware, row.performance_version)
+        == (wanted.dtype, wanted.hardware, wanted.performance_version)
+        and set(wanted.head_kinds) <= set(row.head_kinds)
+    )
+
+
+def _quality_rows(contender: Contender, resolved: Resolved, snapshot: Snapshot) -> tuple[QualityRow, ...]:
+    mine = (contender.candidate.uri, resolved.revision, resolved.exits_digest)
+    rows = [
+        row
+        for row in snapshot.qualities
+        if (row.identity.model_uri, row.identity.revision, row.identity.exits_digest) == mine
+    ]
+    return tuple(sorted(rows, key=lambda row: (row.completed is not None, row.completed, row.name), reverse=True))

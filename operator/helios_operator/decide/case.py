@@ -1,0 +1,105 @@
+"""The case that a reassessment weighs: what serves, what it remembers, what could serve instead.
+
+Built once per pass and passed around whole, so that no function of this package needs a long list of arguments. It
+must not weigh anything itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from helios_operator.api.types import DeploymentSpec, ReassessmentStatus, Resolved, SelectionPolicy
+from helios_operator.decide import select
+from helios_operator.decide.candidates import Contender, backbones
+from helios_operator.decide.evidence import Evidence
+from helios_operator.decide.fleet import Fleet
+from helios_operator.decide.options import Bench, Option
+from helios_operator.decide.snapshot import Revision, ServingLimits, Snapshot
+
+
+@dataclass(frozen=True)
+class Case:
+    snapshot: Snapshot
+    bench: Bench
+    fleet: Fleet
+    now: datetime
+    measuring_done: bool
+    """Nothing that a choice waits for is missing in the history table."""
+
+    def remembering(self, memory: ReassessmentStatus) -> Case:
+        """The same case with a newer memory."""
+        deployment = self.snapshot.deployment
+        status = replace(deployment.status, reassessment=memory)
+        return replace(self, snapshot=replace(self.snapshot, deployment=replace(deployment, status=status)))
+
+    @property
+    def spec(self) -> DeploymentSpec:
+        return self.bench.spec
+
+    @property
+    def memory(self) -> ReassessmentStatus:
+        """What the API remembers of earlier decisions."""
+        return self.snapshot.deployment.status.reassessment
+
+    @property
+    def contender(self) -> Contender | None:
+        """Whose model serves; None when it is no candidate any more."""
+        serving = self.fleet.serving
+        return served_contender(serving, self.bench.contenders) if serving else None
+
+    def current(self, evidence: Evidence | None) -> Option | None:
+        """What serves, as an option; judged like the others, though it may lie outside the bounds by now."""
+        contender, serving = self.contender, self.fleet.serving
+        if contender is None or serving is None:
+            return None
+        return select.judge(self.bench.option(contender, serving.layer_budget, evidence), self.spec)
+
+    def allowed(self, evidence: Evidence | None) -> tuple[Option, ...]:
+        """Every option that the spec lets be chosen, judged, best first."""
+        options = self.bench.options(evidence)
+        if self.spec.selection.policy is SelectionPolicy.PINNED:
+            options = tuple(o for o in options if o.contender.name == self.spec.selection.candidate)
+        return select.choose(options, self.spec).judged
+
+    @property
+    def several_backbones(self) -> bool:
+        return len(backbones(self.bench.contenders)) > 1
+
+    @property
+    def serves_full_depth(self) -> bool:
+        resolved, serving = self.resolved, self.fleet.serving
+        return bool(resolved and serving and serving.layer_budget >= resolved.num_layers)
+
+    @property
+    def resolved(self) -> Resolved | None:
+        return self.contender.resolved if self.contender else None
+
+    @property
+    def revision(self) -> Revision:
+        if self.fleet.routed is None:
+            raise ValueError("nothing serves")
+        return self.fleet.routed
+
+    def must_leave(self, current: Option | None) -> str:
+        """Why the spec no longer allows what serves; "" while it does."""
+        if current is None:
+            return "what serves is not a candidate any more"
+        if not current.contender.competes:
+            return f"{current.contender.name} is out: {current.contender.turned_away}"
+        if current.service not in {option.service for option in self.allowed(None)}:
+            return f"{current} is outside what the spec allows now"
+        return ""
+
+
+def served_contender(limits: ServingLimits, contenders: tuple[Contender, ...]) -> Contender | None:
+    """By what it is, not by its name."""
+    for contender in contenders:
+        resolved = contender.resolved
+        if resolved and (contender.candidate.uri, resolved.revision, resolved.exits_digest) == (
+            limits.model_uri,
+            limits.model_revision,
+            limits.exits_digest,
+        ):
+            return contender
+    return None

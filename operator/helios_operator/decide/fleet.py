@@ -1,0 +1,150 @@
+"""What is there: the revisions by their role, and what the pods of the serving one really run.
+
+Built once per pass from the snapshot; read by `reassess`, `rollout` and `status`. It names, it must not decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from helios_operator.api.types import Served
+from helios_operator.decide.snapshot import Alarm, AuditRow, Pod, PodPhase, Revision, ServingLimits, Snapshot, Telemetry
+
+CRASHES = 3
+"""Restarts after which a pod that never became ready is given up."""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """`routed`: new connections go there. `pending`: its successor, not routed yet. `retired`: every other revision,
+    which ends its streams."""
+
+    routed: Revision | None
+    pending: Revision | None
+    retired: tuple[Revision, ...]
+    target: Served | None
+    """Of the status: a change that was begun and not yet seen to end."""
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Fleet:
+        revisions = sorted(snapshot.revisions, key=lambda revision: revision.number)
+        routed = next((r for r in reversed(revisions) if r.routed and not r.draining), None)
+        newer = [r for r in revisions if not r.draining and not r.routed and (routed is None or r.number > routed.number)]
+        pending = newer[-1] if newer else None
+        retired = tuple(r for r in revisions if r is not routed and r is not pending)
+        return cls(routed, pending, retired, snapshot.deployment.status.target)
+
+    @property
+    def telemetry(self) -> tuple[Telemetry, ...]:
+        """Of the pods that serve and were reached."""
+        return tuple(pod.telemetry for pod in self.ready_pods if pod.telemetry)
+
+    @property
+    def ready_pods(self) -> tuple[Pod, ...]:
+        return tuple(pod for pod in self.routed.pods if pod.ready) if self.routed else ()
+
+    @property
+    def serving(self) -> ServingLimits | None:
+        """What the pods run: older than the document while a change of limits is on its way."""
+        if self.routed is None:
+            return None
+        running = [telemetry.limits for telemetry in self.telemetry]
+        return min(running, key=lambda limits: limits.generation, default=self.routed.limits)
+
+    @property
+    def behind(self) -> bool:
+        """Some pod does not run its document yet."""
+        return self.routed is not None and any(
+            telemetry.limits.generation < self.routed.limits.generation for telemetry in self.telemetry
+        )
+
+    @property
+    def refusal(self) -> str | None:
+        """What a pod said when it refused the document; None when none did."""
+        for telemetry in self.telemetry:
+            if self.routed and telemetry.refused_generation >= self.routed.limits.generation > telemetry.limits.generation:
+                return telemetry.refused_message or "the pod gave no reason"
+        return None
+
+    @property
+    def in_flight(self) -> bool:
+        """A change is on its way: a successor starts, limits are not everywhere yet, or an old revision still ends."""
+        return bool(self.pending or self.retired or self.behind or self.target)
+
+    @property
+    def requests(self) -> int:
+        """Finished since boot, over all serving pods."""
+        return sum(telemetry.requests_finished for telemetry in self.telemetry)
+
+    @property
+    def requests_since_change(self) -> int:
+        return sum(telemetry.requests_since_change for telemetry in self.telemetry)
+
+    @property
+    def idle(self) -> bool:
+        return not any(telemetry.running or telemetry.waiting for telemetry in self.telemetry)
+
+    def audits_since(self, alarm: Alarm) -> tuple[AuditRow, ...]:
+        """Of the pod that raised the alarm, from its change point on."""
+        return tuple(
+            row
+            for telemetry in self.telemetry
+            if alarm in telemetry.alarms
+            for row in telemetry.audits
+            if row.request >= alarm.since_request
+        )
+
+    def audits_since_change(self) -> tuple[AuditRow, ...]:
+        """Of all pods, since the last change of limits or the newest alarm, whichever is later: what came before was
+        other traffic."""
+        return tuple(row for telemetry in self.telemetry for row in _audits_since_change(telemetry))
+
+    def alarms(self, kinds: frozenset[str]) -> Iterator[Alarm]:
+        for telemetry in self.telemetry:
+            yield from (alarm for alarm in telemetry.alarms if alarm.kind in kinds)
+
+
+def _audits_since_change(telemetry: Telemetry) -> Iterator[AuditRow]:
+    since = telemetry.requests_finished - telemetry.requests_since_change
+    for alarm in telemetry.alarms:
+        since = max(since, alarm.since_request - 1)
+    return (row for row in telemetry.audits if row.request > since)
+
+
+def all_ready(revision: Revision) -> bool:
+    """Every pod asked for is ready."""
+    return sum(pod.ready for pod in revision.pods) >= revision.replicas
+
+
+def is_empty(revision: Revision) -> bool:
+    """Nothing runs there: every pod is gone, failed, or says that it has no stream left."""
+    return all(
+        pod.phase is PodPhase.FAILED
+        or (pod.telemetry is not None and pod.telemetry.draining and not pod.telemetry.running and not pod.telemetry.waiting)
+        for pod in revision.pods
+    )
+
+
+def has_crashed(revision: Revision) -> bool:
+    return any(not pod.ready and pod.restarts >= CRASHES for pod in revision.pods)
+
+
+def trouble(revision: Revision) -> str:
+    """In the words of the first pod that is not ready."""
+    for pod in sorted(revision.pods, key=lambda pod: pod.name):
+        if not pod.ready and pod.message:
+            return pod.message
+    return ""
+
+
+def next_generation(snapshot: Snapshot) -> int:
+    return max((revision.limits.generation for revision in snapshot.revisions), default=0) + 1
+
+
+def next_number(snapshot: Snapshot) -> int:
+    """Above every revision that is or was: numbers are not used twice."""
+    status = snapshot.deployment.status
+    served = [status.active, status.target, *(entry.to for entry in status.history), *(e.from_ for e in status.history)]
+    seen = [revision.number for revision in snapshot.revisions]
+    return max([*seen, *(s.revision for s in served if s), status.rollout.revision if status.rollout else 0, 0]) + 1

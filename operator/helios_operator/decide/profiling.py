@@ -1,0 +1,239 @@
+"""What must be measured, by which Job and when; and what finished Jobs brought home.
+
+Called by `decide` each pass. A measurement is found again by its identity, so nothing is measured twice, not after a
+restart and not for another deployment. It must not judge candidates: it fills the history table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from helios_operator.api.conditions import ConditionType, Reason
+from helios_operator.api.rows import RowPhase
+from helios_operator.decide import jobs, racing
+from helios_operator.decide.candidates import Contender, backbones
+from helios_operator.decide.evidence import age, newest_common
+from helios_operator.decide.fleet import Fleet
+from helios_operator.decide.options import Bench
+from helios_operator.decide.plan import Action, DeleteProfile, StartJob, Verdict
+from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
+
+IDLE_PATIENCE = timedelta(seconds=20)
+"""How long a Timing Job waits for a quiet moment before it runs beside the traffic."""
+RETRY = timedelta(seconds=10)
+"""Before the second attempt of a failed Job; doubled for each further one."""
+FAILED_ROW_RETRY = timedelta(hours=1)
+"""A row that failed for good is tried again this much later, or when its identity changes."""
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """`done`: nothing that a choice waits for is missing. `progress` is the Profiled condition's reason and message."""
+
+    actions: tuple[Action, ...]
+    done: bool
+    progress: Verdict
+    again_at: datetime | None = None
+
+
+def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Measuring:
+    table = Table(snapshot, bench, fleet, now)
+    wanted = list(table.wanted())
+    starts, waiting = table.start(wanted)
+    actions = (*jobs.harvest(snapshot, bench.contenders, now), *starts, *_expired_rows(snapshot, bench, table.prompts))
+    return Measuring(
+        actions=actions,
+        done=not wanted and table.inspected and table.quality_possible is not None,
+        progress=table.progress(wanted, waiting),
+        again_at=table.again_at(wanted),
+    )
+
+
+@dataclass(frozen=True)
+class Table:
+    """The history table as this deployment needs it."""
+
+    snapshot: Snapshot
+    bench: Bench
+    fleet: Fleet
+    now: datetime
+
+    @property
+    def competing(self) -> tuple[Contender, ...]:
+        return tuple(c for c in self.bench.contenders if c.competes)
+
+    @property
+    def inspected(self) -> bool:
+        return all(c.resolved for c in self.competing)
+
+    @property
+    def quality_possible(self) -> bool | None:
+        """True: there are prompts; False: there never will be; None: live prompts are still being collected."""
+        source = self.snapshot.deployment.spec.profiling.prompts
+        if self.snapshot.prompts:
+            return True
+        if not (source.live and source.live.consent):
+            return False
+        return True if self.prompts else None
+
+    @property
+    def prompts(self) -> str:
+        """Digest of the prompts that all are to be measured on; "" while there are none. A set is left for a newer
+        one only when a reassessment asks for it, or a candidate has no row on it."""
+        if self.snapshot.prompts:
+            return self.snapshot.prompts.digest
+        source = self.snapshot.deployment.spec.profiling.prompts
+        if not (source.live and source.live.consent):
+            return ""
+        if asked := self.snapshot.deployment.status.reassessment.prompts:
+            return asked
+        for job in self.snapshot.jobs:
+            if job.spec.kind is JobKind.QUALITY and job.phase is JobPhase.RUNNING:
+                return job.spec.prompts_digest
+        measured = [c for c in self.competing if c.resolved and not self._failed_lately(c)]
+        common = newest_common(measured, self.now)
+        if common and len(common.contenders) == len(measured):
+            return common.prompts_digest
+        return self._newest_live_set()
+
+    def wanted(self) -> Iterator[JobSpec]:
+        """Missing measurements, the most urgent first: what is it, how fast is it, how good is it."""
+        unknown = tuple(c for c in self.competing if c.resolved is None)
+        if unknown:
+            yield jobs.inspect_job(unknown)
+        families = racing.cheapest_first(backbones(self.competing))
+        for family in families:
+            if family[0].timing is None and not self._timing_failed(family):
+                yield jobs.timing_job(family, self.snapshot)
+        if self.prompts:
+            yield from self._wanted_qualities(families)
+
+    def start(self, wanted: list[JobSpec]) -> tuple[list[Action], str]:
+        """Jobs to start now, and what the first one that must wait is waiting for."""
+        running = sum(job.phase is JobPhase.RUNNING for job in self.snapshot.jobs)
+        free = self.snapshot.deployment.spec.profiling.max_parallelism - running
+        actions: list[Action] = []
+        waiting = ""
+        for spec in wanted:
+            seen = self._job(spec.name)
+            if seen and (seen.phase is not JobPhase.FAILED or jobs.exhausted(seen, self.snapshot)):
+                continue
+            hold = self._hold(spec, seen) or ("" if free > len(actions) else "maxParallelism Jobs are running")
+            if hold:
+                waiting = waiting or f"{spec.name} waits: {hold}"
+                continue
+            actions.append(StartJob(job=spec, why=self._why(spec, seen)))
+        return actions, waiting
+
+    def progress(self, wanted: list[JobSpec], waiting: str) -> Verdict:
+        """Why the table is, or is not, complete."""
+        failed = "; ".join(self._failures())
+        total = len(self.competing)
+        missing = len({c.key for c in self.competing if not self._is_current(c)})
+        text = f"{total - missing} of {total} profiles current"
+        if failed:
+            text += f"; {failed}"
+        if self.quality_possible is False:
+            return Verdict(False, Reason.NO_PROMPTS, f"{text}; set profiling.prompts.live, configMapRef or inline")
+        if waiting and "quiet" in waiting:
+            return Verdict(False, Reason.WAITING_FOR_IDLE, f"{text}; {waiting}")
+        if wanted:
+            names = ", ".join(f"{spec.kind.lower()} {spec.name}" for spec in wanted[:3])
+            return Verdict(False, Reason.PROFILING_RUNNING, f"{text}; {waiting or names}")
+        if self.quality_possible is None:
+            return Verdict(False, Reason.WAITING_FOR_PROMPTS, f"{text}; live prompts are being collected")
+        if failed:
+            return Verdict(False, Reason.PROFILE_FAILED, text)
+        return Verdict(True, Reason.ALL_CANDIDATES_CURRENT, text)
+
+    def again_at(self, wanted: list[JobSpec]) -> datetime | None:
+        times = [self._retry_time(job) for spec in wanted if (job := self._job(spec.name))]
+        if any(spec.kind is JobKind.TIMING for spec in wanted):
+            times.append(self._waiting_since() + IDLE_PATIENCE)
+        return min((time for time in times if time > self.now), default=None)
+
+    # -- which -------------------------------------------------------------------------------------------------------
+
+    def _wanted_qualities(self, families: list[tuple[Contender, ...]]) -> Iterator[JobSpec]:
+        for family in families:
+            if family[0].timing is None or racing.is_dominated(family, self.bench, self.prompts, self.now):
+                continue
+            missing = tuple(c for c in family if not c.quality_on(self.prompts) and not self._failed_lately(c))
+            if missing:
+                yield jobs.quality_job(missing, self.prompts)
+
+    def _is_current(self, contender: Contender) -> bool:
+        return bool(contender.timing and (not self.prompts or contender.quality_on(self.prompts)))
+
+    def _timing_failed(self, family: tuple[Contender, ...]) -> bool:
+        failed = family[0].timing_failed
+        return failed is not None and not self._old_enough(failed.completed)
+
+    def _failed_lately(self, contender: Contender) -> bool:
+        """Its newest row failed: on live prompts, which change, a broken measurement must not be tried for ever."""
+        newest = contender.qualities[0] if contender.qualities else None
+        return newest is not None and newest.phase is RowPhase.FAILED and not self._old_enough(newest.completed)
+
+    def _old_enough(self, failed: datetime | None) -> bool:
+        return failed is not None and self.now >= failed + FAILED_ROW_RETRY
+
+    def _failures(self) -> list[str]:
+        """What stands in the way, each cause once."""
+        causes = [f"{c.name}: {why}" for c in self.bench.contenders if (why := _unresolved(c))]
+        causes += [
+            f"{family[0].name}: {family[0].timing_failed.message}"
+            for family in backbones(self.competing).values()
+            if family[0].timing is None and family[0].timing_failed
+        ]
+        causes += [f"{c.name}: {c.qualities[0].message}" for c in self.competing if self._failed_lately(c)]
+        return causes
+
+    def _newest_live_set(self) -> str:
+        sets = [pod.telemetry.prompts for pod in self.fleet.ready_pods if pod.telemetry and pod.telemetry.prompts]
+        return next((found.digest for found in sets if found.digest), "")
+
+    # -- when --------------------------------------------------------------------------------------------------------
+
+    def _job(self, name: str) -> Job | None:
+        return next((job for job in self.snapshot.jobs if job.spec.name == name), None)
+
+    def _hold(self, spec: JobSpec, seen: Job | None) -> str:
+        if seen and self.now < self._retry_time(seen):
+            return f"next attempt in {age(self.now, self._retry_time(seen))}"
+        if spec.kind is JobKind.TIMING and not self.fleet.idle and self.now < self._waiting_since() + IDLE_PATIENCE:
+            return "for a quiet moment"
+        return ""
+
+    def _retry_time(self, job: Job) -> datetime:
+        return (job.finished or job.started) + RETRY * float(2 ** (job.attempts - 1))
+
+    def _waiting_since(self) -> datetime:
+        """Since when the table is incomplete: the condition remembers."""
+        for condition in self.snapshot.deployment.status.conditions:
+            if condition.type == ConditionType.PROFILED and condition.status != "True":
+                return condition.last_transition_time
+        return self.now
+
+    def _why(self, spec: JobSpec, seen: Job | None) -> Verdict:
+        names = ", ".join(sorted({candidate.name for candidate in spec.candidates}))
+        again = f", attempt {seen.attempts + 1}" if seen else ""
+        return Verdict(True, Reason.PROFILING_STARTED, f"{spec.kind} of {names}{again}")
+
+
+def _unresolved(contender: Contender) -> str:
+    verdict = contender.turned_away
+    return verdict.message if verdict and verdict.reason == Reason.UNRESOLVED else ""
+
+
+def _expired_rows(snapshot: Snapshot, bench: Bench, prompts: str) -> Iterator[Action]:
+    """Quality rows beyond the history limit, oldest first, none that is in use."""
+    limit = snapshot.deployment.spec.profiling.history_limit
+    active = snapshot.deployment.status.active
+    for contender in bench.contenders:
+        for row in contender.qualities[limit:]:
+            if row.identity.prompts_digest != prompts and not (active and active.quality == row.name):
+                message = f"older than the {limit} newest of {contender.name}"
+                yield DeleteProfile(name=row.name, why=Verdict(True, Reason.ROW_EXPIRED, message))
+

@@ -1,0 +1,124 @@
+"""Estimators: how good an exit is, in percent, and how sure that is.
+
+Called by `evidence`. Quality percent = 100 x reference bits / candidate's bits on the same human text, estimated as a
+ratio of sums over paired texts, so that what makes a text hard for every model cancels. It must not know candidates,
+rows or pods: numbers in, an Estimate out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, sqrt
+from statistics import NormalDist, fmean, stdev
+
+from helios_operator.decide.snapshot import Baseline, Histogram
+
+CONFIDENCE = 0.90
+"""One-sided, of every bound."""
+ASSUMED_RELATIVE_DEVIATION = 0.15
+"""Between texts, where a row keeps totals only and no other exit of it tells."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """In percent. `low` and `high` are one-sided bounds at CONFIDENCE; `samples` counts the texts behind it."""
+
+    mean: float
+    low: float
+    high: float
+    samples: int
+
+    @property
+    def relative_error(self) -> float:
+        """Half the width, as a share of the mean."""
+        return (self.high - self.low) / 2 / self.mean if self.mean else inf
+
+    def times(self, other: Estimate) -> Estimate:
+        """The product of two independent percentages."""
+        mean = self.mean * other.mean / 100
+        error = mean * sqrt(self.relative_error**2 + other.relative_error**2)
+        return Estimate(mean, max(0.0, mean - error), mean + error, min(self.samples, other.samples))
+
+
+def exactly(percent: float, samples: int) -> Estimate:
+    return Estimate(percent, percent, percent, samples)
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
+    """100 x sum / sum over paired texts, with the ratio estimator's standard error."""
+    samples, below = len(denominators), sum(denominators)
+    if not samples or below <= 0:
+        return Estimate(0.0, 0.0, inf, 0)
+    mean = sum(numerators) / below
+    if samples < 2:
+        return Estimate(100 * mean, 0.0, inf, samples)
+    squares = sum((n - mean * d) ** 2 for n, d in zip(numerators, denominators, strict=True))
+    error = sqrt(squares * samples / (samples - 1)) / below * student(CONFIDENCE, samples - 1)
+    return Estimate(100 * mean, 100 * max(0.0, mean - error), 100 * (mean + error), samples)
+
+
+def ratio_of_totals(numerator: float, denominator: float, samples: int, deviation: float) -> Estimate:
+    """The same without per-text figures: `deviation` is the relative one between texts, taken from elsewhere."""
+    if not samples or denominator <= 0:
+        return Estimate(0.0, 0.0, inf, 0)
+    mean = 100 * numerator / denominator
+    error = mean * deviation * student(CONFIDENCE, max(1, samples - 1)) / sqrt(samples)
+    return Estimate(mean, max(0.0, mean - error), mean + error, samples)
+
+
+def share(hits: float, tokens: float) -> Estimate:
+    """A share of tokens in percent, with Wilson's bounds. Tokens of a text are not independent: the caller passes an
+    effective count when it knows one."""
+    if tokens <= 0:
+        return Estimate(0.0, 0.0, 100.0, 0)
+    z, p = NormalDist().inv_cdf(CONFIDENCE), hits / tokens
+    centre = (p + z * z / (2 * tokens)) / (1 + z * z / tokens)
+    half = z / (1 + z * z / tokens) * sqrt(p * (1 - p) / tokens + z * z / (4 * tokens * tokens))
+    return Estimate(
+        100 * p, 100 * max(0.0, min(p, centre - half)), 100 * min(1.0, max(p, centre + half)), round(tokens)
+    )
+
+
+def baseline(numerators: Sequence[float], denominators: Sequence[float]) -> Baseline | None:
+    """Mean and between-text deviation of the ratio of each text: what a pod's detector expects. None: too few."""
+    ratios = [n / d for n, d in zip(numerators, denominators, strict=True) if d > 0]
+    if len(ratios) < 4:
+        return None
+    return Baseline(fmean(ratios), stdev(ratios))
+
+
+def student(probability: float, freedom: int) -> float:
+    """Quantile of Student's t by the Cornish-Fisher expansion; exact enough (2 %) from three degrees of freedom up,
+    and for one and two by their closed forms."""
+    if freedom == 1:
+        return _CAUCHY
+    if freedom == 2:
+        alpha = 2 * probability - 1
+        return alpha * sqrt(2 / (1 - alpha * alpha))
+    z = NormalDist().inv_cdf(probability)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / freedom + second / freedom**2
+
+
+_CAUCHY = 3.0777
+"""tan(pi * (CONFIDENCE - 1/2))."""
+
+
+def percentile(histograms: Sequence[Histogram], percent: float) -> float | None:
+    """Of histograms with the same buckets, summed, linear within a bucket; None without a sample. A percentile in the
+    open bucket is its lower bound: the least that can be said."""
+    filled = [h for h in histograms if sum(h.counts)]
+    if not filled:
+        return None
+    bounds = filled[0].upper_bounds
+    counts = [sum(column) for column in zip(*(h.counts for h in filled if h.upper_bounds == bounds), strict=True)]
+    rank, below = sum(counts) * percent / 100, 0
+    for index, count in enumerate(counts):
+        if count and below + count >= rank:
+            lower = bounds[index - 1] if index else 0.0
+            upper = bounds[index] if index < len(bounds) else lower
+            return float(lower + (upper - lower) * (rank - below) / count)
+        below += count
+    return None
