@@ -47,3 +47,7 @@ class ControlError(OperatorError):
 
 class ResultError(OperatorError):
     """A profiling Job's result document is missing or not of the known shape."""
+
+
+class UnsupportedError(OperatorError):
+    """The object asks for what this version cannot do; doing without it in silence would be worse."""

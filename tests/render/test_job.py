@@ -93,7 +93,7 @@ def test_live_prompts_are_fetched_from_the_pod_with_the_token() -> None:
 
 def test_given_prompts_are_mounted() -> None:
     inline = _job(profiling={"prompts": {"inline": ["x"]}})
-    assert _volume(inline, "prompts")["configMap"]["name"] == "chat-prompts"
+    assert _volume(inline, "prompts")["configMap"]["name"] == "chat-inline-prompts"
     mine = _job(profiling={"prompts": {"configMapRef": {"name": "mine", "key": "p.txt"}}})
     assert _volume(mine, "prompts")["configMap"] == {
         "name": "mine",

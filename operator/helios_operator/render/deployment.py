@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from helios_operator.api.types import Candidate, Deployment
 from helios_operator.decide.snapshot import Hardware, ServingLimits
+from helios_operator.errors import UnsupportedError
 from helios_operator.render import (
     Manifest,
     accelerator,
@@ -43,7 +44,8 @@ def revision_deployment(
     by: Installation,
 ) -> Manifest:
     """`candidates`: those whose claims exist, mounted beside what `limits` names, so that a later change of
-    heads or model within reach needs no new pods."""
+    heads or model within reach needs no new pods. UnsupportedError: for what no server can do."""
+    _refuse_tls(hd)
     claims = volumes.claims((*volumes.served_uris(limits), *volumes.candidate_uris(candidates)))
     container = _container(hd, claims, _command(hd, hardware), by)
     template = _with_users(_template(hd, number, claims, container), hd)
@@ -62,6 +64,13 @@ def revision_deployment(
             "template": _with_memory(template, limits),
         },
     }
+
+
+def _refuse_tls(hd: Deployment) -> None:
+    """Serving in clear text what was asked to be encrypted is no way to ignore a field."""
+    if hd.spec.service.tls:
+        problem = "the server does not speak TLS yet"
+        raise UnsupportedError("spec.service.tls", problem, "remove it, and end TLS in front of the Service")
 
 
 def _command(hd: Deployment, hardware: Hardware) -> list[str]:

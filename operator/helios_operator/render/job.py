@@ -8,7 +8,7 @@ no API and holds no account; live prompts it fetches from a serving pod's Contro
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from helios_operator.api.types import Candidate, Deployment
@@ -76,6 +76,11 @@ def job_spec(job: Manifest) -> JobSpec:
     )
 
 
+def candidates_argument(candidates: Sequence[Candidate]) -> str:
+    """What `helios profile --candidates` reads."""
+    return json.dumps([_document(candidate) for candidate in candidates])
+
+
 def _template(
     hd: Deployment, asked: JobSpec, hardware: Hardware, by: Installation, prompts_from: str | None
 ) -> Manifest:
@@ -95,10 +100,11 @@ def _command(hd: Deployment, asked: JobSpec, hardware: Hardware, prompts_from: s
     return [
         *("helios", "profile"),
         *("--kind", asked.kind.value.lower()),
-        *("--candidates", json.dumps([_document(candidate) for candidate in asked.candidates])),
+        *("--candidates", candidates_argument(asked.candidates)),
         *_prompts_arguments(asked, prompts_from),
         *(("--memory-mib", str(hd.spec.limits.memory_mib)) if hd.spec.limits.memory_mib else ()),
         *("--isl", str(workload.isl), "--osl", str(workload.osl)),
+        *("--search", hd.spec.profiling.search_strategy),
         *("--device", accelerator.device(hd.spec.template)),
         *("--dtype", hardware.dtype),
         *("--volumes", volumes.ROOT),
@@ -153,7 +159,7 @@ def _encoded(asked: JobSpec) -> str:
 
 
 def _document(candidate: Candidate) -> dict[str, Any]:
-    """As `helios profile --candidates` reads it: what says which model, and nothing of budgets."""
+    """What says which model, and nothing of budgets."""
     document = {
         "name": candidate.name,
         "uri": candidate.uri,

@@ -29,7 +29,7 @@ def control_token(deployment: str) -> str:
 
 def prompts(deployment: str) -> str:
     """The ConfigMap that carries the spec's inline prompts to a Job."""
-    return fitted(f"{deployment}-prompts")
+    return fitted(f"{deployment}-inline-prompts")
 
 
 def profiling(deployment: str) -> str:

@@ -60,8 +60,15 @@ def fitted(document: Document, limit_bytes: int = LIMIT_BYTES) -> Document:
 
 
 def write(path: Path, document: Document) -> None:
-    """Writes the document so that a reader sees all of it or nothing."""
+    """Writes the document so that a reader sees all of it or nothing.
+
+    A termination message is a file that was mounted for the container: it cannot be replaced, only written,
+    and is read when the process has ended.
+    """
     try:
+        if os.path.ismount(path) or (path.exists() and not os.access(path.parent, os.W_OK)):
+            path.write_bytes(encode(document))
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "wb") as file:

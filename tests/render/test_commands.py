@@ -1,0 +1,86 @@
+"""What the manifests tell `helios serve` and `helios profile` is what those programs understand."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from helios_operator.api import results
+from helios_operator.api.identity import prompts_digest
+from helios_operator.api.types import Candidate
+from helios_operator.decide.snapshot import JobKind
+from helios_operator.errors import UnsupportedError
+from helios_operator.render import Manifest, configmap
+from helios_operator.render.job import profiling_job
+from helios_server import profile, serve
+
+from tests.checkpoints import make_checkpoint
+from tests.render import objects
+
+_PROMPTS = ["Call me Ishmael.", "Some years ago, never mind how long precisely."]
+
+
+def test_the_server_understands_its_command_line(tmp_path: Path) -> None:
+    hd = objects.deployment(rollout={"drain": {"preStopSeconds": 5, "timeoutSeconds": 77}})
+    limits = configmap.limits_config_map(hd, 7, objects.serving_limits())
+    (tmp_path / "limits.json").write_text(limits["data"]["limits.json"])
+    manifest = objects.revision(hd)
+    command = _command(manifest, {"/etc/helios/limits/limits.json": str(tmp_path / "limits.json")})
+    assert command[:2] == ["helios", "serve"]
+    config = serve.parse(command[2:])
+    assert config.limits.layer_budget == 24
+    assert config.drain_timeout == 77
+    assert str(config.control_token_file) == _mounted(manifest, "control") + "/token"
+    listening = {config.ports.port, config.ports.control_port, config.ports.metrics_port}
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
+    assert {port["containerPort"] for port in container["ports"]} == listening
+
+
+@pytest.mark.parametrize("kind", [JobKind.INSPECT, JobKind.QUALITY])
+def test_a_jobs_command_line_measures_and_its_result_is_read(kind: JobKind, tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "volumes/models/tiny", layers=4)
+    (tmp_path / "prompts.json").write_text(json.dumps(_PROMPTS))
+    candidate = Candidate("tiny", "pvc://models/tiny", exit_layers=(2,))
+    asked = objects.job_spec(kind, candidates=(candidate,), prompts_digest=prompts_digest(_PROMPTS))
+    job = profiling_job(objects.deployment(), asked, objects.CPU, objects.installation())
+    result = tmp_path / "result.json"
+    places = {
+        "/volumes": str(tmp_path / "volumes"),
+        "/etc/helios/prompts/prompts.json": str(tmp_path / "prompts.json"),
+        "/dev/termination-log": str(result),
+        "float16": "float32",
+    }
+    assert profile.main(_command(job, places)[2:]) == 0
+    document = results.read(result.read_text())
+    assert document["kind"] == kind.value.lower()
+
+
+def test_a_termination_message_is_written_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kubelet mounts the file: nothing can be put in its place."""
+    message = tmp_path / "termination-log"
+    message.touch()
+    before = message.stat().st_ino
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == message)
+    missing = json.dumps([{"name": "a", "uri": "file:///nowhere"}])
+    argv = ["--kind", "inspect", "--candidates", missing, "--result", str(message), "--output", "json"]
+    assert profile.main(argv) == 0
+    assert message.stat().st_ino == before
+    assert json.loads(message.read_text())["resolved"]["a"]["error"]
+
+
+def test_what_no_server_can_do_is_refused_by_its_field() -> None:
+    with pytest.raises(UnsupportedError, match=r"spec\.service\.tls"):
+        objects.revision(objects.deployment(service={"port": 8033, "tls": {"secretName": "chat-tls"}}))
+
+
+def _command(manifest: Manifest, places: dict[str, str]) -> list[str]:
+    """The container's command, with the folders of the pod in their places on this machine."""
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    return [places.get(word, word) for word in container["command"]]
+
+
+def _mounted(manifest: Manifest, volume: str) -> str:
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    return next(mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == volume)
