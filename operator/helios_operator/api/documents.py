@@ -37,7 +37,8 @@ def load(text: str, source: str) -> list[Any]:
     except yaml.MarkedYAMLError as error:
         raise Invalid([_yaml_problem(error, source)]) from error
     except yaml.YAMLError as error:
-        raise Invalid([Problem(source, f"is not YAML ({error})", "correct it")]) from error
+        what = " ".join(str(error).split())
+        raise Invalid([Problem(source, f"is not YAML ({what})", "correct it")]) from error
     if not documents:
         raise Invalid([Problem(source, "has no object in it", "write at least one HeliosDeployment")])
     return documents

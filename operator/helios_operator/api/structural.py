@@ -77,7 +77,7 @@ def _unknown(schema: Json, value: Any, path: str) -> list[Problem]:
 
 def _suggestion(key: str, known: list[str]) -> str:
     by_lower = {name.lower(): name for name in known}
-    close = get_close_matches(key.lower(), by_lower, n=1, cutoff=0.6)
+    close = get_close_matches(key.lower(), by_lower, n=1, cutoff=0.7)
     if close:
         return f"did you mean {by_lower[close[0]]}?"
     return "the fields here are " + ", ".join(sorted(known))

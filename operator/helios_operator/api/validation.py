@@ -51,12 +51,12 @@ def _crd_of(obj: Any) -> Crd:
     if version != API_VERSION:
         problem = f"{version!r} is not known" if version else "is missing"
         raise Invalid([Problem("apiVersion", problem, f"write {API_VERSION}")])
-    if kind not in crds():
+    if not isinstance(kind, str) or kind not in crds():
         close = get_close_matches(str(kind), crds(), n=1)
         problem = f"{kind!r} is not known" if kind else "is missing"
         fix = f"did you mean {close[0]}?" if close else "write one of " + ", ".join(sorted(crds()))
         raise Invalid([Problem("kind", problem, fix)])
-    return crds()[str(kind)]
+    return crds()[kind]
 
 
 def _metadata_problems(obj: Json) -> Iterator[Problem]:
