@@ -21,6 +21,7 @@ from helios_server.planning import PERFORMANCE_VERSION
 from helios_operator.api import results
 from helios_operator.api.rows import Hardware, TimingIdentity
 from helios_operator.api.types import Candidate, Deployment
+from helios_operator.decide.candidates import identity
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec
 from helios_operator.errors import ResultError
 from helios_operator.local.files import remove_folder, write_json
@@ -66,10 +67,10 @@ class Jobs:
         self._jobs[spec.name] = Job(spec, JobPhase.RUNNING, datetime.now(UTC), attempts=attempts)
         folder = self._folder / spec.name
         folder.mkdir(parents=True, exist_ok=True)
-        command = self._command(spec, deployment, folder, prompts, pod)
+        told = self._pinned(spec, deployment)
+        command = self._command(told, deployment, folder, prompts, pod)
         self._say(spec.name, "Normal", "Started", _describe(spec))
-        deadline = deployment.spec.profiling.active_deadline_seconds
-        work = self._work(spec, command, folder, deadline)
+        work = self._work(told, command, folder, deployment.spec.profiling.active_deadline_seconds)
         self._tasks[spec.name] = asyncio.create_task(work, name=f"job {spec.name}")
 
     def delete(self, name: str) -> None:
@@ -96,12 +97,8 @@ class Jobs:
             late = f"not done within {deadline_seconds} s; raise profiling.activeDeadlineSeconds"
             finished = self._failed(spec, f"deadline: {late}")
         else:
-            succeeded = code == 0
-            finished = (
-                self._succeeded(spec, result)
-                if succeeded
-                else self._failed(spec, _said(result) or last_words)
-            )
+            said = "" if code == 0 else _said(result) or last_words
+            finished = self._failed(spec, said) if said else self._succeeded(spec, result)
         self._jobs[spec.name] = finished
         failed = finished.phase is JobPhase.FAILED
         reason, kind = ("Failed", "Warning") if failed else ("Completed", "Normal")
@@ -129,6 +126,21 @@ class Jobs:
         return replace(
             self._jobs[spec.name], phase=JobPhase.FAILED, finished=datetime.now(UTC), message=message
         )
+
+    def _pinned(self, spec: JobSpec, deployment: Deployment) -> JobSpec:
+        """With the revisions that Inspect found, so that what is measured is what was meant."""
+        if spec.kind is JobKind.INSPECT:
+            return spec
+        found = {c.identity: c.resolved for c in deployment.status.candidates if c.resolved}
+        for job in self._jobs.values():
+            found |= {
+                identity(c): job.resolved[c.name] for c in job.spec.candidates if c.name in job.resolved
+            }
+        pinned = (
+            replace(c, revision=found[identity(c)].revision) if identity(c) in found else c
+            for c in spec.candidates
+        )
+        return replace(spec, candidates=tuple(pinned))
 
     def _timing_identity(self, spec: JobSpec) -> TimingIdentity:
         backbone, hardware = spec.candidates[0], self._settings.hardware

@@ -279,4 +279,4 @@ async def _bound_ports(ports_file: Path) -> Ports:
     while not ports_file.exists():
         await asyncio.sleep(0.05)
     bound = json.loads(ports_file.read_text(encoding="utf-8"))
-    return Ports(bound["port"], bound["controlPort"], bound["metricsPort"])
+    return Ports(bound["port"], bound["control_port"], bound["metrics_port"])

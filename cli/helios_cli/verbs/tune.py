@@ -1,0 +1,65 @@
+"""`helios tune MODEL TEXT...`: trains exit heads for a checkpoint from text files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from helios_server.models.cache import cache_root
+
+from helios_cli.arguments import Parser
+
+_DEFAULT_SECONDS = 600.0
+
+
+def run(argv: Sequence[str]) -> int:
+    parser = Parser("tune", "Train exit heads for a checkpoint from text files.")
+    parser.add_argument("model", metavar="MODEL", help="file:///path, pvc://claim/path or hf://org/name")
+    parser.add_argument(
+        "texts", metavar="TEXT", type=Path, nargs="+", help="a file of text like the traffic's"
+    )
+    parser.add_argument(
+        "--layers", required=True, type=_layers, metavar="I,J", help="depths to train a head for"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the bundle's directory")
+    parser.add_argument(
+        "--kind", choices=("affine", "mlp"), default="mlp", help="affine: ridge; mlp: KL (default)"
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--seconds", type=float, metavar="S", help=f"of training (default: {_DEFAULT_SECONDS:.0f})"
+    )
+    length.add_argument("--steps", type=int, metavar="N", help="per exit, instead of seconds")
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--revision", help="of the model")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--volumes", type=Path, default=cache_root(), metavar="DIR", help="where claims are folders"
+    )
+    options = parser.parse_args(argv)
+
+    from helios_server.exits.tuning import tune
+    from helios_server.models.checkpoint import Checkpoint
+    from helios_server.models.store import resolve
+
+    model = resolve(options.model, options.revision, volumes=options.volumes)
+    seconds = None if options.steps else options.seconds or _DEFAULT_SECONDS
+    bundle = tune(
+        Checkpoint.open(model.path),
+        options.texts,
+        layers=options.layers,
+        kind=options.kind,
+        out=options.out,
+        seconds=seconds if options.kind == "mlp" else None,
+        steps=options.steps if options.kind == "mlp" else None,
+        seed=options.seed,
+        device=options.device,
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(f"{options.out}  {bundle.digest}")
+    return 0
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    return tuple(sorted({int(layer) for layer in text.split(",")}))

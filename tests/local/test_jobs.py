@@ -1,0 +1,108 @@
+"""Profiling Jobs are real processes on a tiny model: what they measured, or why they could not, is what is
+seen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from helios_operator.api.identity import prompts_digest
+from helios_operator.api.types import (
+    Candidate,
+    Deployment,
+    DeploymentSpec,
+    LimitsSpec,
+    Profiling,
+    WorkloadSpec,
+)
+from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec
+from helios_operator.local import hardware
+from helios_operator.local.jobs import Jobs, JobSettings
+
+from tests.checkpoints import make_checkpoint
+
+TINY = Candidate("tiny", "pvc://models/tiny", exit_layers=(2,))
+PROMPTS = ("The whale swam on through the night.", "A ship without a crew is only wood.")
+DEPLOYMENT = Deployment(
+    name="chat",
+    namespace="default",
+    uid="u",
+    generation=1,
+    spec=DeploymentSpec(
+        model_name="chat",
+        workload=WorkloadSpec(isl=16, osl=8),
+        limits=LimitsSpec(memory_mib=2000),
+        profiling=Profiling(active_deadline_seconds=120),
+    ),
+)
+
+
+@pytest.fixture
+async def jobs(tmp_path: Path) -> AsyncIterator[Jobs]:
+    make_checkpoint(tmp_path / "models" / "tiny")
+    settings = JobSettings(tmp_path, "cpu", hardware.detect("cpu", "float32")[1], tmp_path / "token")
+    made = Jobs(tmp_path / "jobs", settings, lambda *_: None, lambda: None)
+    yield made
+    await made.stop()
+
+
+async def finished(jobs: Jobs, name: str) -> Job:
+    async with asyncio.timeout(120):
+        while True:
+            job = next(job for job in jobs.see() if job.spec.name == name)
+            if job.phase is not JobPhase.RUNNING:
+                return job
+            await asyncio.sleep(0.05)
+
+
+async def test_inspect_then_quality_at_the_revision_found(jobs: Jobs) -> None:
+    missing = Candidate("missing", "file:///no/such/model")
+    jobs.start(JobSpec("i-1", JobKind.INSPECT, (TINY, missing)), DEPLOYMENT, (), None)
+    inspected = await finished(jobs, "i-1")
+    assert inspected.phase is JobPhase.SUCCEEDED
+    assert inspected.resolved["tiny"].num_layers == 4
+    assert "/no/such/model" in inspected.problems["missing"]
+    spec = JobSpec("q-1", JobKind.QUALITY, (TINY,), prompts_digest=prompts_digest(PROMPTS))
+    jobs.start(spec, DEPLOYMENT, PROMPTS, None)
+    measured = await finished(jobs, "q-1")
+    assert measured.message == ""
+    (row,) = measured.quality
+    assert row.identity.revision == inspected.resolved["tiny"].revision
+    assert row.identity.prompts_digest == prompts_digest(PROMPTS)
+    assert [depth.layer for depth in row.exits] == [2, 4]
+
+
+async def test_a_failed_job_says_why_and_can_be_tried_again(jobs: Jobs) -> None:
+    bad = replace(TINY, uri="pvc://models/none")
+    spec = JobSpec("t-1", JobKind.TIMING, (bad,), head_kinds=("bare",))
+    jobs.start(spec, DEPLOYMENT, (), None)
+    jobs.start(spec, DEPLOYMENT, (), None)  # while it runs: nothing more
+    failed = await finished(jobs, "t-1")
+    assert (failed.phase, failed.attempts) == (JobPhase.FAILED, 1)
+    assert "pvc://models/none" in failed.message
+    jobs.start(spec, DEPLOYMENT, (), None)
+    assert next(iter(jobs.see())).attempts == 2
+
+
+async def test_a_job_that_takes_too_long_is_ended(jobs: Jobs) -> None:
+    late = replace(DEPLOYMENT, spec=replace(DEPLOYMENT.spec, profiling=Profiling(active_deadline_seconds=0)))
+    jobs.start(JobSpec("i-1", JobKind.INSPECT, (TINY,)), late, (), None)
+    job = await finished(jobs, "i-1")
+    assert job.message.startswith("deadline: not done within 0 s")
+
+
+async def test_a_deleted_job_leaves_no_process(jobs: Jobs, tmp_path: Path) -> None:
+    before = {child.pid for child in psutil.Process().children()}
+    jobs.start(JobSpec("i-1", JobKind.INSPECT, (TINY,)), DEPLOYMENT, (), None)
+    async with asyncio.timeout(10):
+        while not (started := [c for c in psutil.Process().children() if c.pid not in before]):
+            await asyncio.sleep(0.01)
+    jobs.delete("i-1")
+    await asyncio.sleep(0)
+    assert jobs.see() == ()
+    assert not await asyncio.to_thread(lambda: psutil.wait_procs(started, timeout=10)[1])
+    assert not (tmp_path / "jobs" / "i-1").exists()
