@@ -5,6 +5,7 @@ Installed by `rpc.server` on the Control port. Health checks need no token: prob
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -33,11 +34,10 @@ class Token:
             raise InvalidRequest("control-token-file", f"{path} is empty", "Write the token into it")
 
     def matches(self, offered: str) -> bool:
-        """Compared in constant time with what the file holds now; a file that vanished leaves the last token."""
-        try:
+        """Compared in constant time with what the file holds now; a file that vanished leaves the last
+        token."""
+        with contextlib.suppress(OSError):
             self._known = self._read() or self._known
-        except OSError:
-            pass
         return hmac.compare_digest(self._known, offered.encode())
 
     def _read(self) -> bytes:
@@ -45,7 +45,8 @@ class Token:
 
 
 class RequireToken(grpc.aio.ServerInterceptor):
-    """Refuses Control calls without the token: UNAUTHENTICATED without one, PERMISSION_DENIED with another."""
+    """Refuses Control calls without the token: UNAUTHENTICATED without one, PERMISSION_DENIED with
+    another."""
 
     def __init__(self, token: Token) -> None:
         self._token = token

@@ -1,7 +1,8 @@
 """Errors as gRPC statuses: the one place where an exception becomes what a client sees.
 
-Installed by `rpc.server` on both ports. A HeliosError becomes its own code with its own words; a full queue carries
-RetryInfo; anything else is our fault: INTERNAL, with the trace in the log. It must not hide a cancellation.
+Installed by `rpc.server` on both ports. A HeliosError becomes its own code with its own words; a full queue
+carries RetryInfo; anything else is our fault: INTERNAL, with the trace in the log. It must not hide a
+cancellation.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class PermissionDenied(HeliosError):
 
 
 class AnswerErrors(grpc.aio.ServerInterceptor):
-    """Wraps every method of ours. Methods are coroutines that return, or write to the context; not generators."""
+    """Wraps every method of ours. Methods are coroutines that return, or write to the context; not
+    generators."""
 
     async def intercept_service(
         self,

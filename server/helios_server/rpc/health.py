@@ -1,6 +1,7 @@
 """Whether the pod lives and whether it serves: one truth for grpc.health.v1, the HTTP probes and telemetry.
 
-Moved from phase to phase by `rpc.server`, read by the doors. It must not look for itself: what changes, tells it.
+Moved from phase to phase by `rpc.server`, read by the doors. It must not look for itself: what changes, tells
+it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The HTTP side: /healthz and /readyz for probes, /metrics for Prometheus. GET and HEAD only, one answer a connection.
+"""The HTTP side: /healthz and /readyz for probes, /metrics for Prometheus. GET and HEAD only, one answer a
+connection.
 
 Started by `rpc.server`; what a path answers comes from outside, so that it holds no truth of its own.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -25,7 +26,7 @@ class Answer:
     content_type: str = PLAIN
 
 
-Page = Callable[[], Answer]
+Page = Callable[[], Awaitable[Answer]]
 
 
 class HttpServer:
@@ -49,7 +50,7 @@ class HttpServer:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
-                method, answer = self._answer(head)
+                method, answer = await self._answer(head)
                 writer.write(_encode(answer, with_body=method != "HEAD"))
                 await writer.drain()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -57,7 +58,7 @@ class HttpServer:
         finally:
             writer.close()
 
-    def _answer(self, head: bytes) -> tuple[str, Answer]:
+    async def _answer(self, head: bytes) -> tuple[str, Answer]:
         words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
         if len(words) != 3 or not words[2].startswith("HTTP/"):
             return "", Answer(HTTPStatus.BAD_REQUEST, b"not an HTTP request\n")
@@ -68,7 +69,7 @@ class HttpServer:
             return method, Answer(HTTPStatus.NOT_FOUND, f"no such page; there are {known}\n".encode())
         if method not in ("GET", "HEAD"):
             return method, Answer(HTTPStatus.METHOD_NOT_ALLOWED, b"only GET and HEAD\n")
-        return method, page()
+        return method, await page()
 
 
 def _encode(answer: Answer, with_body: bool) -> bytes:

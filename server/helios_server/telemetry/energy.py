@@ -1,8 +1,8 @@
 """Joules, from the best source that the machine has, and under its name.
 
-Called by the server (telemetry, metrics) and by the profiler (joules per token). What turns readings of a counter into
-joules is pure, so that recorded counters, wrap included, can be replayed. It must not sample by itself: whoever holds
-a meter reads it often enough, RAPL at least once per wrap (minutes at full power).
+Called by the server (telemetry, metrics) and by the profiler (joules per token). What turns readings of a
+counter into joules is pure, so that recorded counters, wrap included, can be replayed. It must not sample by
+itself: whoever holds a meter reads it often enough, RAPL at least once per wrap (minutes at full power).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class EnergyMeter(Protocol):
 class Accumulator:
     """Joules from a counter that starts anywhere.
 
-    joules_per_unit: of the counter's unit. wraps_after: units after which it begins at 0 again; None for one that
-    never wraps, which can only fall when its driver was loaded anew.
+    joules_per_unit: of the counter's unit. wraps_after: units after which it begins at 0 again; None for one
+    that never wraps, which can only fall when its driver was loaded anew.
     """
 
     def __init__(self, joules_per_unit: float, wraps_after: int | None = None) -> None:
@@ -54,7 +54,8 @@ class Accumulator:
 
 
 class CounterMeter:
-    """The sum of counters: of one GPU, or of every CPU package. `counters` yield readings in the counter's unit."""
+    """The sum of counters: of one GPU, or of every CPU package. `counters` yield readings in the counter's
+    unit."""
 
     def __init__(self, source: str, counters: list[tuple[Callable[[], int], Accumulator]]) -> None:
         self.source = source
@@ -66,7 +67,8 @@ class CounterMeter:
 
 
 class DeclaredMeter:
-    """Declared watts of one busy core, times the CPU-seconds that this process has used. An estimate, and named so."""
+    """Declared watts of one busy core, times the CPU-seconds that this process has used. An estimate, and
+    named so."""
 
     source = "declared"
 
@@ -91,7 +93,8 @@ def open_meter(device: str, watts: float | None = None, powercap: Path = _POWERC
 
 
 def open_rapl(powercap: Path = _POWERCAP) -> CounterMeter | None:
-    """Every CPU package. None where the kernel shows no counters, or shows them to root only (as in most containers)."""
+    """Every CPU package. None where the kernel shows no counters, or shows them to root only (as in most
+    containers)."""
     counters: list[tuple[Callable[[], int], Accumulator]] = []
     try:
         for zone in sorted(powercap.glob("intel-rapl:*")):

@@ -1,7 +1,8 @@
 """Live prompts: the newest few, in memory only, and the frozen sets that a profiling Job may fetch.
 
-Filled by the generation service, read by the control service. Without consent (`live_prompts` 0) it holds nothing,
-and withdrawn consent empties it. Prompts must not be logged, counted by content, or written anywhere.
+Filled by the generation service, read by the control service. Without consent (`live_prompts` 0) it holds
+nothing, and withdrawn consent empties it. Prompts must not be logged, counted by content, or written
+anywhere.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 MIN_TOKENS = 8
@@ -45,17 +46,18 @@ class LivePrompts:
             self._sets.clear()
             self._awaited_since = None
 
-    def add(self, ordinal: int, text: str, tokens: int) -> None:
-        """A prompt that was served. ordinal: of its request since boot."""
-        if not self._ring.maxlen or tokens < MIN_TOKENS or not text.strip():
+    def add(self, ordinal: int, tokens: int, text: Callable[[], str]) -> None:
+        """A prompt that was served. ordinal: of its request since boot; `text` is asked only with consent."""
+        if not self._ring.maxlen or tokens < MIN_TOKENS:
             return
-        self._ring.append((ordinal, text))
+        self._ring.append((ordinal, text()))
         if len(self._ring) == self._ring.maxlen and self._all_newer_than(self._frozen_to()):
             self._freeze(list(self._ring))
         self._freeze_for_alarm()
 
     def alarmed(self, since_request: int) -> None:
-        """Traffic changed after `since_request`: freeze a set of what came later as soon as there is enough of it."""
+        """Traffic changed after `since_request`: freeze a set of what came later as soon as there is enough
+        of it."""
         newest = self.newest
         if newest is None or newest.from_request <= since_request:
             self._awaited_since = since_request

@@ -1,0 +1,97 @@
+"""One gRPC port: a relay that the world connects to, and behind it the gRPC server on a private address.
+
+Made twice by `rpc.server`, for applications and for the operator. It must not know which services it carries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+
+from helios_server.rpc.relay import Relay
+
+_CONNECTION_AGE_SECONDS = 1800
+"""After this the server asks a client to connect anew, so that load spreads over pods; running calls go
+on."""
+_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.max_connection_age_ms", _CONNECTION_AGE_SECONDS * 1000),
+    ("grpc.keepalive_time_ms", 60_000),  # a client that vanished without a word frees its rows after this
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # clients may ask this often, too
+)
+_PATIENCE_SECONDS = 2.0
+"""For a client to acknowledge that it is let go, and for last bytes; one that vanished must not hold up the
+rest."""
+
+
+class Door:
+    """`server` takes the services before `open`."""
+
+    def __init__(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
+        self.server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+        self._relay = Relay(self._connect)
+        self._private = ""
+
+    async def open(self, host: str, port: int) -> int:
+        """Returns the port bound. OSError when it cannot be; nothing is left open then."""
+        self._private = _private_address()
+        private_port = self.server.add_insecure_port(self._private)
+        if not self._private.startswith("unix-abstract:"):
+            self._private = f"127.0.0.1:{private_port}"
+        await self.server.start()
+        try:
+            return await self._relay.listen(host, port)
+        except OSError:
+            await self.server.stop(None)
+            raise
+
+    async def let_go(self, service: ServiceDescriptor) -> None:
+        """Lets no new call arrive: returns when every call that a client has sent is in the hands of
+        `service`.
+
+        It must refuse calls by then, because each of its methods is asked once, with an empty message.
+        """
+        await self._relay.let_go(_PATIENCE_SECONDS)
+        methods = [f"/{service.full_name}/{method.name}" for method in service.methods]
+        async with grpc.aio.insecure_channel(self._private) as channel:
+            await asyncio.gather(*(_ask(channel, method) for method in methods))
+
+    async def close(self, grace_seconds: float) -> None:
+        """Ends what still runs after `grace_seconds`, and returns when the last bytes are out."""
+        await self.server.stop(grace_seconds)
+        await self._relay.close(_PATIENCE_SECONDS)
+
+    async def _connect(
+        self, protocol: Callable[[], asyncio.BaseProtocol]
+    ) -> tuple[object, asyncio.BaseProtocol]:
+        loop = asyncio.get_running_loop()
+        if self._private.startswith("unix-abstract:"):
+            return await loop.create_unix_connection(protocol, "\0" + self._private.partition(":")[2])
+        host, _, port = self._private.rpartition(":")
+        return await loop.create_connection(protocol, host, int(port))
+
+
+async def _ask(channel: grpc.aio.Channel, method: str) -> None:
+    """gRPC hands out the calls of a method in the order of arrival: when this one has ended, all before it
+    are out."""
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        async for _ in channel.unary_stream(method)(b""):
+            pass
+
+
+def _private_address() -> str:
+    """A name without a file where the system has such (so that a read-only root is no hindrance), else
+    loopback."""
+    if sys.platform == "linux":
+        return f"unix-abstract:helios-{os.getpid()}-{uuid.uuid4().hex}"
+    return "127.0.0.1:0"

@@ -1,0 +1,211 @@
+"""A serving pod from bound ports to the last drained stream.
+
+Run by `serve`. The order is the point: ports are bound before the model is read, so that a port in use costs
+nothing and Control can be asked meanwhile; readiness waits for a real generation; a drain turns readiness
+off, then lets every connection go, then waits for the streams. It must not know of arguments, files or
+signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from grpc_health.v1 import health_pb2_grpc
+from helios_proto.v1 import control_pb2_grpc, generation_pb2, generation_pb2_grpc
+
+from helios_server.engine.engine import Engine
+from helios_server.engine.limits import EngineConfig, EngineLimits
+from helios_server.engine.request import FailedEvent, GenerationRequest
+from helios_server.engine.sampling import SamplingParams
+from helios_server.errors import InvalidRequest
+from helios_server.rpc.auth import RequireToken, Token
+from helios_server.rpc.control import ControlService
+from helios_server.rpc.door import Door
+from helios_server.rpc.errors import AnswerErrors
+from helios_server.rpc.generation import GenerationService
+from helios_server.rpc.health import Health, Phase
+from helios_server.rpc.http import HttpServer
+from helios_server.rpc.pages import pages
+from helios_server.rpc.pod import Pod
+from helios_server.rpc.stream import Stream
+from helios_server.telemetry.energy import EnergyMeter
+from helios_server.telemetry.metrics import Metrics
+from helios_server.telemetry.prompts import LivePrompts
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_GENERATION = generation_pb2.DESCRIPTOR.services_by_name["Generation"]
+_WARM_UP_TOKENS = 4
+_LAST_BYTES_SECONDS = 1.0
+_WATCH_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports, 0 for a free one: generation for applications, control for the operator, metrics for probes
+    and Prometheus."""
+
+    port: int = 8033
+    control_port: int = 8034
+    metrics_port: int = 8035
+
+
+class PodServer:
+    """`open`, `load`, then `drain` and `close`; or `close` at any time. drain_timeout: seconds."""
+
+    def __init__(
+        self,
+        model_name: str,
+        config: EngineConfig,
+        limits: EngineLimits,
+        token: Token | None = None,
+        energy: EnergyMeter | None = None,
+        drain_timeout: float = 300.0,
+    ) -> None:
+        self.pod = Pod(
+            model_name, limits, Health(), Metrics(model_name), LivePrompts(limits.live_prompts), energy
+        )
+        self._config = config
+        self._drain_timeout = drain_timeout
+        self._generation = Door([AnswerErrors()])
+        guards = [RequireToken(token)] if token else []
+        self._control = Door([*guards, AnswerErrors()])
+        self._http = HttpServer(pages(self.pod))
+        self._letting_go: asyncio.Task[None] | None = None
+        self._register()
+
+    def _register(self) -> None:
+        generation, control = self._generation.server, self._control.server
+        generation_pb2_grpc.add_GenerationServicer_to_server(GenerationService(self.pod), generation)
+        service = ControlService(self.pod, self.begin_drain, self._drain_timeout)
+        control_pb2_grpc.add_ControlServicer_to_server(service, control)
+        for server in (generation, control):
+            health_pb2_grpc.add_HealthServicer_to_server(self.pod.health.servicer, server)
+
+    # -- start
+
+    async def open(self, host: str, ports: Ports) -> Ports:
+        """Binds the three ports (0: a free one) and answers on them. InvalidRequest names the one in use."""
+        await self.pod.health.start()
+        bound = [
+            await _bind("metrics-port", self._http.listen, host, ports.metrics_port),
+            await _bind("control-port", self._control.open, host, ports.control_port),
+            await _bind("port", self._generation.open, host, ports.port),
+        ]
+        return Ports(port=bound[2], control_port=bound[1], metrics_port=bound[0])
+
+    async def load(self) -> None:
+        """Loads the model, warms it up, and serves. HeliosError when it cannot."""
+        limits = self.pod.limits
+        self.pod.engine = await _in_thread(lambda: Engine.start(self._config, limits))
+        self.pod.serve((await self.pod.ask(self.pod.engine.telemetry)).limits)
+        await self.pod.health.become(Phase.WARMING)
+        await self._warm_up(self.pod.engine)
+        await self.pod.health.become(Phase.SERVING)
+        info = self.pod.engine.info()
+        logger.info(
+            "%s serves %s at %d of %d layers",
+            self.pod.model_name,
+            info.candidate,
+            info.layer_budget,
+            info.total_layers,
+        )
+
+    async def _warm_up(self, engine: Engine) -> None:
+        """A real generation, so that readiness is a fact; it is counted nowhere."""
+        stream = Stream(lambda event, now: None)
+        sampling = SamplingParams(max_tokens=_WARM_UP_TOKENS, ignore_eos=True)
+        prompt = tuple(range(_WARM_UP_TOKENS))
+        engine.submit(
+            GenerationRequest(f"warm-up-{uuid.uuid4().hex}", prompt, sampling, counted=False), stream.on_event
+        )
+        async for event in stream:
+            if isinstance(event, FailedEvent):
+                raise event.error
+
+    async def watch(self) -> None:
+        """Looks after the pod while it serves; returns when the engine has failed."""
+        engine = self.pod.loaded_engine()
+        while engine.failed is None:
+            await asyncio.sleep(_WATCH_SECONDS)
+            if self.pod.energy is not None:
+                self.pod.energy.joules()  # often enough that no wrap of its counters is missed
+        logger.error("the engine failed: %s", engine.failed)
+        await self.pod.health.become(Phase.FAILED)
+
+    # -- end
+
+    async def begin_drain(self) -> None:
+        """Stops admission and returns; calls in flight go on. Done once, however often it is asked for."""
+        if self._letting_go is None:
+            await self.pod.health.become(Phase.DRAINING)
+            self._letting_go = asyncio.create_task(self._generation.let_go(_GENERATION))
+
+    async def drain(self) -> None:
+        """Returns when every connection is let go and every stream has ended, or the drain's time is over."""
+        await self.begin_drain()
+        try:
+            async with asyncio.timeout(self._drain_timeout):
+                await self._drained()
+        except TimeoutError:
+            logger.warning(
+                "%d calls still run after %s s; they are ended", self.pod.calls, self._drain_timeout
+            )
+
+    async def _drained(self) -> None:
+        if self._letting_go is not None:
+            await asyncio.shield(self._letting_go)
+        while self.pod.calls:
+            await asyncio.sleep(0.05)
+
+    async def close(self) -> None:
+        """Ends what still runs, frees the ports and stops the engine."""
+        await self._generation.close(_LAST_BYTES_SECONDS)
+        await self._control.close(_LAST_BYTES_SECONDS)
+        await self._http.close()
+        if self.pod.engine is not None:
+            await _in_thread(self.pod.engine.stop)
+        self.pod.close()
+
+
+async def _bind(field: str, listen: Callable[[str, int], object], host: str, port: int) -> int:
+    try:
+        return int(await listen(host, port))  # type: ignore[misc, call-overload]
+    except OSError as error:
+        problem = f"{host}:{port} cannot be bound ({error.strerror or error})"
+        raise InvalidRequest(field, problem, f"Choose another --{field}, or 0 for a free one") from None
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """On a thread of its own that does not hold up the end of the process, as the pool's would."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            loop.call_soon_threadsafe(_fail, done, error)
+        else:
+            loop.call_soon_threadsafe(_succeed, done, result)
+
+    threading.Thread(target=run, name="helios-work", daemon=True).start()
+    return await done
+
+
+def _succeed(done: asyncio.Future[T], result: T) -> None:
+    if not done.cancelled():
+        done.set_result(result)
+
+
+def _fail(done: asyncio.Future[T], error: BaseException) -> None:
+    if not done.cancelled():
+        done.set_exception(error)

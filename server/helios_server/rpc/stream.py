@@ -1,0 +1,42 @@
+"""One request's events on their way from the engine thread to the event loop.
+
+Made by `rpc.generation` for each request. The engine thread only hands over; nothing here may block either
+side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+
+from helios_server.engine.request import Event, FailedEvent, FinishedEvent
+
+Observe = Callable[[Event, float], None]
+"""Sees every event on the loop, with the time at which the engine made it known (seconds, monotonic
+clock)."""
+
+
+class Stream:
+    """Iterate it on the loop; give `on_event` to the engine. `observe` also sees what no caller waits for any
+    more."""
+
+    def __init__(self, observe: Observe) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._observe = observe
+        self.ended = False
+        """The engine has said its last word."""
+
+    def on_event(self, event: Event) -> None:
+        """Called by the engine thread."""
+        self._loop.call_soon_threadsafe(self._arrive, event, time.monotonic())
+
+    def _arrive(self, event: Event, now: float) -> None:
+        self.ended = isinstance(event, FinishedEvent | FailedEvent)
+        self._observe(event, now)
+        self._queue.put_nowait(event)
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while not (self.ended and self._queue.empty()):
+            yield await self._queue.get()

@@ -1,0 +1,254 @@
+"""`helios serve`: one process that serves one model, until it is told to stop.
+
+Called by the command and, through it, by whatever runs pods. It reads arguments and files, turns signals into
+a drain and errors into one line and an exit code: 0 drained, 1 failed, 2 wrong input, 3 too little memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from helios_server.engine.limits import AuditLimits, EngineConfig, EngineLimits
+from helios_server.errors import HeliosError, InvalidRequest, OutOfMemoryBudget
+from helios_server.rpc import limits as limits_document
+from helios_server.rpc.auth import Token
+from helios_server.rpc.server import PodServer, Ports
+from helios_server.telemetry.energy import open_meter
+
+logger = logging.getLogger("helios")
+
+WRONG_INPUT, NO_MEMORY, FAILED = 2, 3, 1
+_SECOND_SIGNAL = 128 + signal.SIGTERM
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """All that a serving process is told. ports: 0 for a free one; drain_timeout: seconds; energy_watts: of
+    one busy core, None where nothing is declared; ports_file: where the bound ports are written, as JSON."""
+
+    model_name: str
+    engine: EngineConfig
+    limits: EngineLimits
+    host: str = "127.0.0.1"
+    ports: Ports = field(default_factory=Ports)
+    control_token_file: Path | None = None
+    drain_timeout: float = 300.0
+    ports_file: Path | None = None
+    energy_watts: float | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves until SIGTERM; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    try:
+        return serve(parse(argv))
+    except HeliosError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return NO_MEMORY if isinstance(error, OutOfMemoryBudget) else WRONG_INPUT
+
+
+def serve(config: ServeConfig) -> int:
+    """Returns 0 when drained, 1 when the engine failed. HeliosError when it cannot start; nothing is left
+    then."""
+    return asyncio.run(_Process(config).run())
+
+
+# -- the process
+
+
+class _Process:
+    """One run. The first signal drains, the second ends the process on the spot."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        self._config = config
+        self._told_to_stop = asyncio.Event()
+
+    async def run(self) -> int:
+        config = self._config
+        _check_reachable_by_token(config)
+        token = Token(config.control_token_file) if config.control_token_file else None
+        energy = open_meter(config.engine.device, config.energy_watts)
+        server = PodServer(
+            config.model_name, config.engine, config.limits, token, energy, config.drain_timeout
+        )
+        self._listen_to_signals()
+        ports = await server.open(config.host, config.ports)
+        try:
+            self._publish(ports)
+            return await self._serve(server)
+        finally:
+            await server.close()
+            if config.ports_file:
+                config.ports_file.unlink(missing_ok=True)
+
+    async def _serve(self, server: PodServer) -> int:
+        stop = asyncio.create_task(self._told_to_stop.wait())
+        loading = asyncio.create_task(server.load())
+        await asyncio.wait({stop, loading}, return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():
+            logger.info("told to stop while the model loads")
+            _exit_now(0)
+        await loading
+        watch = asyncio.create_task(server.watch())
+        await asyncio.wait({stop, watch}, return_when=asyncio.FIRST_COMPLETED)
+        watch.cancel()
+        logger.info("draining")
+        await server.drain()
+        return 0 if stop.done() else FAILED
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        if self._told_to_stop.is_set():
+            _exit_now(_SECOND_SIGNAL)
+        self._told_to_stop.set()
+
+    def _publish(self, ports: Ports) -> None:
+        addresses = asdict(ports)
+        logger.info("listening on %s: %s", self._config.host, json.dumps(addresses))
+        if self._config.ports_file:
+            _write_atomically(self._config.ports_file, json.dumps(addresses) + "\n")
+
+
+def _exit_now(code: int) -> None:
+    """Without waiting for threads: one of them may be reading a model."""
+    logging.shutdown()
+    os._exit(code)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    try:
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        problem = f"{path} cannot be written ({error.strerror})"
+        raise InvalidRequest("ports-file", problem, "Give a file in a folder that exists") from None
+
+
+def _check_reachable_by_token(config: ServeConfig) -> None:
+    """Without a token, Control is for this machine only."""
+    if config.control_token_file or _is_loopback(config.host):
+        return
+    problem = f"is missing, and {config.host} can be reached from elsewhere"
+    raise InvalidRequest("control-token-file", problem, "Give a file with a token, or --host 127.0.0.1")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# -- the arguments
+
+
+def parse(argv: Sequence[str] | None) -> ServeConfig:
+    """HeliosError names the argument, or the field of the limits file, that is wrong."""
+    options = _parser().parse_args(argv)
+    limits = limits_document.read(options.limits) if options.limits else _stand_alone_limits(options)
+    return ServeConfig(
+        model_name=options.model_name or limits.candidate,
+        engine=EngineConfig(
+            device=options.device,
+            dtype=options.dtype,
+            threads=options.threads,
+            volumes=options.volumes,
+            offline=True if options.offline else None,
+        ),
+        limits=limits,
+        host=options.host,
+        ports=Ports(options.port, options.control_port, options.metrics_port),
+        control_token_file=options.control_token_file,
+        drain_timeout=options.drain_timeout,
+        ports_file=options.ports_file,
+        energy_watts=options.energy_watts,
+    )
+
+
+def _stand_alone_limits(options: argparse.Namespace) -> EngineLimits:
+    """Limits for a server that no operator minds."""
+    name = options.model_name or options.model.rstrip("/").rpartition("/")[2]
+    defaults = EngineLimits(generation=1, candidate=name, model_uri=options.model)
+    return EngineLimits(
+        generation=defaults.generation,
+        candidate=defaults.candidate,
+        model_uri=defaults.model_uri,
+        model_revision=options.revision,
+        exits_uri=options.exits,
+        layer_budget=options.layer_budget,
+        max_batch_size=options.max_batch_size,
+        memory_mib=options.memory_mib,
+        max_queue_size=options.max_queue_size,
+        exit_layers=tuple(options.exit_layers),
+        audit=AuditLimits(percent=options.audit_percent),
+        tokens_per_request=options.tokens_per_request,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="helios serve", description="Serve one model over gRPC.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--limits", type=Path, help="limits.json: what an operator decided to serve")
+    what.add_argument("--model", help="file:///path, pvc://claim/path or hf://org/name, to serve on its own")
+    _add_model_arguments(parser.add_argument_group("with --model"))
+    parser.add_argument("--model-name", help="as clients ask for it (default: the candidate's name)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    ports = Ports()
+    parser.add_argument("--port", type=_port, default=ports.port, help="gRPC for applications; 0: a free one")
+    parser.add_argument(
+        "--control-port", type=_port, default=ports.control_port, help="gRPC for the operator"
+    )
+    parser.add_argument(
+        "--metrics-port", type=_port, default=ports.metrics_port, help="HTTP: probes, Prometheus"
+    )
+    parser.add_argument("--ports-file", type=Path, help="write the bound ports here, as JSON")
+    parser.add_argument("--control-token-file", type=Path, help="bearer token that Control asks for")
+    parser.add_argument("--volumes", type=Path, help="folder in which pvc://claim is VOLUMES/claim")
+    parser.add_argument("--offline", action="store_true", help="fetch nothing")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: %(default)s)")
+    parser.add_argument("--dtype", help="float16, bfloat16, float32 or float64 (default: the device's)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
+    parser.add_argument("--drain-timeout", type=float, default=300.0, help="seconds for streams to end")
+    parser.add_argument("--energy-watts", type=float, help="of one busy core, where nothing can be measured")
+    return parser
+
+
+def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
+    defaults = EngineLimits(generation=1, candidate="", model_uri="-")
+    group.add_argument("--revision", default="", help="of the model")
+    group.add_argument("--exits", default="", help="exit-head bundle, for example builtin://general")
+    group.add_argument("--exit-layers", type=int, nargs="*", default=[], help="depths without a bundle")
+    group.add_argument("--layer-budget", type=int, default=0, help="layers to load (default: all)")
+    group.add_argument("--max-batch-size", type=int, default=0, help="rows (default: what fits)")
+    group.add_argument("--memory-mib", type=int, default=0, help="of the process (default: the machine's)")
+    group.add_argument("--max-queue-size", type=int, default=defaults.max_queue_size, help="waiting requests")
+    group.add_argument(
+        "--tokens-per-request", type=int, default=defaults.tokens_per_request, help="prompt and output"
+    )
+    group.add_argument("--audit-percent", type=int, default=0, help="share of prompts that are scored")
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is no port; give 0 to 65535")
+    return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

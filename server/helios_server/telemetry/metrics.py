@@ -1,0 +1,238 @@
+"""Prometheus metrics of a serving pod: vLLM's suffixes, buckets and units under the prefix `helios_`.
+
+Fed by `rpc/`: a request's events as they arrive, the engine's state at each scrape. It must not ask the
+engine itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from helios_server.engine.limits import CapacityReport
+from helios_server.engine.request import FinishedEvent, TokensEvent
+
+TTFT_SECONDS = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+)
+ITL_SECONDS = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
+)
+REQUEST_SECONDS = (
+    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
+    *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
+)
+TOKENS = tuple(float(mantissa * 10**exponent) for exponent in range(6) for mantissa in (1, 2, 5))
+CONFIDENCE = tuple(percent / 100 for percent in range(5, 100, 5))
+
+_SERVED = ("model_name", "candidate", "layer_budget")
+
+
+class Metrics:
+    """One registry. `serving` says under which labels what follows is counted."""
+
+    def __init__(self, model_name: str) -> None:
+        self._model_name = model_name
+        self._labels = (model_name, "", "0")
+        self._joules = 0.0
+        self._alarms_until = 0.0
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._make_gauges()
+        self._make_counters()
+        self._make_histograms()
+
+    # -- what happens
+
+    def serving(self, candidate: str, layer_budget: int) -> None:
+        """From now on this candidate serves, at this many layers."""
+        self._labels = (self._model_name, candidate, str(layer_budget))
+
+    def request(self) -> RequestMetrics:
+        """A request that has just arrived."""
+        return RequestMetrics(self)
+
+    def rejected(self, code: str) -> None:
+        """A request that ended with this gRPC code instead of an answer."""
+        self.request_failure.labels(self._model_name, code).inc()
+
+    def changed(self, result: str, seconds: float) -> None:
+        """A change of limits: applied | refused, and how long it took."""
+        self.limits_changes.labels(self._model_name, result).inc()
+        if result == "applied":
+            self.limits_change_seconds.labels(self._model_name).observe(seconds)
+
+    def capacity(self, report: CapacityReport) -> None:
+        """What the limits came to."""
+        for gauge, value in (
+            (self.layers_loaded, report.layers_loaded),
+            (self.max_batch_size, report.max_batch_size),
+            (self.kv_capacity_tokens, report.kv_capacity_tokens),
+            (self.weight_bytes, report.weight_bytes),
+            (self.kv_bytes, report.kv_bytes),
+        ):
+            gauge.labels(self._model_name).set(value)
+
+    def load(self, running: int, waiting: int, kv_usage: float, ready: bool) -> None:
+        """kv_usage: share of the KV cache in use, in [0, 1]."""
+        for gauge, value in (
+            (self.running, running),
+            (self.waiting, waiting),
+            (self.kv_usage, kv_usage),
+            (self.ready, float(ready)),
+        ):
+            gauge.labels(self._model_name).set(value)
+        self.layer_budget.clear()
+        self.layer_budget.labels(*self._labels[:2]).set(float(self._labels[2]))
+
+    def energy(self, source: str, joules: float) -> None:
+        """Since boot, from the meter of this name."""
+        self.energy_joules.labels(self._model_name, source).inc(max(0.0, joules - self._joules))
+        self._joules = joules
+
+    def alarmed(self, alarms: Sequence[tuple[str, str, float]]) -> None:
+        """Alarms as (kind, direction, Unix seconds), oldest first; those already counted are passed over."""
+        for kind, direction, seconds in alarms:
+            if seconds > self._alarms_until:
+                self.alarms.labels(self._model_name, kind, direction).inc()
+                self._alarms_until = seconds
+
+    def signals(self, breach_ratio: float, quality: float | None, agreement: float | None) -> None:
+        """Shares in [0, 1]; quality and agreement are of the exit in use, None while nothing is audited."""
+        self.breach_ratio.labels(self._model_name).set(breach_ratio)
+        for gauge, value in ((self.audit_quality, quality), (self.audit_agreement, agreement)):
+            if value is None:
+                gauge.clear()
+            else:
+                gauge.labels(self._model_name).set(value)
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+    # -- the metrics
+
+    def _make_gauges(self) -> None:
+        gauge = self._gauge
+        self.running = gauge("num_requests_running", "Requests in the batch.")
+        self.waiting = gauge("num_requests_waiting", "Requests that wait for a row.")
+        self.kv_usage = gauge("kv_cache_usage_perc", "Share of the KV cache in use; 1 is all of it.")
+        self.ready = gauge("ready", "1 when the pod serves, 0 while it loads, drains or has failed.")
+        self.layer_budget = gauge("layer_budget", "Layers held to serve.", ("model_name", "candidate"))
+        self.layers_loaded = gauge("layers_loaded", "Layers in memory.")
+        self.max_batch_size = gauge("max_batch_size", "Rows that fit, or that the limits allow.")
+        self.kv_capacity_tokens = gauge("kv_capacity_tokens", "Tokens that the KV cache holds.")
+        self.weight_bytes = gauge("weight_bytes", "Bytes of weights, exit heads included.")
+        self.kv_bytes = gauge("kv_cache_bytes", "Bytes of the KV cache.")
+        self.breach_ratio = gauge("breach_window_ratio", "Share of breaches among the last 100 tokens.")
+        self.audit_quality = gauge(
+            "audit_quality_ratio", "Full-depth bits over exit bits of the newest audits: 1 is full quality."
+        )
+        self.audit_agreement = gauge(
+            "audit_agreement_ratio", "Audited tokens whose top choice equals full depth's."
+        )
+
+    def _make_counters(self) -> None:
+        counter = self._counter
+        self.prompt_tokens = counter("prompt_tokens", "Prompt tokens of finished requests.", _SERVED)
+        self.generation_tokens = counter("generation_tokens", "Tokens generated.", _SERVED)
+        self.exit_layer = counter(
+            "exit_layer", "Tokens by the depth that made them.", ("model_name", "layer")
+        )
+        self.breaches = counter("confidence_breaches", "Tokens under the confidence threshold.", _SERVED)
+        self.preemptions = counter(
+            "num_preemptions", "Times that a request had to begin again.", ("model_name",)
+        )
+        self.request_success = counter(
+            "request_success",
+            "Requests answered, by stop, length or abort.",
+            ("model_name", "finished_reason"),
+        )
+        self.request_failure = counter(
+            "request_failure", "Requests that ended with this gRPC status.", ("model_name", "code")
+        )
+        self.limits_changes = counter("limits_changes", "Changes of limits.", ("model_name", "result"))
+        self.alarms = counter(
+            "alarms", "Alarms of the change detectors.", ("model_name", "kind", "direction")
+        )
+        self.energy_joules = counter(
+            "energy_joules", "Joules, by where they come from.", ("model_name", "source")
+        )
+
+    def _make_histograms(self) -> None:
+        histogram = self._histogram
+        self.ttft = histogram("time_to_first_token_seconds", "From arrival to the first token.", TTFT_SECONDS)
+        self.itl = histogram("inter_token_latency_seconds", "Between tokens of one request.", ITL_SECONDS)
+        self.e2e = histogram(
+            "e2e_request_latency_seconds", "From arrival to the last token.", REQUEST_SECONDS
+        )
+        self.queue = histogram("request_queue_time_seconds", "Waiting for a row.", REQUEST_SECONDS)
+        self.prefill = histogram("request_prefill_time_seconds", "From row to first token.", REQUEST_SECONDS)
+        self.decode = histogram("request_decode_time_seconds", "From first to last token.", REQUEST_SECONDS)
+        self.request_prompt_tokens = histogram("request_prompt_tokens", "Prompt tokens of a request.", TOKENS)
+        self.request_generation_tokens = histogram(
+            "request_generation_tokens", "Tokens generated for a request.", TOKENS
+        )
+        self.confidence = histogram("exit_confidence", "Confidence of tokens at their depth.", CONFIDENCE)
+        self.limits_change_seconds = Histogram(
+            "helios_limits_change_seconds",
+            "From a change of limits to the step that runs under them.",
+            ("model_name",),
+            buckets=REQUEST_SECONDS,
+            registry=self.registry,
+        )
+
+    def _gauge(self, suffix: str, text: str, labels: Sequence[str] = ("model_name",)) -> Gauge:
+        return Gauge(f"helios_{suffix}", text, labels, registry=self.registry)
+
+    def _counter(self, suffix: str, text: str, labels: Sequence[str]) -> Counter:
+        return Counter(f"helios_{suffix}", text, labels, registry=self.registry)
+
+    def _histogram(self, suffix: str, text: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(f"helios_{suffix}", text, _SERVED, buckets=buckets, registry=self.registry)
+
+    @property
+    def labels(self) -> tuple[str, str, str]:
+        """Of what serves now: model_name, candidate, layer_budget."""
+        return self._labels
+
+
+class RequestMetrics:
+    """One request, from its arrival on. Times are seconds on the monotonic clock."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._last = time.monotonic()
+        self._started = False
+
+    def tokens(self, event: TokensEvent, now: float) -> None:
+        """New tokens, which the engine made known at `now`."""
+        metrics, labels = self._metrics, self._metrics.labels
+        latency = metrics.itl if self._started else metrics.ttft
+        latency.labels(*labels).observe(now - self._last)
+        self._last, self._started = now, True
+        metrics.generation_tokens.labels(*labels).inc(len(event.token_ids))
+        metrics.exit_layer.labels(labels[0], str(event.depth)).inc(len(event.token_ids))
+        metrics.breaches.labels(*labels).inc(sum(event.breaches))
+        confidence = metrics.confidence.labels(*labels)
+        for value in event.confidences:
+            confidence.observe(value)
+
+    def finished(self, event: FinishedEvent) -> None:
+        """The whole answer."""
+        metrics, labels, times = self._metrics, self._metrics.labels, event.times
+        metrics.request_success.labels(labels[0], event.reason.value).inc()
+        metrics.preemptions.labels(labels[0]).inc(event.preemptions)
+        metrics.prompt_tokens.labels(*labels).inc(event.prompt_tokens)
+        metrics.request_prompt_tokens.labels(*labels).observe(event.prompt_tokens)
+        metrics.request_generation_tokens.labels(*labels).observe(len(event.output_ids))
+        metrics.e2e.labels(*labels).observe(times.finished - times.arrived)
+        if times.scheduled is not None:
+            metrics.queue.labels(*labels).observe(times.scheduled - times.arrived)
+        if times.scheduled is not None and times.first_token is not None:
+            metrics.prefill.labels(*labels).observe(times.first_token - times.scheduled)
+            metrics.decode.labels(*labels).observe(times.finished - times.first_token)

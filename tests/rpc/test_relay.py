@@ -1,0 +1,196 @@
+"""The relay on a real gRPC server: bytes pass unchanged, and no call is lost when a connection is let go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from helios_proto.client import CHANNEL_OPTIONS
+from helios_proto.v1 import generation_pb2 as pb
+from helios_proto.v1 import generation_pb2_grpc as rpc
+from helios_server.rpc.door import Door
+from helios_server.rpc.relay import FrameCursor, Mark, Relay
+from hypothesis import given
+from hypothesis import strategies as st
+
+CHUNKS = 8
+SERVICE = pb.DESCRIPTOR.services_by_name["Generation"]
+
+
+class Slow(rpc.GenerationServicer):
+    """Answers in a few chunks with time between them; refuses once it drains."""
+
+    def __init__(self) -> None:
+        self.draining = False
+
+    async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> None:
+        await self._admit(context)
+        for index in range(CHUNKS):
+            await asyncio.sleep(0.03)
+            await context.write(pb.GenerateResponse(chunk=pb.Chunk(text=request.text, index=index)))
+
+    async def GetLoad(
+        self, request: pb.GetLoadRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetLoadResponse:
+        await self._admit(context)
+        return pb.GetLoadResponse(running=1)
+
+    async def _admit(self, context: grpc.aio.ServicerContext) -> None:
+        if self.draining:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
+
+
+class Pod:
+    def __init__(self) -> None:
+        self.service = Slow()
+        self.door = Door([])
+        rpc.add_GenerationServicer_to_server(self.service, self.door.server)
+
+
+@pytest.fixture
+async def pod() -> AsyncIterator[Pod]:
+    pod = Pod()
+    yield pod
+    await pod.door.close(0)
+
+
+def channel(port: int, *options: tuple[str, object]) -> grpc.aio.Channel:
+    own = ("grpc.use_local_subchannel_pool", 1)  # one connection a channel
+    return grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[*options, own])
+
+
+@pytest.mark.parametrize("size", [0, 1, 200_000])
+async def test_messages_pass_unchanged(pod: Pod, size: int) -> None:
+    port = await pod.door.open("127.0.0.1", 0)
+    async with channel(port) as connection:
+        call = rpc.GenerationStub(connection).Generate(pb.GenerateRequest(text="x" * size))
+        answers = [message.chunk async for message in call]
+    assert [answer.index for answer in answers] == list(range(CHUNKS))
+    assert all(answer.text == "x" * size for answer in answers)
+
+
+async def test_nothing_is_lost_when_connections_are_let_go(pod: Pod) -> None:
+    """Clients that never pause, with the service config: each call ends with OK, before and after the
+    move."""
+    first = pod
+    port = await first.door.open("127.0.0.1", 0)
+    outcomes: Counter[str] = Counter()
+    done = asyncio.Event()
+
+    async def stream(connection: grpc.aio.Channel) -> None:
+        call = rpc.GenerationStub(connection).Generate(pb.GenerateRequest(text="a"))
+        outcomes[f"streams of {len([message async for message in call])}"] += 1
+
+    async def hammer(connection: grpc.aio.Channel) -> None:
+        stub = rpc.GenerationStub(connection)
+        while not done.is_set():
+            try:
+                await stub.GetLoad(pb.GetLoadRequest())
+                outcomes["OK"] += 1
+            except grpc.aio.AioRpcError as error:
+                outcomes[f"{error.code().name} {error.details()}"] += 1
+
+    connections = [channel(port, *CHANNEL_OPTIONS) for _ in range(3)]
+    streams = [asyncio.create_task(stream(c)) for c in connections for _ in range(4)]
+    hammers = [asyncio.create_task(hammer(c)) for c in connections for _ in range(6)]
+    await asyncio.sleep(0.1)
+
+    first.service.draining = True
+    await first.door.let_go(SERVICE)
+    second = Pod()
+    assert await second.door.open("127.0.0.1", port) == port
+    await first.door.close(10)
+    await asyncio.gather(*streams)
+    before = outcomes["OK"]
+    while outcomes["OK"] < before + 50:
+        await asyncio.sleep(0.01)
+    done.set()
+    await asyncio.gather(*hammers)
+    for connection in connections:
+        await connection.close()
+    await second.door.close(0)
+    assert set(outcomes) == {"OK", f"streams of {CHUNKS}"}
+    assert outcomes[f"streams of {CHUNKS}"] == len(streams)
+
+
+async def test_without_the_service_config_refused_calls_are_unavailable_and_nothing_else(pod: Pod) -> None:
+    port = await pod.door.open("127.0.0.1", 0)
+    codes: Counter[grpc.StatusCode] = Counter()
+    done = asyncio.Event()
+
+    async def hammer(connection: grpc.aio.Channel) -> None:
+        while not done.is_set():
+            try:
+                await rpc.GenerationStub(connection).GetLoad(pb.GetLoadRequest())
+            except grpc.aio.AioRpcError as error:
+                codes[error.code()] += 1
+                await asyncio.sleep(0.01)
+
+    async with channel(port, ("grpc.enable_retries", 0)) as connection:
+        hammers = [asyncio.create_task(hammer(connection)) for _ in range(12)]
+        await asyncio.sleep(0.1)
+        pod.service.draining = True
+        await pod.door.let_go(SERVICE)
+        await pod.door.close(0)
+        await asyncio.sleep(0.1)
+        done.set()
+        await asyncio.gather(*hammers)
+    assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
+
+
+async def test_a_client_that_vanished_does_not_hold_up_the_rest() -> None:
+    """A connection that never answers: the farewell is given up after its patience."""
+
+    class Silent(asyncio.Protocol):
+        pass
+
+    loop = asyncio.get_running_loop()
+    backend = await loop.create_server(Silent, "127.0.0.1", 0)
+    backend_port = backend.sockets[0].getsockname()[1]
+    relay = Relay(lambda protocol: loop.create_connection(protocol, "127.0.0.1", backend_port))
+    port = await relay.listen("127.0.0.1", 0)
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    while not relay.clients:
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        await relay.let_go(0.1)
+        await relay.close(0.1)
+    writer.close()
+    backend.close()
+
+
+def frames(sizes: list[int]) -> bytes:
+    return b"".join(size.to_bytes(3) + b"\0" * 6 + b"x" * size for size in sizes)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1), st.lists(st.integers(1, 30), min_size=1))
+def test_the_cursor_finds_every_boundary_however_the_bytes_are_cut(sizes: list[int], cuts: list[int]) -> None:
+    data = frames(sizes)
+    ends, position = set(), 0
+    for size in sizes:
+        position += 9 + size
+        ends.add(position)
+    cursor, offset, index = FrameCursor(), 0, 0
+    while offset < len(data):
+        piece = data[offset : offset + cuts[index % len(cuts)]]
+        boundary = cursor.advance(piece)
+        inside = sorted(end - offset for end in ends if offset < end <= offset + len(piece))
+        assert boundary == (inside[0] if inside else None)
+        assert cursor.at_boundary == (offset + len(piece) in ends)
+        offset, index = offset + len(piece), index + 1
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40), st.integers(1, 20))
+def test_a_mark_is_found_however_the_bytes_are_cut(before: bytes, after: bytes, cut: int) -> None:
+    mark = Mark()
+    acknowledgement = mark.ping[:4] + b"\x01" + mark.ping[5:]
+    data = before + acknowledgement + after
+    ends = []
+    for offset in range(0, len(data), cut):
+        end = mark.end_in(data[offset : offset + cut])
+        if end is not None:
+            ends.append(offset + end)
+    assert ends == [len(before) + len(acknowledgement)]
