@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 from helios_operator.api.cel import holds
 from helios_operator.api.crds import Crd, crds
+from helios_operator.api.rules import broken_rules
 
 ALL = sorted(crds().values(), key=lambda crd: crd.kind)
 
@@ -88,6 +89,14 @@ def test_rules_keep_to_what_every_server_evaluates(crd: Crd) -> None:
             assert not NOT_EVERYWHERE.search(rule["rule"]), (path, rule["rule"])
             assert set(rule) == {"rule", "message"}, path
             assert len(rule["message"]) <= 2048, path
+
+
+@pytest.mark.parametrize("crd", ALL, ids=lambda crd: crd.kind)
+def test_a_default_keeps_the_rules_before_its_own_fields_are_filled_in(crd: Crd) -> None:
+    """A server checks the bare default when the CRD is created, and refuses the CRD."""
+    for path, schema in nodes(crd.schema, "object"):
+        if "default" in schema:
+            assert list(broken_rules(schema, schema["default"], path=path)) == []
 
 
 @pytest.mark.parametrize("crd", ALL, ids=lambda crd: crd.kind)
