@@ -49,7 +49,11 @@ class Host(Protocol):
         ...
 
     def changed(self) -> None:
-        """The limits changed: statistics, audits and detectors begin anew."""
+        """Other limits hold now."""
+        ...
+
+    def released(self) -> None:
+        """The weights are gone: what was captured of their work means nothing any more."""
         ...
 
     def fail(self, error: HeliosError) -> None:
@@ -164,7 +168,7 @@ class Changes:
             self._host.close_to_requests("the model is being exchanged for one with another tokenizer")
             if self._host.live():
                 raise NotYet
-        self._host.changed()
+        self._host.released()
         return self._host.serving.release()
 
     def _install(self, limits: EngineLimits) -> None:
@@ -216,6 +220,6 @@ def _check_live(sequences: Collection[Sequence], tokens: int, plan: MemoryPlan) 
     if longest > tokens:
         raise LimitsRefused(
             "limits.layer_budget",
-            f"a request under way may need {longest} tokens of KV, {plan.layers} layers leave room for {tokens}",
+            f"a request under way may need {longest} tokens of KV, {plan.layers} layers leave {tokens}",
             "Try again when it has ended, or raise the memory limit",
         )

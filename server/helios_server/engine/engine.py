@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 from helios_server.engine.answer import Answer
+from helios_server.engine.audit import Auditor
 from helios_server.engine.changes import Changes, NotYet
 from helios_server.engine.intake import sequence_for
 from helios_server.engine.limits import EngineConfig, EngineLimits, LimitsOutcome
@@ -27,7 +28,8 @@ from helios_server.engine.scheduler import StepPlan
 from helios_server.engine.sequence import Sequence
 from helios_server.engine.serving import Serving, load_model
 from helios_server.engine.stats import Stats
-from helios_server.engine.telemetry import BreachCounter, EngineTelemetry, Load, ModelInfo
+from helios_server.engine.telemetry import AuditRow, EngineTelemetry, Load, ModelInfo
+from helios_server.engine.watch import Watch
 from helios_server.errors import Draining, EngineFailed, HeliosError, InvalidRequest, QueueFull
 
 T = TypeVar("T")
@@ -42,6 +44,8 @@ class Engine:
         self._config = config
         self._answers: dict[str, Answer] = {}
         self._stats = Stats()
+        self._auditor = Auditor(self._audited)
+        self._watch = Watch(serving.exit_in_use)
         self._changes = Changes(self)
         self._tasks: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._lock = threading.RLock()  # answers, statistics, and what decides whether a request is taken
@@ -209,9 +213,9 @@ class Engine:
                 itl_ms=window.itl_ms.snapshot(),
                 e2e_ms=window.e2e_ms.snapshot(),
                 confidence_percent=window.confidence_percent.snapshot(),
-                audits=(),
-                alarms=(),
-                breaches=BreachCounter(0.0, 0, 0, 0),
+                audits=tuple(self._watch.audits),
+                alarms=tuple(self._watch.alarms),
+                breaches=self._watch.breaches(serving.threshold(serving.budget)),
                 steps=window.steps(),
                 generation_tokens_per_second=stats.tokens_per_second,
                 refused=refused,
@@ -228,11 +232,10 @@ class Engine:
         began = time.monotonic()
         plan = self.serving.scheduler.plan()
         self._count_plan(plan, began)
-        if not plan.rows:
-            return False
-        result = self.serving.weights.run(plan)
-        self._apply(plan, result, began)
-        return True
+        if plan.rows:
+            self._apply(plan, self.serving.weights.run(plan, self._auditor.captures), began)
+        audited = self._audit(idle=not plan.rows)
+        return bool(plan.rows) or audited
 
     def _run(self) -> None:
         try:
@@ -251,25 +254,42 @@ class Engine:
         """Hands out the tokens of a step and ends the requests that have their last one."""
         for row in plan.rows:
             row.sequence.advance(row.count)
+            self._auditor.computed(row.sequence)
         now = time.monotonic()
         eos_ids = self.serving.model.config.eos_token_ids
         with self._lock:
             self._count_step(plan, began, now)
             for sequence, choice in result.choices.items():
                 answer = self._answers[sequence.request_id]
-                self._count_token(answer, choice.confidence, now)
                 breach = choice.confidence < self.serving.threshold(sequence.depth)
+                self._count_token(answer, choice.confidence, breach, now)
                 reason = answer.push(choice, self.serving.served(sequence.depth), breach, eos_ids, now)
                 if reason:
                     self._finish(answer, reason)
+
+    def _audit(self, idle: bool) -> bool:
+        """A small part of what the audit has to do. False: nothing."""
+        serving = self.serving
+        if serving.runner is None:
+            return False
+        return self._auditor.work(
+            serving.runner, serving.model.tokenizer, serving.limits, time.monotonic(), idle
+        )
+
+    def _audited(self, row: AuditRow) -> None:
+        with self._lock:
+            self._watch.audit(row, time.time())
 
     def _finish(self, answer: Answer, reason: FinishReason) -> None:
         with self._lock:
             del self._answers[answer.request.request_id]
             self.serving.scheduler.finish(answer.sequence)
+            self._auditor.drop(answer.sequence)
             event = answer.finish(reason, time.monotonic())
             if answer.request.counted:
                 self._stats.finish(event)
+            if answer.request.counted and event.output_ids:
+                self._watch.request(event.mean_confidence, event.ordinal, time.time())
 
     def _abort(self, request_id: str) -> None:
         if answer := self._answers.get(request_id):
@@ -312,8 +332,14 @@ class Engine:
         self._closed = reason
 
     def changed(self) -> None:
-        """The limits changed: windows begin anew."""
+        """Other limits hold: windows begin anew, and detectors where what they watch is another."""
         self._stats.changed()
+        self._watch.follow(self.serving.exit_in_use)
+
+    def released(self) -> None:
+        """The weights are gone, and with them what audits have captured and measured."""
+        self._auditor.forget()
+        self._watch.audits.clear()
 
     def fail(self, error: HeliosError) -> None:
         """Ends every request with an error and takes no more."""
@@ -334,6 +360,7 @@ class Engine:
         self._stats.preemptions += len(plan.preempted)
         for sequence in plan.admitted:
             answer = self._answers[sequence.request_id]
+            self._auditor.admit(sequence, self.serving.limits, now)
             if answer.scheduled is None:
                 answer.scheduled = now
                 self._stats.prompt_tokens += len(sequence.prompt_ids) * answer.request.counted
@@ -348,9 +375,10 @@ class Engine:
             context = sum(row.start + row.count for row in plan.rows)
             window.step(depths.pop(), plan.tokens, sampled, context, now - began)
 
-    def _count_token(self, answer: Answer, confidence: float, now: float) -> None:
+    def _count_token(self, answer: Answer, confidence: float, breach: bool, now: float) -> None:
         if not answer.request.counted:
             return
+        self._watch.token(breach, answer.sequence.ordinal, time.time())
         window = self._stats.window
         window.confidence_percent.add(100 * confidence)
         if answer.last_token is None:

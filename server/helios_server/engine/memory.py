@@ -16,7 +16,6 @@ from helios_server.engine.kv_pool import KvPool
 from helios_server.engine.limits import EngineConfig, EngineLimits
 from helios_server.engine.paged_attention import GATHER_TOKENS
 from helios_server.engine.runner import Runner
-from helios_server.engine.sampler import SUM_ROWS
 from helios_server.engine.sampling import SamplingParams
 from helios_server.engine.scheduler import Row, StepPlan
 from helios_server.engine.sequence import Sequence
@@ -143,8 +142,8 @@ def _activation_bytes(backbone: Backbone, config: EngineConfig) -> int:
     context = context_tokens(backbone, config)
     gathered = 2 * model.kv_size * size * max(GATHER_TOKENS, context)
     mask = config.step_tokens * context * (size + 1)
-    sums = (2 * SUM_ROWS + 6) * model.vocab_size * _logit_bytes(backbone)  # and one row being filtered
-    return layer + max(gathered + mask, sums)
+    picking = 8 * model.vocab_size * 8  # one row being filtered, its noise in float64
+    return layer + max(gathered + mask, picking)
 
 
 def _logit_bytes(backbone: Backbone) -> int:

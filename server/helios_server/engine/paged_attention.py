@@ -82,7 +82,7 @@ class _Group:
         )
         contexts = torch.tensor([stretch.context for stretch in stretches], device=device)
         beyond = torch.arange(width * pool.page_tokens, device=device)[None, :] >= contexts[:, None]
-        self._mask = _mask(beyond, pool)[:, None, None, :]  # [B, 1, 1, width * page_tokens]
+        self._mask = _mask(beyond, pool.dtype)[:, None, None, :]  # [B, 1, 1, width * page_tokens]
 
     def attend(self, q: Tensor, gathered: Tensor, out: Tensor) -> None:
         rows = len(self._mask)
@@ -102,26 +102,32 @@ class _Prompt:
         self.pages = torch.tensor(stretch.pages, device=pool.device)
         self._rows = slice(stretch.first, stretch.first + stretch.count)
         self._context = stretch.context
-        own = torch.arange(stretch.context - stretch.count, stretch.context, device=pool.device)
-        later = torch.arange(stretch.context, device=pool.device)[None, :] > own[:, None]
-        self._mask = _mask(later, pool)  # [count, context]
+        self._mask = causal_mask(stretch.context, stretch.count, pool.dtype, pool.device)
 
     def attend(self, q: Tensor, gathered: Tensor, out: Tensor) -> None:
         kv = gathered.flatten(0, 1)[: self._context]  # [L, 2, kv_heads, head_dim]
-        k, v = kv[:, 0].transpose(0, 1)[None], kv[:, 1].transpose(0, 1)[None]
-        count, size = len(self._mask), q.shape[-1]
-        grouped = q[self._rows].reshape(count, k.shape[1], -1, size)
-        mixed = out[self._rows].view_as(grouped)
-        for member in range(grouped.shape[2]):  # of the query heads that share a key head: no head is copied
-            one = grouped[:, :, member].transpose(0, 1)[None]
-            mixed[:, :, member] = F.scaled_dot_product_attention(one, k, v, attn_mask=self._mask)[
-                0
-            ].transpose(0, 1)
+        attend_to_all(q[self._rows], kv[:, 0], kv[:, 1], self._mask, out[self._rows])
 
 
-def _mask(hidden: Tensor, pool: KvPool) -> Tensor:
+def attend_to_all(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, out: Tensor) -> None:
+    """Attention of q: [T, heads, head_dim] to k, v: [L, kv_heads, head_dim]; mask: [T, L]; fills `out`."""
+    k, v = k.transpose(0, 1)[None], v.transpose(0, 1)[None]
+    grouped = q.reshape(len(q), k.shape[1], -1, q.shape[-1])
+    mixed = out.view_as(grouped)
+    for member in range(grouped.shape[2]):  # of the query heads that share a key head: no head is copied
+        one = grouped[:, :, member].transpose(0, 1)[None]
+        mixed[:, :, member] = F.scaled_dot_product_attention(one, k, v, attn_mask=mask)[0].transpose(0, 1)
+
+
+def causal_mask(context: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[count, context]: what the last `count` of `context` tokens may attend to, as added to the scores."""
+    own = torch.arange(context - count, context, device=device)
+    return _mask(torch.arange(context, device=device)[None, :] > own[:, None], dtype)
+
+
+def _mask(hidden: Tensor, dtype: torch.dtype) -> Tensor:
     """What is added to attention's scores: minus infinity where `hidden` is true."""
-    return torch.zeros(hidden.shape, dtype=pool.dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
 
 
 def _gather_groups(stretches: Sequence[Stretch], page_tokens: int) -> list[list[Stretch]]:

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from helios_server.engine.sequence import Sequence
 
-# Rows whose probabilities are summed together: bounds the temporaries beside the logits.
-SUM_ROWS = 8
 _MASK64 = (1 << 64) - 1
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
@@ -34,16 +32,16 @@ class Choice:
 
 
 def choose(logits: Tensor, sequences: Many[Sequence], eos_ids: tuple[int, ...]) -> list[Choice]:
-    """The next token of each sequence. logits: [N, vocab_size], of the N sequences in order."""
+    """The next token of each sequence. logits: [N, vocab_size], of the N sequences in order; overwritten."""
     highest, best = logits.max(dim=-1)
-    total = torch.cat([torch.logsumexp(rows, dim=-1) for rows in torch.split(logits, SUM_ROWS)])
     for index, sequence in enumerate(sequences):
         if _adjusts(sequence):
             best[index] = _pick(logits[index].clone(), sequence, eos_ids)
-    chosen = logits.gather(1, best[:, None])[:, 0]
-    confidences = (highest - total).exp().tolist()
-    logprobs = (chosen - total).tolist()
-    return [Choice(*values) for values in zip(best.tolist(), logprobs, confidences, strict=True)]
+    chosen = logits.gather(1, best[:, None])[:, 0] - highest
+    total = logits.sub_(highest[:, None]).exp_().sum(dim=-1)  # relative to the highest
+    logprobs, confidences = chosen - total.log(), total.reciprocal()
+    values = zip(best.tolist(), logprobs.tolist(), confidences.tolist(), strict=True)
+    return [Choice(*of_row) for of_row in values]
 
 
 def _adjusts(sequence: Sequence) -> bool:

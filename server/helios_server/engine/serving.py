@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from helios_server.engine import host_memory
+from helios_server.engine.audit import audit_bytes
 from helios_server.engine.heads import Heads, load_heads
 from helios_server.engine.kv_pool import KvPool
 from helios_server.engine.limits import CapacityReport, EngineConfig, EngineLimits
@@ -23,6 +24,7 @@ from helios_server.engine.request import Served
 from helios_server.engine.runner import Runner
 from helios_server.engine.scheduler import Scheduler
 from helios_server.engine.sequence import Sequence
+from helios_server.engine.watch import ExitInUse
 from helios_server.errors import EngineFailed
 from helios_server.models.backbone import Backbone
 from helios_server.models.block import DecoderLayer
@@ -91,7 +93,7 @@ def load_model(config: EngineConfig, limits: EngineLimits) -> Loaded:
         tokenizer_digest=tokenizer_digest(checkpoint),
         facts=measure(backbone, config),
         context=context_tokens(backbone, config),
-        audit_bytes=0,
+        audit_bytes=audit_bytes(backbone),
     )
     heads, limits = load_heads(backbone, limits, None, volumes=config.volumes, offline=config.offline)
     plan = model.plan(limits, heads, backbone.numerics.device)
@@ -192,6 +194,14 @@ class Serving:
             limits.exits_digest,
             depth,
         )
+
+    @property
+    def exit_in_use(self) -> ExitInUse:
+        """What detectors watch."""
+        limits = self.limits
+        served, audit = (limits.model_uri, limits.model_revision), limits.audit
+        depths = self.budget, self.num_layers
+        return ExitInUse(served, limits.exits_digest, *depths, audit.quality, audit.confidence)
 
     def threshold(self, depth: int) -> float:
         """Confidence, in [0, 1], under which a token counts as a breach; none at full depth."""

@@ -1,0 +1,142 @@
+"""The audit: scores prompts, which are human text, at every exit with every bundle, and at full depth.
+
+Driven by the engine between steps, one small unit of work at a time. It starts from the hidden states that
+the prefill left, and reads the layers above the budget one at a time. It keeps no text and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import torch
+
+from helios_server.engine.audit_batch import HEAD_ROWS, AuditBatch, PromptStates, Units
+from helios_server.engine.limits import EngineLimits
+from helios_server.engine.runner import Runner
+from helios_server.engine.sequence import Sequence
+from helios_server.engine.telemetry import AuditRow
+from helios_server.models.backbone import Backbone
+from helios_server.models.tokenizer import Tokenizer
+
+MIN_TOKENS = 8
+MAX_TOKENS = 512
+"""Of a prompt: its beginning is scored, which needs nothing of the rest."""
+BATCH_PROMPTS, BATCH_TOKENS = 8, 1024
+WAIT_SECONDS = 2.0
+STATE_TOKENS = 4096
+"""Hidden states held for audits, all layers together; prompts beyond that are not audited."""
+_GOLDEN_RATIO = 0.6180339887498949
+
+
+def audit_bytes(backbone: Backbone) -> int:
+    """Peak of what audits take beside serving: a layer being read and packed, states, one unit's logits."""
+    config, size = backbone.config, backbone.numerics.activations.itemsize
+    states = STATE_TOKENS * config.hidden_size * size
+    batch = BATCH_TOKENS * (2 * config.hidden_size + 2 * config.kv_size) * size
+    logits = HEAD_ROWS * config.vocab_size * max(4, size)
+    return 2 * backbone.layer_bytes + states + batch + logits
+
+
+def chosen(ordinal: int, percent: int) -> bool:
+    """Whether a request is audited: evenly spread, and out of step with any short pattern in the traffic."""
+    return ordinal * _GOLDEN_RATIO % 1 < percent / 100
+
+
+class Auditor:
+    """Follows the prompts that are audited from admission to their row. `on_row` gets each AuditRow."""
+
+    def __init__(self, on_row: Callable[[AuditRow], None]) -> None:
+        self.captures: dict[Sequence, PromptStates] = {}
+        self._on_row = on_row
+        self._pending: deque[PromptStates] = deque()
+        self._units: Units | None = None
+        self._batch_size = 0
+
+    # -- prompts come and go ---------------------------------------------------------------------------------
+
+    def admit(self, sequence: Sequence, limits: EngineLimits, now: float) -> None:
+        """A request got a row: its prompt is captured if it is its turn and there is room."""
+        ids = sequence.prompt_ids[:MAX_TOKENS]
+        if sequence in self.captures or sequence.computed or sequence.output_ids or len(ids) < MIN_TOKENS:
+            return
+        if not sequence.ordinal or not chosen(sequence.ordinal, limits.audit.percent):
+            return
+        exits = [layer for layer in limits.exit_layers if layer < sequence.depth]
+        layers = (*sorted(exits), sequence.depth)
+        states = PromptStates(sequence.ordinal, ids, layers, now)
+        held = sum(other.size for other in (*self.captures.values(), *self._pending)) + self._batch_size
+        if held + states.size <= STATE_TOKENS:
+            self.captures[sequence] = states
+
+    def computed(self, sequence: Sequence) -> None:
+        """More tokens of a sequence were computed: its prompt may be complete."""
+        states = self.captures.get(sequence)
+        if states and sequence.computed >= states.tokens:
+            self._pending.append(self.captures.pop(sequence))
+
+    def drop(self, sequence: Sequence) -> None:
+        """The request ended, perhaps before its prompt was complete."""
+        self.captures.pop(sequence, None)
+
+    def forget(self) -> None:
+        """Another model comes: nothing captured means anything any more."""
+        self.captures.clear()
+        self._pending.clear()
+        self._units, self._batch_size = None, 0
+
+    # -- work ------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def work(
+        self, weights: Runner, tokenizer: Tokenizer, limits: EngineLimits, now: float, idle: bool
+    ) -> bool:
+        """Does what may be done between two steps: a unit, or a few when prompts pile up.
+
+        False: nothing to do.
+        """
+        for _ in range(1 + min(3, len(self._pending) // 4)):
+            if self._units is None and not self._begin(weights, tokenizer, limits, now, idle):
+                return False
+            self._advance()
+        return True
+
+    def _advance(self) -> None:
+        """One unit of the batch under way."""
+        try:
+            next(self._units or iter(()))
+        except StopIteration:
+            self._units, self._batch_size = None, 0
+
+    def _begin(
+        self, weights: Runner, tokenizer: Tokenizer, limits: EngineLimits, now: float, idle: bool
+    ) -> bool:
+        """Starts a batch when one is full, its oldest prompt has waited, or there is nothing else to do."""
+        if not self._pending:
+            return False
+        waited = now - self._pending[0].arrived > WAIT_SECONDS
+        if not (idle or waited or len(self._pending) >= BATCH_PROMPTS):
+            return False
+        prompts = self._take_batch()
+        self._batch_size = sum(prompt.size for prompt in prompts)
+        digests = dict.fromkeys((limits.exits_digest, *(bundle.digest for bundle in limits.audit.bundles)))
+        batch = AuditBatch(prompts, weights, tuple(digests), limits.exit_layers)
+        self._units = self._audit(batch, tokenizer)
+        return True
+
+    def _take_batch(self) -> list[PromptStates]:
+        """The oldest prompts whose states stand at the same layers."""
+        layers, tokens = self._pending[0].layers, 0
+        prompts: list[PromptStates] = []
+        for prompt in tuple(self._pending):
+            fits = not prompts or tokens + prompt.tokens <= BATCH_TOKENS
+            if prompt.layers == layers and fits and len(prompts) < BATCH_PROMPTS:
+                prompts.append(prompt)
+                tokens += prompt.tokens
+                self._pending.remove(prompt)
+        return prompts
+
+    def _audit(self, batch: AuditBatch, tokenizer: Tokenizer) -> Units:
+        yield from batch.run()
+        for row in batch.rows(tokenizer):
+            self._on_row(row)

@@ -1,0 +1,183 @@
+"""One batch of audited prompts: which layers run, which heads score, in units that fit between two steps.
+
+Made and driven by `audit.py`. Prompts stand one after the other; a row's result does not depend on its
+neighbours. It must hold only one layer that is not loaded for serving at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from helios_server.engine.paged_attention import attend_to_all, causal_mask
+from helios_server.engine.runner import Runner
+from helios_server.engine.telemetry import AuditRow
+from helios_server.exits.head import ExitHead
+from helios_server.exits.scoring import score
+from helios_server.models.block import DecoderLayer
+from helios_server.models.tokenizer import Tokenizer
+
+LAYER_ROWS, HEAD_ROWS = 128, 32
+"""Of one unit of work: a step waits no longer than that takes."""
+Units = Generator[None, None, None]
+"""Every `yield` ends a unit of work."""
+
+
+@dataclass
+class PromptStates:
+    """The hidden states of one prompt, [tokens, hidden_size] for each of `layers`, as the prefill passes
+    them.
+
+    layers: ascending, the last one is the depth at which the request runs; arrived: seconds on the monotonic
+    clock.
+    """
+
+    ordinal: int
+    ids: tuple[int, ...]
+    layers: tuple[int, ...]
+    arrived: float
+    states: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the prompt that are audited."""
+        return len(self.ids)
+
+    @property
+    def size(self) -> int:
+        """Token states held, all layers together."""
+        return self.tokens * len(self.layers)
+
+    def take(self, layer: int, start: int, hidden: Tensor) -> None:
+        """A preempted prompt comes again; what it brings is the same."""
+        if layer not in self.states:
+            self.states[layer] = hidden.new_empty(self.tokens, hidden.shape[-1])
+        self.states[layer][start : start + len(hidden)] = hidden
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Of the batch's N predictions.
+
+    bits: [N] float64, of the token that followed; top: [N] int64, the most likely.
+    """
+
+    bits: Tensor
+    top: Tensor
+
+
+class AuditBatch:
+    """Prompts whose states stand at the same layers, their tokens one after the other."""
+
+    def __init__(
+        self, prompts: list[PromptStates], weights: Runner, digests: Many[str], exit_layers: Many[int]
+    ) -> None:
+        self._prompts = prompts
+        self._weights = weights
+        self._backbone = weights.backbone
+        self._digests = digests
+        self._exits = [layer for layer in exit_layers if layer < self._backbone.config.num_layers]
+        self._offsets = _offsets([prompt.tokens for prompt in prompts])
+        device = self._backbone.numerics.device
+        followed = [
+            place for first, prompt in self._spans() for place in range(first, first + prompt.tokens - 1)
+        ]
+        self._followed = torch.tensor(followed, device=device)  # all tokens but the last of each prompt
+        self._targets = torch.tensor([token for prompt in prompts for token in prompt.ids[1:]], device=device)
+        self._scores: dict[tuple[str, int], _Scores] = {}
+        self._full: _Scores | None = None
+
+    def run(self) -> Units:
+        """Does everything. States are let go as soon as they are scored."""
+        *shallower, depth = self._prompts[0].layers
+        full = self._backbone.config.num_layers
+        for layer in shallower:
+            yield from self._score_exit(layer, self._captured(layer))
+        hidden = self._captured(depth)
+        if depth in self._exits:
+            yield from self._score_exit(depth, hidden)
+        for index in range(depth, full):
+            yield from self._run_layer(self._layer(index), hidden)
+            if index + 1 in self._exits:
+                yield from self._score_exit(index + 1, hidden)
+        self._full = yield from self._score(self._weights.heads.at("", full), hidden)
+
+    def rows(self, tokenizer: Tokenizer) -> Iterator[AuditRow]:
+        """What came out, prompt by prompt."""
+        if self._full is None:
+            return
+        start = 0
+        for prompt in self._prompts:
+            part = slice(start, start + prompt.tokens - 1)
+            start = part.stop
+            full = self._full
+            exits = {key: (_millibits(s, part), _agreeing(s, full, part)) for key, s in self._scores.items()}
+            text_bytes = tokenizer.bytes_of(prompt.ids[1:])
+            yield AuditRow(prompt.ordinal, prompt.tokens - 1, text_bytes, _millibits(full, part), exits)
+
+    def _spans(self) -> Iterator[tuple[int, PromptStates]]:
+        return zip(self._offsets, self._prompts, strict=True)
+
+    def _captured(self, layer: int) -> Tensor:
+        """[T, hidden_size], a copy of its own."""
+        return torch.cat([prompt.states.pop(layer) for prompt in self._prompts])
+
+    def _layer(self, index: int) -> DecoderLayer:
+        loaded = self._backbone.layers
+        return loaded[index] if index < len(loaded) else self._backbone.load_layer(index)
+
+    def _score_exit(self, layer: int, hidden: Tensor) -> Units:
+        """With every bundle; heads that are the same (the model's own, mostly) are scored once."""
+        known: dict[int, _Scores] = {}
+        for digest in self._digests:
+            head = self._weights.heads.at(digest, layer)
+            if id(head) not in known:
+                known[id(head)] = yield from self._score(head, hidden)
+            self._scores[digest, layer] = known[id(head)]
+
+    def _score(self, head: ExitHead, hidden: Tensor) -> Generator[None, None, _Scores]:
+        parts = []
+        for start in range(0, len(self._followed), HEAD_ROWS):
+            rows, targets = (of[start : start + HEAD_ROWS] for of in (self._followed, self._targets))
+            parts.append(score(self._backbone, head.apply, hidden[rows], targets))
+            yield
+        return _Scores(torch.cat([part.bits for part in parts]), torch.cat([part.top for part in parts]))
+
+    def _run_layer(self, layer: DecoderLayer, hidden: Tensor) -> Units:
+        """Replaces hidden: [T, hidden_size] by what the layer makes of it, a stretch of rows at a time."""
+        config, total = self._backbone.config, len(hidden)
+        keys, values = hidden.new_empty(2, total, config.num_kv_heads, config.head_dim).unbind()
+        places = torch.cat([torch.arange(prompt.tokens, device=hidden.device) for prompt in self._prompts])
+        for start in range(0, total, LAYER_ROWS):
+            stop = min(start + LAYER_ROWS, total)
+
+            def attend(q: Tensor, k: Tensor, v: Tensor, start: int = start, stop: int = stop) -> Tensor:
+                keys[start:stop], values[start:stop] = k, v
+                out = torch.empty_like(q)
+                for first, prompt in self._spans():
+                    low, high = max(first, start), min(first + prompt.tokens, stop)
+                    if low < high:
+                        mask = causal_mask(high - first, high - low, q.dtype, q.device)
+                        rows = slice(low - start, high - start)
+                        attend_to_all(q[rows], keys[first:high], values[first:high], mask, out[rows])
+                return out
+
+            rope = self._backbone.rope(places[start:stop])
+            hidden[start:stop] = layer.forward(hidden[start:stop], rope, attend)
+            yield
+
+
+def _offsets(lengths: Many[int]) -> list[int]:
+    return [sum(lengths[:index]) for index in range(len(lengths))]
+
+
+def _millibits(scores: _Scores, part: slice) -> int:
+    return round(1000 * float(scores.bits[part].sum()))
+
+
+def _agreeing(scores: _Scores, full: _Scores, part: slice) -> int:
+    return int((scores.top[part] == full.top[part]).sum())

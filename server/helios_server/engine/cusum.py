@@ -1,0 +1,129 @@
+"""Detectors of a lasting change: the two-sided CUSUM on per-request values, and the paper's breach counter.
+
+Fed by the engine as requests end and audits complete. Pure: no clock, no tensor, no request. A single odd
+request must not alarm; a small shift that stays must.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+SLACK = 0.5
+"""Standard deviations by which a value may miss the mean without counting: half of the shift looked for."""
+THRESHOLD = 8.0
+"""Summed standard deviations at which a change is called."""
+WINSOR = 4.0
+"""Values further off count as this many standard deviations, so that it takes three odd requests to alarm."""
+BREACH_WINDOW = 100
+BREACH_LIMIT = 50
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a per-request value should be: mean, and standard deviation between requests (above 0)."""
+
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change that was called. down: the values fell; since: what the first observation after it was
+    labelled with.
+
+    statistic: summed standard deviations (breaches, for the counter).
+    """
+
+    down: bool
+    since: int
+    statistic: float
+
+
+class Cusum:
+    """Watches a stream of values.
+
+    expected None: learnt from the first `learn` values; floor: least deviation.
+    """
+
+    def __init__(self, expected: Expected | None, learn: int, floor: float) -> None:
+        self._expected = None if expected is None else _floored(expected, floor)
+        self._learn = learn
+        self._floor = floor
+        self._learning: list[float] = []
+        self._sides = (_Side(down=True), _Side(down=False))
+
+    @property
+    def expected(self) -> Expected | None:
+        """None while it is being learnt."""
+        return self._expected
+
+    def observe(self, value: float, label: int) -> Change | None:
+        """Takes the next value. label: the request's ordinal. After a call it begins anew, so that what stays
+        is called again."""
+        if self._expected is None:
+            self._learn_from(value)
+            return None
+        z = (value - self._expected.mean) / self._expected.deviation
+        z = max(-WINSOR, min(WINSOR, z))
+        changes = [side.observe(z, label) for side in self._sides]
+        change = next((change for change in changes if change), None)
+        if change:
+            for side in self._sides:
+                side.restart()
+        return change
+
+    def _learn_from(self, value: float) -> None:
+        self._learning.append(value)
+        count = len(self._learning)
+        if count < self._learn:
+            return
+        mean = sum(self._learning) / count
+        variance = sum((value - mean) ** 2 for value in self._learning) / (count - 1)
+        self._expected = _floored(Expected(mean, math.sqrt(variance)), self._floor)
+
+
+class _Side:
+    """One direction. `since`: label of the first value after the sum was last zero."""
+
+    def __init__(self, down: bool) -> None:
+        self._down = down
+        self.restart()
+
+    def restart(self) -> None:
+        self._sum = 0.0
+        self._since = 0
+
+    def observe(self, z: float, label: int) -> Change | None:
+        if self._sum == 0:
+            self._since = label
+        self._sum = max(0.0, self._sum + (-z if self._down else z) - SLACK)
+        return Change(self._down, self._since, self._sum) if self._sum > THRESHOLD else None
+
+
+class BreachWindow:
+    """The paper's counter: more than half of the last 100 tokens with confidence under the threshold."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._recent: deque[tuple[bool, int]] = deque(maxlen=BREACH_WINDOW)  # breach, request
+
+    @property
+    def in_window(self) -> int:
+        """Breaches among the last 100 tokens."""
+        return sum(breach for breach, _ in self._recent)
+
+    def observe(self, breach: bool, label: int) -> Change | None:
+        """Takes the next token. After a call the window begins anew."""
+        self.total += breach
+        self._recent.append((breach, label))
+        if len(self._recent) < BREACH_WINDOW or not breach or self.in_window <= BREACH_LIMIT:
+            return None
+        change = Change(True, min(label for _, label in self._recent), float(self.in_window))
+        self._recent.clear()
+        return change
+
+
+def _floored(expected: Expected, floor: float) -> Expected:
+    return Expected(expected.mean, max(expected.deviation, floor))

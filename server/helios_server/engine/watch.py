@@ -1,0 +1,92 @@
+"""Which detector watches what, and the alarms that they raised.
+
+Called by the engine as tokens come, requests end and audits complete. Begins anew with every change of model,
+heads or depth. It must not act on an alarm: decisions are made elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from helios_server.engine.cusum import BREACH_WINDOW, BreachWindow, Change, Cusum, Expected
+from helios_server.engine.limits import Baseline
+from helios_server.engine.telemetry import Alarm, AuditRow, BreachCounter
+
+_LEARN_AUDITS, _LEARN_REQUESTS = 20, 40
+# Least deviations between requests, so that a few alike requests cannot make the detectors nervous.
+_QUALITY_FLOOR, _CONFIDENCE_FLOOR = 0.01, 0.02
+_ALARMS_KEPT, _AUDITS_KEPT = 16, 128
+
+
+@dataclass(frozen=True)
+class ExitInUse:
+    """What detectors watch; when it changes they begin anew. digest, depth: of the exit; full_depth: of the
+    model.
+
+    served: model uri and revision; limits: with the baselines, which may have become known.
+    """
+
+    served: tuple[str, str]
+    digest: str
+    depth: int
+    full_depth: int
+    quality: Baseline | None
+    confidence: Baseline | None
+
+
+class Watch:
+    """At full depth quality is 1 by definition and not watched."""
+
+    def __init__(self, exit_in_use: ExitInUse) -> None:
+        self.audits: deque[AuditRow] = deque(maxlen=_AUDITS_KEPT)
+        self._breaches_before = 0
+        self._begin(exit_in_use)
+
+    def _begin(self, exit_in_use: ExitInUse) -> None:
+        self.alarms: deque[Alarm] = deque(maxlen=_ALARMS_KEPT)
+        self._exit = exit_in_use
+        self._quality = Cusum(_expected(exit_in_use.quality), _LEARN_AUDITS, _QUALITY_FLOOR)
+        self._confidence = Cusum(_expected(exit_in_use.confidence), _LEARN_REQUESTS, _CONFIDENCE_FLOOR)
+        self._breaches = BreachWindow()
+        self._newest = 0
+
+    def follow(self, exit_in_use: ExitInUse) -> None:
+        """Other limits hold. Audits stay: they do not depend on the exit in use."""
+        if exit_in_use != self._exit:
+            self._breaches_before += self._breaches.total
+            self._begin(exit_in_use)
+
+    def token(self, breach: bool, ordinal: int, unix_seconds: float) -> None:
+        """A token of request `ordinal`."""
+        self._note("Breach", self._breaches.observe(breach, ordinal), ordinal, unix_seconds)
+
+    def request(self, mean_confidence: float, ordinal: int, unix_seconds: float) -> None:
+        """A request ended; mean confidence of its tokens, in [0, 1]."""
+        self._note("Confidence", self._confidence.observe(mean_confidence, ordinal), ordinal, unix_seconds)
+
+    def audit(self, row: AuditRow, unix_seconds: float) -> None:
+        """An audit is complete."""
+        self.audits.append(row)
+        watched = self._exit
+        if watched.depth < watched.full_depth and (watched.digest, watched.depth) in row.exits:
+            millibits, _ = row.exits[watched.digest, watched.depth]
+            change = self._quality.observe(row.full_millibits / max(1, millibits), row.request)
+            self._note("Audit", change, row.request, unix_seconds)
+
+    def breaches(self, threshold: float) -> BreachCounter:
+        """The counter's state. threshold: confidence in [0, 1], in use."""
+        total = self._breaches_before + self._breaches.total
+        return BreachCounter(threshold, self._breaches.in_window, BREACH_WINDOW, total)
+
+    def _note(self, kind: str, change: Change | None, ordinal: int, unix_seconds: float) -> None:
+        self._newest = max(self._newest, ordinal)
+        if change:
+            direction = "Down" if change.down else "Up"
+            self.alarms.append(
+                Alarm(kind, direction, self._newest, change.since, change.statistic, unix_seconds)
+            )
+
+
+def _expected(baseline: Baseline | None) -> Expected | None:
+    return None if baseline is None else Expected(baseline.mean, baseline.standard_deviation)
