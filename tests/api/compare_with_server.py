@@ -13,10 +13,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from kubernetes import client, config
-
 from helios_operator.api.crds import GROUP, VERSION, crds
 from helios_operator.api.validation import Invalid, admit
+from kubernetes import client, config
+
 from tests.api import test_constraints as constraints
 from tests.api import test_rules as rules
 from tests.api.objects import full, put
