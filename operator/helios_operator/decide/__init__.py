@@ -1,0 +1,63 @@
+"""The decisions: what is seen goes in as a Snapshot, what is to be done comes out as a Plan.
+
+Pure: no I/O, no clock (`now` is an argument), no memory but the status. Called by the runtimes, `local` and `cluster`,
+which observe before and apply after. It must not import kopf, kubernetes, torch or grpc.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from helios_operator.decide import candidates, profiling, reassess, rollout, shortlist, status
+from helios_operator.decide.case import Case, served_contender
+from helios_operator.decide.fleet import Fleet
+from helios_operator.decide.options import Bench
+from helios_operator.decide.plan import Plan
+from helios_operator.decide.snapshot import Snapshot
+
+__all__ = ["decide"]
+
+
+def decide(snapshot: Snapshot, now: datetime) -> Plan:
+    """One pass: who competes, what must be measured, is what serves still right, and what is the next thing to do."""
+    fleet = Fleet.of(snapshot)
+    bench = _bench(snapshot, fleet)
+    measuring = profiling.measure(snapshot, bench, fleet, now)
+    case = Case(snapshot, bench, fleet, now, measuring.done)
+    outcome = reassess.reassess(case)
+    carried = rollout.carry_out(case, outcome)
+    report = status.Report(case, measuring, outcome, carried)
+    new = status.compose(report)
+    return Plan(
+        actions=(*measuring.actions, *carried.actions),
+        status=new,
+        events=tuple(status.events(report, new)),
+        requeue_after_seconds=_requeue(report),
+    )
+
+
+def _bench(snapshot: Snapshot, fleet: Fleet) -> Bench:
+    """The contenders, shortlisted, and the pace that steps really have on this machine."""
+    known = candidates.gather(snapshot)
+    serving = served_contender(fleet.serving, known) if fleet.serving else None
+    fit = serving.timing.fit if serving and serving.timing else None
+    steps = [(fit, step) for telemetry in fleet.telemetry for step in telemetry.steps] if fit else []
+    bench = Bench.of(snapshot, known, steps)
+    return replace(bench, contenders=shortlist.shortlist(bench, serving.key if serving else None))
+
+
+def _requeue(report: status.Report) -> float | None:
+    """Seconds until the next moment at which something is due by the clock alone."""
+    case, memory, rules = report.case, report.carried.memory, report.case.spec.rollout
+    pending, active = case.fleet.pending, report.carried.active
+    moments = [
+        memory.backoff_until,
+        memory.cooldown_until,
+        memory.next_time,
+        report.measuring.again_at,
+        pending.created + timedelta(seconds=rules.progress_deadline_seconds) if pending else None,
+        active.since + timedelta(seconds=rules.scale_down_delay_seconds) if active and active.since and case.fleet.retired else None,
+    ]
+    due = [(moment - case.now).total_seconds() for moment in moments if moment and moment > case.now]
+    return min(due, default=None)

@@ -103,7 +103,7 @@ def after_change(
 def after_failure(memory: ReassessmentStatus, case: Case, why: Verdict) -> ReassessmentStatus:
     """A change was taken back. What it was to put right is weighed again when the back-off is over."""
     backoff = _doubled(memory, FAILURE_BACKOFF)
-    never_selected = memory.decision is Decision.SELECT
+    never_selected = memory.last_time is None or memory.decision is Decision.SELECT
     return replace(
         memory,
         decision=Decision.BLOCKED,
@@ -115,7 +115,7 @@ def after_failure(memory: ReassessmentStatus, case: Case, why: Verdict) -> Reass
         backoff_until=case.now + backoff,
         last_time=None if never_selected else memory.last_time,
         trigger=None if never_selected else Cause.INTERVAL.value,
-        triggered_at=case.now,
+        triggered_at=memory.triggered_at if never_selected else case.now,
     )
 
 
