@@ -27,7 +27,7 @@ async def test_the_last_words_are_the_error(tmp_path: Path) -> None:
     )
     process = await Process.start(python(script), log=tmp_path / "log")
     assert await process.wait() == 2
-    assert process.last_words == "error: port: in use; choose another"
+    assert process.last_words == "error: port: in use; choose another (exited with 2)"
     assert "bye" in (tmp_path / "log").read_text()
 
 

@@ -21,7 +21,7 @@ from helios_operator.decide.snapshot import Pod as PodSeen
 from helios_operator.decide.snapshot import PodPhase, ServingLimits, Telemetry
 from helios_operator.errors import ControlError
 from helios_operator.local.probes import probe
-from helios_operator.local.processes import Process, helios_command, how_it_ended
+from helios_operator.local.processes import Process, helios_command
 
 HOST = "127.0.0.1"
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
@@ -206,8 +206,8 @@ class Pod:
         self._process = process = await Process.start(self._command(ports_file), log=self._folder / "log")
         watching = asyncio.create_task(self._watch(process, ports_file), name=f"probes of {self.name}")
         try:
-            code = await process.wait()
-            self._message = f"CrashLoopBackOff: {process.last_words} ({how_it_ended(code)})"
+            await process.wait()
+            self._message = f"CrashLoopBackOff: {process.last_words}"
         finally:
             watching.cancel()
             self.ready = False

@@ -81,11 +81,15 @@ class Process:
 
     @property
     def last_words(self) -> str:
-        """The last line that names an error, else the last line; how it ended when it said nothing."""
+        """The last line that names an error; without one, the last line of a child that ended by itself;
+        how it ended when it said nothing, or was ended."""
         lines = [line for line in self._tail if line.strip()]
         errors = [line for line in lines if line.lower().startswith("error") or "Error:" in line]
+        ended = how_it_ended(self.exit_code)
+        if self.exit_code is not None and self.exit_code < 0 and not errors:
+            return ended
         said = (errors or lines or [""])[-1].strip()
-        return said or how_it_ended(self.exit_code)
+        return f"{said} ({ended})" if said else ended
 
     async def wait(self) -> int:
         """Until it has ended and all it said is in the log."""

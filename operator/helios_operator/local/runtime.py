@@ -132,6 +132,11 @@ class LocalRuntime:
         """The object with its status, as `kubectl get -o yaml` would show it."""
         return self._store.get(DEPLOYMENT, name)
 
+    def condition(self, name: str, type: str) -> str:
+        """Its status: "True", "False" or "Unknown"."""
+        conditions = self._store.get(DEPLOYMENT, name).get("status", {}).get("conditions", [])
+        return next((str(c["status"]) for c in conditions if c["type"] == type), "Unknown")
+
     def profiles(self) -> list[Object]:
         return self._store.objects(PROFILE)
 

@@ -1,0 +1,228 @@
+"""Pods are real `helios serve` processes on tiny models, and clients are real gRPC streams through the
+front address."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from helios_operator.control import limits as limits_mapping
+from helios_operator.decide.snapshot import Pod, PodPhase, Revision, ServingLimits
+from helios_operator.local.front import Front
+from helios_operator.local.pods import PodSettings
+from helios_operator.local.revisions import Revisions
+from helios_proto.client import GenerationClient
+from helios_proto.v1.generation_pb2 import GenerateRequest, SamplingParams
+
+from tests.checkpoints import make_checkpoint
+
+LIMITS = ServingLimits(
+    generation=1,
+    candidate="old",
+    model_uri="pvc://models/old",
+    model_revision="",
+    exits_uri="",
+    exits_digest="",
+    layer_budget=4,
+    max_batch_size=8,
+    memory_mib=2000,
+    max_queue_size=64,
+    exit_layers=(2,),
+    audit_percent=0,
+    bundles=(),
+    tokens_per_request=128,
+)
+NEW = replace(LIMITS, candidate="new", model_uri="pvc://models/new")
+Said = list[tuple[str, str, str, str]]
+
+
+@dataclass
+class Place:
+    """Revisions behind a front address, and what was said about them."""
+
+    revisions: Revisions
+    front: Front
+    said: Said = field(default_factory=list)
+
+    async def see(self) -> tuple[Revision, ...]:
+        return await self.revisions.see(lambda _: "bare")
+
+    async def pod(self, revision: int = 0) -> Pod:
+        return (await self.see())[revision].pods[0]
+
+    async def until(self, holds: Callable[[tuple[Revision, ...]], bool]) -> None:
+        async with asyncio.timeout(60):
+            while not holds(await self.see()):
+                await asyncio.sleep(0.1)
+
+    async def ready(self, count: int = 1) -> None:
+        await self.until(lambda seen: sum(pod.ready for r in seen for pod in r.pods) >= count)
+
+
+@asynccontextmanager
+async def place(folder: Path) -> AsyncIterator[Place]:
+    for seed, name in enumerate(("old", "new")):
+        make_checkpoint(folder / "models" / name, seed=seed)
+    (folder / "token").write_text("secret\n")
+    settings = PodSettings("chat", folder / "token", "secret", folder, "cpu", "float32", drain_seconds=30)
+    said: Said = []
+    revisions = Revisions(
+        folder / "revisions", "chat", settings, lambda *words: said.append(words), lambda: None
+    )
+    front = Front(revisions.backends)
+    await front.open("127.0.0.1", 0)
+    try:
+        yield Place(revisions, front, said)
+    finally:
+        await revisions.stop(2)
+        await front.close()
+
+
+def request(tokens: int = 40) -> GenerateRequest:
+    parameters = SamplingParams(max_tokens=tokens, temperature=1.0, ignore_eos=True)
+    return GenerateRequest(model="chat", text="Call me Ishmael.", sampling_params=parameters)
+
+
+async def served_by(client: GenerationClient, tokens: int = 40) -> str:
+    """The candidate that answered; raises what gRPC raises when the request is lost."""
+    answer = client.generate(request(tokens), timeout=60)
+    complete = await answer.complete()
+    assert complete.usage.completion_tokens == tokens
+    (span,) = await answer.spans()
+    return str(span["candidate"])
+
+
+async def test_a_switch_by_surge_loses_no_stream(tmp_path: Path) -> None:
+    """Eight callers in a closed loop, some on connections of their own, while the model behind the address
+    changes."""
+    async with place(tmp_path) as here:
+        here.revisions.create(1, LIMITS, 1, datetime.now(UTC))
+        here.revisions.route(1)
+        await here.ready()
+        answers: list[str] = []
+        stop = asyncio.Event()
+
+        async def call() -> None:
+            async with GenerationClient(here.front.address) as client:
+                while not stop.is_set():
+                    answers.append(await served_by(client))
+
+        async with asyncio.TaskGroup() as callers:
+            for _ in range(8):
+                callers.create_task(call())
+            here.revisions.create(2, NEW, 1, datetime.now(UTC))
+            await here.ready(2)
+            standing = (await here.pod(0)).telemetry
+            assert standing is not None
+            assert standing.running > 0  # streams began before the change
+            here.revisions.route(2)
+            here.revisions.drain(1, 30)
+            await here.until(lambda seen: not seen[0].pods)
+            here.revisions.delete(1)
+            later = len(answers) + 16
+            while len(answers) < later:
+                await asyncio.sleep(0.1)
+            stop.set()
+        assert {answers[0], answers[-1]} == {"old", "new"}
+        assert set(answers[later - 8 :]) == {"new"}
+        assert [words for words in here.said if words[2] == "BackOff"] == []
+        assert not (tmp_path / "revisions" / "1").exists()
+
+
+async def test_a_killed_pod_comes_back_as_it_was_told(tmp_path: Path) -> None:
+    async with place(tmp_path) as here, GenerationClient(here.front.address) as client:
+        here.revisions.create(1, LIMITS, 1, datetime.now(UTC))
+        here.revisions.route(1)
+        assert await served_by(client) == "old"
+        changed = replace(LIMITS, generation=2, layer_budget=2)
+        here.revisions.write_limits(1, changed)
+        await here.until(lambda seen: seen[0].pods[0].telemetry.limits.generation == 2)  # type: ignore[union-attr]
+        before = await here.pod()
+        (pod,) = here.revisions.pods()
+        assert pod.pid is not None
+        os.kill(pod.pid, signal.SIGKILL)
+        await here.until(lambda seen: seen[0].pods[0].restarts == 1)
+        assert await served_by(client) == "old"  # waited at the front address, or was sent again
+        after = await here.pod()
+        assert before.telemetry is not None
+        assert after.telemetry is not None
+        assert after.telemetry.boot_id != before.telemetry.boot_id
+        assert after.telemetry.limits.layer_budget == 2
+
+
+async def test_a_pod_that_cannot_start_says_why(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.revisions.create(1, replace(LIMITS, model_uri="pvc://models/nowhere"), 1, datetime.now(UTC))
+        await here.until(lambda seen: seen[0].pods[0].phase is PodPhase.FAILED)
+        pod = await here.pod()
+        assert not pod.ready
+        assert pod.message.startswith("CrashLoopBackOff: error: pvc://models/nowhere: ")
+        assert pod.message.endswith("(exited with 2)")
+        here.revisions.drain(1, 30)
+        await here.until(lambda seen: not seen[0].pods)
+
+
+async def test_refused_limits_are_asked_for_once(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.revisions.create(1, LIMITS, 1, datetime.now(UTC))
+        await here.ready()
+        here.revisions.write_limits(1, replace(LIMITS, generation=2, model_uri="pvc://models/nowhere"))
+        await here.until(lambda seen: seen[0].pods[0].telemetry.refused_generation == 2)  # type: ignore[union-attr]
+        for _ in range(5):
+            pod = await here.pod()
+            await asyncio.sleep(0.05)
+        assert pod.telemetry is not None
+        assert pod.telemetry.limits.generation == 1
+        assert "nowhere" in pod.telemetry.refused_message
+        assert [words[2] for words in here.said].count("LimitsRefused") == 1
+        here.revisions.write_limits(1, replace(LIMITS, generation=3, layer_budget=2))
+        await here.until(lambda seen: seen[0].pods[0].telemetry.limits.generation == 3)  # type: ignore[union-attr]
+
+
+async def test_memory_is_claimed_until_a_pod_has_gone(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.revisions.create(1, LIMITS, 2, datetime.now(UTC))
+        assert here.revisions.claimed_mib == 4000
+        await here.ready(2)
+        here.revisions.scale(1, 1)
+        assert here.revisions.claimed_mib == 4000  # it drains
+        await here.until(lambda seen: len(seen[0].pods) == 1)
+        assert here.revisions.claimed_mib == 2000
+
+
+async def test_a_new_runtime_starts_the_pods_it_finds(tmp_path: Path) -> None:
+    async with place(tmp_path) as first:
+        first.revisions.create(1, LIMITS, 1, datetime.now(UTC))
+        first.revisions.create(2, NEW, 1, datetime.now(UTC))
+        first.revisions.route(2)
+        first.revisions.drain(1, 0)
+    async with place(tmp_path) as second, GenerationClient(second.front.address) as client:
+        second.revisions.start()
+        assert await served_by(client) == "new"
+        seen = await second.see()
+        assert [(r.number, r.draining, len(r.pods)) for r in seen] == [(1, True, 0), (2, False, 1)]
+
+
+def test_the_document_is_what_a_server_reads(tmp_path: Path) -> None:
+    from helios_server.rpc import limits as server
+
+    file = tmp_path / "limits.json"
+    file.write_text(limits_mapping.to_json(LIMITS))
+    assert limits_mapping.from_proto(server.to_proto(server.read(file))) == LIMITS
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> AsyncIterator[None]:
+    import psutil
+
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    left = [c for c in psutil.Process().children(recursive=True) if c.pid not in before]
+    assert not psutil.wait_procs(left, timeout=5)[1]
