@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-12)
 
-.PHONY: help demo test lint proto data heads clean
+.PHONY: help demo test lint proto chart data heads clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ proto: ## the stubs in proto/helios_proto, by a grpcio-tools whose output runs o
 	@test -x .venv-proto/bin/python || { $(PYTHON) -m venv .venv-proto && .venv-proto/bin/python -m pip install --quiet 'grpcio-tools==1.81.1'; }
 	.venv-proto/bin/python -m grpc_tools.protoc -I helios_proto/v1=proto/helios/v1 \
 	  --python_out=proto --pyi_out=proto --grpc_python_out=proto helios_proto/v1/generation.proto helios_proto/v1/control.proto
+
+chart: $(STAMP) ## what the Helm chart copies: CRDs, the table of values
+	$(BIN)/python deploy/helm/generate.py
 
 data: $(STAMP) ## the public texts that heads are trained and measured on
 	$(BIN)/python -m helios_server.exits.data

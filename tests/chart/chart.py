@@ -1,0 +1,61 @@
+"""The chart, rendered by the real helm: objects, notes and refusals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.tools import helm
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy/helm/helios"
+NAMESPACE = "helios-system"
+
+Manifest = dict[str, Any]
+
+
+class RefusedError(Exception):
+    """Helm's words about values that it does not take."""
+
+
+def render(
+    values: dict[str, Any] | None = None, release: str = "helios", kubernetes: str = "1.37"
+) -> list[Manifest]:
+    """Every object, in helm's order."""
+    text = _helm("template", json.dumps(values or {}), release, "--kube-version", kubernetes)
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def notes(values: dict[str, Any] | None = None, release: str = "helios") -> str:
+    text = _helm("install", json.dumps(values or {}), release, "--dry-run=client")
+    return text.partition("NOTES:\n")[2]
+
+
+def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
+    return [manifest for manifest in manifests if manifest["kind"] == kind]
+
+
+def only(manifests: list[Manifest], kind: str) -> Manifest:
+    (manifest,) = of_kind(manifests, kind)
+    return manifest
+
+
+@cache
+def _helm(verb: str, values: str, release: str, *options: str) -> str:
+    command = [str(helm()), verb, release, str(CHART), "--namespace", NAMESPACE, "--values", "-", *options]
+    environment = {"KUBECONFIG": "/nonexistent", "HOME": "/nonexistent", "HELM_NO_PLUGINS": "1"}
+    done = subprocess.run(command, input=values, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise RefusedError(done.stderr)
+    return done.stdout
+
+
+def only_role(manifests: list[Manifest], kind: str) -> Manifest:
+    """The operator's own, not those that extend users' roles."""
+    (role,) = (role for role in of_kind(manifests, kind) if "rbac" not in str(role["metadata"]["labels"]))
+    return role
