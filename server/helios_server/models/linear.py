@@ -36,7 +36,7 @@ class Numerics:
     @classmethod
     def of(cls, device: str | torch.device = "cpu", dtype: str | None = None) -> Numerics:
         """Resolves a device and a dtype name (None: float16 on the CPU, bfloat16 on an accelerator)."""
-        device = torch.device(device)
+        device = _usable(device)
         name = dtype or ("float16" if device.type == "cpu" else "bfloat16")
         if name not in _TORCH_DTYPES:
             raise UnsupportedModelError(
@@ -60,6 +60,18 @@ class Numerics:
     def weight(self, tensor: Tensor) -> Tensor:
         """Puts a tensor on the device in the dtype of the activations (norms, biases)."""
         return tensor.to(self.device, self.activations)
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:  # torch raises the one or the other
+        reason = str(error).splitlines()[0]
+        raise UnsupportedModelError(
+            "device", f"'{device}' cannot be used ({reason})", "Use cpu, or cuda with a GPU"
+        ) from None
+    return found
 
 
 class Linear:
