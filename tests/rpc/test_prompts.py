@@ -12,6 +12,7 @@ def serve(prompts: LivePrompts, first: int, last: int, tokens: int = 20) -> None
 
 def test_nothing_is_kept_or_even_read_without_consent() -> None:
     prompts = LivePrompts(0)
+    prompts.alarmed(0)
     prompts.add(1, 20, lambda: 1 / 0)  # type: ignore[arg-type, return-value]
     assert prompts.newest is None
 

@@ -58,6 +58,8 @@ class LivePrompts:
     def alarmed(self, since_request: int) -> None:
         """Traffic changed after `since_request`: freeze a set of what came later as soon as there is enough
         of it."""
+        if not self._ring.maxlen:
+            return
         newest = self.newest
         if newest is None or newest.from_request <= since_request:
             self._awaited_since = since_request
