@@ -134,10 +134,12 @@ def _known(snapshot: Snapshot) -> dict[str, CandidateStatus]:
     """What Inspect found, by identity: from the status, and from Jobs that just ended."""
     known = {status.identity: status for status in snapshot.deployment.status.candidates if status.identity}
     for job in snapshot.jobs:
-        if job.spec.kind is not JobKind.INSPECT or job.phase is not JobPhase.SUCCEEDED:
+        if job.spec.kind is not JobKind.INSPECT or job.phase is JobPhase.RUNNING:
+            continue
+        if job.phase is JobPhase.FAILED and job.attempts <= snapshot.deployment.spec.profiling.backoff_limit:
             continue
         for candidate in job.spec.candidates:
-            found, problem = job.resolved.get(candidate.name), job.problems.get(candidate.name, "")
+            found, problem = job.resolved.get(candidate.name), job.problems.get(candidate.name, job.message)
             if found or problem:
                 state = "Profiling" if found else "Failed"
                 known[identity(candidate)] = CandidateStatus(

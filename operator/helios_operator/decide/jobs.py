@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from helios_operator.api.annotations import newest_request
 from helios_operator.api.conditions import Reason
 from helios_operator.api.identity import quality_name, timing_name
 from helios_operator.api.rows import QualityRow, RowPhase, TimingRow
@@ -20,6 +21,9 @@ from helios_operator.decide.plan import Action, DeleteJob, Verdict, WriteProfile
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
 
 Row = TimingRow | QualityRow
+
+SECOND_LOOK = timedelta(minutes=10)
+"""A Job that found a fault is kept at least so long: it is what holds the next look back."""
 
 
 def inspect_job(unknown: tuple[Contender, ...]) -> JobSpec:
@@ -69,8 +73,7 @@ def harvest(snapshot: Snapshot, contenders: tuple[Contender, ...], now: datetime
         for row in rows:
             yield WriteProfile(row=row, why=_news(row, job))
         if not rows and _is_over(job, snapshot, now):
-            message = f"{job.spec.kind} Job finished {snapshot.deployment.spec.profiling.ttl_seconds_after_finished} s ago"
-            yield DeleteJob(name=job.spec.name, why=Verdict(True, Reason.JOB_EXPIRED, message))
+            yield DeleteJob(name=job.spec.name, why=Verdict(True, Reason.JOB_EXPIRED, f"{job.spec.kind} Job is over"))
 
 
 def _rows(job: Job, contenders: tuple[Contender, ...], snapshot: Snapshot, now: datetime) -> Iterator[Row]:
@@ -111,8 +114,17 @@ def _news(row: Row, job: Job) -> Verdict:
 
 
 def _is_over(job: Job, snapshot: Snapshot, now: datetime) -> bool:
+    """Its time to live has passed; one that found something wrong also goes when a person asks to look again."""
+    finished = job.finished or job.started
     lived = timedelta(seconds=snapshot.deployment.spec.profiling.ttl_seconds_after_finished)
-    return now >= (job.finished or job.started) + lived
+    if not _found_fault(job):
+        return now >= finished + lived
+    request = newest_request(snapshot.deployment.annotations)
+    return now >= finished + max(lived, SECOND_LOOK) or (request is not None and request.asked > finished)
+
+
+def _found_fault(job: Job) -> bool:
+    return job.phase is JobPhase.FAILED or bool(job.problems)
 
 
 def _hash(parts: list[str]) -> str:

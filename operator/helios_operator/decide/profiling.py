@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from helios_operator.api.annotations import newest_request
 from helios_operator.api.conditions import ConditionType, Reason
 from helios_operator.api.rows import RowPhase
-from helios_operator.decide import jobs, racing
+from helios_operator.decide import candidates, jobs, racing
 from helios_operator.decide.candidates import Contender, backbones
 from helios_operator.decide.evidence import age, newest_common
 from helios_operator.decide.fleet import Fleet
@@ -41,7 +42,7 @@ class Measuring:
 def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Measuring:
     table = Table(snapshot, bench, fleet, now)
     wanted = list(table.wanted())
-    starts, waiting = table.start(wanted)
+    starts, waiting = table.start([*wanted, *table.second_looks()])
     actions = (*jobs.harvest(snapshot, bench.contenders, now), *starts, *_expired_rows(snapshot, bench, table.prompts))
     return Measuring(
         actions=actions,
@@ -110,6 +111,15 @@ class Table:
         if self.prompts:
             yield from self._wanted_qualities(families)
 
+    def second_looks(self) -> Iterator[JobSpec]:
+        """At candidates that could not be resolved, once the Job that said so is gone: the user may have put it right."""
+        looked_at = {candidates.identity(c) for j in self.snapshot.jobs if j.spec.kind is JobKind.INSPECT for c in j.spec.candidates}
+        forgotten = tuple(
+            c for c in self.bench.contenders if _unresolved(c) and candidates.identity(c.candidate) not in looked_at
+        )
+        if forgotten:
+            yield jobs.inspect_job(forgotten)
+
     def start(self, wanted: list[JobSpec]) -> tuple[list[Action], str]:
         """Jobs to start now, and what the first one that must wait is waiting for."""
         running = sum(job.phase is JobPhase.RUNNING for job in self.snapshot.jobs)
@@ -177,7 +187,11 @@ class Table:
         return newest is not None and newest.phase is RowPhase.FAILED and not self._old_enough(newest.completed)
 
     def _old_enough(self, failed: datetime | None) -> bool:
-        return failed is not None and self.now >= failed + FAILED_ROW_RETRY
+        """To be tried again: by the clock, or because a person asks."""
+        if failed is None:
+            return False
+        request = newest_request(self.snapshot.deployment.annotations)
+        return self.now >= failed + FAILED_ROW_RETRY or (request is not None and request.asked > failed)
 
     def _failures(self) -> list[str]:
         """What stands in the way, each cause once."""

@@ -1,0 +1,60 @@
+"""Specs and worlds that the tests begin with, in as few words as possible."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from helios_operator.api.types import (
+    DeploymentSpec,
+    LimitsSpec,
+    LivePrompts,
+    Objective,
+    Profiling,
+    Prompts,
+    Reassessment,
+    Rollout,
+    Slo,
+    WorkloadSpec,
+)
+from helios_operator.decide.candidates import key
+from tests.decide.truth import BIG, Model, candidate, memory_for
+from tests.decide.world import World
+
+LIVE = Prompts(live=LivePrompts(32, True))
+
+
+def inline(domain: str = "prose", prompts: int = 48) -> Prompts:
+    return Prompts(inline=(domain,) * prompts)
+
+
+def spec(prompts: Prompts = LIVE, min_quality: int | None = 90, **models: Model) -> DeploymentSpec:
+    """Like the demo's: throughput under a quality, quick reassessments."""
+    bundles = len({model.digest for model in models.values() if model.digest})
+    return DeploymentSpec(
+        model_name="chat",
+        candidates=tuple(candidate(name, model) for name, model in models.items()),
+        slo=Slo(min_quality_percent=min_quality, optimization_type=Objective.THROUGHPUT),
+        workload=WorkloadSpec(isl=64, osl=48),
+        limits=LimitsSpec(memory_mib=memory_for(BIG, rows=4, bundles=bundles)),
+        profiling=Profiling(prompts=prompts),
+        reassessment=Reassessment(
+            audit_percent=50, cooldown=timedelta(seconds=10), every_requests=60, interval=timedelta(hours=6)
+        ),
+        rollout=Rollout(scale_down_delay_seconds=1),
+    )
+
+
+def world(prompts: Prompts = LIVE, min_quality: int | None = 90, seed: int = 0, **models: Model) -> World:
+    wanted = spec(prompts, min_quality, **models)
+    truth = {key(c): models[c.name] for c in wanted.candidates}
+    return World(wanted, truth, seed=seed)
+
+
+def selected(made: World, domain: str = "prose") -> World:
+    """Started, served the domain until the first selection is made and in place."""
+    made.run(20)
+    for _ in range(30):
+        if made.status.reassessment.last_time and not made.status.target and len(made.revisions) == 1:
+            break
+        made.serve(8, domain)
+    return made

@@ -1,0 +1,230 @@
+"""A simulated serving pod: takes limits or refuses them, serves requests, audits some, keeps prompts, raises alarms."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from helios_operator.decide.snapshot import (
+    Alarm,
+    AuditRow,
+    Histogram,
+    Pod,
+    PodPhase,
+    PromptSet,
+    ServingLimits,
+    Telemetry,
+)
+from tests.decide.truth import Model
+
+if TYPE_CHECKING:
+    from tests.decide.world import World
+
+BOUNDS = (1.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
+
+
+@dataclass(frozen=True)
+class Text:
+    """One prompt: how hard it is for every model, and how it treats exits, both in 0..1."""
+
+    domain: str
+    hardness: float
+    luck: float
+
+    def millibits(self, model: Model, layer: int) -> int:
+        """Its total at an exit: paired over models and exits, with a few per cent of its own."""
+        best = 180_000 + 200_000 * self.hardness
+        full = best / model.backbone.worth.get(self.domain, 1.0)
+        own = model.own_quality(layer, self.domain)
+        spread = 1 + (self.luck - 0.5) * 0.5 * (1 - own) if own < 1 else 1.0
+        return round(full / own * spread)
+
+
+@dataclass
+class SimulatedPod:
+    name: str
+    revision: int
+    started: datetime
+    limits: ServingLimits
+    world: World
+    ready: bool = False
+    restarts: int = 0
+    draining: bool = False
+    running: int = 0
+    refused: int = 0
+    refusal: str = ""
+    requests: int = 0
+    at_change: int = 0
+    slow: bool = False
+    audits: list[AuditRow] = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
+    ring: list[tuple[int, Text]] = field(default_factory=list)
+    frozen: PromptSet | None = None
+    down: float = 0.0
+    since_down: int = 0
+    up: float = 0.0
+    since_up: int = 0
+    domains: list[str] = field(default_factory=list)
+
+    # -- limits ------------------------------------------------------------------------------------------------------
+
+    def advance(self, document: ServingLimits) -> None:
+        if self.draining:
+            return
+        if not self.ready:
+            due = self.world.now >= self.started + timedelta(seconds=self.world.start_seconds)
+            if due and self.world.starts(document):
+                self.ready, self.limits = True, document
+            elif due:
+                self.restarts += 1
+                self.started = self.world.now
+            return
+        if document.generation > self.limits.generation and self.refused != document.generation:
+            self._take(document)
+
+    def _take(self, document: ServingLimits) -> None:
+        if reason := self.world.refuses(document):
+            self.refused, self.refusal = document.generation, reason
+            return
+        if _service(document) != _service(self.limits):
+            self.at_change = self.requests
+            self.alarms.clear()
+            self._restart_detectors()
+        self.limits, self.refused, self.refusal = document, 0, ""
+
+    def drain(self) -> None:
+        self.draining, self.ready = True, False
+
+    def crash(self) -> None:
+        """A new process: it forgets everything but the document."""
+        self.ready, self.started = False, self.world.now
+        self.restarts += 1
+        self.requests = self.at_change = 0
+        self.audits, self.alarms, self.ring, self.frozen = [], [], [], None
+        self._restart_detectors()
+
+    # -- serving -----------------------------------------------------------------------------------------------------
+
+    def finish(self, text: Text, world: World, now: datetime) -> None:
+        self.requests += 1
+        self.ring.append((self.requests, text))
+        model = self._model()
+        percent = self.limits.audit_percent
+        if percent and self.requests * percent // 100 > (self.requests - 1) * percent // 100:
+            self._audit(text, model, now)
+        self._watch_confidence(text.domain, now)
+        self._freeze(world)
+
+    def _audit(self, text: Text, model: Model, now: datetime) -> None:
+        exits = {}
+        for bundle in self.limits.bundles:
+            scored = self._bundle(bundle.digest)
+            for layer in scored.exits:
+                agreeing = round(60 * (0.3 + 0.7 * scored.own_quality(layer, text.domain) ** 3))
+                exits[bundle.digest, layer] = (text.millibits(scored, layer), min(60, agreeing))
+        full = text.millibits(model, model.backbone.layers)
+        self.audits = [*self.audits, AuditRow(self.requests, 60, 240, full, exits)][-128:]
+        baseline = self.limits.quality_baseline
+        if baseline and self.limits.layer_budget < model.backbone.layers:
+            own = full / text.millibits(model, self.limits.layer_budget)
+            self._cusum((own - baseline.mean) / max(0.01, baseline.standard_deviation), now)
+
+    def _cusum(self, z: float, now: datetime) -> None:
+        z = max(-4.0, min(4.0, z))
+        self.down = max(0.0, self.down - z - 0.5)
+        self.up = max(0.0, self.up + z - 0.5)
+        self.since_down = self.since_down if self.down else self.requests + 1
+        self.since_up = self.since_up if self.up else self.requests + 1
+        for direction, value, since in (("Down", self.down, self.since_down), ("Up", self.up, self.since_up)):
+            if value > 8:
+                self._alarm("Audit", direction, since, value, now)
+                self._restart_detectors()
+
+    def _watch_confidence(self, domain: str, now: datetime) -> None:
+        """A change of the domain shows in the confidence after ten requests of the new one."""
+        self.domains = [*self.domains, domain][-40:]
+        recent, before = self.domains[-10:], self.domains[:-10]
+        if len(before) >= 10 and len(set(recent)) == 1 and recent[0] not in before[-10:]:
+            self._alarm("Confidence", "Down", self.requests - 9, 9.0, now)
+            self.domains = list(recent)
+
+    def _alarm(self, kind: str, direction: str, since: int, statistic: float, now: datetime) -> None:
+        self.alarms = [*self.alarms, Alarm(kind, direction, self.requests, since, statistic, now)][-16:]
+
+    def _restart_detectors(self) -> None:
+        self.down = self.up = 0.0
+        self.since_down = self.since_up = self.requests + 1
+        self.domains = []
+
+    def _freeze(self, world: World) -> None:
+        """When the ring is full of prompts newer than the last set, or enough came after an alarm."""
+        size = self.limits.live_prompts
+        if not size:
+            return
+        self.ring = self.ring[-size:]
+        oldest = self.frozen.to_request if self.frozen else 0
+        fresh = [(n, text) for n, text in self.ring if n > oldest]
+        if self.alarms:
+            fresh = [(n, text) for n, text in fresh if n >= self.alarms[-1].since_request]
+            if len(fresh) < min(size, 16):
+                return
+        elif len(fresh) < size:
+            return
+        digest = "sha256:" + hashlib.sha256(repr(fresh).encode()).hexdigest()
+        world.sets[digest] = [text for _, text in fresh]
+        self.frozen = PromptSet(digest, len(fresh), fresh[0][0], fresh[-1][0])
+
+    # -- seen --------------------------------------------------------------------------------------------------------
+
+    def seen(self) -> Pod:
+        phase = PodPhase.TERMINATING if self.draining else PodPhase.RUNNING if self.ready else PodPhase.PENDING
+        message = "" if self.ready else "the checkpoint does not load" if self.restarts else "starting"
+        telemetry = self._telemetry() if self.ready or self.draining else None
+        return Pod(self.name, self.revision, phase, self.ready, self.started, self.restarts, message, telemetry)
+
+    def _telemetry(self) -> Telemetry:
+        since = self.requests - self.at_change
+        latency = 500.0 if self.slow else 15.0
+        counts = tuple(since if lower < latency <= upper else 0 for lower, upper in zip((0.0, *BOUNDS), BOUNDS, strict=False))
+        histogram = Histogram(BOUNDS, (*counts, 0), since * latency)
+        return Telemetry(
+            boot_id=f"{self.name}-{self.restarts}",
+            limits=self.limits,
+            kv_capacity_tokens=1000,
+            max_batch_size=self.limits.max_batch_size or 4,
+            draining=self.draining,
+            running=self.running,
+            waiting=0,
+            requests_finished=self.requests,
+            requests_failed=0,
+            requests_since_change=since,
+            batch_reached=1,
+            tokens_per_second=10.0,
+            ttft_ms=histogram,
+            itl_ms=histogram,
+            e2e_ms=histogram,
+            audits=tuple(self.audits),
+            alarms=tuple(self.alarms),
+            prompts=self.frozen,
+            refused_generation=self.refused,
+            refused_message=self.refusal,
+        )
+
+    def _model(self) -> Model:
+        for key, model in self.world.truth.items():
+            uri, _, exits, _ = key  # type: ignore[misc]
+            if (uri, exits) == (self.limits.model_uri, self.limits.exits_uri):
+                return model
+        raise KeyError(self.limits.model_uri)
+
+    def _bundle(self, digest: str) -> Model:
+        backbone = self._model().backbone
+        return next(m for m in self.world.truth.values() if m.digest == digest and m.backbone == backbone)
+
+
+def _service(limits: ServingLimits) -> tuple[object, ...]:
+    return (limits.model_uri, limits.model_revision, limits.exits_digest, limits.layer_budget)
+
+

@@ -1,0 +1,124 @@
+"""What is true in the simulated world: models, their depth, speed, size and how well each exit does on each domain.
+
+The figures are shaped like SmolLM2-135M's; none is a measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from helios_server.planning.memory import MIB, MemoryFacts, limit_for_rows
+from helios_server.planning.timing import HeadCost, StepTimeFit
+
+from helios_operator.api.rows import EnergyCost
+from helios_operator.api.types import Candidate, Resolved
+
+Quality = Mapping[tuple[int, str], float]
+"""(layer, domain) -> own full-depth bits / exit bits."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """`worth`: by domain, best bits / own full-depth bits."""
+
+    fingerprint: str
+    layers: int
+    worth: Mapping[str, float] = field(default_factory=dict)
+    layer_ns: int = 900_000
+    fixed_mib: int = 110
+    layer_mib: int = 7
+    joules_per_layer: int = 3000
+    error_percent: int = 4
+
+    def fit(self) -> StepTimeFit:
+        heads = {kind: HeadCost(2_000_000, 150_000) for kind in ("bare", "affine", "mlp")}
+        return StepTimeFit(1_500_000, self.layer_ns, 22_000, 14, heads, self.error_percent)
+
+    def memory(self) -> MemoryFacts:
+        return MemoryFacts(
+            process_start_bytes=350 * MIB,
+            fixed_bytes=self.fixed_mib * MIB,
+            layer_bytes=self.layer_mib * MIB,
+            kv_bytes_per_token_layer=1536,
+            activation_bytes_per_token=60_000,
+            row_bytes=400_000,
+            step_tokens=128,
+            page_tokens=16,
+        )
+
+    def energy(self) -> EnergyCost:
+        points = {(k, rows): k * self.joules_per_layer * 8 // rows for k in (10, self.layers) for rows in (1, 8)}
+        return EnergyCost("declared", points)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A candidate's truth. `quality` of its exits; full depth is always 1."""
+
+    backbone: Backbone
+    digest: str = ""
+    kind: str = "bare"
+    exits: tuple[int, ...] = ()
+    quality: Quality = field(default_factory=dict)
+    problem: str = ""
+    quality_problem: str = ""
+
+    def resolved(self) -> Resolved:
+        return Resolved(
+            revision="rev1",
+            backbone=self.backbone.fingerprint,
+            num_layers=self.backbone.layers,
+            max_context_tokens=2048,
+            exits_digest=self.digest,
+            head_kind=self.kind,
+            exit_layers=self.exits,
+            breach_thresholds={layer: 0.3 for layer in self.exits},
+        )
+
+    def own_quality(self, layer: int, domain: str) -> float:
+        return 1.0 if layer >= self.backbone.layers else self.quality.get((layer, domain), 0.4)
+
+
+BIG = Backbone("big", 30)
+SMALL = Backbone("small", 26, worth={"prose": 0.91, "code": 0.795, "german": 0.6})
+
+
+def bundle(digest: str, **by_domain: tuple[float, float]) -> Model:
+    """Heads at 24 and 27 of the big backbone: their quality by domain."""
+    quality = {(layer, d): q for d, pair in by_domain.items() for layer, q in zip((24, 27), pair, strict=True)}
+    return Model(BIG, digest, "mlp", (24, 27), quality)
+
+
+GENERAL = bundle("sha256:general", prose=(0.94, 0.97), code=(0.87, 0.945), german=(0.59, 0.75))
+PROSE = bundle("sha256:prose", prose=(0.945, 0.97), code=(0.48, 0.67), german=(0.5, 0.6))
+CODE = bundle("sha256:code", prose=(0.76, 0.84), code=(0.93, 0.96), german=(0.5, 0.6))
+NOISE = bundle("sha256:noise", prose=(0.2, 0.25), code=(0.2, 0.25), german=(0.2, 0.25))
+BARE_BIG = Model(BIG)
+BARE_SMALL = Model(SMALL)
+
+
+def candidate(name: str, model: Model, uri: str = "") -> Candidate:
+    return Candidate(
+        name=name,
+        uri=uri or f"file:///models/{model.backbone.fingerprint}",
+        exits=f"builtin://{model.digest.removeprefix('sha256:')}" if model.digest else None,
+        exit_layers=model.exits,
+    )
+
+
+def memory_for(backbone: Backbone, rows: int, tokens: int = 112, bundles: int = 1) -> int:
+    """MiB under which full depth holds this many rows."""
+    limit = limit_for_rows(
+        backbone.memory(),
+        layers=backbone.layers,
+        rows=rows,
+        tokens_per_request=tokens,
+        exit_bytes=bundles * EXIT_BYTES,
+        audit_bytes=AUDIT_BYTES,
+    )
+    return -(-limit // MIB)
+
+
+EXIT_BYTES = 9 * MIB
+AUDIT_BYTES = 12 * MIB

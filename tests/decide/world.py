@@ -1,0 +1,298 @@
+"""A small world in which Plans have consequences: pods start, take or refuse limits, serve, audit and raise alarms;
+Jobs run and return what is true. Time is simulated, and nothing here knows how decisions are made.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from helios_operator.api.rows import ExitQuality, QualityRow, RowPhase, TimingRow
+from helios_operator.api.types import Candidate, Deployment, DeploymentSpec, Resolved
+from helios_operator.decide import decide
+from helios_operator.decide import plan as plans
+from helios_operator.decide.candidates import identity, key
+from helios_operator.decide.plan import Action, Plan
+from helios_operator.decide.snapshot import (
+    Hardware,
+    Job,
+    JobKind,
+    JobPhase,
+    JobSpec,
+    PromptSource,
+    Revision,
+    ServingLimits,
+    Snapshot,
+)
+from tests.decide.pods import SimulatedPod, Text
+from tests.decide.truth import AUDIT_BYTES, EXIT_BYTES, Model
+
+START = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
+HARDWARE = Hardware(None, 0, 16384, "a cpu", 2, "float16")
+
+
+@dataclass
+class SimulatedRevision:
+    number: int
+    limits: ServingLimits
+    replicas: int
+    created: datetime
+    routed: bool = False
+    draining: bool = False
+    template_current: bool = True
+    pods: list[SimulatedPod] = field(default_factory=list)
+
+
+@dataclass
+class World:
+    """`truth` by candidate key. Knobs: `starts` (a new pod becomes ready), `refuses` (what a pod says to limits; ""
+    takes them), `fails` (what a Job says), `start_seconds`, `job_seconds`. `watch` sees every pass."""
+
+    spec: DeploymentSpec
+    truth: dict[object, Model]
+    memory_mib: int = 100_000
+    seed: int = 0
+    now: datetime = START
+    starts: Callable[[ServingLimits], bool] = lambda limits: True
+    refuses: Callable[[ServingLimits], str] = lambda limits: ""
+    fails: Callable[[JobSpec], str] = lambda job: ""
+    start_seconds: float = 2.0
+    job_seconds: float = 3.0
+    claims: tuple[str, ...] | None = None
+    accelerators_free: int | None = None
+    models: tuple[object, ...] = ()
+    watch: list[Callable[[World, Snapshot, Plan], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.deployment = Deployment("chat", "default", "uid-1", 1, self.spec)
+        self.rows: dict[str, TimingRow | QualityRow] = {}
+        self.jobs: dict[str, tuple[Job, datetime]] = {}
+        self.revisions: dict[int, SimulatedRevision] = {}
+        self.sets: dict[str, list[Text]] = {}
+        self.actions: list[Action] = []
+        self.lost = 0
+
+    # -- what a test does --------------------------------------------------------------------------------------------
+
+    def step(self, seconds: float = 0.5) -> Plan:
+        """Time passes, then one pass of the loop."""
+        self.now += timedelta(seconds=seconds)
+        self._advance()
+        snapshot = self.snapshot()
+        plan = decide(snapshot, self.now)
+        for watch in self.watch:
+            watch(self, snapshot, plan)
+        self.apply(plan)
+        return plan
+
+    def run(self, seconds: float, every: float = 0.5) -> None:
+        end = self.now + timedelta(seconds=seconds)
+        while self.now < end:
+            self.step(every)
+
+    def serve(self, requests: int, domain: str, each: float = 0.2) -> None:
+        """Requests one after another, a pass after every few."""
+        for index in range(requests):
+            pods = [p for r in self.revisions.values() if r.routed for p in r.pods if p.ready]
+            if not pods:
+                self.lost += 1
+            else:
+                text = Text(domain, self.random.random(), self.random.random())
+                pods[index % len(pods)].finish(text, self, self.now)
+            self.now += timedelta(seconds=each)
+            if index % 4 == 3:
+                self.step(0.1)
+        self.step(0.1)
+
+    def edit(self, **changes: object) -> None:
+        """The user changes the spec."""
+        self.spec = replace(self.spec, **changes)  # type: ignore[arg-type]
+        self.deployment = replace(self.deployment, spec=self.spec, generation=self.deployment.generation + 1)
+
+    def annotate(self, name: str, value: str) -> None:
+        self.deployment = replace(self.deployment, annotations={**self.deployment.annotations, name: value})
+
+    @property
+    def status(self):  # type: ignore[no-untyped-def]
+        return self.deployment.status
+
+    @property
+    def active(self) -> tuple[str, int] | None:
+        active = self.status.active
+        return (active.candidate, active.layer_budget) if active else None
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of the changes that were made, in order."""
+        return [entry.kind.value for entry in self.status.history if entry.result == "Promoted"]
+
+    # -- observe -----------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        inline = self.spec.profiling.prompts.inline
+        return Snapshot(
+            deployment=self.deployment,
+            hardware=HARDWARE,
+            free_memory_mib=self.memory_mib - self._claimed_mib(),
+            performance_version=1,
+            models=self.models,  # type: ignore[arg-type]
+            timings=tuple(row for row in self.rows.values() if isinstance(row, TimingRow)),
+            qualities=tuple(row for row in self.rows.values() if isinstance(row, QualityRow)),
+            jobs=tuple(job for job, _ in self.jobs.values()),
+            revisions=tuple(self._seen(revision) for revision in self.revisions.values()),
+            prompts=PromptSource("sha256:inline", len(inline)) if inline else None,
+            accelerators_free=self.accelerators_free,
+        )
+
+    def _seen(self, revision: SimulatedRevision) -> Revision:
+        return Revision(
+            number=revision.number,
+            limits=revision.limits,
+            replicas=revision.replicas,
+            created=revision.created,
+            routed=revision.routed,
+            draining=revision.draining,
+            pods=tuple(pod.seen() for pod in revision.pods),
+            claims=self.claims,
+            template_current=revision.template_current,
+        )
+
+    def _claimed_mib(self) -> int:
+        return sum(r.limits.memory_mib * len(r.pods) for r in self.revisions.values())
+
+    # -- apply -------------------------------------------------------------------------------------------------------
+
+    def apply(self, plan: Plan, *, write_status: bool = True) -> None:
+        for action in plan.actions:
+            self._act(action)
+        self.actions += plan.actions
+        if write_status:
+            self.deployment = replace(self.deployment, status=plan.status)
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case plans.StartJob(job=job):
+                self._start(job)
+            case plans.DeleteJob(name=name):
+                self.jobs.pop(name, None)
+            case plans.WriteProfile(row=row):
+                self.rows[row.name] = row
+            case plans.DeleteProfile(name=name):
+                self.rows.pop(name, None)
+            case plans.CreateRevision(number=number, limits=limits, replicas=replicas):
+                revision = SimulatedRevision(number, limits, replicas, self.now)
+                self.revisions.setdefault(number, revision)
+                self._size(self.revisions[number])
+            case plans.ScaleRevision(number=number, replicas=replicas):
+                self.revisions[number].replicas = replicas
+                self._size(self.revisions[number])
+            case plans.WriteLimits(revision=number, limits=limits):
+                self.revisions[number].limits = limits
+            case plans.Route(revision=number):
+                for revision in self.revisions.values():
+                    revision.routed = revision.number == number
+            case plans.DrainRevision(number=number):
+                self.revisions[number].draining = True
+                for pod in self.revisions[number].pods:
+                    pod.drain()
+            case plans.DeleteRevision(number=number):
+                self.revisions.pop(number, None)
+
+    def _size(self, revision: SimulatedRevision) -> None:
+        del revision.pods[revision.replicas :]
+        while len(revision.pods) < revision.replicas:
+            name = f"chat-{revision.number}-{len(revision.pods)}"
+            revision.pods.append(SimulatedPod(name, revision.number, self.now, revision.limits, self))
+
+    def _start(self, spec: JobSpec) -> None:
+        before = self.jobs.get(spec.name)
+        if before and before[0].phase is not JobPhase.FAILED:
+            return
+        attempts = before[0].attempts + 1 if before else 1
+        ends = self.now + timedelta(seconds=self.job_seconds)
+        self.jobs[spec.name] = (Job(spec, JobPhase.RUNNING, self.now, attempts=attempts), ends)
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        for name, (job, ends) in list(self.jobs.items()):
+            if job.phase is JobPhase.RUNNING and self.now >= ends:
+                self.jobs[name] = (self._finished(job), ends)
+        for revision in self.revisions.values():
+            for pod in revision.pods:
+                pod.advance(revision.limits)
+
+    def _finished(self, job: Job) -> Job:
+        if message := self.fails(job.spec):
+            return replace(job, phase=JobPhase.FAILED, finished=self.now, message=message)
+        done = replace(job, phase=JobPhase.SUCCEEDED, finished=self.now)
+        models = {c.name: self.model(c) for c in job.spec.candidates}
+        match job.spec.kind:
+            case JobKind.INSPECT:
+                resolved = {name: m.resolved() for name, m in models.items() if not m.problem}
+                problems = {name: m.problem for name, m in models.items() if m.problem}
+                return replace(done, resolved=resolved, problems=problems)
+            case JobKind.TIMING:
+                return replace(done, timing=self._timing(job.spec))
+            case JobKind.QUALITY:
+                return replace(done, quality=tuple(self._quality_rows(job.spec)))
+
+    def model(self, candidate: Candidate) -> Model:
+        return self.truth[key(candidate)]
+
+    def resolved(self, candidate: Candidate) -> Resolved:
+        return self.model(candidate).resolved()
+
+    def _timing(self, spec: JobSpec) -> TimingRow:
+        from helios_operator.decide.snapshot import TimingIdentity
+
+        first = min(spec.candidates, key=key)
+        backbone = self.model(first).backbone
+        wanted = TimingIdentity(first.uri, "rev1", "float16", spec.head_kinds, HARDWARE, 1)
+        return TimingRow(
+            name=spec.rows[0],
+            identity=wanted,
+            phase=RowPhase.COMPLETE,
+            fit=backbone.fit(),
+            memory=backbone.memory(),
+            exit_bytes={"mlp": EXIT_BYTES, "affine": EXIT_BYTES // 3},
+            audit_bytes=AUDIT_BYTES,
+            energy=backbone.energy(),
+        )
+
+    def _quality_rows(self, spec: JobSpec):  # type: ignore[no-untyped-def]
+        from helios_operator.decide.snapshot import QualityIdentity
+
+        texts = self.sets.get(spec.prompts_digest) or self._inline_texts()
+        for candidate, name in zip(spec.candidates, spec.rows, strict=True):
+            model = self.model(candidate)
+            layers = (*(k for k in model.exits if k < model.backbone.layers), model.backbone.layers)
+            yield QualityRow(
+                name=name,
+                identity=QualityIdentity(candidate.uri, "rev1", model.digest, spec.prompts_digest),
+                phase=RowPhase.COMPLETE,
+                completed=self.now,
+                prompts=len(texts),
+                tokens=60 * len(texts),
+                bytes=240 * len(texts),
+                prompt_bytes=tuple(240 for _ in texts),
+                exits=tuple(self._exit(model, layer, texts) for layer in layers),
+            )
+
+    def _exit(self, model: Model, layer: int, texts: list[Text]) -> ExitQuality:
+        bits = tuple(text.millibits(model, layer) for text in texts)
+        domain = texts[0].domain
+        agreement = round(100 * (0.3 + 0.7 * model.own_quality(layer, domain) ** 3))
+        return ExitQuality(layer, sum(bits), min(100, agreement), 50, 20, 400, bits)
+
+    def _inline_texts(self) -> list[Text]:
+        """Inline prompts are written "domain" once per prompt."""
+        seeds = random.Random(7)
+        return [Text(domain, seeds.random(), seeds.random()) for domain in self.spec.profiling.prompts.inline]
+
+
+def identities(world: World) -> set[str]:
+    return {identity(candidate) for candidate in world.spec.candidates}
