@@ -37,7 +37,7 @@ class Backbone:
         self.layers: list[DecoderLayer] = []
         self.embedding = embedding
         self.head = head
-        self._norm = norm
+        self.norm = norm
         self._rope = rope
 
     @classmethod
@@ -90,7 +90,7 @@ class Backbone:
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         """The model's own norm before the LM head: [N, hidden_size] -> the same."""
-        return self._norm(hidden)
+        return self.norm(hidden)
 
     def logits(self, normed: Tensor) -> Tensor:
         """normed: [N, hidden_size]. Returns [N, vocab_size], float32 (float64 in a float64 model)."""
@@ -126,7 +126,7 @@ class Backbone:
         """Resident bytes that do not depend on the budget: embeddings, head, final norm, rope table."""
         shared = self.head.weight is self.embedding
         table = 0 if shared else self.embedding.numel() * self.embedding.element_size()
-        return table + self.head.nbytes + self._norm.nbytes + self._rope.nbytes
+        return table + self.head.nbytes + self.norm.nbytes + self._rope.nbytes
 
     @property
     def layer_bytes(self) -> int:

@@ -1,0 +1,1 @@
+"""Exit heads: what turns an intermediate layer's hidden state into tokens. Format, training, confidence, measurement."""
