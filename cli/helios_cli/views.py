@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from helios_operator.local.events import Record
+from helios_operator.local.events import Echoes, Record
 
 Object = Mapping[str, Any]
 
@@ -88,7 +88,8 @@ class WhyView:
     @classmethod
     def of(cls, obj: Object, records: Sequence[Record], last: int) -> WhyView:
         status = obj.get("status", {})
-        told = [record for record in records if record.source in ("decision", "event")]
+        echoes = Echoes()
+        told = [r for r in records if r.source in ("decision", "event") and not echoes.is_echo(r)]
         return cls(
             name=obj["metadata"]["name"],
             active=status.get("active"),
@@ -154,6 +155,11 @@ def _age(created: str | None, now: datetime) -> int:
         return 0
     born = datetime.strptime(created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     return max(0, int((now - born).total_seconds()))
+
+
+def short_time(time: str | None) -> str:
+    """To the second."""
+    return f"{time[:19]}Z" if time else ""
 
 
 def short_age(seconds: int) -> str:

@@ -9,7 +9,7 @@ from helios_operator.local.store import PROFILE
 from helios_cli import state
 from helios_cli.arguments import Parser
 from helios_cli.output import columns, show
-from helios_cli.views import ProfileView
+from helios_cli.views import ProfileView, short_time
 
 
 def run(argv: Sequence[str]) -> int:
@@ -28,5 +28,8 @@ def _table(views: Sequence[ProfileView]) -> None:
     if not views:
         print("No profiles yet.")
         return
-    rows = [[v.name, v.kind, v.phase, v.about, v.summary, v.completed, ",".join(v.used_by)] for v in views]
+    rows = [
+        [v.name, v.kind, v.phase, v.about, v.summary, short_time(v.completed), ",".join(v.used_by)]
+        for v in views
+    ]
     print(columns(("NAME", "KIND", "PHASE", "MODEL", "MEASURED", "COMPLETED", "USED BY"), rows))

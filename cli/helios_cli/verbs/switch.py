@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from helios_operator.api import annotations
+from helios_operator.api import annotations as by_hand
 from helios_operator.errors import ObjectNotFoundError
 from helios_operator.local.admin import Change
 from helios_operator.local.store import DEPLOYMENT
@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def switch(found: state.State, name: str, candidate: str) -> int:
-    wanted = {annotations.SWITCH_TO: annotations.switch_value(candidate, datetime.now(UTC))}
+    wanted = {by_hand.SWITCH_TO: by_hand.switch_value(candidate, datetime.now(UTC))}
     return ask(found, Change(name, annotations=wanted), f"{name} changes to {candidate}")
 
 

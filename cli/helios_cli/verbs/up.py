@@ -11,13 +11,14 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from helios_operator.api import documents, validation
 from helios_operator.api.cluster_fields import unused_locally
 from helios_operator.errors import OperatorError
-from helios_operator.local.events import WARNING, Record
+from helios_operator.local.events import WARNING, Echoes, Record
 from helios_operator.local.runtime import LocalRuntime, Options
 from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT
 from helios_server.models.cache import cache_root
@@ -27,14 +28,7 @@ from rich.markup import escape
 from helios_cli import state
 from helios_cli.arguments import Parser
 
-_STYLES = {
-    "decision": "bold cyan",
-    "condition": "green",
-    "event": "bold",
-    "pod": "dim",
-    "job": "dim",
-    "runtime": "red",
-}
+_STYLES = {"decision": "bold cyan", "event": "bold", "pod": "dim", "job": "dim", "runtime": "red"}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -143,8 +137,12 @@ class _Screen:
 
     def __init__(self) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
+        self._echoes = Echoes()
 
     def show(self, record: Record) -> None:
-        style = "yellow" if record.type == WARNING else _STYLES.get(record.source, "")
-        head = f"{record.time[11:19]}  {record.about}: {record.reason}"
-        self._console.print(f"[{style}]{escape(head)}[/]  {escape(record.message)}")
+        if self._echoes.is_echo(record):
+            return
+        time = datetime.fromisoformat(record.time).astimezone().strftime("%H:%M:%S")
+        style = "yellow" if record.type == WARNING else _STYLES[record.source]
+        head = escape(f"{record.about}: {record.reason}")
+        self._console.print(f"{time}  [{style}]{head}[/]  {escape(record.message)}")

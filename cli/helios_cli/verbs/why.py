@@ -12,7 +12,7 @@ from helios_operator.local.store import DEPLOYMENT
 from helios_cli import state
 from helios_cli.arguments import Parser
 from helios_cli.output import columns, show
-from helios_cli.views import WhyView
+from helios_cli.views import WhyView, short_time
 
 
 def run(argv: Sequence[str]) -> int:
@@ -49,7 +49,7 @@ def _print_reassessment(reassessment: dict[str, Any]) -> None:
     if not reassessment.get("decision"):
         print("Nothing has been decided yet.")
         return
-    when = reassessment.get("lastTime", "")
+    when = short_time(reassessment.get("lastTime"))
     print(f"Last decision ({when}): {reassessment['decision']} / {reassessment.get('reason', '')}")
     print(f"  {reassessment.get('message', '')}")
 
@@ -63,7 +63,7 @@ def _served(served: dict[str, Any] | None) -> str:
 def _change(entry: dict[str, Any]) -> list[object]:
     before, after = entry.get("from"), entry["to"]
     return [
-        entry["time"],
+        short_time(entry["time"]),
         entry["kind"],
         f"{before['candidate']}@{before['layerBudget']}" if before else None,
         f"{after['candidate']}@{after['layerBudget']}",

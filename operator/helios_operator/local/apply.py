@@ -106,16 +106,7 @@ class Applier:
 
     def _write_status(self, status: DeploymentStatus, site: Site) -> None:
         document = serialize.status(replace(status, endpoint=site.front.address))
-        before = self._store.get(DEPLOYMENT, site.name).get("status", {})
-        if document == before:
-            return
         self._store.write_status(DEPLOYMENT, site.name, document)
-        known = {c["type"]: c for c in before.get("conditions", [])}
-        for condition in document.get("conditions", []):
-            if _differs(known.get(condition["type"]), condition):
-                text = condition.get("message", "")
-                about = f"{condition['type']}={condition['status']}"
-                site.log.add("condition", about, condition["reason"], text)
 
     def _log_action(self, action: Action, site: Site) -> None:
         why = action.why
@@ -166,9 +157,3 @@ def _holder_of(prompts_digest: str, snapshot: Snapshot) -> str | None:
 def _owners(profile: dict[str, Any] | None) -> list[Owner]:
     references = (profile or {}).get("metadata", {}).get("ownerReferences", [])
     return [Owner(reference["name"], reference["uid"]) for reference in references]
-
-
-def _differs(before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
-    """A transition that a person wants to hear of: another status or reason, not another number in the
-    message."""
-    return before is None or (before["status"], before["reason"]) != (after["status"], after["reason"])

@@ -21,7 +21,7 @@ NORMAL, WARNING = "Normal", "Warning"
 
 @dataclass(frozen=True)
 class Record:
-    """One line. `source`: decision | event | condition | pod | job | runtime; `about`: the action,
+    """One line. `source`: decision | event | pod | job | runtime; `about`: the action,
     condition, pod or job; `time` is RFC 3339; `numbers` are the decision's, with the unit in the name."""
 
     time: str
@@ -35,6 +35,20 @@ class Record:
 
 
 Listener = Callable[[Record], None]
+
+
+class Echoes:
+    """Knows an event that only repeats a decision or event just said: for whoever prints records in order."""
+
+    def __init__(self) -> None:
+        self._said: deque[str] = deque(maxlen=8)
+
+    def is_echo(self, record: Record) -> bool:
+        if record.source == "event" and any(record.message.endswith(said) for said in self._said):
+            return True
+        if record.message:
+            self._said.append(record.message)
+        return False
 
 
 class EventLog:
