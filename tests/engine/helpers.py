@@ -1,4 +1,4 @@
-"""What the engine's tests share: an engine on a tiny checkpoint, requests, and the events that answer them."""
+"""What the engine's tests share: an engine on a tiny checkpoint, requests, and the events that answer."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def limits_for(path: Path, **changes: Any) -> EngineLimits:
 @contextmanager
 def running(path: Path, config: EngineConfig | None = None, **changes: Any) -> Iterator[Engine]:
     """An engine on a checkpoint, stopped at the end."""
-    engine = Engine.start(config or EngineConfig(dtype="float64", max_context=256), limits_for(path, **changes))
+    engine = Engine.start(
+        config or EngineConfig(dtype="float64", max_context=256), limits_for(path, **changes)
+    )
     try:
         yield engine
     finally:

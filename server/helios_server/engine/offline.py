@@ -1,0 +1,123 @@
+"""The plain loop: one sequence, an ordinary causal cache, no pages, no batches, no schedule.
+
+The oracle that tests and the demo hold streams against: it follows the spans that a stream's end names and
+must come to the same tokens. It must share nothing with the engine but the model, the heads and the choice of
+tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from helios_server.engine.request import Served, Span
+from helios_server.engine.sampler import choose
+from helios_server.engine.sampling import SamplingParams
+from helios_server.engine.sequence import Sequence
+from helios_server.exits.head import ExitHead
+from helios_server.models.backbone import Backbone
+from helios_server.models.block import Attend
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What produced a span: a backbone with at least its depth loaded, and the head at that depth."""
+
+    backbone: Backbone
+    head: ExitHead
+
+
+Resolve = Callable[[Served], Weights]
+
+
+@dataclass(frozen=True)
+class Offline:
+    """The loop's answer.
+
+    margins: of each token, how far the two largest logits were apart before it was chosen.
+    """
+
+    token_ids: tuple[int, ...]
+    margins: tuple[float, ...]
+
+
+@torch.inference_mode()
+def generate(
+    resolve: Resolve,
+    request_id: str,
+    prompt_ids: tuple[int, ...],
+    sampling: SamplingParams,
+    spans: Many[Span],
+    tokens: int,
+    forced: Many[int] = (),
+) -> Offline:
+    """Generates `tokens` tokens as the spans say, which begin with one from token 0; stops for nothing else.
+
+    forced: tokens to go on with in place of the loop's own choices, so that one near-tie does not spoil what
+    follows.
+    """
+    sequence = Sequence(request_id, prompt_ids, sampling, max_tokens=tokens)
+    cache, chosen, margins = _Cache(), list[int](), list[float]()
+    for index in range(tokens):
+        served = next(span.served for span in reversed(spans) if span.from_token <= index)
+        weights = resolve(served)
+        cache.follow(weights.backbone, served.depth)
+        hidden = cache.extend(sequence.tokens(cache.length, sequence.length), served.depth)
+        logits = weights.backbone.logits(weights.head.apply(hidden[-1:]))
+        largest = logits[0].topk(2).values
+        margins.append(float(largest[0] - largest[1]))
+        [choice] = choose(logits, [sequence], weights.backbone.config.eos_token_ids)
+        chosen.append(choice.token_id)
+        sequence.append(forced[index] if index < len(forced) else choice.token_id, served)
+    return Offline(tuple(chosen), tuple(margins))
+
+
+class _Cache:
+    """Keys and values by layer, for one backbone.
+
+    `length`: tokens that have them in every layer still in use.
+    """
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._backbone: Backbone | None = None
+        self._depth = 0
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def follow(self, backbone: Backbone, depth: int) -> None:
+        """Another model begins with nothing, and so does more depth: its layers have not seen what came
+        before.
+        """
+        if backbone is not self._backbone or depth > self._depth:
+            self._backbone, self.length, self._layers = backbone, 0, {}
+        self._depth = depth
+
+    def extend(self, ids: tuple[int, ...], depth: int) -> Tensor:
+        """Runs new tokens through the first `depth` layers. Returns their hidden states, [n, hidden_size]."""
+        backbone = self._backbone
+        if backbone is None:
+            raise ValueError("follow a backbone first")
+        device = backbone.numerics.device
+        rope = backbone.rope(torch.arange(self.length, self.length + len(ids), device=device))
+        hidden = backbone.embed(torch.tensor(ids, device=device))
+        hidden = backbone.run_layers(hidden, 0, depth, rope, self._attend_for)
+        self.length += len(ids)
+        return hidden
+
+    def _attend_for(self, layer: int) -> Attend:
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            if layer in self._layers:
+                k, v = (torch.cat(pair) for pair in zip(self._layers[layer], (k, v), strict=True))
+            self._layers[layer] = k, v
+            places = torch.arange(len(k), device=q.device)
+            allowed = places[None, :] <= places[len(k) - len(q) :, None]
+            q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, enable_gqa=True)
+            return mixed[0].transpose(0, 1)
+
+        return attend

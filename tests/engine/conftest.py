@@ -1,0 +1,36 @@
+"""Checkpoints that the engine's tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helios_server.models.store import ensure_smollm2
+
+from tests.checkpoints import make_checkpoint
+
+LAYERS = 6
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A float64 model of six layers."""
+    return make_checkpoint(tmp_path_factory.mktemp("tiny") / "model", layers=LAYERS, seed=1)
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model with the same tokenizer, shallower."""
+    return make_checkpoint(tmp_path_factory.mktemp("other") / "model", layers=4, seed=2)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The real model, from the user's cache."""
+    return ensure_smollm2()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads() -> None:
+    torch.set_num_threads(2)
