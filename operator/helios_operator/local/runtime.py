@@ -20,6 +20,7 @@ from typing import Any
 
 from helios_operator.api import parse, validation
 from helios_operator.decide import decide
+from helios_operator.decide.snapshot import Snapshot
 from helios_operator.errors import OperatorError
 from helios_operator.local import hardware
 from helios_operator.local.admin import AdminServer, Change
@@ -72,7 +73,9 @@ class LocalRuntime:
         self._listener = listener
         self._sites: dict[str, Site] = {}
         self._failures: dict[str, int] = {}
+        self._seen: dict[str, Snapshot] = {}
         self._passed = asyncio.Event()
+        self._seen: set[str] = set()
         self._queue = WorkQueue(_SOONEST_SECONDS)
 
     # -- its life -------------------------------------------------------------------------------------------
@@ -137,6 +140,10 @@ class LocalRuntime:
         conditions = self._store.get(DEPLOYMENT, name).get("status", {}).get("conditions", [])
         return next((str(c["status"]) for c in conditions if c["type"] == type), "Unknown")
 
+    def snapshot(self, name: str) -> Snapshot | None:
+        """What the newest pass saw, telemetry included; None before the first."""
+        return self._seen.get(name)
+
     def profiles(self) -> list[Object]:
         return self._store.objects(PROFILE)
 
@@ -165,9 +172,10 @@ class LocalRuntime:
         return crashed or (failed if len(failed) == len(candidates) else [])
 
     async def wait_for(self, predicate: Callable[[LocalRuntime], object], timeout: float | None) -> None:
-        """Until the predicate holds after some pass. TimeoutError when it does not in time."""
+        """Until the predicate holds after a pass of each deployment: what an earlier run left in a status is
+        not taken for what is. TimeoutError when it does not hold in time."""
         async with asyncio.timeout(timeout):
-            while not predicate(self):
+            while not (self._seen == self._sites.keys() and predicate(self)):
                 self._passed.clear()
                 await self._passed.wait()
 
@@ -178,6 +186,7 @@ class LocalRuntime:
             name = await self._queue.get()
             again = await self._try_pass(self._sites[name])
             self._queue.add(name, after=again)
+            self._seen.add(name)
             self._passed.set()
 
     async def _try_pass(self, site: Site) -> float:
@@ -199,7 +208,7 @@ class LocalRuntime:
 
     async def _pass(self, site: Site) -> float:
         claimed = sum(other.revisions.claimed_mib for other in self._sites.values())
-        snapshot = await self._observer.observe(site, claimed)
+        snapshot = self._seen[site.name] = await self._observer.observe(site, claimed)
         now = datetime.now(UTC)
         plan = decide(snapshot, now)
         self._applier.apply(plan, site, snapshot, now)
