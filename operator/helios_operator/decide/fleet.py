@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from helios_operator.api.types import Served
-from helios_operator.decide.snapshot import Alarm, AuditRow, Pod, PodPhase, Revision, ServingLimits, Snapshot, Telemetry
+from helios_operator.decide.snapshot import (
+    Alarm,
+    AuditRow,
+    Pod,
+    PodPhase,
+    Revision,
+    ServingLimits,
+    Snapshot,
+    Telemetry,
+)
 
 CRASHES = 3
 """Restarts after which a pod that never became ready is given up."""

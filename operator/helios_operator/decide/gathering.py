@@ -197,14 +197,13 @@ def _is_stale(profiles: ProfileEvidence, case: Case) -> bool:
 
 
 def profiles_before_shift(profiles: ProfileEvidence, case: Case) -> bool:
-    """The traffic has changed since: an alarm, or a repair, is younger than the rows."""
+    """The traffic has changed since: an alarm is younger than the rows."""
     return (profiles.completed or NEVER) < _last_shift(case)
 
 
 def _last_shift(case: Case) -> datetime:
     kinds = frozenset({"Audit", "Confidence", "Breach"})
-    repairs = [e.time for e in case.snapshot.deployment.status.history if e.reason == Reason.QUALITY_RESTORED]
-    return max([NEVER, *repairs, *(alarm.time for alarm in case.fleet.alarms(kinds))])
+    return max([case.memory.shifted_at or NEVER, *(alarm.time for alarm in case.fleet.alarms(kinds))])
 
 
 def _requests_at_change(case: Case) -> int:

@@ -51,8 +51,12 @@ def wins(best: Option, case: Case) -> int:
     """In a row, this one included when its evidence is new: the same samples do not win twice."""
     same = case.memory.winner == label(best)
     before = case.memory.consecutive_wins if same else 0
-    is_new = case.memory.trigger == Cause.INTERVAL or fresh_requests(case) >= COLD_REQUESTS
-    return before + 1 if is_new or not case.memory.last_time else before
+    return before + 1 if has_new_evidence(case) else before
+
+
+def has_new_evidence(case: Case) -> bool:
+    """Enough requests, or enough time, since the last reassessment that counted."""
+    return case.memory.trigger == Cause.INTERVAL or fresh_requests(case) >= COLD_REQUESTS
 
 
 def enough_wins(best: Option, case: Case) -> Verdict:

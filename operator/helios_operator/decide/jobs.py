@@ -16,7 +16,13 @@ from helios_operator.api.annotations import newest_request
 from helios_operator.api.conditions import Reason
 from helios_operator.api.identity import quality_name, timing_name
 from helios_operator.api.rows import QualityRow, RowPhase, TimingRow
-from helios_operator.decide.candidates import Contender, backbones, identity, quality_identity, timing_identity
+from helios_operator.decide.candidates import (
+    Contender,
+    backbones,
+    identity,
+    quality_identity,
+    timing_identity,
+)
 from helios_operator.decide.plan import Action, DeleteJob, Verdict, WriteProfile
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
 

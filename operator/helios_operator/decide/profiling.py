@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from helios_operator.api.annotations import newest_request
 from helios_operator.api.conditions import ConditionType, Reason
@@ -27,6 +28,11 @@ RETRY = timedelta(seconds=10)
 """Before the second attempt of a failed Job; doubled for each further one."""
 FAILED_ROW_RETRY = timedelta(hours=1)
 """A row that failed for good is tried again this much later, or when its identity changes."""
+
+FAILED_SET_RETRY = timedelta(seconds=30)
+"""The same for live prompts, which are others each time; four times as long after each failure."""
+SET_LIFETIME = timedelta(minutes=10)
+"""For so long the rest of the candidates is measured on the prompts that the first ones were measured on."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class Table:
         common = newest_common(measured, self.now)
         if common and len(common.contenders) == len(measured):
             return common.prompts_digest
-        return self._newest_live_set()
+        return self._half_measured() or self._newest_live_set()
 
     def wanted(self) -> Iterator[JobSpec]:
         """Missing measurements, the most urgent first: what is it, how fast is it, how good is it."""
@@ -182,16 +188,20 @@ class Table:
         return failed is not None and not self._old_enough(failed.completed)
 
     def _failed_lately(self, contender: Contender) -> bool:
-        """Its newest row failed: on live prompts, which change, a broken measurement must not be tried for ever."""
-        newest = contender.qualities[0] if contender.qualities else None
-        return newest is not None and newest.phase is RowPhase.FAILED and not self._old_enough(newest.completed)
+        """Its newest row failed. Live prompts may just have been gone, so newer ones are tried soon, but less and less
+        so: a broken measurement must not be repeated with every set."""
+        failures = list(takewhile(lambda row: row.phase is RowPhase.FAILED, contender.qualities))
+        if not failures:
+            return False
+        wait = FAILED_ROW_RETRY if self.snapshot.prompts else FAILED_SET_RETRY * 4.0 ** (len(failures) - 1)
+        return not self._old_enough(failures[0].completed, min(wait, FAILED_ROW_RETRY))
 
-    def _old_enough(self, failed: datetime | None) -> bool:
+    def _old_enough(self, failed: datetime | None, wait: timedelta = FAILED_ROW_RETRY) -> bool:
         """To be tried again: by the clock, or because a person asks."""
         if failed is None:
             return False
         request = newest_request(self.snapshot.deployment.annotations)
-        return self.now >= failed + FAILED_ROW_RETRY or (request is not None and request.asked > failed)
+        return self.now >= failed + wait or (request is not None and request.asked > failed)
 
     def _failures(self) -> list[str]:
         """What stands in the way, each cause once."""
@@ -203,6 +213,16 @@ class Table:
         ]
         causes += [f"{c.name}: {c.qualities[0].message}" for c in self.competing if self._failed_lately(c)]
         return causes
+
+    def _half_measured(self) -> str:
+        """Prompts on which some candidate was just measured: the others are measured on the same, while pods hold
+        them. A failure there means that they do not any more."""
+        rows = [row for c in self.competing for row in c.qualities if row.completed]
+        recent = [row for row in rows if row.completed and row.completed > self.now - SET_LIFETIME]
+        broken = {row.identity.prompts_digest for row in rows if row.phase is RowPhase.FAILED}
+        usable = [row for row in recent if row.identity.prompts_digest not in broken]
+        newest = max(usable, key=lambda row: (row.completed, row.name), default=None)
+        return newest.identity.prompts_digest if newest else ""
 
     def _newest_live_set(self) -> str:
         sets = [pod.telemetry.prompts for pod in self.fleet.ready_pods if pod.telemetry and pod.telemetry.prompts]

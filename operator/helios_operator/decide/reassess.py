@@ -307,7 +307,7 @@ def _closed(case: Case, decision: Decision, verdict: Verdict) -> ReassessmentSta
         message=verdict.message,
         last_time=case.now,
         next_time=case.now + case.spec.reassessment.interval,
-        requests=case.fleet.requests,
+        requests=case.fleet.requests if hysteresis.has_new_evidence(case) else case.memory.requests,
         trigger=None,
         prompts="",
     )

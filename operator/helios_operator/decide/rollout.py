@@ -22,7 +22,15 @@ from helios_operator.api.types import (
 )
 from helios_operator.decide import hysteresis, record, reference, remedies
 from helios_operator.decide.case import Case, served_contender
-from helios_operator.decide.fleet import Fleet, all_ready, has_crashed, is_empty, next_generation, next_number, trouble
+from helios_operator.decide.fleet import (
+    Fleet,
+    all_ready,
+    has_crashed,
+    is_empty,
+    next_generation,
+    next_number,
+    trouble,
+)
 from helios_operator.decide.gathering import profiles_of
 from helios_operator.decide.limits import limits_for, resynchronised
 from helios_operator.decide.options import Option
@@ -366,16 +374,19 @@ class Step:
         number = announced.revision if announced else next_number(self.case.snapshot)
         action = CreateRevision(number=number, limits=limits, replicas=self.case.spec.replicas, why=why)
         target = record.coming(limits, number, self.case)
-        return self._still(why, action, target=target, rollout=self._begun(number, way, why))
+        progress = replace(why, reason=Reason.ROLLOUT_STARTED) if self.fleet.routed else why
+        return self._still(progress, action, target=target, rollout=self._begun(number, way, why))
 
     def _tell(self, routed: Revision, limits: ServingLimits, way: Way, why: Verdict) -> Carried:
         target = record.coming(limits, routed.number, self.case)
         action = WriteLimits(revision=routed.number, limits=limits, why=why)
-        return self._still(why, action, target=target, rollout=self._begun(routed.number, way, why))
+        progress = replace(why, reason=Reason.LIMITS_CHANGING)
+        return self._still(progress, action, target=target, rollout=self._begun(routed.number, way, why))
 
     def _drain_for(self, routed: Revision, target: Served, why: Verdict) -> Carried:
         rollout = self._begun(target.revision, Way.RECREATE, why)
-        return self._still(why, self._drain(routed, why), target=target, rollout=rollout)
+        progress = replace(why, reason=Reason.OUTAGE_BY_RECREATE)
+        return self._still(progress, self._drain(routed, why), target=target, rollout=rollout)
 
     def _drain(self, revision: Revision, why: Verdict) -> Action:
         timeout = self.case.spec.rollout.drain.timeout_seconds

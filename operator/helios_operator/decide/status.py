@@ -14,7 +14,7 @@ from helios_operator.api.types import CandidateStatus, Condition, Decision, Depl
 from helios_operator.decide import select
 from helios_operator.decide.candidates import Contender, identity
 from helios_operator.decide.case import Case
-from helios_operator.decide.evidence import LiveEvidence
+from helios_operator.decide.evidence import MIN_AUDITS, LiveEvidence
 from helios_operator.decide.fleet import trouble
 from helios_operator.decide.gathering import profiles_of
 from helios_operator.decide.hysteresis import COLD_REQUESTS
@@ -35,6 +35,8 @@ UNDER_WAY = (
     Reason.OUTAGE_BY_RECREATE,
 )
 """Reasons under which Progressing is True."""
+TOLD = (ConditionType.AVAILABLE, ConditionType.PROFILED, ConditionType.SLO_MET)
+"""Conditions whose transitions are events; the actions tell of the others."""
 MIN_REQUESTS = COLD_REQUESTS
 """Fewer since the last change say nothing about a percentile."""
 
@@ -77,16 +79,17 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
     if call := report.outcome.call:
         yield Event("Normal", Reason.REASSESSMENT_STARTED, call.message)
     before, after = old.reassessment, new.reassessment
-    if after.decision and (before.decision, before.reason) != (after.decision, after.reason):
+    committed = report.outcome.change is not None
+    if after.decision and not committed and (before.decision, before.reason) != (after.decision, after.reason):
         kind = "Warning" if after.decision in (Decision.BLOCKED, Decision.INCONCLUSIVE) else "Normal"
         yield Event(kind, after.reason, f"{after.decision}: {after.message}")
     if len(new.history) and new.history[-1:] != old.history[-1:] and new.history[-1].result == "Promoted":
         done = new.history[-1]
         yield Event("Normal", Reason.ROLLOUT_COMPLETED, f"{done.kind} to {done.to.candidate} at {done.to.layer_budget} layers")
-    known = {c.type: (c.status, c.reason) for c in old.conditions}
+    known = {c.type: c.status for c in old.conditions}
     for condition in new.conditions:
-        if condition.type in known and known[condition.type] != (condition.status, condition.reason):
-            kind = "Normal" if condition.status == "True" or condition.type == ConditionType.PROGRESSING else "Warning"
+        if condition.type in TOLD and known.get(condition.type, condition.status) != condition.status:
+            kind = "Warning" if condition.status == "False" else "Normal"
             yield Event(kind, condition.reason, f"{condition.type}={condition.status}: {condition.message}")
 
 
@@ -172,7 +175,7 @@ def _live_quality(report: Report, text: str) -> Verdict | None:
     case, target = report.case, select.minimum_quality(report.case.spec.slo)
     contender, serving = case.contender, case.fleet.serving
     audits = case.fleet.audits_since_change()
-    if contender is None or serving is None or target is None or not audits:
+    if contender is None or serving is None or target is None or len(audits) < MIN_AUDITS:
         return None
     estimate = LiveEvidence(audits, contender, profiles_of(case)).quality(contender, serving.layer_budget)
     if estimate is None:

@@ -12,7 +12,9 @@ from enum import StrEnum
 from helios_operator.api.annotations import Request, newest_request
 from helios_operator.api.conditions import Reason
 from helios_operator.api.types import ReassessmentStatus, Trigger
+from helios_operator.decide import select
 from helios_operator.decide.case import Case
+from helios_operator.decide.evidence import LiveEvidence
 from helios_operator.decide.snapshot import Alarm
 
 KINDS = {
@@ -52,6 +54,7 @@ def opened(case: Case) -> tuple[ReassessmentStatus, Call | None]:
         return memory, None
     started = replace(
         memory,
+        shifted_at=case.now if call.cause is Cause.ALARM else memory.shifted_at,
         trigger=call.cause.value,
         triggered_at=case.now,
         triggered_at_request=case.fleet.requests,
@@ -71,8 +74,9 @@ def due(case: Case) -> Call | None:
         return None
     if case.fleet.in_flight:
         return None
-    if alarm := newest_alarm(case):
-        return Call(Cause.ALARM, REASONS[alarm.kind], f"{alarm.kind} alarm ({alarm.direction}) at request {alarm.at_request}")
+    if alarm := next((alarm for alarm in pending_alarms(case) if _is_news(alarm, case)), None):
+        message = f"{alarm.kind} alarm ({alarm.direction}) at request {alarm.at_request}"
+        return Call(Cause.ALARM, REASONS[alarm.kind], message)
     if rules.suspend:
         return None
     if (served := fresh_requests(case)) >= rules.every_requests:
@@ -82,15 +86,34 @@ def due(case: Case) -> Call | None:
     return None
 
 
-def newest_alarm(case: Case) -> Alarm | None:
-    return max(pending_alarms(case), key=lambda alarm: alarm.time, default=None)
-
-
 def pending_alarms(case: Case) -> list[Alarm]:
     """Raised since the last reassessment ended, newest first."""
     since = case.memory.last_time or NEVER
     alarms = [alarm for alarm in case.fleet.alarms(KINDS[case.spec.reassessment.trigger]) if alarm.time > since]
     return sorted(alarms, key=lambda alarm: (alarm.time, alarm.since_request), reverse=True)
+
+
+def _is_news(alarm: Alarm, case: Case) -> bool:
+    """A shift that lasts is called again and again. One that was weighed already, and changed nothing, is left to the
+    next regular reassessment, unless what serves has become infeasible meanwhile."""
+    since = case.memory.last_time or NEVER
+    known = (alarm.kind, alarm.direction)
+    is_repeated = any(
+        (other.kind, other.direction) == known and other.time <= since
+        for telemetry in case.fleet.telemetry
+        if alarm in telemetry.alarms
+        for other in telemetry.alarms
+    )
+    return not is_repeated or _has_become_infeasible(alarm, case)
+
+
+def _has_become_infeasible(alarm: Alarm, case: Case) -> bool:
+    audits = case.fleet.audits_since(alarm)
+    if case.contender is None or not audits:
+        return False
+    current = case.current(LiveEvidence(audits, case.contender, None))
+    target = select.minimum_quality(case.spec.slo)
+    return bool(current and current.quality and target is not None and current.quality.mean < target)
 
 
 def fresh_requests(case: Case) -> int:
