@@ -28,9 +28,9 @@ from helios_operator.local.apply import Applier
 from helios_operator.local.events import Listener, Record
 from helios_operator.local.lock import StateLock
 from helios_operator.local.observe import Observer
-from helios_operator.local.queue import WorkQueue
 from helios_operator.local.site import Machine, Site
 from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT, MODEL, PROFILE, Object, Store
+from helios_operator.passes.queue import WorkQueue
 
 _RESYNC_SECONDS = 0.5
 _SOONEST_SECONDS = 0.1
@@ -73,7 +73,7 @@ class LocalRuntime:
         self._listener = listener
         self._sites: dict[str, Site] = {}
         self._failures: dict[str, int] = {}
-        self._seen: dict[str, Snapshot] = {}
+        self._snapshots: dict[str, Snapshot] = {}
         self._passed = asyncio.Event()
         self._seen: set[str] = set()
         self._queue = WorkQueue(_SOONEST_SECONDS)
@@ -142,7 +142,7 @@ class LocalRuntime:
 
     def snapshot(self, name: str) -> Snapshot | None:
         """What the newest pass saw, telemetry included; None before the first."""
-        return self._seen.get(name)
+        return self._snapshots.get(name)
 
     def profiles(self) -> list[Object]:
         return self._store.objects(PROFILE)
@@ -208,7 +208,7 @@ class LocalRuntime:
 
     async def _pass(self, site: Site) -> float:
         claimed = sum(other.revisions.claimed_mib for other in self._sites.values())
-        snapshot = self._seen[site.name] = await self._observer.observe(site, claimed)
+        snapshot = self._snapshots[site.name] = await self._observer.observe(site, claimed)
         now = datetime.now(UTC)
         plan = decide(snapshot, now)
         self._applier.apply(plan, site, snapshot, now)
