@@ -64,10 +64,40 @@ def test_a_small_ring_answers_an_alarm_with_what_it_holds() -> None:
     assert (prompts.newest.from_request, len(prompts.newest.prompts)) == (6, 5)
 
 
-def test_two_sets_are_kept_by_digest() -> None:
+def test_a_shift_that_alarms_again_and_again_is_answered_once_until_the_ring_has_turned() -> None:
+    prompts = LivePrompts(32)
+    serve(prompts, 1, 32)
+    sets = []
+    for ordinal in range(33, 97):
+        prompts.alarmed(ordinal - 2)
+        serve(prompts, ordinal, ordinal)
+        assert prompts.newest is not None
+        if prompts.newest not in sets:
+            sets.append(prompts.newest)
+    assert [(frozen.from_request, frozen.to_request) for frozen in sets] == [
+        (1, 32),
+        (32, 47),
+        (48, 79),
+        (79, 94),
+    ]
+
+
+def test_after_a_change_of_limits_the_next_alarm_is_answered() -> None:
+    prompts = LivePrompts(32)
+    serve(prompts, 1, 32)
+    prompts.alarmed(30)
+    serve(prompts, 33, 46)
+    prompts.resize(32)
+    prompts.alarmed(46)
+    serve(prompts, 47, 62)
+    assert prompts.newest is not None
+    assert (prompts.newest.from_request, prompts.newest.to_request) == (47, 62)
+
+
+def test_the_newest_sets_are_kept_by_digest() -> None:
     prompts = LivePrompts(2)
     digests = []
-    for start in (1, 3, 5):
+    for start in (1, 3, 5, 7, 9):
         serve(prompts, start, start + 1)
         assert prompts.newest is not None
         digests.append(prompts.newest.digest)

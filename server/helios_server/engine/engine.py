@@ -366,6 +366,8 @@ class Engine:
                 self._stats.prompt_tokens += len(sequence.prompt_ids) * answer.request.counted
 
     def _count_step(self, plan: StepPlan, began: float, now: float) -> None:
+        if not any(row.sequence.ordinal for row in plan.rows):
+            return  # nothing but the server's own warm-up
         window = self._stats.window
         window.batch_reached = max(window.batch_reached, len(plan.rows))
         sampled = sum(row.samples for row in plan.rows)

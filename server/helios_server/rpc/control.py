@@ -78,8 +78,8 @@ class ControlService(control_pb2_grpc.ControlServicer):
         if engine is None:
             return telemetry.to_proto(self._pod, None)
         now = await self._pod.ask(engine.telemetry)
-        if now.alarms:
-            self._pod.prompts.alarmed(now.alarms[-1].since_request)
+        for alarm in now.alarms:
+            self._pod.prompts.alarmed(alarm.since_request)
         return telemetry.to_proto(self._pod, now)
 
     async def GetPrompts(

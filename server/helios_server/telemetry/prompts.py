@@ -17,7 +17,8 @@ MIN_TOKENS = 8
 """A shorter prompt says too little to be scored."""
 _AFTER_ALARM = 16
 """Prompts that suffice to judge new traffic."""
-_KEPT_SETS = 2
+_KEPT_SETS = 4
+"""A Job that was told of one may take a while to come for it."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,19 @@ class LivePrompts:
         self._ring: deque[tuple[int, str]] = deque(maxlen=size)
         self._sets: deque[FrozenSet] = deque(maxlen=_KEPT_SETS)
         self._awaited_since: int | None = None
+        self._answered = False
 
     def resize(self, size: int) -> None:
-        """Keeps the newest `size` from now on; 0 forgets everything, frozen sets included."""
+        """The limits changed: keeps the newest `size` from now on, and the next alarm is about something new.
+
+        0 forgets everything, frozen sets included.
+        """
         if size != self._ring.maxlen:
             self._ring = deque(self._ring, maxlen=size)
         if size == 0:
             self._sets.clear()
             self._awaited_since = None
+        self._answered = False
 
     def add(self, ordinal: int, tokens: int, text: Callable[[], str]) -> None:
         """A prompt that was served. ordinal: of its request since boot; `text` is asked only with consent."""
@@ -53,12 +59,19 @@ class LivePrompts:
         self._ring.append((ordinal, text()))
         if len(self._ring) == self._ring.maxlen and self._all_newer_than(self._frozen_to()):
             self._freeze(list(self._ring))
-        self._freeze_for_alarm()
+            self._answered = False
+        else:
+            self._freeze_for_alarm()
 
     def alarmed(self, since_request: int) -> None:
         """Traffic changed after `since_request`: freeze a set of what came later as soon as there is enough
-        of it."""
-        if not self._ring.maxlen:
+        of it.
+
+        A shift that persists raises its alarm again and again. The first one counts until it is answered, and
+        then no other until the ring has turned over, so that sets do not follow each other faster than Jobs
+        can fetch.
+        """
+        if not self._ring.maxlen or self._answered or self._awaited_since is not None:
             return
         newest = self.newest
         if newest is None or newest.from_request <= since_request:
@@ -81,6 +94,7 @@ class LivePrompts:
         later = [prompt for prompt in self._ring if prompt[0] > self._awaited_since]
         if len(later) >= min(self._ring.maxlen or 0, _AFTER_ALARM):
             self._freeze(later)
+            self._answered = True
 
     def _freeze(self, prompts: list[tuple[int, str]]) -> None:
         texts = tuple(text for _, text in prompts)
