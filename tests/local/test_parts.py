@@ -15,8 +15,8 @@ from helios_operator.local.admin import AdminServer, Change
 from helios_operator.local.events import EventLog
 from helios_operator.local.lock import StateLock
 from helios_operator.local.pods import PodSettings
-from helios_operator.local.queue import WorkQueue
 from helios_operator.local.revisions import Revisions
+from helios_operator.passes.queue import WorkQueue
 
 from tests.local.test_control import _minimal
 

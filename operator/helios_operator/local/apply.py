@@ -31,6 +31,8 @@ from helios_operator.decide.snapshot import JobSpec, Snapshot
 from helios_operator.local.observe import Observer
 from helios_operator.local.site import Site
 from helios_operator.local.store import DEPLOYMENT, PROFILE, Store
+from helios_operator.passes import prompts
+from helios_operator.passes.actions import describe
 
 
 class Applier:
@@ -77,9 +79,9 @@ class Applier:
                 raise TypeError(f"no way to carry out {type(action).__name__}")
 
     def _start_job(self, job: JobSpec, site: Site, snapshot: Snapshot) -> None:
-        prompts = self._observer.given_prompts(snapshot.deployment) if job.prompts_digest else ()
-        pod = None if prompts else site.revisions.control_address(_holder_of(job.prompts_digest, snapshot))
-        site.jobs.start(job, snapshot.deployment, prompts, pod)
+        given = self._observer.given_prompts(snapshot.deployment) if job.prompts_digest else ()
+        pod = None if given else site.revisions.control_address(prompts.holder(job.prompts_digest, snapshot))
+        site.jobs.start(job, snapshot.deployment, given, pod)
 
     def _write_profile(self, row: TimingRow | QualityRow, deployment: Deployment) -> None:
         """Created with this deployment as an owner, or completed, and owned by it too."""
@@ -114,44 +116,6 @@ class Applier:
         site.log.add(
             "decision", describe(action), why.reason, why.message, type=kind, numbers=dict(why.numbers)
         )
-
-
-def describe(action: Action) -> str:
-    """What an action does, in a few words."""
-    match action:
-        case StartJob(job=job):
-            return f"Start {job.kind.value} job {job.name}"
-        case DeleteJob(name=name):
-            return f"Delete job {name}"
-        case WriteProfile(row=row):
-            return f"Write profile {row.name}"
-        case DeleteProfile(name=name):
-            return f"Delete profile {name}"
-        case CreateRevision(number=number, limits=limits):
-            return f"Create revision {number}: {limits.candidate}, {limits.layer_budget} layers"
-        case ScaleRevision(number=number, replicas=replicas):
-            return f"Scale revision {number} to {replicas}"
-        case WriteLimits(revision=number, limits=limits):
-            shape = f"{limits.candidate}, {limits.layer_budget} layers, {limits.max_batch_size} rows"
-            return f"Set limits of revision {number}: {shape}"
-        case Route(revision=number):
-            return f"Route to revision {number}"
-        case DrainRevision(number=number):
-            return f"Drain revision {number}"
-        case DeleteRevision(number=number):
-            return f"Delete revision {number}"
-    return type(action).__name__
-
-
-def _holder_of(prompts_digest: str, snapshot: Snapshot) -> str | None:
-    """The pod that keeps the set; any pod that answers when none says so (an older set may still be kept)."""
-    if not prompts_digest:
-        return None
-    answering = [p for r in snapshot.revisions for p in r.pods if p.telemetry is not None]
-    for pod in answering:
-        if pod.telemetry and pod.telemetry.prompts and pod.telemetry.prompts.digest == prompts_digest:
-            return pod.name
-    return answering[0].name if answering else None
 
 
 def _owners(profile: dict[str, Any] | None) -> list[Owner]:

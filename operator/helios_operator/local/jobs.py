@@ -12,21 +12,17 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from helios_server.planning import PERFORMANCE_VERSION
-
-from helios_operator.api import results
-from helios_operator.api.rows import Hardware, TimingIdentity
+from helios_operator.api.rows import Hardware
 from helios_operator.api.types import Candidate, Deployment
-from helios_operator.decide.candidates import identity
-from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec
-from helios_operator.errors import ResultError
+from helios_operator.decide.snapshot import Job, JobPhase, JobSpec
 from helios_operator.local.files import remove_folder, write_json
 from helios_operator.local.pods import Say
 from helios_operator.local.processes import Process, helios_command
+from helios_operator.passes import jobs as passes
 
 _STOP_SECONDS = 2.0
 
@@ -67,7 +63,7 @@ class Jobs:
         self._jobs[spec.name] = Job(spec, JobPhase.RUNNING, datetime.now(UTC), attempts=attempts)
         folder = self._folder / spec.name
         folder.mkdir(parents=True, exist_ok=True)
-        told = self._pinned(spec, deployment)
+        told = passes.pinned(spec, deployment, self._jobs.values())
         command = self._command(told, deployment, folder, prompts, pod)
         self._say(spec.name, "Normal", "Started", _describe(spec))
         work = self._work(told, command, folder, deployment.spec.profiling.active_deadline_seconds)
@@ -95,10 +91,13 @@ class Jobs:
                 code, last_words = await _run(command, folder)
         except TimeoutError:
             late = f"not done within {deadline_seconds} s; raise profiling.activeDeadlineSeconds"
-            finished = self._failed(spec, f"deadline: {late}")
+            finished = passes.failed(self._jobs[spec.name], f"deadline: {late}", datetime.now(UTC))
         else:
             said = "" if code == 0 else _said(result) or last_words
-            finished = self._failed(spec, said) if said else self._succeeded(spec, result)
+            now = datetime.now(UTC)
+            finished = (
+                passes.failed(self._jobs[spec.name], said, now) if said else self._succeeded(spec, result)
+            )
         self._jobs[spec.name] = finished
         failed = finished.phase is JobPhase.FAILED
         reason, kind = ("Failed", "Warning") if failed else ("Completed", "Normal")
@@ -106,52 +105,12 @@ class Jobs:
         self._changed()
 
     def _succeeded(self, spec: JobSpec, result: Path) -> Job:
-        now = datetime.now(UTC)
-        done = replace(self._jobs[spec.name], phase=JobPhase.SUCCEEDED, finished=now)
+        job, now = self._jobs[spec.name], datetime.now(UTC)
         try:
-            document = results.read(result.read_text(encoding="utf-8"))
-            match spec.kind:
-                case JobKind.INSPECT:
-                    resolved, problems = results.inspection(document)
-                    return replace(done, resolved=resolved, problems=problems)
-                case JobKind.TIMING:
-                    return replace(done, timing=results.timing(document, self._timing_identity(spec), now))
-                case JobKind.QUALITY:
-                    candidates = {candidate.name: candidate for candidate in spec.candidates}
-                    return replace(done, quality=results.quality(document, candidates, now))
-        except (OSError, ResultError) as error:
-            return self._failed(spec, str(error))
-
-    def _failed(self, spec: JobSpec, message: str) -> Job:
-        return replace(
-            self._jobs[spec.name], phase=JobPhase.FAILED, finished=datetime.now(UTC), message=message
-        )
-
-    def _pinned(self, spec: JobSpec, deployment: Deployment) -> JobSpec:
-        """With the revisions that Inspect found, so that what is measured is what was meant."""
-        if spec.kind is JobKind.INSPECT:
-            return spec
-        found = {c.identity: c.resolved for c in deployment.status.candidates if c.resolved}
-        for job in self._jobs.values():
-            found |= {
-                identity(c): job.resolved[c.name] for c in job.spec.candidates if c.name in job.resolved
-            }
-        pinned = (
-            replace(c, revision=found[identity(c)].revision) if identity(c) in found else c
-            for c in spec.candidates
-        )
-        return replace(spec, candidates=tuple(pinned))
-
-    def _timing_identity(self, spec: JobSpec) -> TimingIdentity:
-        backbone, hardware = spec.candidates[0], self._settings.hardware
-        return TimingIdentity(
-            model_uri=backbone.uri,
-            revision=backbone.revision or "",
-            dtype=hardware.dtype,
-            head_kinds=spec.head_kinds,
-            hardware=hardware,
-            performance_version=PERFORMANCE_VERSION,
-        )
+            text = result.read_text(encoding="utf-8")
+        except OSError as error:
+            return passes.failed(job, str(error), now)
+        return passes.succeeded(job, spec, text, self._settings.hardware, now)
 
     def _command(
         self, spec: JobSpec, deployment: Deployment, folder: Path, prompts: tuple[str, ...], pod: str | None
@@ -192,8 +151,8 @@ async def _run(command: list[str], folder: Path) -> tuple[int, str]:
 def _said(result: Path) -> str | None:
     """What a failed Job wrote about its failure."""
     try:
-        return results.failure(results.read(result.read_text(encoding="utf-8")))
-    except (OSError, ResultError):
+        return passes.said(result.read_text(encoding="utf-8"))
+    except OSError:
         return None
 
 

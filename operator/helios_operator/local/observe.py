@@ -6,7 +6,6 @@ computes nothing that a decision could compute.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from helios_operator.api.types import Deployment
 from helios_operator.decide.snapshot import PromptSource, Snapshot
 from helios_operator.local.site import Machine, Site
 from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT, MODEL, PROFILE, Store
+from helios_operator.passes.prompts import texts
 
 
 class Observer:
@@ -55,7 +55,7 @@ class Observer:
             return prompts.inline
         found = self._store.find(CONFIG_MAP, prompts.config_map_ref.name)
         text = str((found or {}).get("data", {}).get(prompts.config_map_ref.key, ""))
-        return _texts(text)
+        return texts(text)
 
     def _deployment(self, site: Site) -> Deployment:
         deployment: Deployment = self._cached(DEPLOYMENT, site.name, parse.deployment)
@@ -78,10 +78,3 @@ class Observer:
             known = (version, parse_it(self._store.get(kind, name)))
             self._parsed[kind, name] = known
         return known[1]
-
-
-def _texts(text: str) -> tuple[str, ...]:
-    """A JSON list of prompts, or one prompt per line: as `helios profile --prompts-file` reads a file."""
-    if text.lstrip().startswith("["):
-        return tuple(str(prompt) for prompt in json.loads(text))
-    return tuple(line for line in text.splitlines() if line.strip())

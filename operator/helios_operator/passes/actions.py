@@ -1,0 +1,46 @@
+"""What an action does, in a few words: for logs, events and `helios why`.
+
+Called by every runtime's `apply` beside the action's own reason. It must not say why: the reason does.
+"""
+
+from __future__ import annotations
+
+from helios_operator.decide.plan import (
+    Action,
+    CreateRevision,
+    DeleteJob,
+    DeleteProfile,
+    DeleteRevision,
+    DrainRevision,
+    Route,
+    ScaleRevision,
+    StartJob,
+    WriteLimits,
+    WriteProfile,
+)
+
+
+def describe(action: Action) -> str:
+    match action:
+        case StartJob(job=job):
+            return f"Start {job.kind.value} job {job.name}"
+        case DeleteJob(name=name):
+            return f"Delete job {name}"
+        case WriteProfile(row=row):
+            return f"Write profile {row.name}"
+        case DeleteProfile(name=name):
+            return f"Delete profile {name}"
+        case CreateRevision(number=number, limits=limits):
+            return f"Create revision {number}: {limits.candidate}, {limits.layer_budget} layers"
+        case ScaleRevision(number=number, replicas=replicas):
+            return f"Scale revision {number} to {replicas}"
+        case WriteLimits(revision=number, limits=limits):
+            shape = f"{limits.candidate}, {limits.layer_budget} layers, {limits.max_batch_size} rows"
+            return f"Set limits of revision {number}: {shape}"
+        case Route(revision=number):
+            return f"Route to revision {number}"
+        case DrainRevision(number=number):
+            return f"Drain revision {number}"
+        case DeleteRevision(number=number):
+            return f"Delete revision {number}"
+    return type(action).__name__
