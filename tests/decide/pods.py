@@ -1,4 +1,5 @@
-"""A simulated serving pod: takes limits or refuses them, serves requests, audits some, keeps prompts, raises alarms."""
+"""A simulated serving pod: takes limits or refuses them, serves requests, audits some, keeps prompts, raises
+alarms."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from helios_operator.decide.snapshot import (
     ServingLimits,
     Telemetry,
 )
+
 from tests.decide.truth import Model
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ class SimulatedPod:
     since_up: int = 0
     domains: list[str] = field(default_factory=list)
 
-    # -- limits ------------------------------------------------------------------------------------------------------
+    # -- limits ----------------------------------------------------------------------------------------------
 
     def advance(self, document: ServingLimits) -> None:
         if self.draining:
@@ -105,7 +107,7 @@ class SimulatedPod:
         self.audits, self.alarms, self.ring, self.frozen = [], [], [], None
         self._restart_detectors()
 
-    # -- serving -----------------------------------------------------------------------------------------------------
+    # -- serving ---------------------------------------------------------------------------------------------
 
     def finish(self, text: Text, world: World, now: datetime) -> None:
         self.requests += 1
@@ -176,18 +178,25 @@ class SimulatedPod:
         world.sets[digest] = [text for _, text in fresh]
         self.frozen = PromptSet(digest, len(fresh), fresh[0][0], fresh[-1][0])
 
-    # -- seen --------------------------------------------------------------------------------------------------------
+    # -- seen ------------------------------------------------------------------------------------------------
 
     def seen(self) -> Pod:
-        phase = PodPhase.TERMINATING if self.draining else PodPhase.RUNNING if self.ready else PodPhase.PENDING
+        phase = (
+            PodPhase.TERMINATING if self.draining else PodPhase.RUNNING if self.ready else PodPhase.PENDING
+        )
         message = "" if self.ready else "the checkpoint does not load" if self.restarts else "starting"
         telemetry = self._telemetry() if self.ready or self.draining else None
-        return Pod(self.name, self.revision, phase, self.ready, self.started, self.restarts, message, telemetry)
+        return Pod(
+            self.name, self.revision, phase, self.ready, self.started, self.restarts, message, telemetry
+        )
 
     def _telemetry(self) -> Telemetry:
         since = self.requests - self.at_change
         latency = 500.0 if self.slow else 15.0
-        counts = tuple(since if lower < latency <= upper else 0 for lower, upper in zip((0.0, *BOUNDS), BOUNDS, strict=False))
+        counts = tuple(
+            since if lower < latency <= upper else 0
+            for lower, upper in zip((0.0, *BOUNDS), BOUNDS, strict=False)
+        )
         histogram = Histogram(BOUNDS, (*counts, 0), since * latency)
         return Telemetry(
             boot_id=f"{self.name}-{self.restarts}",
@@ -226,5 +235,3 @@ class SimulatedPod:
 
 def _service(limits: ServingLimits) -> tuple[object, ...]:
     return (limits.model_uri, limits.model_revision, limits.exits_digest, limits.layer_budget)
-
-

@@ -1,4 +1,5 @@
-"""What is true in the simulated world: models, their depth, speed, size and how well each exit does on each domain.
+"""What is true in the simulated world: models, their depth, speed, size and how well each exit does on each
+domain.
 
 The figures are shaped like SmolLM2-135M's; none is a measurement.
 """
@@ -8,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from helios_server.planning.memory import MIB, MemoryFacts, limit_for_rows
-from helios_server.planning.timing import HeadCost, StepTimeFit
-
 from helios_operator.api.rows import EnergyCost
 from helios_operator.api.types import Candidate, Resolved
+from helios_server.planning.memory import MIB, MemoryFacts, limit_for_rows
+from helios_server.planning.timing import HeadCost, StepTimeFit
 
 Quality = Mapping[tuple[int, str], float]
 """(layer, domain) -> own full-depth bits / exit bits."""
@@ -48,7 +48,9 @@ class Backbone:
         )
 
     def energy(self) -> EnergyCost:
-        points = {(k, rows): k * self.joules_per_layer * 8 // rows for k in (10, self.layers) for rows in (1, 8)}
+        points = {
+            (k, rows): k * self.joules_per_layer * 8 // rows for k in (10, self.layers) for rows in (1, 8)
+        }
         return EnergyCost("declared", points)
 
 
@@ -86,7 +88,9 @@ SMALL = Backbone("small", 26, worth={"prose": 0.91, "code": 0.795, "german": 0.6
 
 def bundle(digest: str, **by_domain: tuple[float, float]) -> Model:
     """Heads at 24 and 27 of the big backbone: their quality by domain."""
-    quality = {(layer, d): q for d, pair in by_domain.items() for layer, q in zip((24, 27), pair, strict=True)}
+    quality = {
+        (layer, d): q for d, pair in by_domain.items() for layer, q in zip((24, 27), pair, strict=True)
+    }
     return Model(BIG, digest, "mlp", (24, 27), quality)
 
 

@@ -1,6 +1,5 @@
-"""A small world in which Plans have consequences: pods start, take or refuse limits, serve, audit and raise alarms;
-Jobs run and return what is true. Time is simulated, and nothing here knows how decisions are made.
-"""
+"""A small world in which Plans have consequences: pods start, take or refuse limits, serve, audit and raise
+alarms; Jobs run and return what is true. Time is simulated, and nothing here knows how decisions are made."""
 
 from __future__ import annotations
 
@@ -26,6 +25,7 @@ from helios_operator.decide.snapshot import (
     ServingLimits,
     Snapshot,
 )
+
 from tests.decide.pods import SimulatedPod, Text
 from tests.decide.truth import AUDIT_BYTES, EXIT_BYTES, Model
 
@@ -47,8 +47,9 @@ class SimulatedRevision:
 
 @dataclass
 class World:
-    """`truth` by candidate key. Knobs: `starts` (a new pod becomes ready), `refuses` (what a pod says to limits; ""
-    takes them), `fails` (what a Job says), `start_seconds`, `job_seconds`. `watch` sees every pass."""
+    """`truth` by candidate key. Knobs: `starts` (a new pod becomes ready), `refuses` (what a pod says to
+    limits; "" takes them), `fails` (what a Job says), `start_seconds`, `job_seconds`. `watch` sees every
+    pass."""
 
     spec: DeploymentSpec
     truth: dict[object, Model]
@@ -75,7 +76,7 @@ class World:
         self.actions: list[Action] = []
         self.lost = 0
 
-    # -- what a test does --------------------------------------------------------------------------------------------
+    # -- what a test does ------------------------------------------------------------------------------------
 
     def step(self, seconds: float = 0.5) -> Plan:
         """Time passes, then one pass of the loop."""
@@ -129,7 +130,7 @@ class World:
         """Of the changes that were made, in order."""
         return [entry.kind.value for entry in self.status.history if entry.result == "Promoted"]
 
-    # -- observe -----------------------------------------------------------------------------------------------------
+    # -- observe ---------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
         inline = self.spec.profiling.prompts.inline
@@ -163,7 +164,7 @@ class World:
     def _claimed_mib(self) -> int:
         return sum(r.limits.memory_mib * len(r.pods) for r in self.revisions.values())
 
-    # -- apply -------------------------------------------------------------------------------------------------------
+    # -- apply -----------------------------------------------------------------------------------------------
 
     def apply(self, plan: Plan, *, write_status: bool = True) -> None:
         for action in plan.actions:
@@ -215,7 +216,7 @@ class World:
         ends = self.now + timedelta(seconds=self.job_seconds)
         self.jobs[spec.name] = (Job(spec, JobPhase.RUNNING, self.now, attempts=attempts), ends)
 
-    # -- time --------------------------------------------------------------------------------------------------------
+    # -- time ------------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
         for name, (job, ends) in list(self.jobs.items()):

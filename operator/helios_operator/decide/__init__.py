@@ -1,7 +1,7 @@
 """The decisions: what is seen goes in as a Snapshot, what is to be done comes out as a Plan.
 
-Pure: no I/O, no clock (`now` is an argument), no memory but the status. Called by the runtimes, `local` and `cluster`,
-which observe before and apply after. It must not import kopf, kubernetes, torch or grpc.
+Pure: no I/O, no clock (`now` is an argument), no memory but the status. Called by the runtimes, `local` and
+`cluster`, which observe before and apply after. It must not import kopf, kubernetes, torch or grpc.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ __all__ = ["decide"]
 
 
 def decide(snapshot: Snapshot, now: datetime) -> Plan:
-    """One pass: who competes, what must be measured, is what serves still right, and what is the next thing to do."""
+    """One pass: who competes, what must be measured, is what serves still right, and what is the next thing
+    to do."""
     fleet = Fleet.of(snapshot)
     bench = _bench(snapshot, fleet)
     measuring = profiling.measure(snapshot, bench, fleet, now)
@@ -57,7 +58,9 @@ def _requeue(report: status.Report) -> float | None:
         memory.next_time,
         report.measuring.again_at,
         pending.created + timedelta(seconds=rules.progress_deadline_seconds) if pending else None,
-        active.since + timedelta(seconds=rules.scale_down_delay_seconds) if active and active.since and case.fleet.retired else None,
+        active.since + timedelta(seconds=rules.scale_down_delay_seconds)
+        if active and active.since and case.fleet.retired
+        else None,
     ]
     due = [(moment - case.now).total_seconds() for moment in moments if moment and moment > case.now]
     return min(due, default=None)

@@ -1,7 +1,7 @@
 """Who competes: every candidate of the spec or of the catalogue, with all that is known about it so far.
 
-Called first by `decide`; everything after it reads Contenders, never the spec's list. It must not rank or reject: that
-is the shortlist's. Nothing here depends on a candidate's name or place in the list.
+Called first by `decide`; everything after it reads Contenders, never the spec's list. It must not rank or
+reject: that is the shortlist's. Nothing here depends on a candidate's name or place in the list.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from helios_operator.decide.plan import Verdict
 from helios_operator.decide.snapshot import JobKind, JobPhase, Snapshot
 
 Key = tuple[str, str, str, tuple[int, ...]]
+NOTHING_PUBLISHED = Published()
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Contender:
     """
 
     candidate: Candidate
-    published: Published = Published()
+    published: Published = NOTHING_PUBLISHED
     resolved: Resolved | None = None
     timing: TimingRow | None = None
     timing_failed: TimingRow | None = None
@@ -169,14 +170,17 @@ def _with_rows(contender: Contender, everyone: list[Contender], snapshot: Snapsh
     )
     return replace(
         contender,
-        timing=next((row for row in fitting if row.phase is RowPhase.COMPLETE and row.fit and row.memory), None),
+        timing=next(
+            (row for row in fitting if row.phase is RowPhase.COMPLETE and row.fit and row.memory), None
+        ),
         timing_failed=next((row for row in fitting if row.phase is RowPhase.FAILED), None),
         qualities=_quality_rows(contender, resolved, snapshot),
     )
 
 
 def timing_identity(family: tuple[Contender, ...], snapshot: Snapshot) -> TimingIdentity:
-    """Of the measurement that all candidates on one backbone share. Every kind of head is timed, the bare one too."""
+    """Of the measurement that all candidates on one backbone share. Every kind of head is timed, the bare one
+    too."""
     first = min(family, key=lambda contender: contender.key)
     kinds = {"bare", *(c.resolved.head_kind for c in family if c.resolved)}
     return TimingIdentity(
@@ -218,4 +222,6 @@ def _quality_rows(contender: Contender, resolved: Resolved, snapshot: Snapshot) 
         for row in snapshot.qualities
         if (row.identity.model_uri, row.identity.revision, row.identity.exits_digest) == mine
     ]
-    return tuple(sorted(rows, key=lambda row: (row.completed is not None, row.completed, row.name), reverse=True))
+    return tuple(
+        sorted(rows, key=lambda row: (row.completed is not None, row.completed, row.name), reverse=True)
+    )

@@ -1,7 +1,7 @@
 """The case that a reassessment weighs: what serves, what it remembers, what could serve instead.
 
-Built once per pass and passed around whole, so that no function of this package needs a long list of arguments. It
-must not weigh anything itself.
+Built once per pass and passed around whole, so that no function of this package needs a long list of
+arguments. It must not weigh anything itself.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""What is known about quality: from profiles (the same prompts for all), or from live audits (one backbone only).
+"""What is known about quality: from profiles (the same prompts for all), or from live audits (one backbone
+only).
 
-Built by `reassess` and `select`, asked by `options`. Both kinds answer the same three questions, so that whoever
-weighs options does not care where a figure came from; `source` says it to people. It must not decide what is enough.
+Built by `reassess` and `select`, asked by `options`. Both kinds answer the same three questions, so that
+whoever weighs options does not care where a figure came from; `source` says it to people. It must not decide
+what is enough.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True)
 class ProfileEvidence:
-    """Quality rows of the contenders on one set of prompts. The reference is the best of them at full depth."""
+    """Quality rows of the contenders on the same prompts. The reference is the best of them at full depth."""
 
     prompts_digest: str
     contenders: tuple[Contender, ...]
@@ -94,7 +96,8 @@ class ProfileEvidence:
         return quality.baseline(full, found.prompt_millibits)
 
     def stored_ratio(self, contender: Contender) -> Estimate | None:
-        """Reference bits / the contender's own full-depth bits: what live audits, which see one backbone, lack."""
+        """Reference bits / the contender's own full-depth bits: what live audits, which see one backbone,
+        lack."""
         row, reference = self._row(contender), self.reference
         if row is None or reference is None or not row.exits:
             return None
@@ -111,8 +114,8 @@ class ProfileEvidence:
 
 @dataclass(frozen=True)
 class LiveEvidence:
-    """Audited requests of the pods that serve `serving`'s backbone: its bits at every exit under every bundle, and at
-    full depth, on the traffic itself. Other backbones are unknown to it."""
+    """Audited requests of the pods that serve `serving`'s backbone: its bits at every exit under every
+    bundle, and at full depth, on the traffic itself. Other backbones are unknown to it."""
 
     audits: tuple[AuditRow, ...]
     serving: Contender
@@ -138,7 +141,9 @@ class LiveEvidence:
         pairs = self._pairs(contender, layer)
         if len(pairs) < min(MIN_AUDITS, len(self.audits)):
             return None
-        return quality.ratio([full for full, _ in pairs], [bits for _, bits in pairs]).times(self._own_ratio())
+        return quality.ratio([full for full, _ in pairs], [bits for _, bits in pairs]).times(
+            self._own_ratio()
+        )
 
     def agreement(self, contender: Contender, layer: int) -> Estimate | None:
         if not same_backbone(self.serving, contender):
@@ -147,9 +152,11 @@ class LiveEvidence:
             return quality.exactly(100.0, self.samples)
         where = _where(contender, layer)
         scored = [row for row in self.audits if where in row.exits]
-        return quality.share(
-            sum(row.exits[where][1] for row in scored), sum(row.tokens for row in scored)
-        ) if scored else None
+        return (
+            quality.share(sum(row.exits[where][1] for row in scored), sum(row.tokens for row in scored))
+            if scored
+            else None
+        )
 
     def baseline(self, contender: Contender, layer: int) -> Baseline | None:
         if not same_backbone(self.serving, contender) or _is_full(contender, layer):
@@ -195,7 +202,12 @@ def age(since: datetime | None, now: datetime) -> str:
 
 def _digests(contenders: Iterable[Contender]) -> list[str]:
     """Newest first."""
-    rows = {(row.completed, row.identity.prompts_digest) for c in contenders for row in c.qualities if row.completed}
+    rows = {
+        (row.completed, row.identity.prompts_digest)
+        for c in contenders
+        for row in c.qualities
+        if row.completed
+    }
     return list(dict.fromkeys(digest for _, digest in sorted(rows, reverse=True)))
 
 

@@ -1,12 +1,14 @@
 """What is there: the revisions by their role, and what the pods of the serving one really run.
 
-Built once per pass from the snapshot; read by `reassess`, `rollout` and `status`. It names, it must not decide.
+Built once per pass from the snapshot; read by `reassess`, `rollout` and `status`. It names, it must not
+decide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from helios_operator.api.types import Served
 from helios_operator.decide.snapshot import (
@@ -26,8 +28,8 @@ CRASHES = 3
 
 @dataclass(frozen=True)
 class Fleet:
-    """`routed`: new connections go there. `pending`: its successor, not routed yet. `retired`: every other revision,
-    which ends its streams."""
+    """`routed`: new connections go there. `pending`: its successor, not routed yet. `retired`: every other
+    revision, which ends its streams."""
 
     routed: Revision | None
     pending: Revision | None
@@ -39,7 +41,11 @@ class Fleet:
     def of(cls, snapshot: Snapshot) -> Fleet:
         revisions = sorted(snapshot.revisions, key=lambda revision: revision.number)
         routed = next((r for r in reversed(revisions) if r.routed and not r.draining), None)
-        newer = [r for r in revisions if not r.draining and not r.routed and (routed is None or r.number > routed.number)]
+        newer = [
+            r
+            for r in revisions
+            if not r.draining and not r.routed and (routed is None or r.number > routed.number)
+        ]
         pending = newer[-1] if newer else None
         retired = tuple(r for r in revisions if r is not routed and r is not pending)
         return cls(routed, pending, retired, snapshot.deployment.status.target)
@@ -72,13 +78,19 @@ class Fleet:
     def refusal(self) -> str | None:
         """What a pod said when it refused the document; None when none did."""
         for telemetry in self.telemetry:
-            if self.routed and telemetry.refused_generation >= self.routed.limits.generation > telemetry.limits.generation:
+            if (
+                self.routed
+                and telemetry.refused_generation
+                >= self.routed.limits.generation
+                > telemetry.limits.generation
+            ):
                 return telemetry.refused_message or "the pod gave no reason"
         return None
 
     @property
     def in_flight(self) -> bool:
-        """A change is on its way: a successor starts, limits are not everywhere yet, or an old revision still ends."""
+        """A change is on its way: a successor starts, limits are not everywhere yet, or an old revision still
+        ends."""
         return bool(self.pending or self.retired or self.behind or self.target)
 
     @property
@@ -105,8 +117,8 @@ class Fleet:
         )
 
     def audits_since_change(self) -> tuple[AuditRow, ...]:
-        """Of all pods, since the last change of limits or the newest alarm, whichever is later: what came before was
-        other traffic."""
+        """Of all pods, since the last change of limits or the newest alarm, whichever is later: what came
+        before was other traffic."""
         return tuple(row for telemetry in self.telemetry for row in _audits_since_change(telemetry))
 
     def alarms(self, kinds: frozenset[str]) -> Iterator[Alarm]:
@@ -116,9 +128,17 @@ class Fleet:
 
 def _audits_since_change(telemetry: Telemetry) -> Iterator[AuditRow]:
     since = telemetry.requests_finished - telemetry.requests_since_change
-    for alarm in telemetry.alarms:
-        since = max(since, alarm.since_request - 1)
+    for kind in sorted({alarm.kind for alarm in telemetry.alarms}):
+        since = max(since, _last_shift(telemetry, kind) - 1)
     return (row for row in telemetry.audits if row.request > since)
+
+
+def _last_shift(telemetry: Telemetry, kind: str) -> int:
+    """The change point of the last shift that this kind of alarm told of. One that lasts is called again and
+    again, in the same direction: the first call has its beginning."""
+    alarms = [alarm for alarm in telemetry.alarms if alarm.kind == kind]
+    same = list(takewhile(lambda alarm: alarm.direction == alarms[-1].direction, reversed(alarms)))
+    return same[-1].since_request
 
 
 def all_ready(revision: Revision) -> bool:
@@ -130,7 +150,12 @@ def is_empty(revision: Revision) -> bool:
     """Nothing runs there: every pod is gone, failed, or says that it has no stream left."""
     return all(
         pod.phase is PodPhase.FAILED
-        or (pod.telemetry is not None and pod.telemetry.draining and not pod.telemetry.running and not pod.telemetry.waiting)
+        or (
+            pod.telemetry is not None
+            and pod.telemetry.draining
+            and not pod.telemetry.running
+            and not pod.telemetry.waiting
+        )
         for pod in revision.pods
     )
 
@@ -154,6 +179,14 @@ def next_generation(snapshot: Snapshot) -> int:
 def next_number(snapshot: Snapshot) -> int:
     """Above every revision that is or was: numbers are not used twice."""
     status = snapshot.deployment.status
-    served = [status.active, status.target, *(entry.to for entry in status.history), *(e.from_ for e in status.history)]
+    served = [
+        status.active,
+        status.target,
+        *(entry.to for entry in status.history),
+        *(e.from_ for e in status.history),
+    ]
     seen = [revision.number for revision in snapshot.revisions]
-    return max([*seen, *(s.revision for s in served if s), status.rollout.revision if status.rollout else 0, 0]) + 1
+    return (
+        max([*seen, *(s.revision for s in served if s), status.rollout.revision if status.rollout else 0, 0])
+        + 1
+    )

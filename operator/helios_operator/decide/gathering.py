@@ -1,8 +1,8 @@
 """Which evidence a reassessment may rest on, and whether there is enough of it.
 
-Called by `reassess`. Live audits judge the serving backbone on the traffic itself; other backbones are judged by
-profiles, on live prompts that came after the shift. What came before a change or an alarm is not evidence. It must not
-weigh options.
+Called by `reassess`. Live audits judge the serving backbone on the traffic itself; other backbones are judged
+by profiles, on live prompts that came after the shift. What came before a change or an alarm is not evidence.
+It must not weigh options.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from helios_operator.decide.triggers import NEVER, Cause, pending_alarms
 
 @dataclass(frozen=True)
 class Gathered:
-    """`verdict` not ok: what is missing; `wait` says whether it is worth waiting for. `prompts`: digest of the live
-    set to measure on."""
+    """`verdict` not ok: what is missing; `wait` says whether it is worth waiting for. `prompts`: digest of
+    the live set to measure on."""
 
     evidence: Evidence | None
     verdict: Verdict
@@ -74,8 +74,8 @@ class Combined:
 
 @dataclass(frozen=True)
 class BreachEvidence:
-    """The paper's policy: the depth in use is breached, so are shallower ones; the remaining layers, or another
-    backbone as profiled, are the remedies."""
+    """The paper's policy: the depth in use is breached, so are shallower ones; the remaining layers, or
+    another backbone as profiled, are the remedies."""
 
     serving: Contender
     layer: int
@@ -119,7 +119,9 @@ def on_fresh_prompts(case: Case, since: int) -> Gathered:
     for telemetry in case.fleet.telemetry:
         found = telemetry.prompts
         if found and found.digest and found.from_request >= since:
-            message = f"measuring every candidate on {found.prompts} prompts since request {found.from_request}"
+            message = (
+                f"measuring every candidate on {found.prompts} prompts since request {found.from_request}"
+            )
             return Gathered(None, Verdict(False, Reason.MEASURING, message), wait=True, prompts=found.digest)
     message = f"waiting for live prompts after request {since}"
     return Gathered(None, Verdict(False, Reason.WAITING_FOR_PROMPTS, message), wait=True)
@@ -129,7 +131,9 @@ def _on_new_prompts(case: Case) -> Gathered:
     measured = tuple(c for c in case.bench.contenders if c.competes and c.quality_on(case.memory.prompts))
     if not case.measuring_done:
         message = f"measuring on new prompts: {len(measured)} candidates so far"
-        return Gathered(None, Verdict(False, Reason.MEASURING, message), wait=True, prompts=case.memory.prompts)
+        return Gathered(
+            None, Verdict(False, Reason.MEASURING, message), wait=True, prompts=case.memory.prompts
+        )
     if case.contender not in measured:
         return Gathered(None, Verdict(False, Reason.PROFILE_FAILED, "the new prompts could not be measured"))
     evidence = ProfileEvidence(case.memory.prompts, measured, case.now)
@@ -139,7 +143,9 @@ def _on_new_prompts(case: Case) -> Gathered:
 def _since_alarm(case: Case) -> Gathered:
     alarms = pending_alarms(case)
     if not alarms or case.contender is None:
-        return Gathered(None, Verdict(False, Reason.NO_EVIDENCE, "the pod that raised the alarm has restarted"))
+        return Gathered(
+            None, Verdict(False, Reason.NO_EVIDENCE, "the pod that raised the alarm has restarted")
+        )
     if case.spec.reassessment.trigger is Trigger.CONFIDENCE:
         return _since_breach(case, case.contender)
     if case.spec.reassessment.audit_percent == 0 or (case.serves_full_depth and case.several_backbones):
@@ -166,7 +172,8 @@ def _since_breach(case: Case, contender: Contender) -> Gathered:
 
 
 def _since_change(case: Case) -> Gathered:
-    """Audits since the last change or alarm; without enough of them, the profiles if nothing speaks against them."""
+    """Audits since the last change or alarm; without enough of them, the profiles if nothing speaks against
+    them."""
     audits, contender = case.fleet.audits_since_change(), case.contender
     since = case.fleet.requests_since_change
     is_cold = since < COLD_REQUESTS

@@ -1,14 +1,14 @@
 """Against flapping: wins in a row, cooldown, minimum improvement, gain against cost, back-off.
 
-Called by `reassess` before a change and by `rollout` after one. All it remembers is in status.reassessment. A repair
-(feasible instead of infeasible) is held by the back-off alone. It must not choose options.
+Called by `reassess` before a change and by `rollout` after one. All it remembers is in status.reassessment. A
+repair (feasible instead of infeasible) is held by the back-off alone. It must not choose options.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from helios_operator.api.conditions import Reason
 from helios_operator.api.types import Decision, HistoryEntry, ReassessmentStatus, Served
@@ -32,7 +32,10 @@ def gain(best: Option, current: Option, way: Way | None, case: Case) -> Verdict:
     """Is it worth it, by the objective alone?"""
     objective, rules = case.spec.slo.optimization_type, case.spec.reassessment
     percent = select.improvement_percent(best, current, objective)
-    figures = {"gainPercent": round(min(percent, 1e6), 1), "askedPercent": float(rules.min_improvement_percent)}
+    figures = {
+        "gainPercent": round(min(percent, 1e6), 1),
+        "askedPercent": float(rules.min_improvement_percent),
+    }
     if percent < rules.min_improvement_percent:
         message = f"{best} would gain {percent:.0f} %, {rules.min_improvement_percent} % asked"
         return Verdict(False, Reason.BELOW_MIN_IMPROVEMENT, message, figures)
@@ -41,7 +44,9 @@ def gain(best: Option, current: Option, way: Way | None, case: Case) -> Verdict:
     dwell = remedies.dwell_seconds(history, case.now)
     figures |= {"costSeconds": round(cost, 1), "dwellSeconds": round(dwell, 1)}
     if percent / 100 * dwell <= cost * MARGIN:
-        message = f"{best} would gain {percent:.0f} % for about {dwell:.0f} s, the change costs {cost:.0f} s of service"
+        message = (
+            f"{best} would gain {percent:.0f} % for about {dwell:.0f} s and cost {cost:.0f} s of service"
+        )
         return Verdict(False, Reason.COST_EXCEEDS_GAIN, message, figures)
     message = f"{best} gains {percent:.0f} % ({rules.min_improvement_percent} % asked)"
     return Verdict(True, Reason.ABOVE_MIN_IMPROVEMENT, message, figures)
@@ -74,7 +79,9 @@ def cooled_down(case: Case) -> Verdict:
 def backed_off(case: Case) -> Verdict:
     until = case.memory.backoff_until
     if until and case.now < until:
-        return Verdict(False, Reason.BACKING_OFF, f"the next change may come in {_seconds(until - case.now)} s")
+        return Verdict(
+            False, Reason.BACKING_OFF, f"the next change may come in {_seconds(until - case.now)} s"
+        )
     return Verdict(True, Reason.BACKING_OFF, "no back-off")
 
 
@@ -124,7 +131,8 @@ def after_failure(memory: ReassessmentStatus, case: Case, why: Verdict) -> Reass
 
 
 def _is_reversal(to: Served, history: Sequence[HistoryEntry]) -> bool:
-    """It goes back to what one of the last two changes left. The stopgap before the first selection was no choice."""
+    """It goes back to what one of the last two changes left. The stopgap before the first selection was no
+    choice."""
     left = [entry.from_ for entry in history if entry.result == "Promoted"][-2:]
     return any(old and (old.candidate, old.layer_budget) == (to.candidate, to.layer_budget) for old in left)
 

@@ -1,7 +1,7 @@
 """Profiling Jobs: what each kind is told, and what a finished one leaves in the history table.
 
-Called by `profiling`. Names follow from the work, so that the same Job is never started twice. It must not decide
-which are needed.
+Called by `profiling`. Names follow from the work, so that the same Job is never started twice. It must not
+decide which are needed.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def harvest(snapshot: Snapshot, contenders: tuple[Contender, ...], now: datetime
         for row in rows:
             yield WriteProfile(row=row, why=_news(row, job))
         if not rows and _is_over(job, snapshot, now):
-            yield DeleteJob(name=job.spec.name, why=Verdict(True, Reason.JOB_EXPIRED, f"{job.spec.kind} Job is over"))
+            yield DeleteJob(
+                name=job.spec.name, why=Verdict(True, Reason.JOB_EXPIRED, f"{job.spec.kind} Job is over")
+            )
 
 
 def _rows(job: Job, contenders: tuple[Contender, ...], snapshot: Snapshot, now: datetime) -> Iterator[Row]:
@@ -96,7 +98,9 @@ def _completed(row: Row, job: Job, now: datetime) -> Row:
     return row if row.completed else replace(row, completed=job.finished or now)
 
 
-def _failed_rows(job: Job, contenders: tuple[Contender, ...], snapshot: Snapshot, now: datetime) -> Iterator[Row]:
+def _failed_rows(
+    job: Job, contenders: tuple[Contender, ...], snapshot: Snapshot, now: datetime
+) -> Iterator[Row]:
     """So that the failure is remembered when the Job is gone."""
     when = job.finished or now
     for family in backbones(contenders).values():
@@ -115,12 +119,16 @@ def _is_news(row: Row, phase: RowPhase | None) -> bool:
 
 def _news(row: Row, job: Job) -> Verdict:
     if row.phase is RowPhase.FAILED:
-        return Verdict(False, Reason.PROFILE_FAILED, f"{job.spec.kind} failed after {job.attempts} attempts: {row.message}")
+        return Verdict(
+            False,
+            Reason.PROFILE_FAILED,
+            f"{job.spec.kind} failed after {job.attempts} attempts: {row.message}",
+        )
     return Verdict(True, Reason.PROFILING_FINISHED, f"{job.spec.kind} row {row.name}")
 
 
 def _is_over(job: Job, snapshot: Snapshot, now: datetime) -> bool:
-    """Its time to live has passed; one that found something wrong also goes when a person asks to look again."""
+    """Its time to live has passed; one that found a fault also goes when a person asks to look again."""
     finished = job.finished or job.started
     lived = timedelta(seconds=snapshot.deployment.spec.profiling.ttl_seconds_after_finished)
     if not _found_fault(job):

@@ -15,7 +15,11 @@ from helios_operator.decide.snapshot import BundleRef, ServingLimits, Snapshot
 
 
 def limits_for(
-    option: Option, contenders: tuple[Contender, ...], snapshot: Snapshot, evidence: Evidence | None, generation: int
+    option: Option,
+    contenders: tuple[Contender, ...],
+    snapshot: Snapshot,
+    evidence: Evidence | None,
+    generation: int,
 ) -> ServingLimits:
     contender, spec = option.contender, snapshot.deployment.spec
     resolved = contender.resolved
@@ -43,8 +47,8 @@ def limits_for(
 
 
 def resynchronised(current: ServingLimits, wanted: ServingLimits) -> ServingLimits | None:
-    """The same service under the settings that the spec and the candidates now ask for; None when nothing differs.
-    Baselines stay: they belong to the evidence that the choice was made on."""
+    """The same service under the settings that the spec and the candidates now ask for; None when nothing
+    differs. Baselines stay: they belong to the evidence that the choice was made on."""
     renewed = replace(
         wanted,
         generation=current.generation,

@@ -1,7 +1,8 @@
-"""What could be served: every candidate at every depth, with the batch that fits and what that batch makes of the workload.
+"""What could be served: every candidate at every depth, with the batch that fits and what that batch makes of
+the workload.
 
-Called by `select` and `reassess`. Memory and time come from the laws in `helios_server.planning`, quality from the
-evidence given. Every figure stands beside its pessimistic bound. It must not choose.
+Called by `select` and `reassess`. Memory and time come from the laws in `helios_server.planning`, quality
+from the evidence given. Every figure stands beside its pessimistic bound. It must not choose.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ MIN_STEPS = 200
 
 @dataclass(frozen=True)
 class Performance:
-    """Of the spec's workload in steady state. `expected` is the mean; the others are pessimistic bounds at the SLO's
-    percentile: latencies in milliseconds, energy in joules per million tokens (None: not measured)."""
+    """Of the spec's workload in steady state. `expected` is the mean; the others are pessimistic bounds at
+    the SLO's percentile: latencies in milliseconds, energy in joules per million tokens (None: not measured).
+    """
 
     expected: Prediction
     tokens_per_second: float
@@ -41,8 +43,8 @@ class Performance:
 
 @dataclass(frozen=True)
 class Option:
-    """A candidate at a depth in layers, with the most rows that serve it well. `performance` None: no memory for one
-    row, or not timed; `quality` None: not known on this evidence."""
+    """A candidate at a depth in layers, with the most rows that serve it well. `performance` None: no memory
+    for one row, or not timed; `quality` None: not known on this evidence."""
 
     contender: Contender
     layer_budget: int
@@ -75,7 +77,8 @@ class Option:
 
 @dataclass(frozen=True)
 class Bench:
-    """All that options are built from, once per pass: `pace` is how much longer steps last here than profiled."""
+    """All that options are built from, once per pass: `pace` is how much longer steps last here than
+    profiled."""
 
     spec: DeploymentSpec
     memory_mib: int
@@ -83,7 +86,12 @@ class Bench:
     pace: float = 1.0
 
     @classmethod
-    def of(cls, snapshot: Snapshot, contenders: tuple[Contender, ...], steps: Sequence[tuple[StepTimeFit, StepPoint]] = ()) -> Bench:
+    def of(
+        cls,
+        snapshot: Snapshot,
+        contenders: tuple[Contender, ...],
+        steps: Sequence[tuple[StepTimeFit, StepPoint]] = (),
+    ) -> Bench:
         return cls(snapshot.deployment.spec, memory_mib(snapshot), contenders, measured_pace(steps))
 
     def options(self, evidence: Evidence | None) -> tuple[Option, ...]:
@@ -140,7 +148,9 @@ class Bench:
     def _no_memory(self, contender: Contender, layer: int) -> Verdict:
         needed = self.needed_mib(contender, layer)
         message = f"needs {needed} MiB at {layer} layers, {self.memory_mib} MiB given"
-        return Verdict(False, Reason.NOT_ENOUGH_MEMORY, message, {"neededMiB": needed, "givenMiB": self.memory_mib})
+        return Verdict(
+            False, Reason.NOT_ENOUGH_MEMORY, message, {"neededMiB": needed, "givenMiB": self.memory_mib}
+        )
 
     def _exit_bytes(self, contender: Contender) -> int:
         """Every bundle of the backbone is held: the audit scores them side by side."""
@@ -154,14 +164,18 @@ class Bench:
     def _audit_bytes(self, timing: TimingRow) -> int:
         return timing.audit_bytes if self.spec.reassessment.audit_percent else 0
 
-    def _best_batch(self, contender: Contender, timing: TimingRow, layer: int, rows: int) -> tuple[int, Performance]:
-        """The largest batch that meets the latency SLO, else the one that misses it least. Halving is fine enough:
-        half the rows is nearly half the time per step. At the profiled pace, so that the batch that serves does not
-        follow every breath of the machine."""
+    def _best_batch(
+        self, contender: Contender, timing: TimingRow, layer: int, rows: int
+    ) -> tuple[int, Performance]:
+        """The largest batch that meets the latency SLO, else the one that misses it least. Halving is fine
+        enough: half the rows is nearly half the time per step. At the profiled pace, so that the batch that
+        serves does not follow every breath of the machine."""
         batches = list(_halvings(rows))
         found = {batch: self._performance(contender, timing, layer, batch, pace=1.0) for batch in batches}
         excess = {batch: latency_excess(performance, self.spec) for batch, performance in found.items()}
-        best = next((batch for batch in batches if excess[batch] <= 1), min(batches, key=lambda b: (excess[b], -b)))
+        best = next(
+            (batch for batch in batches if excess[batch] <= 1), min(batches, key=lambda b: (excess[b], -b))
+        )
         return best, self._performance(contender, timing, layer, best, self.pace)
 
     def _performance(
@@ -174,7 +188,12 @@ class Bench:
         workload = workload_of(self.spec)
         mean = _scaled(
             predict(
-                fit, layers=layer, head_kind=kind, batch=batch, workload=workload, step_tokens=memory.step_tokens
+                fit,
+                layers=layer,
+                head_kind=kind,
+                batch=batch,
+                workload=workload,
+                step_tokens=memory.step_tokens,
             ),
             pace,
         )
@@ -202,7 +221,7 @@ def memory_mib(snapshot: Snapshot) -> int:
 
 
 def latency_excess(performance: Performance, spec: DeploymentSpec) -> float:
-    """Largest ratio of a pessimistic latency to its target; at most 1 meets them all, 0 when none is asked."""
+    """Largest ratio of a pessimistic latency to its target; at most 1 meets them all, 0: none is asked."""
     slo = spec.slo
     pairs = (
         (performance.ttft_ms, slo.ttft_ms),
@@ -213,12 +232,16 @@ def latency_excess(performance: Performance, spec: DeploymentSpec) -> float:
 
 
 def measured_pace(steps: Sequence[tuple[StepTimeFit, StepPoint]]) -> float:
-    """Geometric mean of measured / predicted step times over serving steps, within a factor of two: more than that is
-    a neighbour's noise, or a cold start. One factor for all backbones: it is the machine that is slower today."""
+    """Geometric mean of measured / predicted step times over serving steps, within a factor of two: more than
+    that is a neighbour's noise, or a cold start. One factor for all backbones: it is the machine that is
+    slower today."""
     weight = sum(point.weight for _, point in steps)
     if weight < MIN_STEPS:
         return 1.0
-    drift = sum(point.weight * log(max(1e-3, point.step_ns / max(1.0, _predicted(fit, point)))) for fit, point in steps)
+    drift = sum(
+        point.weight * log(max(1e-3, point.step_ns / max(1.0, _predicted(fit, point))))
+        for fit, point in steps
+    )
     return min(2.0, max(0.5, exp(drift / weight)))
 
 
@@ -226,7 +249,11 @@ def _predicted(fit: StepTimeFit, point: StepPoint) -> float:
     if point.head_kind not in fit.heads:
         return point.step_ns
     return fit.step(
-        layers=point.layers, rows=point.rows, kv_tokens=point.kv_tokens, sampled=point.sampled, head_kind=point.head_kind
+        layers=point.layers,
+        rows=point.rows,
+        kv_tokens=point.kv_tokens,
+        sampled=point.sampled,
+        head_kind=point.head_kind,
     )
 
 
@@ -253,10 +280,16 @@ def _scaled(mean: Prediction, pace: float) -> Prediction:
 
 
 def _slow_step(
-    fit: StepTimeFit, layers: int, head_kind: str, rows: float, workload: Workload, step_tokens: int, percentile: int
+    fit: StepTimeFit,
+    layers: int,
+    head_kind: str,
+    rows: float,
+    workload: Workload,
+    step_tokens: int,
+    percentile: int,
 ) -> float:
-    """Nanoseconds of the step at the percentile: one that carries a whole prefill chunk, when at least that many
-    steps do, else the mean step (0)."""
+    """Nanoseconds of the step at the percentile: one that carries a whole prefill chunk, when at least that
+    many steps do, else the mean step (0)."""
     chunks = ceil(workload.isl / step_tokens)
     if rows * chunks / workload.osl < 1 - percentile / 100:
         return 0.0

@@ -1,7 +1,7 @@
 """What a pass wants done: actions in order, each with the reason that a person will read, and the new status.
 
-Built by `decide`, carried out by `apply` (of a cluster, or of one machine). Actions are idempotent: the next pass
-computes them again from what it sees, so that a crash between two of them loses nothing.
+Built by `decide`, carried out by `apply` (of a cluster, or of one machine). Actions are idempotent: the next
+pass computes them again from what it sees, so that a crash between two of them loses nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from helios_operator.decide.snapshot import JobSpec, QualityRow, ServingLimits, 
 
 @dataclass(frozen=True)
 class Verdict:
-    """An answer with its reason. `reason` is a PascalCase word of api.conditions, `message` a sentence with numbers."""
+    """An answer with its reason. `reason` is a PascalCase word of api.conditions, `message` a sentence with
+    numbers."""
 
     ok: bool
     reason: str
@@ -98,14 +99,16 @@ class DrainRevision(Action):
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteRevision(Action):
-    """Only ever of a revision that serves nothing (or, with strategy Recreate, of one whose outage was asked for)."""
+    """Only ever of a revision that serves nothing (or, with strategy Recreate, of one whose outage was asked
+    for)."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`requeue_after_seconds`: when to look again though nothing is seen to change; None: at the next event."""
+    """`events`: transitions that no action tells of. `requeue_after_seconds`: when to look again though nothing is
+    seen to change; None: at the next event."""
 
     actions: tuple[Action, ...]
     status: DeploymentStatus

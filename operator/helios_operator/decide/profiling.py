@@ -1,7 +1,7 @@
 """What must be measured, by which Job and when; and what finished Jobs brought home.
 
-Called by `decide` each pass. A measurement is found again by its identity, so nothing is measured twice, not after a
-restart and not for another deployment. It must not judge candidates: it fills the history table.
+Called by `decide` each pass. A measurement is found again by its identity, so nothing is measured twice, not
+after a restart and not for another deployment. It must not judge candidates: it fills the history table.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ SET_LIFETIME = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Measuring:
-    """`done`: nothing that a choice waits for is missing. `progress` is the Profiled condition's reason and message."""
+    """`done`: nothing that a choice waits for is missing. `progress` is the Profiled condition's reason and
+    message."""
 
     actions: tuple[Action, ...]
     done: bool
@@ -49,7 +50,11 @@ def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Me
     table = Table(snapshot, bench, fleet, now)
     wanted = list(table.wanted())
     starts, waiting = table.start([*wanted, *table.second_looks()])
-    actions = (*jobs.harvest(snapshot, bench.contenders, now), *starts, *_expired_rows(snapshot, bench, table.prompts))
+    actions = (
+        *jobs.harvest(snapshot, bench.contenders, now),
+        *starts,
+        *_expired_rows(snapshot, bench, table.prompts),
+    )
     return Measuring(
         actions=actions,
         done=not wanted and table.inspected and table.quality_possible is not None,
@@ -77,7 +82,7 @@ class Table:
 
     @property
     def quality_possible(self) -> bool | None:
-        """True: there are prompts; False: there never will be; None: live prompts are still being collected."""
+        """True: there are prompts; False: there never will be; None: live ones are still being collected."""
         source = self.snapshot.deployment.spec.profiling.prompts
         if self.snapshot.prompts:
             return True
@@ -87,8 +92,8 @@ class Table:
 
     @property
     def prompts(self) -> str:
-        """Digest of the prompts that all are to be measured on; "" while there are none. A set is left for a newer
-        one only when a reassessment asks for it, or a candidate has no row on it."""
+        """Digest of the prompts that all are to be measured on; "" while there are none. A set is left for a
+        newer one only when a reassessment asks for it, or a candidate has no row on it."""
         if self.snapshot.prompts:
             return self.snapshot.prompts.digest
         source = self.snapshot.deployment.spec.profiling.prompts
@@ -118,10 +123,18 @@ class Table:
             yield from self._wanted_qualities(families)
 
     def second_looks(self) -> Iterator[JobSpec]:
-        """At candidates that could not be resolved, once the Job that said so is gone: the user may have put it right."""
-        looked_at = {candidates.identity(c) for j in self.snapshot.jobs if j.spec.kind is JobKind.INSPECT for c in j.spec.candidates}
+        """At candidates that could not be resolved, once the Job that said so is gone: the user may have put
+        it right."""
+        looked_at = {
+            candidates.identity(c)
+            for j in self.snapshot.jobs
+            if j.spec.kind is JobKind.INSPECT
+            for c in j.spec.candidates
+        }
         forgotten = tuple(
-            c for c in self.bench.contenders if _unresolved(c) and candidates.identity(c.candidate) not in looked_at
+            c
+            for c in self.bench.contenders
+            if _unresolved(c) and candidates.identity(c.candidate) not in looked_at
         )
         if forgotten:
             yield jobs.inspect_job(forgotten)
@@ -136,7 +149,9 @@ class Table:
             seen = self._job(spec.name)
             if seen and (seen.phase is not JobPhase.FAILED or jobs.exhausted(seen, self.snapshot)):
                 continue
-            hold = self._hold(spec, seen) or ("" if free > len(actions) else "maxParallelism Jobs are running")
+            hold = self._hold(spec, seen) or (
+                "" if free > len(actions) else "maxParallelism Jobs are running"
+            )
             if hold:
                 waiting = waiting or f"{spec.name} waits: {hold}"
                 continue
@@ -152,7 +167,9 @@ class Table:
         if failed:
             text += f"; {failed}"
         if self.quality_possible is False:
-            return Verdict(False, Reason.NO_PROMPTS, f"{text}; set profiling.prompts.live, configMapRef or inline")
+            return Verdict(
+                False, Reason.NO_PROMPTS, f"{text}; set profiling.prompts.live, configMapRef or inline"
+            )
         if waiting and "quiet" in waiting:
             return Verdict(False, Reason.WAITING_FOR_IDLE, f"{text}; {waiting}")
         if wanted:
@@ -170,13 +187,15 @@ class Table:
             times.append(self._waiting_since() + IDLE_PATIENCE)
         return min((time for time in times if time > self.now), default=None)
 
-    # -- which -------------------------------------------------------------------------------------------------------
+    # -- which -----------------------------------------------------------------------------------------------
 
     def _wanted_qualities(self, families: list[tuple[Contender, ...]]) -> Iterator[JobSpec]:
         for family in families:
             if family[0].timing is None or racing.is_dominated(family, self.bench, self.prompts, self.now):
                 continue
-            missing = tuple(c for c in family if not c.quality_on(self.prompts) and not self._failed_lately(c))
+            missing = tuple(
+                c for c in family if not c.quality_on(self.prompts) and not self._failed_lately(c)
+            )
             if missing:
                 yield jobs.quality_job(missing, self.prompts)
 
@@ -188,8 +207,8 @@ class Table:
         return failed is not None and not self._old_enough(failed.completed)
 
     def _failed_lately(self, contender: Contender) -> bool:
-        """Its newest row failed. Live prompts may just have been gone, so newer ones are tried soon, but less and less
-        so: a broken measurement must not be repeated with every set."""
+        """Its newest row failed. Live prompts may just have been gone, so newer ones are tried soon, but less
+        and less so: a broken measurement must not be repeated with every set."""
         failures = list(takewhile(lambda row: row.phase is RowPhase.FAILED, contender.qualities))
         if not failures:
             return False
@@ -215,8 +234,8 @@ class Table:
         return causes
 
     def _half_measured(self) -> str:
-        """Prompts on which some candidate was just measured: the others are measured on the same, while pods hold
-        them. A failure there means that they do not any more."""
+        """Prompts on which some candidate was just measured: the others are measured on the same, while pods
+        hold them. A failure there means that they do not any more."""
         rows = [row for c in self.competing for row in c.qualities if row.completed]
         recent = [row for row in rows if row.completed and row.completed > self.now - SET_LIFETIME]
         broken = {row.identity.prompts_digest for row in rows if row.phase is RowPhase.FAILED}
@@ -225,10 +244,12 @@ class Table:
         return newest.identity.prompts_digest if newest else ""
 
     def _newest_live_set(self) -> str:
-        sets = [pod.telemetry.prompts for pod in self.fleet.ready_pods if pod.telemetry and pod.telemetry.prompts]
+        sets = [
+            pod.telemetry.prompts for pod in self.fleet.ready_pods if pod.telemetry and pod.telemetry.prompts
+        ]
         return next((found.digest for found in sets if found.digest), "")
 
-    # -- when --------------------------------------------------------------------------------------------------------
+    # -- when ------------------------------------------------------------------------------------------------
 
     def _job(self, name: str) -> Job | None:
         return next((job for job in self.snapshot.jobs if job.spec.name == name), None)
@@ -236,7 +257,11 @@ class Table:
     def _hold(self, spec: JobSpec, seen: Job | None) -> str:
         if seen and self.now < self._retry_time(seen):
             return f"next attempt in {age(self.now, self._retry_time(seen))}"
-        if spec.kind is JobKind.TIMING and not self.fleet.idle and self.now < self._waiting_since() + IDLE_PATIENCE:
+        if (
+            spec.kind is JobKind.TIMING
+            and not self.fleet.idle
+            and self.now < self._waiting_since() + IDLE_PATIENCE
+        ):
             return "for a quiet moment"
         return ""
 
@@ -270,4 +295,3 @@ def _expired_rows(snapshot: Snapshot, bench: Bench, prompts: str) -> Iterator[Ac
             if row.identity.prompts_digest != prompts and not (active and active.quality == row.name):
                 message = f"older than the {limit} newest of {contender.name}"
                 yield DeleteProfile(name=row.name, why=Verdict(True, Reason.ROW_EXPIRED, message))
-

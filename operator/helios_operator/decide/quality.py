@@ -1,8 +1,8 @@
 """Estimators: how good an exit is, in percent, and how sure that is.
 
-Called by `evidence`. Quality percent = 100 x reference bits / candidate's bits on the same human text, estimated as a
-ratio of sums over paired texts, so that what makes a text hard for every model cancels. It must not know candidates,
-rows or pods: numbers in, an Estimate out.
+Called by `evidence`. Quality percent = 100 x reference bits / candidate's bits on the same human text,
+estimated as a ratio of sums over paired texts, so that what makes a text hard for every model cancels. It
+must not know candidates, rows or pods: numbers in, an Estimate out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ASSUMED_RELATIVE_DEVIATION = 0.15
 
 @dataclass(frozen=True)
 class Estimate:
-    """In percent. `low` and `high` are one-sided bounds at CONFIDENCE; `samples` counts the texts behind it."""
+    """In percent. `low` and `high`: one-sided bounds at CONFIDENCE; `samples` counts the texts behind it."""
 
     mean: float
     low: float
@@ -59,7 +59,7 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimat
 
 
 def ratio_of_totals(numerator: float, denominator: float, samples: int, deviation: float) -> Estimate:
-    """The same without per-text figures: `deviation` is the relative one between texts, taken from elsewhere."""
+    """The same without per-text figures: `deviation` is the relative one between texts, from elsewhere."""
     if not samples or denominator <= 0:
         return Estimate(0.0, 0.0, inf, 0)
     mean = 100 * numerator / denominator
@@ -68,8 +68,8 @@ def ratio_of_totals(numerator: float, denominator: float, samples: int, deviatio
 
 
 def share(hits: float, tokens: float) -> Estimate:
-    """A share of tokens in percent, with Wilson's bounds. Tokens of a text are not independent: the caller passes an
-    effective count when it knows one."""
+    """A share of tokens in percent, with Wilson's bounds. Tokens of a text are not independent: the caller
+    passes an effective count when it knows one."""
     if tokens <= 0:
         return Estimate(0.0, 0.0, 100.0, 0)
     z, p = NormalDist().inv_cdf(CONFIDENCE), hits / tokens
@@ -81,7 +81,8 @@ def share(hits: float, tokens: float) -> Estimate:
 
 
 def baseline(numerators: Sequence[float], denominators: Sequence[float]) -> Baseline | None:
-    """Mean and between-text deviation of the ratio of each text: what a pod's detector expects. None: too few."""
+    """Mean and between-text deviation of the ratio of each text: what a pod's detector expects. None: too
+    few."""
     ratios = [n / d for n, d in zip(numerators, denominators, strict=True) if d > 0]
     if len(ratios) < 4:
         return None
@@ -89,8 +90,8 @@ def baseline(numerators: Sequence[float], denominators: Sequence[float]) -> Base
 
 
 def student(probability: float, freedom: int) -> float:
-    """Quantile of Student's t by the Cornish-Fisher expansion; exact enough (2 %) from three degrees of freedom up,
-    and for one and two by their closed forms."""
+    """Quantile of Student's t by the Cornish-Fisher expansion; exact enough (2 %) from three degrees of
+    freedom up, and for one and two by their closed forms."""
     if freedom == 1:
         return _CAUCHY
     if freedom == 2:
@@ -107,13 +108,15 @@ _CAUCHY = 3.0777
 
 
 def percentile(histograms: Sequence[Histogram], percent: float) -> float | None:
-    """Of histograms with the same buckets, summed, linear within a bucket; None without a sample. A percentile in the
-    open bucket is its lower bound: the least that can be said."""
+    """Of histograms with the same buckets, summed, linear within a bucket; None without a sample. A
+    percentile in the open bucket is its lower bound: the least that can be said."""
     filled = [h for h in histograms if sum(h.counts)]
     if not filled:
         return None
     bounds = filled[0].upper_bounds
-    counts = [sum(column) for column in zip(*(h.counts for h in filled if h.upper_bounds == bounds), strict=True)]
+    counts = [
+        sum(column) for column in zip(*(h.counts for h in filled if h.upper_bounds == bounds), strict=True)
+    ]
     rank, below = sum(counts) * percent / 100, 0
     for index, count in enumerate(counts):
         if count and below + count >= rank:

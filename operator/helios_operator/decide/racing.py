@@ -1,7 +1,7 @@
 """Which backbones are worth measuring, and in which order.
 
-Called by `profiling`. A backbone that cannot win whatever its quality turns out to be is not measured. It must not
-reject one that could be the reference: without it, everybody's quality percent would be flattered.
+Called by `profiling`. A backbone that cannot win whatever its quality turns out to be is not measured. It
+must not reject one that could be the reference: without it, everybody's quality percent would be flattered.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def cheapest_first(families: Mapping[str, tuple[Contender, ...]]) -> list[tuple[
 
 
 def is_dominated(family: tuple[Contender, ...], bench: Bench, prompts_digest: str, now: datetime) -> bool:
-    """Even with perfect quality its best option is behind one that is already measured and feasible, and it is not
-    needed as the reference."""
+    """Even with perfect quality its best option is behind one that is already measured and feasible, and it
+    is not needed as the reference."""
     measured = tuple(c for c in bench.contenders if c.competes and c.quality_on(prompts_digest))
     if not measured or any(c in measured for c in family):
         return False
@@ -48,11 +48,19 @@ def _cannot_be_reference(family: Iterable[Contender], measured: Iterable[Contend
 
 
 def _fitting(family: Iterable[Contender], bench: Bench) -> list[Option]:
-    options = [bench.option(c, k, None) for c in family for k in legal_depths(c, bench.spec.limits.layer_budget)]
+    options = [
+        bench.option(c, k, None) for c in family for k in legal_depths(c, bench.spec.limits.layer_budget)
+    ]
     return [option for option in options if option.performance]
 
 
 def _cost(contender: Contender) -> float:
     resolved, timing = contender.resolved, contender.timing
     layers = resolved.num_layers if resolved else 0
-    return layers * timing.fit.per_layer_ns if timing and timing.fit else inf if resolved is None else layers * 1e12
+    return (
+        layers * timing.fit.per_layer_ns
+        if timing and timing.fit
+        else inf
+        if resolved is None
+        else layers * 1e12
+    )

@@ -1,8 +1,8 @@
 """Is what serves still right? The first selection, and every reassessment after it.
 
-Called by `decide` each pass; most passes find nothing due. A repair (what serves is infeasible) takes the cheapest
-remedy that evidence supports; an optimisation must win, pay and wait its turn. It must not touch pods or jobs: it
-answers with a Change for `rollout` to carry out, and with what to remember.
+Called by `decide` each pass; most passes find nothing due. A repair (what serves is infeasible) takes the
+cheapest remedy that evidence supports; an optimisation must win, pay and wait its turn. It must not touch
+pods or jobs: it answers with a Change for `rollout` to carry out, and with what to remember.
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ from helios_operator.decide.standing import Standing, standing_of, weighed
 from helios_operator.decide.strategy import Path, path_for
 from helios_operator.decide.triggers import Call, Cause
 
+RESTORED: dict[str, Reason] = {
+    Reason.LATENCY_MISSED: Reason.LATENCY_RESTORED,
+    Reason.NOT_ENOUGH_MEMORY: Reason.SPEC_CHANGED,
+}
+"""What a repair restores, by what was missed; else quality."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -34,7 +40,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`waiting`: a change that is wanted and cannot be made yet. `call`: what started a reassessment in this pass."""
+    """`waiting`: a change that is wanted and cannot be made yet. `call`: what started a reassessment in this
+    pass."""
 
     memory: ReassessmentStatus
     change: Change | None = None
@@ -55,19 +62,23 @@ def reassess(case: Case) -> Outcome:
     return replace(outcome, call=call)
 
 
-# -- the first choice ------------------------------------------------------------------------------------------------
+# -- the first choice ----------------------------------------------------------------------------------------
 
 
 def _first_selection(case: Case) -> Outcome:
     """As soon as everything is measured; until then, and when nothing is feasible, the reference serves."""
     if not case.measuring_done:
-        return _note(case, None, Verdict(False, Reason.NOT_PROFILED, "the reference serves until all is measured"))
+        return _note(
+            case, None, Verdict(False, Reason.NOT_PROFILED, "the reference serves until all is measured")
+        )
     evidence = gathering.profiles_of(case)
     current, judged = case.current(evidence), case.allowed(evidence)
     best = next((option for option in judged if option.verdict.ok), None)
     if best is None:
         return _nothing_feasible(case, judged, current, evidence)
-    verdict = Verdict(True, _first_reason(case), f"{select.describe(best)}; {_against(judged, best)}", select.numbers(best))
+    verdict = Verdict(
+        True, _first_reason(case), f"{select.describe(best)}; {_against(judged, best)}", select.numbers(best)
+    )
     if current and best.service == current.service:
         return _conclude(case, Decision.KEEP, verdict)
     return _commit(case, Decision.SELECT, best, evidence, verdict)
@@ -99,7 +110,7 @@ def _nothing_feasible(
     return _note(case, Decision.KEEP, verdict)
 
 
-# -- by hand ---------------------------------------------------------------------------------------------------------
+# -- by hand -------------------------------------------------------------------------------------------------
 
 
 def _wish(case: Case) -> str | None:
@@ -116,7 +127,9 @@ def _switch_by_hand(case: Case) -> Outcome | None:
     if case.memory.trigger != Cause.MANUAL or (name := _wish(case)) is None:
         return None
     evidence = gathering.gather(case).evidence or gathering.profiles_of(case)
-    options = select.choose([o for o in case.bench.options(evidence) if o.contender.name == name], case.spec).judged
+    options = select.choose(
+        [o for o in case.bench.options(evidence) if o.contender.name == name], case.spec
+    ).judged
     fitting = [option for option in options if option.performance]
     if not fitting:
         message = f"{name} cannot be served: {options[0].verdict.message if options else 'no such candidate'}"
@@ -128,7 +141,7 @@ def _switch_by_hand(case: Case) -> Outcome | None:
     return _commit(case, _kind(fitting[0], current), fitting[0], evidence, verdict, by_hand=True)
 
 
-# -- reassessment ----------------------------------------------------------------------------------------------------
+# -- reassessment --------------------------------------------------------------------------------------------
 
 
 def _weigh(case: Case) -> Outcome:
@@ -138,7 +151,11 @@ def _weigh(case: Case) -> Outcome:
     if leave := case.must_leave(current):
         return _replace(case, leave, evidence or gathering.profiles_of(case))
     if current is None or not gathered.verdict.ok:
-        return _wait(case, gathered) if gathered.wait else _conclude(case, Decision.INCONCLUSIVE, gathered.verdict)
+        return (
+            _wait(case, gathered)
+            if gathered.wait
+            else _conclude(case, Decision.INCONCLUSIVE, gathered.verdict)
+        )
     judged = case.allowed(evidence)
     standing = standing_of(current, case.spec, confirmed=case.memory.trigger == Cause.ALARM)
     match standing.state:
@@ -153,7 +170,11 @@ def _weigh(case: Case) -> Outcome:
 def _replace(case: Case, leave: str, evidence: Evidence | None) -> Outcome:
     """The spec took away what serves: its successor is chosen as the first one was, and serves first."""
     if not case.measuring_done:
-        return _note(case, Decision.BLOCKED, Verdict(False, Reason.MEASURING, f"{leave}; its successor is being measured"))
+        return _note(
+            case,
+            Decision.BLOCKED,
+            Verdict(False, Reason.MEASURING, f"{leave}; its successor is being measured"),
+        )
     current, judged = case.current(evidence), case.allowed(evidence)
     best = next((option for option in judged if option.verdict.ok), None)
     if best is None:
@@ -182,14 +203,15 @@ def _repair(
     if better and _thin(evidence):
         message = f"{missed.message}; {better[0]} may be enough: {better[0].verdict.message}"
         return _note(case, Decision.INCONCLUSIVE, Verdict(False, Reason.WITHIN_NOISE, message, figures))
-    reason = Reason.LATENCY_RESTORED if missed.reason == Reason.LATENCY_MISSED else Reason.QUALITY_RESTORED
+    reason = RESTORED.get(missed.reason, Reason.QUALITY_RESTORED)
     source = f" ({evidence.source})" if evidence else ""
     verdict = Verdict(True, reason, f"{missed.message}; {line}{source}", figures)
     return _commit(case, _kind(pick, current), pick, evidence, verdict)
 
 
 def _no_remedy(case: Case, evidence: Evidence | None, straddling: list[Option], verdict: Verdict) -> Outcome:
-    """More audits may settle it; else another backbone must be measured on this traffic; else what serves is kept."""
+    """More audits may settle it; else another backbone must be measured on this traffic; else what serves is
+    kept."""
     if straddling and _thin(evidence):
         return _note(case, Decision.INCONCLUSIVE, replace(verdict, reason=Reason.WITHIN_NOISE))
     if case.several_backbones and not case.memory.prompts:
@@ -218,7 +240,9 @@ def _optimise(case: Case, current: Option, judged: tuple[Option, ...], evidence:
     objective = case.spec.slo.optimization_type
     if best.service == current.service or select.value(best, objective) <= select.value(current, objective):
         message = f"{select.describe(current)}; nothing is better"
-        return _conclude(case, Decision.KEEP, Verdict(True, Reason.ALREADY_BEST, message, select.numbers(current)))
+        return _conclude(
+            case, Decision.KEEP, Verdict(True, Reason.ALREADY_BEST, message, select.numbers(current))
+        )
     path = _path(case, best)
     gain = hysteresis.gain(best, current, path.way, case)
     if not gain.ok:
@@ -226,15 +250,19 @@ def _optimise(case: Case, current: Option, judged: tuple[Option, ...], evidence:
     enough = hysteresis.enough_wins(best, case)
     if not enough.ok:
         count = hysteresis.wins(best, case)
-        return _conclude(case, Decision.KEEP, replace(enough, numbers=gain.numbers), count, hysteresis.label(best))
+        return _conclude(
+            case, Decision.KEEP, replace(enough, numbers=gain.numbers), count, hysteresis.label(best)
+        )
     cooled = hysteresis.cooled_down(case)
     if not cooled.ok:
         return _note(case, Decision.BLOCKED, replace(cooled, message=f"{gain.message}; {cooled.message}"))
-    verdict = replace(gain, message=f"{gain.message}: {select.describe(best)}", numbers=gain.numbers | select.numbers(best))
+    verdict = replace(
+        gain, message=f"{gain.message}: {select.describe(best)}", numbers=gain.numbers | select.numbers(best)
+    )
     return _commit(case, _kind(best, current), best, evidence, verdict)
 
 
-# -- committing ------------------------------------------------------------------------------------------------------
+# -- committing ----------------------------------------------------------------------------------------------
 
 
 def _kind(option: Option, current: Option | None) -> Decision:
@@ -248,7 +276,12 @@ def _path(case: Case, option: Option) -> Path:
 
 
 def _commit(
-    case: Case, kind: Decision, option: Option, evidence: Evidence | None, verdict: Verdict, by_hand: bool = False
+    case: Case,
+    kind: Decision,
+    option: Option,
+    evidence: Evidence | None,
+    verdict: Verdict,
+    by_hand: bool = False,
 ) -> Outcome:
     """The change, unless something holds it; what is held stays on the table and is weighed again."""
     path = _path(case, option)
@@ -279,7 +312,9 @@ def _hold(case: Case, kind: Decision, path: Path, by_hand: bool) -> Verdict | No
         return backed_off
     maintenance = spec.reassessment.maintenance_window
     if kind is Decision.SWITCH and maintenance and not window.is_open(maintenance, case.now):
-        return Verdict(False, Reason.OUTSIDE_WINDOW, f"switching waits for the window {maintenance.schedule!r} (UTC)")
+        return Verdict(
+            False, Reason.OUTSIDE_WINDOW, f"switching waits for the window {maintenance.schedule!r} (UTC)"
+        )
     return None
 
 

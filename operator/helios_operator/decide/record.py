@@ -19,7 +19,8 @@ KEPT_HISTORY = 10
 
 
 def served(revision: Revision, case: Case) -> Served:
-    """What the document of a revision says, with the rows it stands on. A batch of "what fits" is what the pods found."""
+    """What the document of a revision says, with the rows it stands on. A batch of "what fits" is what the
+    pods found."""
     limits = revision.limits
     found = (pod.telemetry.max_batch_size for pod in revision.pods if pod.telemetry)
     return _described(limits, revision.number, limits.max_batch_size or max(found, default=0), case)
@@ -38,7 +39,11 @@ def renewed(active: Served | None, revision: Revision, case: Case) -> Served | N
 
 
 def same_service(one: Served, other: Served) -> bool:
-    return (one.candidate, one.revision, one.layer_budget) == (other.candidate, other.revision, other.layer_budget)
+    return (one.candidate, one.revision, one.layer_budget) == (
+        other.candidate,
+        other.revision,
+        other.layer_budget,
+    )
 
 
 def entry(case: Case, memory: ReassessmentStatus, to: Served, result: str) -> HistoryEntry:

@@ -1,7 +1,8 @@
 """The reference: what serves before anything is measured, and when nothing that was measured is feasible.
 
-Called by `rollout` when nothing serves. The first candidate that fits, at full depth, or as deep as fits. "First" is
-by what is known of them (the author's claim, then depth), never by name or place. It must not weigh an SLO.
+Called by `rollout` when nothing serves. The first candidate that fits, at full depth, or as deep as fits.
+"First" is by what is known of them (the author's claim, then depth), never by name or place. It must not
+weigh an SLO.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def _in_order(case: Case) -> list[Contender]:
 
 
 def _seniority(contender: Contender) -> tuple[object, ...]:
-    """The one whose author claims most, then the largest, then the deepest: the safe choice until it is measured."""
+    """The one whose author claims most, then the largest, then the deepest: the safe choice until it is
+    measured."""
     published, resolved = contender.published, contender.resolved
     return (
         -(published.quality_percent or 0),
@@ -78,12 +80,15 @@ def _why_none(case: Case) -> str:
 
 def _nothing_fits(contenders: list[Contender], case: Case) -> Verdict:
     bounds = case.spec.limits.layer_budget
-    needs = {c.name: (case.bench.needed_mib(c, k[0]) if (k := legal_depths(c, bounds)) else 0) for c in contenders}
+    needs = {
+        c.name: (case.bench.needed_mib(c, k[0]) if (k := legal_depths(c, bounds)) else 0) for c in contenders
+    }
     least = min(needs, key=lambda name: needs[name])
     if not needs[least]:
         return Verdict(False, Reason.OUT_OF_BUDGET, "no exit lies within limits.layerBudget")
     message = (
-        f"{least} needs {needs[least]} MiB for one request at its shallowest allowed depth, {case.bench.memory_mib} MiB "
-        "given; raise limits.memoryMiB, or lower workload.isl, workload.osl or limits.layerBudget.min"
+        f"{least} needs {needs[least]} MiB for one request at its shallowest allowed depth, "
+        f"{case.bench.memory_mib} MiB given; raise limits.memoryMiB, or lower workload.isl, workload.osl or "
+        "limits.layerBudget.min"
     )
     return Verdict(False, Reason.NOT_ENOUGH_MEMORY, message)

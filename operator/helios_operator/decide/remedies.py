@@ -1,7 +1,7 @@
 """What a change is called and what it costs.
 
-Called by `reassess`. Shrinking and swapping heads are nearly free, growing keeps the KV, switching loses it: the order
-in which remedies are taken. It must not choose.
+Called by `reassess`. Shrinking and swapping heads are nearly free, growing keeps the KV, switching loses it:
+the order in which remedies are taken. It must not choose.
 """
 
 from __future__ import annotations
@@ -51,17 +51,25 @@ def effort(new: Option, current: Option | None) -> Effort:
 
 
 def cost_seconds(
-    new: Option, current: Option | None, way: Way | None, workload: WorkloadSpec, history: Sequence[HistoryEntry]
+    new: Option,
+    current: Option | None,
+    way: Way | None,
+    workload: WorkloadSpec,
+    history: Sequence[HistoryEntry],
 ) -> float:
-    """Seconds of service that the change takes away; as long as the last change of its kind where one is known."""
+    """Seconds of service that the change takes away; as long as the last change of its kind where one is
+    known."""
     predicted = _predicted_seconds(new, current, way, workload)
     kind = kind_of(new, current) if current else Decision.SWITCH
-    measured = [float(entry.seconds) for entry in history if entry.kind is kind and entry.result == "Promoted"]
+    measured = [
+        float(entry.seconds) for entry in history if entry.kind is kind and entry.result == "Promoted"
+    ]
     return max(predicted, measured[-1]) if measured else predicted
 
 
 def dwell_seconds(history: Sequence[HistoryEntry], now: datetime) -> float:
-    """How long the next choice is expected to last: as the last ones did, and at least as long as this one has."""
+    """How long the next choice is expected to last: as the last ones did, and at least as long as this one
+    has."""
     times = [entry.time for entry in history if entry.result == "Promoted"][-5:]
     if len(times) < 2:
         return MAX_DWELL_SECONDS

@@ -1,8 +1,9 @@
-"""Carries choices out, from the revisions that are seen: start, route, tell, drain, delete; and takes back what failed.
+"""Carries choices out, from the revisions that are seen: start, route, tell, drain, delete; and takes back
+what failed.
 
-Called by `decide` after `reassess`. Level-based: each pass looks at what is there and does the next thing that is
-missing, so that a crash between two passes loses nothing. It must not choose what to serve, and it never takes away
-what serves before its successor does (unless the strategy is Recreate).
+Called by `decide` after `reassess`. Level-based: each pass looks at what is there and does the next thing
+that is missing, so that a crash between two passes loses nothing. It must not choose what to serve, and it
+never takes away what serves before its successor does (unless the strategy is Recreate).
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def carry_out(case: Case, outcome: Outcome) -> Carried:
     if fleet.routed is None:
         return step.retire() if fleet.retired else step.start()
     if fleet.refusal is not None:
-        return step.take_back(fleet.routed, Verdict(False, Reason.LIMITS_REFUSED, f"the pod refused: {fleet.refusal}"))
+        return step.take_back(
+            fleet.routed, Verdict(False, Reason.LIMITS_REFUSED, f"the pod refused: {fleet.refusal}")
+        )
     if not step.has_settled(fleet.routed):
         return step.await_limits(fleet.routed)
     if step.has_arrived(fleet.routed):
@@ -93,7 +96,7 @@ class Step:
     case: Case
     outcome: Outcome
 
-    # -- starting ----------------------------------------------------------------------------------------------------
+    # -- starting --------------------------------------------------------------------------------------------
 
     def start(self) -> Carried:
         """Nothing is there. After a Recreate the target follows; else the reference starts."""
@@ -107,7 +110,9 @@ class Step:
         if self.status.target:
             why = Verdict(True, Reason.ROLLOUT_STARTED, f"the old pods are gone: {what} starts")
         else:
-            why = Verdict(True, Reason.REFERENCE_CANDIDATE, f"nothing serves yet: the reference, {what}, starts")
+            why = Verdict(
+                True, Reason.REFERENCE_CANDIDATE, f"nothing serves yet: the reference, {what}, starts"
+            )
         limits = limits_for(
             option, self.case.bench.contenders, self.case.snapshot, profiles_of(self.case), self._generation
         )
@@ -116,7 +121,9 @@ class Step:
     def await_successor(self, pending: Revision) -> Carried:
         """It starts, beside what serves or alone; when every pod is ready, traffic moves."""
         if self.case.spec.rollout.paused and self.fleet.routed:
-            return self._still(Verdict(True, Reason.PAUSED, "rollout.paused is true"), target=self._coming(pending))
+            return self._still(
+                Verdict(True, Reason.PAUSED, "rollout.paused is true"), target=self._coming(pending)
+            )
         if all_ready(pending):
             ready = f"{pending.replicas} of {pending.replicas} pods of revision {pending.number} are ready"
             why = Verdict(True, Reason.TRAFFIC_MOVED, ready)
@@ -124,14 +131,18 @@ class Step:
         if (why_not := self._will_not_serve(pending)) is not None:
             return self._give_up(pending, why_not)
         words = trouble(pending)
-        message = f"revision {pending.number} starts {pending.limits.candidate}" + (f": {words}" if words else "")
+        message = f"revision {pending.number} starts {pending.limits.candidate}" + (
+            f": {words}" if words else ""
+        )
         progress = Verdict(True, Reason.ROLLOUT_STARTED, message)
         return self._still(progress, *self._scaled(pending), target=self._coming(pending))
 
     def _will_not_serve(self, pending: Revision) -> Verdict | None:
         contender = served_contender(pending.limits, self.case.bench.contenders)
         if contender is None or not contender.competes:
-            return Verdict(False, Reason.SPEC_CHANGED, f"{pending.limits.candidate} is not a candidate any more")
+            return Verdict(
+                False, Reason.SPEC_CHANGED, f"{pending.limits.candidate} is not a candidate any more"
+            )
         words = trouble(pending) or "it is not ready"
         if has_crashed(pending):
             return Verdict(False, Reason.PROGRESS_DEADLINE_EXCEEDED, f"its pods end again and again: {words}")
@@ -160,12 +171,16 @@ class Step:
         tried = (pending.limits.candidate, pending.limits.layer_budget)
         return isinstance(option, Option) and (option.contender.name, option.layer_budget) != tried
 
-    # -- changing ----------------------------------------------------------------------------------------------------
+    # -- changing --------------------------------------------------------------------------------------------
 
     def change(self, routed: Revision, change: Change) -> Carried:
         snapshot, contenders = self.case.snapshot, self.case.bench.contenders
         limits = limits_for(change.option, contenders, snapshot, change.evidence, self._generation)
-        why = replace(change.verdict, message=f"{change.kind} to {change.option}: {change.verdict.message}; {change.path.verdict.message}")
+        why = replace(
+            change.verdict,
+            message=f"{change.kind} to {change.option}: {change.verdict.message}; "
+            f"{change.path.verdict.message}",
+        )
         match change.path.way:
             case Way.SURGE:
                 return self._create(limits, Way.SURGE, why)
@@ -186,7 +201,8 @@ class Step:
         return self._still(why, self._drain(routed, why), target=self.status.target)
 
     def has_settled(self, routed: Revision) -> bool:
-        """Every pod that answers runs the document; while a change of it is on its way, at least one does answer."""
+        """Every pod that answers runs the document; while a change of it is on its way, at least one does
+        answer."""
         if self.fleet.behind:
             return False
         target = self.status.target
@@ -200,7 +216,9 @@ class Step:
         if has_crashed(routed) or self.case.now >= started + deadline:
             words = trouble(routed) or f"the pods did not take the limits within {deadline.seconds} s"
             return self.take_back(routed, Verdict(False, Reason.ROLLED_BACK, words))
-        why = Verdict(True, Reason.LIMITS_CHANGING, f"revision {routed.number} is told: {_shape(routed.limits)}")
+        why = Verdict(
+            True, Reason.LIMITS_CHANGING, f"revision {routed.number} is told: {_shape(routed.limits)}"
+        )
         return self._still(why, target=self.status.target or self._noticed(routed))
 
     def take_back(self, routed: Revision, why: Verdict) -> Carried:
@@ -225,7 +243,9 @@ class Step:
         serving, active = self.fleet.serving, self.status.active
         if serving and serving.generation < routed.limits.generation:
             return serving
-        contender = next((c for c in self.case.bench.contenders if active and c.name == active.candidate), None)
+        contender = next(
+            (c for c in self.case.bench.contenders if active and c.name == active.candidate), None
+        )
         if active is None or contender is None or contender.resolved is None:
             return None
         option = replace(
@@ -233,7 +253,7 @@ class Step:
         )
         return limits_for(option, self.case.bench.contenders, self.case.snapshot, profiles_of(self.case), 0)
 
-    # -- ending ------------------------------------------------------------------------------------------------------
+    # -- ending ----------------------------------------------------------------------------------------------
 
     def has_arrived(self, routed: Revision) -> bool:
         """The status says something else than what is served."""
@@ -246,7 +266,9 @@ class Step:
     def complete(self, routed: Revision) -> Carried:
         now, before = record.served(routed, self.case), self.status.active
         message = f"{_shape(routed.limits)} serve as revision {routed.number}"
-        progress = Verdict(True, Reason.WAITING_FOR_DRAIN if self.fleet.retired else Reason.NO_ROLLOUT, message)
+        progress = Verdict(
+            True, Reason.WAITING_FOR_DRAIN if self.fleet.retired else Reason.NO_ROLLOUT, message
+        )
         phase = "Draining" if self.fleet.retired else "Completed"
         carried = replace(
             self._still(progress, target=None),
@@ -263,7 +285,7 @@ class Step:
         )
 
     def _was_decided(self, before: Served | None, now: Served) -> bool:
-        """A change of what callers get; not the first start, nor new settings or pods for the same service."""
+        """A change of what callers get; not the first start, nor new settings or pods of the same service."""
         if self.memory.last_time is None or self.memory.decision not in remedies.CHANGES:
             return False
         return before is None or (before.candidate, before.layer_budget) != (now.candidate, now.layer_budget)
@@ -281,7 +303,8 @@ class Step:
             if not is_empty(revision):
                 return None
             return DeleteRevision(
-                number=revision.number, why=Verdict(True, Reason.REVISION_DELETED, "its last stream has ended")
+                number=revision.number,
+                why=Verdict(True, Reason.REVISION_DELETED, "its last stream has ended"),
             )
         since = self.status.active.since if self.status.active else None
         delay = timedelta(seconds=self.case.spec.rollout.scale_down_delay_seconds)
@@ -289,7 +312,7 @@ class Step:
             return None
         return self._drain(revision, Verdict(True, Reason.WAITING_FOR_DRAIN, "its successor serves"))
 
-    # -- staying -----------------------------------------------------------------------------------------------------
+    # -- staying ---------------------------------------------------------------------------------------------
 
     def keep_in_step(self, routed: Revision) -> Carried:
         """The same service under the spec's settings of today: pods' number, template, limits."""
@@ -322,7 +345,9 @@ class Step:
         why = Verdict(True, Reason.SPEC_CHANGED, "the pod template changed: the same service in new pods")
         limits = replace(routed.limits, generation=self._generation)
         if self.case.spec.rollout.strategy is Strategy.RECREATE:
-            return self._drain_for(routed, record.coming(limits, next_number(self.case.snapshot), self.case), why)
+            return self._drain_for(
+                routed, record.coming(limits, next_number(self.case.snapshot), self.case), why
+            )
         fits = second_pod_fits(self.case.snapshot)
         return self._create(limits, Way.SURGE, why) if fits.ok else self._still(fits, target=None)
 
@@ -336,7 +361,7 @@ class Step:
             return Verdict(False, Reason.ROLLED_BACK, last.message)
         return Verdict(True, Reason.NO_ROLLOUT, "")
 
-    # -- parts -------------------------------------------------------------------------------------------------------
+    # -- parts -----------------------------------------------------------------------------------------------
 
     @property
     def fleet(self) -> Fleet:
@@ -412,7 +437,9 @@ class Step:
 
     def _target_option(self) -> Option | None:
         target = self.status.target
-        contender = next((c for c in self.case.bench.contenders if target and c.name == target.candidate), None)
+        contender = next(
+            (c for c in self.case.bench.contenders if target and c.name == target.candidate), None
+        )
         if target is None or contender is None or not contender.measurable:
             return None
         option = self.case.bench.option(contender, target.layer_budget, None)
@@ -440,5 +467,3 @@ class Step:
 def _shape(limits: ServingLimits) -> str:
     rows = f"{limits.max_batch_size} rows" if limits.max_batch_size else "as many rows as fit"
     return f"{limits.candidate} at {limits.layer_budget} layers with {rows}"
-
-

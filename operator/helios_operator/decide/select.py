@@ -1,7 +1,8 @@
 """Which option: feasible first, then the best pessimistic bound of the objective.
 
-Called by `reassess` (which asks whether a change pays) and by `status` (which shows every candidate's best). Ties go to
-the higher quality, then to what the option is; a name or a place in a list never counts. It must not know what serves.
+Called by `reassess` (which asks whether a change pays) and by `status` (which shows every candidate's best).
+Ties go to the higher quality, then to what the option is; a name or a place in a list never counts. It must
+not know what serves.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ def choose(options: Sequence[Option], spec: DeploymentSpec) -> Choice:
     feasible = [option for option in judged if option.verdict.ok]
     if not feasible:
         return Choice(None, judged, _nothing(judged))
-    return Choice(feasible[0], judged, Verdict(True, Reason.FIRST_SELECTION, describe(feasible[0]), numbers(feasible[0])))
+    return Choice(
+        feasible[0],
+        judged,
+        Verdict(True, Reason.FIRST_SELECTION, describe(feasible[0]), numbers(feasible[0])),
+    )
 
 
 def judge(option: Option, spec: DeploymentSpec) -> Option:
@@ -71,8 +76,8 @@ def value(option: Option, objective: Objective) -> float:
 
 
 def improvement_percent(new: Option, old: Option, objective: Objective) -> float:
-    """How much better `new` is, in percent of the old figure; both by their pessimistic bounds, so that an error of
-    the fit that they share does not count."""
+    """How much better `new` is, in percent of the old figure; both by their pessimistic bounds, so that an
+    error of the fit that they share does not count."""
     after, before = value(new, objective), value(old, objective)
     if after == before:
         return 0.0
@@ -93,25 +98,33 @@ def may_be_good_enough(option: Option, slo: Slo) -> bool:
     """Its bound misses a quality target that its mean meets: more evidence could make it feasible."""
     return option.verdict.reason == Reason.QUALITY_TOO_LOW and all(
         estimate.mean >= target
-        for estimate, target in ((option.quality, minimum_quality(slo)), (option.agreement, slo.min_agreement_percent))
+        for estimate, target in (
+            (option.quality, minimum_quality(slo)),
+            (option.agreement, slo.min_agreement_percent),
+        )
         if estimate and target is not None
     )
 
 
 def describe(option: Option) -> str:
-    """"chat at 24 layers: quality 94 % (at least 92.1), 182 tok/s with 12 rows"."""
+    """ "chat at 24 layers: quality 94 % (at least 92.1), 182 tok/s with 12 rows"."""
     parts = []
     if option.quality:
         parts.append(f"quality {option.quality.mean:.0f} % (at least {option.quality.low:.1f})")
     if option.performance:
-        parts.append(f"{option.performance.expected.tokens_per_second:.0f} tok/s with {option.max_batch_size} rows")
+        parts.append(
+            f"{option.performance.expected.tokens_per_second:.0f} tok/s with {option.max_batch_size} rows"
+        )
     return f"{option.contender.name} at {option.layer_budget} layers: {', '.join(parts)}"
 
 
 def numbers(option: Option) -> dict[str, float]:
     figures: dict[str, float] = {"layerBudget": option.layer_budget, "maxBatchSize": option.max_batch_size}
     if option.quality:
-        figures |= {"qualityPercent": round(option.quality.mean, 2), "qualityLowPercent": round(option.quality.low, 2)}
+        figures |= {
+            "qualityPercent": round(option.quality.mean, 2),
+            "qualityLowPercent": round(option.quality.low, 2),
+        }
     if performance := option.performance:
         figures |= _performance_numbers(performance)
     return figures
@@ -155,7 +168,8 @@ def _latency(option: Option, spec: DeploymentSpec) -> Verdict | None:
         ("e2e latency", performance.e2e_ms, slo.e2e_latency_ms),
     ):
         if target is not None and predicted > target:
-            message = f"best {what} p{slo.percentile} {predicted:.0f} ms > {target} ms at layerBudget {option.layer_budget}"
+            where = f"at layerBudget {option.layer_budget}"
+            message = f"best {what} p{slo.percentile} {predicted:.0f} ms > {target} ms {where}"
             return Verdict(False, Reason.LATENCY_TOO_HIGH, message, numbers(option))
     return None
 

@@ -1,8 +1,8 @@
 """Which candidates are worth measuring: the best few by what is known before measuring them.
 
-Called by `decide` right after `candidates`. Published figures rank, measured ones correct them. A small list written
-inline is not shortlisted; a catalogue always is. It must not look at live traffic: the shortlist follows the SLO, the
-hardware and the candidates, nothing else.
+Called by `decide` right after `candidates`. Published figures rank, measured ones correct them. A small list
+written inline is not shortlisted; a catalogue always is. It must not look at live traffic: the shortlist
+follows the SLO, the hardware and the candidates, nothing else.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ TOP_K = 3
 
 
 def shortlist(bench: Bench, serving: Key | None) -> tuple[Contender, ...]:
-    """All contenders; those that are not considered carry the reason. What serves keeps its place: it is measured
-    already, and only a selection takes it away."""
+    """All contenders; those that are not considered carry the reason. What serves keeps its place: it is
+    measured already, and only a selection takes it away."""
     spec = bench.spec
     if spec.candidate_selector is None and len(bench.contenders) <= TOP_K:
         return bench.contenders
@@ -37,16 +37,19 @@ def shortlist(bench: Bench, serving: Key | None) -> tuple[Contender, ...]:
     )
     chosen = ranked[:places]
     return tuple(
-        c if not c.competes or c in chosen else replace(c, turned_away=unfit.get(c.key) or merits.outranked(c, chosen))
+        c
+        if not c.competes or c in chosen
+        else replace(c, turned_away=unfit.get(c.key) or merits.outranked(c, chosen))
         for c in bench.contenders
     )
 
 
 @dataclass(frozen=True)
 class Merits:
-    """The objective as far as it is known before measuring; larger is better. Where a candidate was measured, that
-    counts; and what the measured ones make of their published figures here scales the others' (another accelerator,
-    another workload), so that one wrong claim is corrected and a systematic difference is not held against anyone."""
+    """The objective as far as it is known before measuring; larger is better. Where a candidate was measured,
+    that counts; and what the measured ones make of their published figures here scales the others' (another
+    accelerator, another workload), so that one wrong claim is corrected and a systematic difference is not
+    held against anyone."""
 
     bench: Bench
 
@@ -75,7 +78,8 @@ class Merits:
     def _measured(self, contender: Contender) -> float | None:
         """Tokens per second of its fastest depth; for latency and energy too, whose order it shares."""
         options = (
-            self.bench.option(contender, k, None) for k in legal_depths(contender, self.bench.spec.limits.layer_budget)
+            self.bench.option(contender, k, None)
+            for k in legal_depths(contender, self.bench.spec.limits.layer_budget)
         )
         return max((o.performance.tokens_per_second for o in options if o.performance), default=None)
 
@@ -99,7 +103,9 @@ def _too_big(contender: Contender, bench: Bench) -> Verdict | None:
     if needed <= bench.memory_mib:
         return None
     message = f"needs {needed} MiB at its shallowest allowed depth, {bench.memory_mib} MiB given"
-    return Verdict(False, Reason.NOT_ENOUGH_MEMORY, message, {"neededMiB": needed, "givenMiB": bench.memory_mib})
+    return Verdict(
+        False, Reason.NOT_ENOUGH_MEMORY, message, {"neededMiB": needed, "givenMiB": bench.memory_mib}
+    )
 
 
 def _needed_mib(contender: Contender, bench: Bench) -> int:
@@ -122,4 +128,6 @@ def _too_poor(contender: Contender, bench: Bench) -> Verdict | None:
     if asked is None or claimed is None or claimed >= asked:
         return None
     message = f"published quality {claimed} % is below minQualityPercent {asked}"
-    return Verdict(False, Reason.QUALITY_TOO_LOW, message, {"publishedPercent": claimed, "askedPercent": asked})
+    return Verdict(
+        False, Reason.QUALITY_TOO_LOW, message, {"publishedPercent": claimed, "askedPercent": asked}
+    )

@@ -1,7 +1,8 @@
 """What a pass sees: one immutable picture of a HeliosDeployment and everything that belongs to it.
 
-Built by `observe` (of a cluster, or of one machine), read by every module of `decide`. It holds facts only: nothing
-here was computed by an earlier decision, except what the API itself remembers (status, the limits document).
+Built by `observe` (of a cluster, or of one machine), read by every module of `decide`. It holds facts only:
+nothing here was computed by an earlier decision, except what the API itself remembers (status, the limits
+document).
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ class Baseline:
 
 @dataclass(frozen=True)
 class ServingLimits:
-    """The limits document of a revision: what its pods serve. The same fields as helios.v1.Limits, all resolved:
-    `layer_budget` in layers is explicit, never 0. `max_batch_size` in rows is 0 ("what fits") only while the
-    reference candidate serves before its memory was measured."""
+    """The limits document of a revision: what its pods serve. The same fields as helios.v1.Limits, all
+    resolved: `layer_budget` in layers is explicit, never 0. `max_batch_size` in rows is 0 ("what fits") only
+    while the reference candidate serves before its memory was measured."""
 
     generation: int
     candidate: str
@@ -83,7 +84,7 @@ class ServingLimits:
     breach_threshold: float = 0.0
 
 
-# -- jobs ------------------------------------------------------------------------------------------------------------
+# -- jobs ----------------------------------------------------------------------------------------------------
 
 
 class JobKind(StrEnum):
@@ -100,8 +101,8 @@ class JobPhase(StrEnum):
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One profiling Job: all that `helios profile` is told. `candidates` share a backbone (or, for Inspect, need not);
-    `prompts_digest` names the live set to fetch, or the digest of the given prompts."""
+    """One profiling Job: all that `helios profile` is told. `candidates` share a backbone (or, for Inspect,
+    need not); `prompts_digest` names the live set to fetch, or the digest of the given prompts."""
 
     name: str
     kind: JobKind
@@ -130,7 +131,7 @@ class Job:
     """What Inspect found wrong with a candidate, by name: one bad candidate does not spoil the others."""
 
 
-# -- pods and their telemetry ---------------------------------------------------------------------------------------
+# -- pods and their telemetry --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ class Histogram:
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One request whose prompt was scored. `exits`: (bundle digest, layer) -> (total millibits, agreeing tokens)."""
+    """One request whose prompt was scored. `exits`: (bundle digest, layer) -> (total millibits, agreeing
+    tokens)."""
 
     request: int
     tokens: int
@@ -225,7 +227,8 @@ class Pod:
 
 @dataclass(frozen=True)
 class Revision:
-    """One Deployment of pods with its limits document. `routed`: the front address sends new connections there."""
+    """One Deployment of pods with its limits document. `routed`: the front address sends new connections
+    there."""
 
     number: int
     limits: ServingLimits
@@ -235,9 +238,11 @@ class Revision:
     draining: bool
     pods: tuple[Pod, ...] = ()
     claims: tuple[str, ...] | None = None
-    """Volume claims that its pods mount: a pvc:// uri of another claim needs a new revision. None: all are reached."""
+    """Volume claims that its pods mount: a pvc:// uri of another claim needs a new revision. None: all are
+    reached."""
     template_current: bool = True
-    """False when the spec now renders another pod template (image, resources): the user asked for new pods."""
+    """False when the spec now renders another pod template (image, resources): the user asked for new pods.
+    """
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """Does what serves still meet the SLO, on this evidence? And how do its alternatives compare, in one line?
 
-Called by `reassess`. What serves is given the benefit of the doubt that an alternative is not: it is infeasible only
-when the evidence says so, an alternative is feasible only when the evidence says so. It must not choose.
+Called by `reassess`. What serves is given the benefit of the doubt that an alternative is not: it is
+infeasible only when the evidence says so, an alternative is feasible only when the evidence says so. It must
+not choose.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from helios_operator.api.conditions import Reason
@@ -31,7 +32,21 @@ class Judgement:
 
 def standing_of(current: Option, spec: DeploymentSpec, *, confirmed: bool) -> Judgement:
     """`confirmed`: an alarm stands behind the evidence, so its mean is believed; without one, its bound."""
-    return _quality(current, spec, confirmed) or _latency(current, spec) or Judgement(Standing.FEASIBLE, current.verdict)
+    return (
+        _memory(current)
+        or _quality(current, spec, confirmed)
+        or _latency(current, spec)
+        or Judgement(Standing.FEASIBLE, current.verdict)
+    )
+
+
+def _memory(current: Option) -> Judgement | None:
+    """The spec gives less than it did."""
+    if current.verdict.reason == Reason.NOT_ENOUGH_MEMORY:
+        return Judgement(
+            Standing.INFEASIBLE, replace(current.verdict, message=f"{current} {current.verdict.message}")
+        )
+    return None
 
 
 def _quality(current: Option, spec: DeploymentSpec, confirmed: bool) -> Judgement | None:
@@ -46,7 +61,8 @@ def _quality(current: Option, spec: DeploymentSpec, confirmed: bool) -> Judgemen
             return Judgement(Standing.UNSURE, verdict)
         if estimate.low >= target:
             continue
-        text = f"{current} has {what} {estimate.mean:.1f} % ({estimate.low:.1f} to {estimate.high:.1f}), {target} asked"
+        bounds = f"{estimate.low:.1f} to {estimate.high:.1f}"
+        text = f"{current} has {what} {estimate.mean:.1f} % ({bounds}), {target} asked"
         if estimate.high < target or (confirmed and estimate.mean < target):
             return Judgement(Standing.INFEASIBLE, Verdict(False, Reason.QUALITY_MISSED, text))
         return Judgement(Standing.UNSURE, Verdict(False, Reason.WITHIN_NOISE, text))
@@ -71,8 +87,8 @@ def _latency(current: Option, spec: DeploymentSpec) -> Judgement | None:
 
 
 def weighed(judged: Sequence[Option], current: Option) -> tuple[str, dict[str, float]]:
-    """The best of each kind of remedy: "Grow to 27: quality 94 % (at least 92.1), 182 tok/s; SwapHeads to code at 24:
-    quality 87.0 % < 90", and the same as numbers."""
+    """The best of each kind of remedy: "Grow to 27: quality 94 % (at least 92.1), 182 tok/s; SwapHeads to
+    code at 24: quality 87.0 % < 90", and the same as numbers."""
     best: dict[Decision, Option] = {}
     for option in judged:
         kind = remedies.kind_of(option, current)

@@ -1,7 +1,7 @@
 """The status: conditions, candidates, replicas, phase; and the events of what became different.
 
-Called last by `decide`, from what the concerns answered. A condition's time changes only with its status. It must not
-decide, and it says nothing that no concern said.
+Called last by `decide`, from what the concerns answered. A condition's time changes only with its status. It
+must not decide, and it says nothing that no concern said.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ UNDER_WAY = (
 """Reasons under which Progressing is True."""
 TOLD = (ConditionType.AVAILABLE, ConditionType.PROFILED, ConditionType.SLO_MET)
 """Conditions whose transitions are events; the actions tell of the others."""
-MIN_REQUESTS = COLD_REQUESTS
-"""Fewer since the last change say nothing about a percentile."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +78,20 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
         yield Event("Normal", Reason.REASSESSMENT_STARTED, call.message)
     before, after = old.reassessment, new.reassessment
     committed = report.outcome.change is not None
-    if after.decision and not committed and (before.decision, before.reason) != (after.decision, after.reason):
+    if (
+        after.decision
+        and not committed
+        and (before.decision, before.reason) != (after.decision, after.reason)
+    ):
         kind = "Warning" if after.decision in (Decision.BLOCKED, Decision.INCONCLUSIVE) else "Normal"
         yield Event(kind, after.reason, f"{after.decision}: {after.message}")
     if len(new.history) and new.history[-1:] != old.history[-1:] and new.history[-1].result == "Promoted":
         done = new.history[-1]
-        yield Event("Normal", Reason.ROLLOUT_COMPLETED, f"{done.kind} to {done.to.candidate} at {done.to.layer_budget} layers")
+        yield Event(
+            "Normal",
+            Reason.ROLLOUT_COMPLETED,
+            f"{done.kind} to {done.to.candidate} at {done.to.layer_budget} layers",
+        )
     known = {c.type: c.status for c in old.conditions}
     for condition in new.conditions:
         if condition.type in TOLD and known.get(condition.type, condition.status) != condition.status:
@@ -93,7 +99,7 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
             yield Event(kind, condition.reason, f"{condition.type}={condition.status}: {condition.message}")
 
 
-# -- conditions ------------------------------------------------------------------------------------------------------
+# -- conditions ----------------------------------------------------------------------------------------------
 
 
 def _conditions(report: Report) -> Iterator[Condition]:
@@ -101,7 +107,9 @@ def _conditions(report: Report) -> Iterator[Condition]:
     profiled, slo = report.measuring.progress, _slo_met(report)
     ready = _ready(report, available, progressing, slo)
     yield _condition(report, ConditionType.AVAILABLE, "True" if available.ok else "False", available)
-    yield _condition(report, ConditionType.PROGRESSING, "True" if progressing.reason in UNDER_WAY else "False", progressing)
+    yield _condition(
+        report, ConditionType.PROGRESSING, "True" if progressing.reason in UNDER_WAY else "False", progressing
+    )
     yield _condition(report, ConditionType.PROFILED, "True" if profiled.ok else "False", profiled)
     yield _condition(report, ConditionType.SLO_MET, _unless_unknown(slo), slo)
     yield _condition(report, ConditionType.READY, "True" if ready.ok else "False", ready)
@@ -143,44 +151,50 @@ def _progressing(report: Report) -> Verdict:
 
 def _slo_met(report: Report) -> Verdict:
     """From what clients saw since the last change, and from the audits of the depth in use."""
-    case = report.case
-    slo = case.spec.slo
-    seen, asked = [], []
-    if case.fleet.requests_since_change < MIN_REQUESTS:
-        return Verdict(False, Reason.INSUFFICIENT_DATA, f"{case.fleet.requests_since_change} of {MIN_REQUESTS} requests since the last change")
-    for name, target, histograms in (
-        ("ttft", slo.ttft_ms, [t.ttft_ms for t in case.fleet.telemetry]),
-        ("itl", slo.itl_ms, [t.itl_ms for t in case.fleet.telemetry]),
-        ("e2e", slo.e2e_latency_ms, [t.e2e_ms for t in case.fleet.telemetry]),
-    ):
-        value = percentile(histograms, slo.percentile)
-        if value is None:
-            continue
-        seen.append(f"{name} {value:.0f} ms")
-        if target is not None:
-            asked.append(target)
-            if value > target:
-                return Verdict(False, Reason.LATENCY_MISSED, f"p{slo.percentile} {name} {value:.0f} ms > {target} ms")
-    text = f"p{slo.percentile} {', '.join(seen)}" if seen else ""
-    return _live_quality(report, text) or _latency_only(text, asked)
+    since = report.case.fleet.requests_since_change
+    if since < COLD_REQUESTS:
+        return Verdict(
+            False, Reason.INSUFFICIENT_DATA, f"{since} of {COLD_REQUESTS} requests since the last change"
+        )
+    latency, quality = _live_latency(report), _live_quality(report)
+    said = ", ".join(verdict.message for verdict in (latency, quality) if verdict.message)
+    for missed in (latency, quality):
+        if missed.reason in (Reason.LATENCY_MISSED, Reason.QUALITY_MISSED):
+            return replace(missed, message=said)
+    for verdict in (quality, latency):
+        if verdict.reason != Reason.NO_TARGET:
+            return replace(verdict, message=said)
+    return Verdict(False, Reason.NO_TARGET, said)
 
 
-def _latency_only(text: str, asked: list[int]) -> Verdict:
-    if asked:
-        return Verdict(True, Reason.WITHIN_TARGET, text)
-    return Verdict(False, Reason.NO_TARGET, text or "no latency target, and no audited requests yet")
+def _live_latency(report: Report) -> Verdict:
+    slo, telemetry = report.case.spec.slo, report.case.fleet.telemetry
+    seen = (
+        ("ttft", slo.ttft_ms, percentile([t.ttft_ms for t in telemetry], slo.percentile)),
+        ("itl", slo.itl_ms, percentile([t.itl_ms for t in telemetry], slo.percentile)),
+        ("e2e", slo.e2e_latency_ms, percentile([t.e2e_ms for t in telemetry], slo.percentile)),
+    )
+    parts = [f"{name} {value:.0f} ms" for name, _, value in seen if value is not None]
+    missed = [
+        f"{name} above {target} ms" for name, target, value in seen if target and value and value > target
+    ]
+    message = f"p{slo.percentile} {', '.join(parts)}" if parts else ""
+    if missed:
+        return Verdict(False, Reason.LATENCY_MISSED, f"{message}: {', '.join(missed)}")
+    asked = any(target for _, target, _ in seen)
+    return Verdict(asked, Reason.WITHIN_TARGET if asked else Reason.NO_TARGET, message)
 
 
-def _live_quality(report: Report, text: str) -> Verdict | None:
+def _live_quality(report: Report) -> Verdict:
     case, target = report.case, select.minimum_quality(report.case.spec.slo)
     contender, serving = case.contender, case.fleet.serving
+    if contender is None or serving is None or target is None or not case.spec.reassessment.audit_percent:
+        return Verdict(False, Reason.NO_TARGET, "")
     audits = case.fleet.audits_since_change()
-    if contender is None or serving is None or target is None or len(audits) < MIN_AUDITS:
-        return None
     estimate = LiveEvidence(audits, contender, profiles_of(case)).quality(contender, serving.layer_budget)
-    if estimate is None:
-        return None
-    said = f"{text}, quality {estimate.mean:.1f} % of {target} on {estimate.samples} audited requests".lstrip(", ")
+    if estimate is None or len(audits) < MIN_AUDITS:
+        return Verdict(False, Reason.INSUFFICIENT_DATA, f"{len(audits)} of {MIN_AUDITS} audited requests")
+    said = f"quality {estimate.mean:.1f} % of {target} asked, on {estimate.samples} audited requests"
     if estimate.high < target:
         return Verdict(False, Reason.QUALITY_MISSED, said)
     return Verdict(True, Reason.WITHIN_TARGET, said)
@@ -197,7 +211,11 @@ def _ready(report: Report, available: Verdict, progressing: Verdict, slo: Verdic
     if memory.reason in (Reason.NO_FEASIBLE_CANDIDATE, Reason.NO_FEASIBLE_OPTION):
         return Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, memory.message)
     if memory.last_time is None:
-        reason = Reason.NO_PROMPTS if report.measuring.progress.reason == Reason.NO_PROMPTS else Reason.NOT_PROFILED
+        reason = (
+            Reason.NO_PROMPTS
+            if report.measuring.progress.reason == Reason.NO_PROMPTS
+            else Reason.NOT_PROFILED
+        )
         return Verdict(False, reason, report.measuring.progress.message)
     if progressing.reason == Reason.PROGRESS_DEADLINE_EXCEEDED:
         return progressing
@@ -219,7 +237,7 @@ def _phase(report: Report, conditions: dict[str, Condition]) -> str:
     return "Serving" if conditions[ConditionType.READY].status == "True" else "Degraded"
 
 
-# -- candidates ------------------------------------------------------------------------------------------------------
+# -- candidates ----------------------------------------------------------------------------------------------
 
 
 def _candidates(report: Report) -> Iterator[CandidateStatus]:
@@ -268,7 +286,9 @@ def _state(contender: Contender, options: list[Option], report: Report) -> str:
     if any(option.verdict.ok for option in options):
         return "Profiled"
     failed = contender.timing_failed if contender.timing is None else None
-    if failed or (contender.qualities and contender.qualities[0].phase == "Failed" and not _measured(contender)):
+    if failed or (
+        contender.qualities and contender.qualities[0].phase == "Failed" and not _measured(contender)
+    ):
         return "Failed"
     verdicts = {option.verdict.reason for option in options}
     return "Profiling" if Reason.NOT_PROFILED in verdicts else "Infeasible"
@@ -280,5 +300,3 @@ def _measured(contender: Contender) -> bool:
 
 def _is_unresolved(contender: Contender) -> bool:
     return contender.turned_away is not None and contender.turned_away.reason == Reason.UNRESOLVED
-
-

@@ -1,7 +1,7 @@
 """How a change reaches the pods: told to the running ones, or by new ones beside them, or after them.
 
-Called by `reassess` (can it be made at all?) and by `rollout` (which then does it). Answers with a Verdict that says
-which way and why; ok=False means wait. It must not act.
+Called by `reassess` (can it be made at all?) and by `rollout` (which then does it). Answers with a Verdict
+that says which way and why; ok=False means wait. It must not act.
 """
 
 from __future__ import annotations
@@ -38,15 +38,23 @@ def path_for(option: Option, routed: Revision, serving_backbone: str, snapshot: 
     reachable = reaches(routed, option)
     same_backbone = resolved is not None and resolved.backbone == serving_backbone
     if same_backbone and reachable:
-        return Path(Way.LIMITS, Verdict(True, Reason.LIMITS_CHANGING, "same backbone: told to the running pods"))
+        return Path(
+            Way.LIMITS, Verdict(True, Reason.LIMITS_CHANGING, "same backbone: told to the running pods")
+        )
     match snapshot.deployment.spec.rollout.strategy:
         case Strategy.RECREATE:
-            return _go(Way.RECREATE, Reason.OUTAGE_BY_RECREATE, "strategy is Recreate: the old pods stop first, an outage")
+            return _go(
+                Way.RECREATE,
+                Reason.OUTAGE_BY_RECREATE,
+                "strategy is Recreate: the old pods stop first, an outage",
+            )
         case Strategy.IN_PLACE:
             return _in_place(option, reachable, "strategy is InPlace")
         case Strategy.SURGE:
             fits = second_pod_fits(snapshot)
-            return _go(Way.SURGE, Reason.ROLLOUT_STARTED, "strategy is Surge") if fits.ok else Path(None, fits)
+            return (
+                _go(Way.SURGE, Reason.ROLLOUT_STARTED, "strategy is Surge") if fits.ok else Path(None, fits)
+            )
         case Strategy.AUTO:
             return _auto(option, reachable, snapshot)
 
@@ -57,13 +65,17 @@ def _auto(option: Option, reachable: bool, snapshot: Snapshot) -> Path:
         return _go(Way.SURGE, Reason.ROLLOUT_STARTED, f"Auto chose Surge: {fits.message}")
     path = _in_place(option, reachable, f"Auto chose InPlace: {fits.message}")
     if path.way is None:
-        return Path(None, Verdict(False, fits.reason, f"{fits.message}, and {path.verdict.message}", fits.numbers))
+        return Path(
+            None, Verdict(False, fits.reason, f"{fits.message}, and {path.verdict.message}", fits.numbers)
+        )
     return path
 
 
 def _in_place(option: Option, reachable: bool, why: str) -> Path:
     if not reachable:
-        message = f"no mount of the running pods reaches {option.contender.candidate.uri}: it needs a new revision"
+        message = (
+            f"no mount of the running pods reaches {option.contender.candidate.uri}: it needs a new revision"
+        )
         return Path(None, Verdict(False, Reason.WAITING_FOR_ACCELERATOR, message))
     return _go(Way.IN_PLACE, Reason.LIMITS_CHANGING, why)
 
@@ -84,7 +96,9 @@ def second_pod_fits(snapshot: Snapshot) -> Verdict:
     if needed > free:
         message = f"a second pod needs {needed} MiB, {free} MiB free"
         return Verdict(False, Reason.WAITING_FOR_ACCELERATOR, message, figures)
-    return Verdict(True, Reason.ROLLOUT_STARTED, f"a second pod fits ({needed} MiB of {free} MiB free)", figures)
+    return Verdict(
+        True, Reason.ROLLOUT_STARTED, f"a second pod fits ({needed} MiB of {free} MiB free)", figures
+    )
 
 
 def reaches(revision: Revision, option: Option) -> bool:

@@ -46,8 +46,9 @@ class Call:
 
 
 def opened(case: Case) -> tuple[ReassessmentStatus, Call | None]:
-    """The memory with the reassessment that is due now, and the call if it was not under way before. A person and the
-    spec also call while another one, or a change, is under way: theirs would be forgotten otherwise."""
+    """The memory with the reassessment that is due now, and the call if it was not under way before. A person
+    and the spec also call while another one, or a change, is under way: theirs would be forgotten otherwise.
+    """
     memory = case.memory
     call = due(case)
     if call is None or (memory.trigger and call.cause not in (Cause.MANUAL, Cause.SPEC)):
@@ -89,13 +90,15 @@ def due(case: Case) -> Call | None:
 def pending_alarms(case: Case) -> list[Alarm]:
     """Raised since the last reassessment ended, newest first."""
     since = case.memory.last_time or NEVER
-    alarms = [alarm for alarm in case.fleet.alarms(KINDS[case.spec.reassessment.trigger]) if alarm.time > since]
+    alarms = [
+        alarm for alarm in case.fleet.alarms(KINDS[case.spec.reassessment.trigger]) if alarm.time > since
+    ]
     return sorted(alarms, key=lambda alarm: (alarm.time, alarm.since_request), reverse=True)
 
 
 def _is_news(alarm: Alarm, case: Case) -> bool:
-    """A shift that lasts is called again and again. One that was weighed already, and changed nothing, is left to the
-    next regular reassessment, unless what serves has become infeasible meanwhile."""
+    """A shift that lasts is called again and again. One that was weighed already, and changed nothing, is
+    left to the next regular reassessment, unless what serves has become infeasible meanwhile."""
     since = case.memory.last_time or NEVER
     known = (alarm.kind, alarm.direction)
     is_repeated = any(
