@@ -148,8 +148,8 @@ async def test_a_killed_pod_comes_back_as_it_was_told(tmp_path: Path) -> None:
         (pod,) = here.revisions.pods()
         assert pod.pid is not None
         os.kill(pod.pid, signal.SIGKILL)
-        await here.until(lambda seen: seen[0].pods[0].restarts == 1)
-        assert await served_by(client) == "old"  # waited at the front address, or was sent again
+        await here.until(lambda seen: seen[0].pods[0].restarts == 1 and seen[0].pods[0].ready)
+        assert await served_by(client) == "old"
         after = await here.pod()
         assert before.telemetry is not None
         assert after.telemetry is not None

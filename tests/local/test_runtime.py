@@ -224,6 +224,7 @@ async def test_a_killed_pod_is_started_again_with_what_was_chosen(state: Path, v
         ((name, pid),) = runtime.pids("chat").items()
         os.kill(pid, signal.SIGKILL)
         await runtime.wait_for(lambda r: r.pids("chat").get(name) not in (None, pid), timeout=60)
+        await runtime.wait_for(is_ready, timeout=60)
         async with GenerationClient(runtime.front_address("chat")) as client:
             (span,) = await ask(client)
         assert span["depth"] == chosen["layerBudget"]

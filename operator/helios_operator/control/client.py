@@ -6,6 +6,8 @@ Made by the runtime for each pod that listens, closed with it. It retries nothin
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import grpc.aio
 from helios_proto.v1 import control_pb2 as pb
@@ -33,6 +35,7 @@ class ControlClient:
 
     def __init__(self, address: str, token: str) -> None:
         self.address = address
+        self._closed = False
         self._metadata = (("authorization", f"Bearer {token}"),)
         options = [("grpc.max_receive_message_length", _LARGEST_ANSWER_BYTES), ("grpc.enable_retries", 0)]
         self._channel = grpc.aio.insecure_channel(address, options=options)
@@ -46,6 +49,10 @@ class ControlClient:
             )
         except grpc.aio.AioRpcError:
             return None
+        except asyncio.CancelledError:
+            if self._closed and not _being_cancelled():  # how gRPC tells a caller that its channel was closed
+                return None
+            raise
         return telemetry_mapping.from_proto(message, head_kind)
 
     async def set_limits(self, limits: ServingLimits) -> float:
@@ -59,7 +66,13 @@ class ControlClient:
         return float(answer.seconds)
 
     async def close(self) -> None:
+        self._closed = True
         await self._channel.close()
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _failed(address: str, error: grpc.aio.AioRpcError) -> ControlError:

@@ -25,7 +25,7 @@ class Front:
     """Listens from `open` to `close`. While no pod is ready a connection waits, at most `patience`
     seconds."""
 
-    def __init__(self, backends: Backends, *, patience: float = 30.0, most_waiting: int = 256) -> None:
+    def __init__(self, backends: Backends, *, patience: float = 15.0, most_waiting: int = 256) -> None:
         self._backends = backends
         self._patience = patience
         self._most_waiting = most_waiting
