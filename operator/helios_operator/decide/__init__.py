@@ -9,14 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from helios_operator.decide import candidates, profiling, reassess, rollout, shortlist, status
+from helios_operator.decide import candidates, gathering, profiling, reassess, rollout, shortlist, status
+from helios_operator.decide.candidates import Contender
 from helios_operator.decide.case import Case, served_contender
 from helios_operator.decide.fleet import Fleet
-from helios_operator.decide.options import Bench
+from helios_operator.decide.options import Bench, Option
 from helios_operator.decide.plan import Plan
 from helios_operator.decide.snapshot import Snapshot
 
-__all__ = ["decide"]
+__all__ = ["decide", "weigh"]
 
 
 def decide(snapshot: Snapshot, now: datetime) -> Plan:
@@ -36,6 +37,15 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
         events=tuple(status.events(report, new)),
         requeue_after_seconds=_requeue(report),
     )
+
+
+def weigh(snapshot: Snapshot, now: datetime) -> tuple[tuple[Contender, ...], tuple[Option, ...]]:
+    """Who competes or was turned away, and every option judged on the profiles, best first: for `helios
+    plan`."""
+    fleet = Fleet.of(snapshot)
+    bench = _bench(snapshot, fleet)
+    case = Case(snapshot, bench, fleet, now, measuring_done=True)
+    return bench.contenders, case.allowed(gathering.profiles_of(case))
 
 
 def _bench(snapshot: Snapshot, fleet: Fleet) -> Bench:
