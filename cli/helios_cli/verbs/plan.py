@@ -1,0 +1,212 @@
+"""`helios plan FILE --profiles DIR`: what would be chosen, what would be rejected, and why; nothing is
+changed.
+
+The decisions of `helios up`, on profiles that exist already: of a state folder, or of a folder of
+HeliosProfiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from helios_operator.api import documents, parse, results, validation
+from helios_operator.api.rows import Hardware, QualityRow, TimingRow
+from helios_operator.api.types import Deployment, Model
+from helios_operator.decide import decide, select, weigh
+from helios_operator.decide.candidates import Contender
+from helios_operator.decide.options import Option
+from helios_operator.decide.plan import StartJob
+from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
+from helios_operator.errors import OperatorError
+from helios_operator.local import hardware
+from helios_operator.local.store import DEPLOYMENT, MODEL, PROFILE, Store
+from helios_server.models.cache import cache_root
+from helios_server.planning import PERFORMANCE_VERSION
+
+from helios_cli.arguments import Parser
+from helios_cli.output import columns, show
+
+
+@dataclass(frozen=True)
+class OptionView:
+    """A candidate at a depth in layers. `numbers`: the prediction, with the unit in each name."""
+
+    candidate: str
+    layers: int
+    rows: int
+    feasible: bool
+    reason: str
+    message: str
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlanView:
+    """`chosen` None: nothing is feasible. `turned_away`: candidates that no option was made of. `missing`:
+    what would be measured first. `hardware`: where the timings were taken, and whether that is this
+    machine."""
+
+    name: str
+    chosen: OptionView | None
+    options: list[OptionView]
+    turned_away: list[dict[str, str]]
+    missing: list[str]
+    hardware: str
+    this_machine: bool
+
+
+def run(argv: Sequence[str]) -> int:
+    parser = Parser("plan", "What would be chosen and why, from profiles; changes nothing.").with_output()
+    parser.add_argument("file", metavar="FILE", type=Path, help="as for `helios up`")
+    parser.add_argument(
+        "--profiles",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="a state folder, or files of HeliosProfiles",
+    )
+    parser.add_argument(
+        "--volumes", type=Path, default=cache_root(), metavar="DIR", help="where claims are folders"
+    )
+    parser.add_argument(
+        "--memory-mib", type=int, metavar="N", help="memory for all pods (default: the machine's)"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--dtype", choices=("float16", "bfloat16", "float32", "float64"), help="default: the device's"
+    )
+    options = parser.parse_args(argv)
+    objects = [
+        validation.admit(obj)
+        for obj in documents.read(options.file)
+        if obj.get("kind") in (DEPLOYMENT, MODEL)
+    ]
+    deployments = [parse.deployment(obj) for obj in objects if obj["kind"] == DEPLOYMENT]
+    if not deployments:
+        raise OperatorError("FILE", f"holds no {DEPLOYMENT}", "add one: see examples/")
+    models = tuple(parse.model(obj) for obj in objects if obj["kind"] == MODEL)
+    rows = _rows(options.profiles)
+    here = hardware.detect(options.device, options.dtype)[1]
+    views = [_view(_snapshot(d, models, rows, here, options)) for d in deployments]
+    show(views, options.output, lambda all_of_them: [_table(view) for view in all_of_them])
+    return 0 if all(view.chosen for view in views) else 1
+
+
+def _rows(folder: Path) -> list[TimingRow | QualityRow]:
+    """The HeliosProfiles of a state folder, or of every YAML or JSON file in a folder."""
+    if (folder / "objects").is_dir():
+        stored = Store.open(folder / "objects", writable=False).objects(PROFILE)
+    elif folder.is_dir():
+        files = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml", ".json"))
+        stored = [obj for path in files for obj in documents.read(path)]
+    else:
+        raise OperatorError(
+            "profiles", f"there is no folder {folder}", "give a state folder, or one of HeliosProfiles"
+        )
+    return [parse.profile_row(validation.admit(obj)) for obj in stored if obj.get("kind") == PROFILE]
+
+
+def _snapshot(
+    deployment: Deployment,
+    models: tuple[Model, ...],
+    rows: Sequence[TimingRow | QualityRow],
+    here: Hardware,
+    options: Any,
+) -> Snapshot:
+    """A machine on which nothing runs yet, with the table full of what is given."""
+    timings = tuple(row for row in rows if isinstance(row, TimingRow))
+    measured_on = _hardware_of(timings, here)
+    blank = Snapshot(
+        deployment=deployment,
+        hardware=measured_on,
+        free_memory_mib=options.memory_mib or measured_on.memory_mib,
+        performance_version=PERFORMANCE_VERSION,
+        models=models,
+        timings=timings,
+        qualities=tuple(row for row in rows if isinstance(row, QualityRow)),
+    )
+    return _inspected(blank, options.volumes)
+
+
+def _hardware_of(timings: Sequence[TimingRow], here: Hardware) -> Hardware:
+    """This machine's, or where the profiles come from when none is of this one."""
+    known = [row.identity.hardware for row in timings]
+    return here if here in known or not known else known[0]
+
+
+def _inspected(snapshot: Snapshot, volumes: Path) -> Snapshot:
+    """With every candidate looked at, as an Inspect Job would: headers only, in this process."""
+    from dataclasses import replace
+
+    from helios_server.profile.candidates import Candidate
+    from helios_server.profile.inspect import inspect
+
+    now = datetime.now(UTC)
+    wanted = tuple(contender.candidate for contender in weigh(snapshot, now)[0])
+    told = [Candidate(c.name, c.uri, c.revision, c.exits, c.exit_layers) for c in wanted]
+    resolved, problems = results.inspection(inspect(told, volumes))
+    spec = JobSpec("inspect", JobKind.INSPECT, wanted)
+    job = Job(spec, JobPhase.SUCCEEDED, now, now, resolved=resolved, problems=problems)
+    return replace(snapshot, jobs=(job,))
+
+
+def _view(snapshot: Snapshot) -> PlanView:
+    now = datetime.now(UTC)
+    contenders, options = weigh(snapshot, now)
+    views = [_option(option) for option in options]
+    first = [action.job for action in decide(snapshot, now).actions if isinstance(action, StartJob)]
+    machine = snapshot.hardware
+    return PlanView(
+        name=snapshot.deployment.name,
+        chosen=next((view for view in views if view.feasible), None),
+        options=views,
+        turned_away=[_turned_away(contender) for contender in contenders if not contender.competes],
+        missing=[f"{job.kind.value} of {', '.join(c.name for c in job.candidates)}" for job in first],
+        hardware=f"{machine.accelerator or machine.cpu}, {machine.cores} cores, {machine.dtype}",
+        this_machine=machine == hardware.detect(dtype=machine.dtype)[1],
+    )
+
+
+def _option(option: Option) -> OptionView:
+    verdict = option.verdict
+    return OptionView(
+        candidate=option.contender.name,
+        layers=option.layer_budget,
+        rows=option.max_batch_size,
+        feasible=verdict.ok,
+        reason=verdict.reason,
+        message=verdict.message,
+        numbers=select.numbers(option),
+    )
+
+
+def _turned_away(contender: Contender) -> dict[str, str]:
+    verdict = contender.turned_away
+    return {
+        "candidate": contender.name,
+        "reason": verdict.reason if verdict else "",
+        "message": verdict.message if verdict else "",
+    }
+
+
+def _table(view: PlanView) -> None:
+    where = "this machine" if view.this_machine else "NOT this machine"
+    print(f"{view.name}: {view.chosen.message if view.chosen else 'nothing is feasible'}")
+    print(f"timings: {view.hardware} ({where})")
+    rows = [
+        [o.candidate, o.layers, o.rows, o.numbers.get("qualityPercent"), o.numbers.get("tokensPerSecond"),
+         o.numbers.get("itlMs"), "chosen" if o is view.chosen else "feasible" if o.feasible else o.reason, o.message]
+        for o in view.options
+    ]  # fmt: skip
+    print(
+        "\n"
+        + columns(("CANDIDATE", "LAYERS", "ROWS", "QUALITY %", "TOKENS/S", "ITL MS", "VERDICT", "WHY"), rows)
+    )
+    for away in view.turned_away:
+        print(f"{away['candidate']}: {away['reason']}: {away['message']}")
+    if view.missing:
+        print("\nStill to be measured: " + "; ".join(view.missing))
