@@ -19,10 +19,11 @@ def show(view: Any, output: str, table: Callable[[Any], None]) -> None:
         table(view)
         return
     content = [asdict(item) for item in view] if isinstance(view, list) else asdict(view)
+    text = json.dumps(content, indent=2, ensure_ascii=False)
     if output == "json":
-        print(json.dumps(content, indent=2, ensure_ascii=False))
-    else:
-        print(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), end="")
+        print(text)
+    else:  # by way of JSON, so that enums are their plain words in both
+        print(yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True), end="")
 
 
 def columns(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -8,7 +8,7 @@ HeliosProfiles.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def run(argv: Sequence[str]) -> int:
     rows = _rows(options.profiles)
     here = hardware.detect(options.device, options.dtype)[1]
     views = [_view(_snapshot(d, models, rows, here, options)) for d in deployments]
-    show(views, options.output, lambda all_of_them: [_table(view) for view in all_of_them])
+    show(views, options.output, _tables)
     return 0 if all(view.chosen for view in views) else 1
 
 
@@ -140,8 +140,6 @@ def _hardware_of(timings: Sequence[TimingRow], here: Hardware) -> Hardware:
 
 def _inspected(snapshot: Snapshot, volumes: Path) -> Snapshot:
     """With every candidate looked at, as an Inspect Job would: headers only, in this process."""
-    from dataclasses import replace
-
     from helios_server.profile.candidates import Candidate
     from helios_server.profile.inspect import inspect
 
@@ -193,20 +191,25 @@ def _turned_away(contender: Contender) -> dict[str, str]:
     }
 
 
+def _tables(views: Sequence[PlanView]) -> None:
+    for view in views:
+        _table(view)
+
+
 def _table(view: PlanView) -> None:
     where = "this machine" if view.this_machine else "NOT this machine"
     print(f"{view.name}: {view.chosen.message if view.chosen else 'nothing is feasible'}")
     print(f"timings: {view.hardware} ({where})")
-    rows = [
-        [o.candidate, o.layers, o.rows, o.numbers.get("qualityPercent"), o.numbers.get("tokensPerSecond"),
-         o.numbers.get("itlMs"), "chosen" if o is view.chosen else "feasible" if o.feasible else o.reason, o.message]
-        for o in view.options
-    ]  # fmt: skip
-    print(
-        "\n"
-        + columns(("CANDIDATE", "LAYERS", "ROWS", "QUALITY %", "TOKENS/S", "ITL MS", "VERDICT", "WHY"), rows)
-    )
+    rows = [_row(option, option is view.chosen) for option in view.options]
+    titles = ("CANDIDATE", "LAYERS", "ROWS", "QUALITY %", "TOKENS/S", "ITL MS", "VERDICT", "WHY")
+    print("\n" + columns(titles, rows))
     for away in view.turned_away:
         print(f"{away['candidate']}: {away['reason']}: {away['message']}")
     if view.missing:
-        print("\nStill to be measured: " + "; ".join(view.missing))
+        print("\nTo be measured first: " + "; ".join(view.missing))
+
+
+def _row(option: OptionView, chosen: bool) -> list[object]:
+    figures = [option.numbers.get(name) for name in ("qualityPercent", "tokensPerSecond", "itlMs")]
+    verdict = "chosen" if chosen else "feasible" if option.feasible else option.reason
+    return [option.candidate, option.layers, option.rows, *figures, verdict, option.message]
