@@ -44,8 +44,8 @@ class ExitQuality:
     """One depth of one candidate. layer: layers run; millibits: total.
 
     agreement, first_agrees: shares of tokens, 0 to 1, whose top-1 equals full depth's, at all or here first;
-    calibration_error: of confidence as the chance that the top-1 is the token that followed; mean_confidence:
-    0 to 1; prompt_millibits: per text, in order.
+    calibration_error: of confidence as the chance of that agreement, 0 at full depth, where it is certain;
+    mean_confidence: 0 to 1; prompt_millibits: per text, in order.
     """
 
     layer: int
@@ -69,10 +69,7 @@ def measure_exits(
     targets = packed[where + 1]
     scores, full = _score_all(backbone, heads, texts, where, targets, progress)
     depth = backbone.config.num_layers
-    return {
-        name: _judge({**exits, depth: full}, full, targets, texts.predictions)
-        for name, exits in scores.items()
-    }
+    return {name: _judge({**exits, depth: full}, full, texts.predictions) for name, exits in scores.items()}
 
 
 def _score_all(
@@ -97,10 +94,10 @@ def _score_all(
 
 
 def _judge(
-    exits: Mapping[int, TokenScores], full: TokenScores, targets: Tensor, predictions: Sequence[int]
+    exits: Mapping[int, TokenScores], full: TokenScores, predictions: Sequence[int]
 ) -> tuple[ExitQuality, ...]:
     rows = []
-    undecided = torch.ones(len(targets), dtype=torch.bool)
+    undecided = torch.ones(len(full.top), dtype=torch.bool)
     for layer, scores in sorted(exits.items()):
         agrees = scores.top == full.top
         rows.append(
@@ -109,7 +106,7 @@ def _judge(
                 millibits=_millibits(scores.bits),
                 agreement=_share(agrees),
                 first_agrees=_share(agrees & undecided),
-                calibration_error=calibration_error(scores.confidence, scores.top == targets),
+                calibration_error=0.0 if scores is full else calibration_error(scores.confidence, agrees),
                 mean_confidence=float(scores.confidence.double().mean()),
                 prompt_millibits=tuple(_millibits(bits) for bits in scores.bits.split(list(predictions))),
             )

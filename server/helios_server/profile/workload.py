@@ -41,8 +41,8 @@ class Shape:
 
     @property
     def kv_tokens(self) -> int:
-        """Context summed over the rows; a chunk counts the mean of its tokens'."""
-        return self.decoding * self.context + self.prefill // 2
+        """Context summed over the sequences, as the engine counts it."""
+        return self.decoding * self.context + self.prefill
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def plan_step(shape: Shape, page_tokens: int, vocab_size: int, seed: int) -> Ste
         sequence.pages = list(range(page, page + pages))
         sequence.advance(length - count)
         page += pages
-        rows.append(Row(sequence, length - count, count, samples=count == 1))
+        rows.append(Row(sequence, length - count, count, samples=index < shape.decoding))
     return StepPlan(tuple(rows))
 
 

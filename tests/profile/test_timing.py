@@ -1,0 +1,230 @@
+"""Timing rows: the machinery on planted durations, the structure of a real run. No test looks at the clock's
+figures."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helios_operator.api import results
+from helios_operator.api.rows import Hardware, TimingIdentity
+from helios_server.errors import OutOfMemoryBudget
+from helios_server.planning.timing import StepPoint, StepTimeFit, fit
+from helios_server.profile.candidates import Candidate
+from helios_server.profile.document import LIMIT_BYTES, encode
+from helios_server.profile.energy import measure_energy
+from helios_server.profile.opened import open_backbone
+from helios_server.profile.report import Progress
+from helios_server.profile.sweep import EFFORTS, Effort, summarize, sweep
+from helios_server.profile.timing import TimingSettings, measure_timing
+from helios_server.profile.workload import Room, Shape, plan_step, shape_to_check, shapes_to_fit
+from helios_server.telemetry.energy import Accumulator, CounterMeter, DeclaredMeter
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.checkpoints import make_checkpoint
+from tests.profile.planted import noise_bundle
+
+ROOM = Room(rows=32, tokens=8192, page_tokens=16, context=2048, chunk=128)
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EFFORTS, "rapid", Effort(seconds=0.0, rounds=3))
+
+
+def timing(candidates: list[Candidate], **settings: Any) -> dict[str, Any]:
+    return measure_timing(
+        open_backbone(candidates, None), TimingSettings(dtype="float32", **settings), Progress()
+    )
+
+
+def candidates(tmp_path: Path, layers: int = 6) -> list[Candidate]:
+    """One model: with its own head, with an mlp bundle and with an affine one."""
+    model = make_checkpoint(tmp_path / "model", layers=layers)
+    mlp = noise_bundle(tmp_path / "mlp", model, (2, 4))
+    affine = noise_bundle(tmp_path / "affine", model, (4,), kind="affine")
+    uri = f"file://{model}"
+    return [
+        Candidate("own", uri),
+        Candidate("mlp", uri, None, f"file://{mlp}"),
+        Candidate("affine", uri, None, f"file://{affine}"),
+    ]
+
+
+# -- a whole run ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_yields_a_row_that_the_operator_reads(tmp_path: Path) -> None:
+    document = timing(candidates(tmp_path), watts=7.0)
+    assert len(encode(document)) <= LIMIT_BYTES
+    hardware = Hardware(None, 0, 4096, "cpu", 2, "float32")
+    identity = TimingIdentity("file:///m", "1", "float32", ("affine", "bare", "mlp"), hardware, 1)
+    row = results.timing(results.read(encode(document).decode()), identity, datetime.now(UTC))
+    assert row.fit is not None
+    assert row.memory is not None
+    assert row.energy is not None
+    assert set(row.fit.heads) == {"bare", "mlp", "affine"} == set(row.exit_bytes)
+    for layers in (1, 6):
+        step = row.fit.step(layers=layers, rows=4, kv_tokens=256, sampled=4, head_kind="mlp")
+        assert step > 0
+    assert row.memory.layer_bytes > 0
+    assert row.memory.process_start_bytes > 0
+    assert row.exit_bytes["bare"] == 0 < row.exit_bytes["affine"] < row.exit_bytes["mlp"]
+    assert row.energy.source == "declared"
+    assert {rows for _, rows in row.energy.joules_per_megatoken} == {1, 8, 32}
+    assert all(joules > 0 for joules in row.energy.joules_per_megatoken.values())
+
+
+def test_every_kind_of_head_is_timed_at_two_depths_and_three_batches(tmp_path: Path) -> None:
+    points = timing(candidates(tmp_path))["points"]
+    decoding = {(p["headKind"], p["layerBudget"], p["rows"]) for p in points if p["sampled"] == p["rows"]}
+    assert decoding == {(k, d, b) for k in ("bare", "mlp", "affine") for d in (2, 6) for b in (1, 8, 32)}
+    assert {(p["layerBudget"], p["rows"]) for p in points if p["sampled"] == 0} == {(2, 128), (6, 128)}
+    assert all(p["stepP50Us"] > 0 for p in points)
+
+
+def test_only_layers_that_fit_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = {"intermediate_size": 20_000}
+    model = make_checkpoint(tmp_path / "wide", layers=4, **wide)
+    one = [Candidate("own", f"file://{model}")]
+    whole = timing(one)
+    facts = whole["memory"]
+    monkeypatch.setattr(
+        "helios_server.engine.host_memory.anonymous_bytes", lambda: facts["processStartBytes"] + held()
+    )
+
+    def held() -> int:
+        return facts["fixedBytes"] + facts["layerBytes"]
+
+    need = (
+        facts["processStartBytes"]
+        + facts["fixedBytes"]
+        + facts["stepTokens"] * facts["activationBytesPerToken"]
+    )
+    mib = (need + int(2.6 * facts["layerBytes"])) // 2**20
+    assert max(p["layerBudget"] for p in timing(one, memory_mib=mib)["points"]) == 2
+    with pytest.raises(OutOfMemoryBudget, match=r"memory-mib: timing one layer takes \d+ MiB"):
+        timing(one, memory_mib=mib - 2 * facts["layerBytes"] // 2**20)
+
+
+# -- which steps ---------------------------------------------------------------------------------------------
+
+
+def planted(shape: Shape) -> StepPoint:
+    """How long a step of that shape would last on a machine that follows the law."""
+    law = StepTimeFit(900_000, 310_000, 2_100, 12, {})
+    bare = 0 if not shape.decoding else 700_000 + 9_000 * shape.decoding
+    per_layer = (
+        law.per_layer_ns + law.per_layer_row_ns * shape.rows + law.per_layer_kv_token_ns * shape.kv_tokens
+    )
+    duration = law.step_ns + shape.layers * per_layer + bare
+    return StepPoint(shape.layers, shape.rows, shape.kv_tokens, shape.decoding, shape.head_kind, duration)
+
+
+def test_the_shapes_tell_every_coefficient_apart() -> None:
+    found = fit([planted(shape) for shape in shapes_to_fit(30, {"bare": ""}, ROOM)])
+    assert found.error_percent == 0
+    assert found.per_layer_ns == pytest.approx(310_000, rel=0.02)
+    assert found.per_layer_row_ns == pytest.approx(2_100, rel=0.02)
+    assert found.per_layer_kv_token_ns == pytest.approx(12, abs=1)
+    assert found.heads["bare"].per_row_ns == pytest.approx(9_000, rel=0.05)
+    unseen = planted(shape_to_check(30, ROOM))
+    predicted = found.step(
+        layers=unseen.layers,
+        rows=unseen.rows,
+        kv_tokens=unseen.kv_tokens,
+        sampled=unseen.sampled,
+        head_kind="bare",
+    )
+    assert predicted == pytest.approx(unseen.step_ns, rel=0.02)
+
+
+@given(
+    deepest=st.integers(1, 80),
+    rows=st.integers(1, 32),
+    pages_per_row=st.integers(4, 40),
+    context=st.integers(8, 4096),
+    chunk=st.integers(1, 256),
+)
+def test_no_shape_leaves_its_room(
+    deepest: int, rows: int, pages_per_row: int, context: int, chunk: int
+) -> None:
+    room = Room(rows, rows * pages_per_row * 16, 16, context, chunk)
+    shapes = (*shapes_to_fit(deepest, {"bare": "", "mlp": "sha256:1"}, room), shape_to_check(deepest, room))
+    assert len(shapes) >= 4  # what a fit needs
+    for shape in shapes:
+        assert 1 <= shape.layers <= deepest
+        assert max(shape.context, shape.prefill) <= context
+        assert shape.decoding <= rows
+        plan = plan_step(shape, 16, vocab_size=320, seed=0)
+        assert plan.tokens == shape.rows > 0
+        assert sum(row.samples for row in plan.rows) == shape.decoding
+        pages = [page for row in plan.rows for page in row.sequence.pages]
+        assert len(pages) == len(set(pages))
+        assert max(pages) < room.tokens // 16
+
+
+# -- how they are timed --------------------------------------------------------------------------------------
+
+
+def test_drift_that_hits_a_whole_round_does_not_move_the_medians() -> None:
+    true = [10_000, 50_000, 200_000, 1_000_000]
+    noise = random.Random(0)
+    slowness = [1.0 + index / 20 for index in range(21)]
+    rounds = [[round(t * slow * noise.uniform(0.99, 1.01)) for t in true] for slow in slowness]
+    found = [duration.p50_ns for duration in summarize(rounds)]
+    assert [f / found[0] for f in found] == pytest.approx([t / true[0] for t in true], rel=0.02)
+    assert all(duration.p95_ns > 1.8 * t for duration, t in zip(summarize(rounds), true, strict=True))
+    assert {duration.count for duration in summarize(rounds)} == {21}
+
+
+def test_every_round_runs_every_step_and_the_first_is_dropped() -> None:
+    ran: list[int] = []
+    steps = [lambda index=index: ran.append(index) for index in range(5)]
+    durations = sweep(steps, Effort(seconds=0.0, rounds=4))
+    assert [duration.count for duration in durations] == [4] * 5
+    rounds = [ran[start : start + 5] for start in range(0, len(ran), 5)]
+    assert len(rounds) == 5
+    assert all(sorted(order) == list(range(5)) for order in rounds)
+    assert len({tuple(order) for order in rounds}) > 1
+
+
+# -- joules --------------------------------------------------------------------------------------------------
+
+
+def test_energy_is_told_per_token_generated(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = [0.0]
+
+    def step_of(joules: float) -> Callable[[], None]:
+        def step() -> None:
+            spent[0] += joules
+
+        return step
+
+    monkeypatch.setattr("helios_server.profile.energy._BUSY_SECONDS", 0.0)
+    monkeypatch.setattr("helios_server.profile.energy._IDLE_SECONDS", 0.01)
+    meter = CounterMeter("rapl", [(lambda: round(spent[0] * 1e6), Accumulator(1e-6))])
+    document = measure_energy(meter, {(24, 8): step_of(0.4), (12, 1): step_of(0.02)})
+    assert document == {
+        "source": "rapl",
+        "idleMilliwatts": 0,
+        "points": [
+            {"layerBudget": 12, "rows": 1, "joulesPerMegatoken": 20_000},
+            {"layerBudget": 24, "rows": 8, "joulesPerMegatoken": 50_000},
+        ],
+    }
+
+
+def test_declared_watts_are_labelled_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("helios_server.profile.energy._BUSY_SECONDS", 0.0)
+    monkeypatch.setattr("helios_server.profile.energy._IDLE_SECONDS", 0.01)
+    seconds = count()
+    document = measure_energy(DeclaredMeter(5.0, lambda: float(next(seconds))), {(2, 1): lambda: None})
+    assert document["source"] == "declared"
+    assert document["points"] == [{"layerBudget": 2, "rows": 1, "joulesPerMegatoken": 5_000_000}]
