@@ -24,6 +24,8 @@ from tests.decide.truth import Model
 if TYPE_CHECKING:
     from tests.decide.world import World
 
+BITS = {"prose": 1.0, "code": 0.6, "german": 1.6}
+"""How much harder a domain is to predict."""
 BOUNDS = (1.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
 
 
@@ -37,7 +39,7 @@ class Text:
 
     def millibits(self, model: Model, layer: int) -> int:
         """Its total at an exit: paired over models and exits, with a few per cent of its own."""
-        best = 180_000 + 200_000 * self.hardness
+        best = (180_000 + 200_000 * self.hardness) * BITS[self.domain]
         full = best / model.backbone.worth.get(self.domain, 1.0)
         own = model.own_quality(layer, self.domain)
         spread = 1 + (self.luck - 0.5) * 0.5 * (1 - own) if own < 1 else 1.0

@@ -105,6 +105,14 @@ class ProfileEvidence:
             return quality.exactly(100.0, row.prompts)
         return _ratio(reference[1].exits[-1], row.exits[-1], row)
 
+    def bits_per_byte(self, contender: Contender) -> list[float]:
+        """Of each prompt at the contender's full depth, in millibits."""
+        row = self._row(contender)
+        if row is None or not row.exits:
+            return []
+        bits = row.exits[-1].prompt_millibits
+        return [b / n for b, n in zip(bits, row.prompt_bytes, strict=False) if n]
+
     def _row(self, contender: Contender) -> QualityRow | None:
         return contender.quality_on(self.prompts_digest)
 

@@ -178,11 +178,11 @@ def _since_change(case: Case) -> Gathered:
     since = case.fleet.requests_since_change
     is_cold = since < COLD_REQUESTS
     profiles = profiles_of(case)
-    if case.several_backbones and (profiles is None or _is_stale(profiles, case)):
+    if case.several_backbones and (profiles is None or _is_stale(profiles, audits, case)):
         fresh = on_fresh_prompts(case, since=_requests_at_change(case))
         if fresh.prompts and (profiles is None or fresh.prompts != profiles.prompts_digest):
             return fresh
-        profiles = None if profiles and profiles_before_shift(profiles, case) else profiles
+        profiles = None if profiles and _is_of_other_traffic(profiles, audits, case) else profiles
     if contender and not is_cold and len(audits) >= MIN_AUDITS:
         evidence: Evidence = Combined(LiveEvidence(audits, contender, profiles_of(case)), profiles)
         return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
@@ -198,14 +198,21 @@ def _since_change(case: Case) -> Gathered:
     return Gathered(stored, Verdict(True, Reason.MEASURED, stored.source))
 
 
-def _is_stale(profiles: ProfileEvidence, case: Case) -> bool:
+def _is_stale(profiles: ProfileEvidence, audits: tuple[AuditRow, ...], case: Case) -> bool:
     completed = profiles.completed or NEVER
-    return completed + case.spec.reassessment.interval < case.now or profiles_before_shift(profiles, case)
+    is_old = completed + case.spec.reassessment.interval < case.now
+    return is_old or _is_of_other_traffic(profiles, audits, case)
 
 
-def profiles_before_shift(profiles: ProfileEvidence, case: Case) -> bool:
-    """The traffic has changed since: an alarm is younger than the rows."""
-    return (profiles.completed or NEVER) < _last_shift(case)
+def _is_of_other_traffic(profiles: ProfileEvidence, audits: tuple[AuditRow, ...], case: Case) -> bool:
+    """The traffic has changed since: an alarm is younger than the rows, or the audited prompts are of another kind
+    than the profiled ones. At full depth no alarm may tell: there the audited quality is 100 % whatever comes."""
+    if (profiles.completed or NEVER) < _last_shift(case):
+        return True
+    live = [row.full_millibits / row.bytes for row in audits if row.bytes]
+    return case.contender is not None and quality.are_other_texts(
+        live, profiles.bits_per_byte(case.contender)
+    )
 
 
 def _last_shift(case: Case) -> datetime:

@@ -29,7 +29,7 @@ from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Sna
 Row = TimingRow | QualityRow
 
 SECOND_LOOK = timedelta(minutes=10)
-"""A Job that found a fault is kept at least so long: it is what holds the next look back."""
+"""A Job that found a fault is kept so long: it is what holds the next look back."""
 
 
 def inspect_job(unknown: tuple[Contender, ...]) -> JobSpec:
@@ -134,7 +134,7 @@ def _is_over(job: Job, snapshot: Snapshot, now: datetime) -> bool:
     if not _found_fault(job):
         return now >= finished + lived
     request = newest_request(snapshot.deployment.annotations)
-    return now >= finished + max(lived, SECOND_LOOK) or (request is not None and request.asked > finished)
+    return now >= finished + SECOND_LOOK or (request is not None and request.asked > finished)
 
 
 def _found_fault(job: Job) -> bool:

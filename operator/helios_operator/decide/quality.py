@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
-from statistics import NormalDist, fmean, stdev
+from math import inf, log, sqrt
+from statistics import NormalDist, fmean, stdev, variance
 
 from helios_operator.decide.snapshot import Baseline, Histogram
 
@@ -18,6 +18,9 @@ CONFIDENCE = 0.90
 """One-sided, of every bound."""
 ASSUMED_RELATIVE_DEVIATION = 0.15
 """Between texts, where a row keeps totals only and no other exit of it tells."""
+
+MIN_TEXTS = 12
+"""In each of two samples that are compared."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,16 @@ def baseline(numerators: Sequence[float], denominators: Sequence[float]) -> Base
     if len(ratios) < 4:
         return None
     return Baseline(fmean(ratios), stdev(ratios))
+
+
+def are_other_texts(some: Sequence[float], others: Sequence[float]) -> bool:
+    """Do two samples of bits per byte come from different kinds of text? Welch's test on logarithms, far enough out
+    (four standard errors) that a deployment asks it for years without a false yes."""
+    logs = [[log(value) for value in sample if value > 0] for sample in (some, others)]
+    if min(len(sample) for sample in logs) < MIN_TEXTS:
+        return False
+    error = sqrt(sum(variance(sample) / len(sample) for sample in logs))
+    return abs(fmean(logs[0]) - fmean(logs[1])) > 4 * error + 0.02
 
 
 def student(probability: float, freedom: int) -> float:

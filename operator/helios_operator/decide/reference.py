@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from helios_operator.api.conditions import Reason
 from helios_operator.api.types import HistoryEntry, SelectionPolicy
@@ -29,7 +30,7 @@ def choose(case: Case, failed: tuple[HistoryEntry, ...] = ()) -> Option | Verdic
     if not contenders:
         return Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, f"no candidate can be served: {_why_none(case)}")
     tried = {(entry.to.candidate, entry.to.layer_budget) for entry in failed if entry.result == "Failed"}
-    options = [o for o in _deepest_first(contenders, case) if o.performance or o.contender.timing is None]
+    options = sorted(_deepest_that_fit(contenders, case), key=lambda option: not _is_deepest(option, case))
     untried = [o for o in options if (o.contender.name, o.layer_budget) not in tried]
     if options:
         return (untried or options)[0]
@@ -55,14 +56,20 @@ def _seniority(contender: Contender) -> tuple[object, ...]:
     )
 
 
-def _deepest_first(contenders: list[Contender], case: Case) -> Iterator[Option]:
-    """Every candidate at its deepest, then what is shallower."""
-    depths = {c.key: legal_depths(c, case.spec.limits.layer_budget) for c in contenders}
+def _deepest_that_fit(contenders: list[Contender], case: Case) -> Iterator[Option]:
+    """One for each candidate that fits at all; an untimed one is believed to."""
     for contender in contenders:
-        yield from (_option(contender, layer, case) for layer in depths[contender.key][-1:])
-    for contender in contenders:
-        if contender.timing:
-            yield from (_option(contender, layer, case) for layer in reversed(depths[contender.key][:-1]))
+        options = (_option(contender, layer, case) for layer in reversed(_depths(contender, case)))
+        fitting = (option for option in options if option.performance or contender.timing is None)
+        yield from islice(fitting, 1)
+
+
+def _is_deepest(option: Option, case: Case) -> bool:
+    return option.layer_budget == _depths(option.contender, case)[-1]
+
+
+def _depths(contender: Contender, case: Case) -> tuple[int, ...]:
+    return legal_depths(contender, case.spec.limits.layer_budget)
 
 
 def _option(contender: Contender, layer: int, case: Case) -> Option:
@@ -80,12 +87,10 @@ def _why_none(case: Case) -> str:
 
 def _nothing_fits(contenders: list[Contender], case: Case) -> Verdict:
     bounds = case.spec.limits.layer_budget
-    needs = {
-        c.name: (case.bench.needed_mib(c, k[0]) if (k := legal_depths(c, bounds)) else 0) for c in contenders
-    }
-    least = min(needs, key=lambda name: needs[name])
-    if not needs[least]:
+    needs = {c.name: case.bench.needed_mib(c, depths[0]) for c in contenders if (depths := _depths(c, case))}
+    if not needs:
         return Verdict(False, Reason.OUT_OF_BUDGET, "no exit lies within limits.layerBudget")
+    least = min(needs, key=lambda name: needs[name])
     message = (
         f"{least} needs {needs[least]} MiB for one request at its shallowest allowed depth, "
         f"{case.bench.memory_mib} MiB given; raise limits.memoryMiB, or lower workload.isl, workload.osl or "

@@ -167,9 +167,10 @@ class Step:
         )
 
     def _has_alternative(self, pending: Revision, failed: HistoryEntry) -> bool:
+        """Something else to start, or the certainty that nothing fits: then nothing is left half-started."""
         option = reference.choose(self.case, (*self.status.history, failed))
         tried = (pending.limits.candidate, pending.limits.layer_budget)
-        return isinstance(option, Option) and (option.contender.name, option.layer_budget) != tried
+        return isinstance(option, Verdict) or (option.contender.name, option.layer_budget) != tried
 
     # -- changing --------------------------------------------------------------------------------------------
 
@@ -270,11 +271,9 @@ class Step:
             True, Reason.WAITING_FOR_DRAIN if self.fleet.retired else Reason.NO_ROLLOUT, message
         )
         phase = "Draining" if self.fleet.retired else "Completed"
-        carried = replace(
-            self._still(progress, target=None),
-            active=now,
-            rollout=self._ended(routed.number, phase, Verdict(True, Reason.ROLLOUT_COMPLETED, message)),
-        )
+        began = self.status.rollout.message if self.status.rollout else message
+        ended = self._ended(routed.number, phase, Verdict(True, Reason.ROLLOUT_COMPLETED, began))
+        carried = replace(self._still(progress, target=None), active=now, rollout=ended)
         if not self._was_decided(before, now):
             return replace(carried, memory=replace(self.memory, requests=self.fleet.requests))
         promoted = record.entry(self.case, self.memory, now, "Promoted")
