@@ -80,13 +80,18 @@ class World:
 
     def step(self, seconds: float = 0.5) -> Plan:
         """Time passes, then one pass of the loop."""
+        plan = self.look(seconds)
+        self.apply(plan)
+        return plan
+
+    def look(self, seconds: float = 0.5) -> Plan:
+        """Time passes, and a pass decides; nothing is applied."""
         self.now += timedelta(seconds=seconds)
         self._advance()
         snapshot = self.snapshot()
         plan = decide(snapshot, self.now)
         for watch in self.watch:
             watch(self, snapshot, plan)
-        self.apply(plan)
         return plan
 
     def run(self, seconds: float, every: float = 0.5) -> None:

@@ -205,8 +205,9 @@ def _is_stale(profiles: ProfileEvidence, audits: tuple[AuditRow, ...], case: Cas
 
 
 def _is_of_other_traffic(profiles: ProfileEvidence, audits: tuple[AuditRow, ...], case: Case) -> bool:
-    """The traffic has changed since: an alarm is younger than the rows, or the audited prompts are of another kind
-    than the profiled ones. At full depth no alarm may tell: there the audited quality is 100 % whatever comes."""
+    """The traffic has changed since: an alarm is younger than the rows, or the audited prompts are of another
+    kind than the profiled ones. At full depth no alarm may tell: there the audited quality is 100 % whatever
+    comes."""
     if (profiles.completed or NEVER) < _last_shift(case):
         return True
     live = [row.full_millibits / row.bytes for row in audits if row.bytes]

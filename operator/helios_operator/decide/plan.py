@@ -107,8 +107,8 @@ class DeleteRevision(Action):
 
 @dataclass(frozen=True)
 class Plan:
-    """`events`: transitions that no action tells of. `requeue_after_seconds`: when to look again though nothing
-    is seen to change; None: at the next event."""
+    """`events`: transitions that no action tells of. `requeue_after_seconds`: when to look again though
+    nothing is seen to change; None: at the next event."""
 
     actions: tuple[Action, ...]
     status: DeploymentStatus

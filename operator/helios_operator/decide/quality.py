@@ -93,8 +93,8 @@ def baseline(numerators: Sequence[float], denominators: Sequence[float]) -> Base
 
 
 def are_other_texts(some: Sequence[float], others: Sequence[float]) -> bool:
-    """Do two samples of bits per byte come from different kinds of text? Welch's test on logarithms, far enough out
-    (four standard errors) that a deployment asks it for years without a false yes."""
+    """Do two samples of bits per byte come from different kinds of text? Welch's test on logarithms, far
+    enough out (four standard errors) that a deployment asks it for years without a false yes."""
     logs = [[log(value) for value in sample if value > 0] for sample in (some, others)]
     if min(len(sample) for sample in logs) < MIN_TEXTS:
         return False

@@ -86,7 +86,6 @@ def _why_none(case: Case) -> str:
 
 
 def _nothing_fits(contenders: list[Contender], case: Case) -> Verdict:
-    bounds = case.spec.limits.layer_budget
     needs = {c.name: case.bench.needed_mib(c, depths[0]) for c in contenders if (depths := _depths(c, case))}
     if not needs:
         return Verdict(False, Reason.OUT_OF_BUDGET, "no exit lies within limits.layerBudget")
