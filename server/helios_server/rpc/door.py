@@ -43,17 +43,13 @@ class Door:
         self._private = ""
 
     async def open(self, host: str, port: int) -> int:
-        """Returns the port bound. OSError when it cannot be; nothing is left open then."""
+        """Returns the port bound. OSError when it cannot be."""
         self._private = _private_address()
         private_port = self.server.add_insecure_port(self._private)
         if not self._private.startswith("unix-abstract:"):
             self._private = f"127.0.0.1:{private_port}"
         await self.server.start()
-        try:
-            return await self._relay.listen(host, port)
-        except OSError:
-            await self.server.stop(None)
-            raise
+        return await self._relay.listen(host, port)
 
     async def let_go(self, service: ServiceDescriptor) -> None:
         """Lets no new call arrive: returns when every call that a client has sent is in the hands of

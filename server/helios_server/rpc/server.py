@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -93,14 +93,18 @@ class PodServer:
     # -- start
 
     async def open(self, host: str, ports: Ports) -> Ports:
-        """Binds the three ports (0: a free one) and answers on them. InvalidRequest names the one in use."""
+        """Binds the three ports and answers on them. InvalidRequest names the one in use; none is bound
+        then."""
         await self.pod.health.start()
-        bound = [
-            await _bind("metrics-port", self._http.listen, host, ports.metrics_port),
-            await _bind("control-port", self._control.open, host, ports.control_port),
-            await _bind("port", self._generation.open, host, ports.port),
-        ]
-        return Ports(port=bound[2], control_port=bound[1], metrics_port=bound[0])
+        try:
+            return Ports(
+                metrics_port=await _bind("metrics-port", self._http.listen, host, ports.metrics_port),
+                control_port=await _bind("control-port", self._control.open, host, ports.control_port),
+                port=await _bind("port", self._generation.open, host, ports.port),
+            )
+        except InvalidRequest:
+            await self.close()
+            raise
 
     async def load(self) -> None:
         """Loads the model, warms it up, and serves. HeliosError when it cannot."""
@@ -176,9 +180,9 @@ class PodServer:
         self.pod.close()
 
 
-async def _bind(field: str, listen: Callable[[str, int], object], host: str, port: int) -> int:
+async def _bind(field: str, listen: Callable[[str, int], Awaitable[int]], host: str, port: int) -> int:
     try:
-        return int(await listen(host, port))  # type: ignore[misc, call-overload]
+        return await listen(host, port)
     except OSError as error:
         problem = f"{host}:{port} cannot be bound ({error.strerror or error})"
         raise InvalidRequest(field, problem, f"Choose another --{field}, or 0 for a free one") from None

@@ -1,0 +1,285 @@
+"""`helios serve` as a process: it drains on SIGTERM, and wrong input ends it in one line with nothing
+left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections import Counter
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf import json_format
+from helios_proto.v1 import generation_pb2 as pb
+from helios_proto.v1 import generation_pb2_grpc
+from helios_server.rpc import limits as limits_document
+from helios_server.serve import main, parse
+
+from tests.checkpoints import make_checkpoint
+from tests.profile.planted import noise_bundle
+from tests.rpc.pods import EXITS, LAYERS, Child, child, eventually, generate_request, limits_for, speaking
+
+STREAMS, TOKENS = 20, 150
+MEMORY = ("--memory-mib", "4096")
+
+
+def limits_file(folder: Path, model: Path, **changes: object) -> Path:
+    file = folder / "limits.json"
+    file.write_text(json_format.MessageToJson(limits_document.to_proto(limits_for(model, **changes))))
+    return file
+
+
+async def ready(pod: Child) -> None:
+    ports = await pod.ports()
+
+    async def answers() -> bool:
+        reader, writer = await asyncio.open_connection("127.0.0.1", ports.metrics_port)
+        writer.write(b"GET /readyz HTTP/1.1\r\n\r\n")
+        status = (await reader.read())[9:12]
+        writer.close()
+        return status == b"200"
+
+    await eventually(answers, 60)
+
+
+async def test_sigterm_lets_streams_end_and_turns_new_ones_away(tiny: Path, tmp_path: Path) -> None:
+    """20 streams over 5 connections; meanwhile callers that never pause: no status but OK and UNAVAILABLE."""
+    file = limits_file(tmp_path, tiny, max_batch_size=8, max_queue_size=64)
+    async with child(tmp_path, "--limits", str(file), "--model-name", "chat") as pod:
+        ports = await pod.ports()
+        await ready(pod)
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        channels = [grpc.aio.insecure_channel(f"127.0.0.1:{ports.port}", options=options) for _ in range(5)]
+        outcomes: Counter[str] = Counter()
+        lengths: Counter[int] = Counter()
+        first_tokens = asyncio.Semaphore(0)
+
+        async def stream(channel: grpc.aio.Channel) -> None:
+            call = generation_pb2_grpc.GenerationStub(channel).Generate(generate_request(max_tokens=TOKENS))
+            tokens = 0
+            async for message in call:
+                if not tokens:
+                    first_tokens.release()
+                tokens += len(message.chunk.token_ids)
+            lengths[tokens] += 1
+
+        async def newcomers(channel: grpc.aio.Channel) -> None:
+            stub = generation_pb2_grpc.GenerationStub(channel)
+            while "UNAVAILABLE" not in outcomes:
+                try:
+                    await stub.GetModelInfo(pb.GetModelInfoRequest())
+                    outcomes["OK"] += 1
+                except grpc.aio.AioRpcError as error:
+                    outcomes[error.code().name] += 1
+                await asyncio.sleep(0)
+
+        streams = [asyncio.create_task(stream(channels[i % 5])) for i in range(STREAMS)]
+        for _ in range(8):
+            await first_tokens.acquire()
+        hammers = [asyncio.create_task(newcomers(channel)) for channel in channels]
+        pod.process.send_signal(signal.SIGTERM)
+        await asyncio.gather(*streams, *hammers)
+        code, _ = await pod.end()
+        for channel in channels:
+            await channel.close()
+    assert code == 0
+    assert lengths == {TOKENS: STREAMS}
+    assert set(outcomes) <= {"OK", "UNAVAILABLE"}
+    assert outcomes["UNAVAILABLE"] > 0
+
+
+async def test_a_second_signal_ends_it_at_once(tiny: Path, tmp_path: Path) -> None:
+    async with child(tmp_path, "--model", f"file://{tiny}", *MEMORY) as pod:
+        await ready(pod)
+        async with speaking(await pod.ports()) as served:
+            messages = aiter(served.client.generate(generate_request(max_tokens=3500)))
+            await anext(messages)
+            pod.process.send_signal(signal.SIGTERM)
+
+            async def draining() -> bool:
+                return (await served.telemetry()).draining
+
+            await eventually(draining)
+            pod.process.send_signal(signal.SIGTERM)
+            code, _ = await pod.end()
+            with pytest.raises(grpc.aio.AioRpcError):
+                async for _ in messages:
+                    pass
+    assert code == 128 + signal.SIGTERM
+
+
+async def test_told_to_stop_while_the_model_loads_it_goes(tiny: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "heads"
+    bundle.mkdir()
+    os.mkfifo(bundle / "exits.json")  # whoever reads it waits for a writer that never comes
+    async with child(tmp_path, "--model", f"file://{tiny}", "--exits", f"file://{bundle}", *MEMORY) as pod:
+        await pod.ports()
+        pod.process.send_signal(signal.SIGTERM)
+        assert (await pod.end())[0] == 0
+
+
+async def test_streams_beyond_the_drain_timeout_are_ended(tiny: Path, tmp_path: Path) -> None:
+    arguments = ("--model", f"file://{tiny}", *MEMORY, "--drain-timeout", "0.5")
+    async with child(tmp_path, *arguments) as pod:
+        await ready(pod)
+        async with speaking(await pod.ports()) as served:
+            messages = aiter(served.client.generate(generate_request(max_tokens=3500)))
+            await anext(messages)
+            pod.process.send_signal(signal.SIGTERM)
+            code, errors = await pod.end()
+            with pytest.raises(grpc.aio.AioRpcError):
+                async for _ in messages:
+                    pass
+    assert code == 0
+    assert "1 calls still run" in errors
+    assert not (tmp_path / "ports.json").exists()
+
+
+async def test_it_serves_what_the_limits_file_says_with_heads(
+    tiny: Path, heads: Path, tmp_path: Path
+) -> None:
+    file = limits_file(tmp_path, tiny, layer_budget=EXITS[0], exits_uri=f"file://{heads}", candidate="x")
+    async with child(tmp_path, "--limits", str(file), "--energy-watts", "12") as pod:
+        await ready(pod)
+        async with speaking(await pod.ports()) as served:
+            info, now = await served.info(), await served.telemetry()
+            assert (info.model, info.candidate, info.layer_budget) == ("x", "x", EXITS[0])
+            assert info.exits_digest.startswith("sha256:")
+            assert now.energy.source in ("declared", "rapl")
+        pod.process.send_signal(signal.SIGINT)
+        assert (await pod.end())[0] == 0
+
+
+# -- wrong input
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and the one line of a start that must fail, in this process."""
+    code = main(["--port", "0", "--control-port", "0", "--metrics-port", "0", *arguments])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "; " in lines[0]
+    return code, lines[0]
+
+
+def test_a_missing_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = told(capsys, "--model", "file:///no/such/model")
+    assert code == 2
+    assert line.startswith("error: file:///no/such/model: ")
+
+
+def test_heads_of_another_backbone(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = make_checkpoint(tmp_path / "other", layers=LAYERS, seed=3)
+    bundle = noise_bundle(tmp_path / "heads", other, EXITS)
+    code, line = told(capsys, "--model", f"file://{tiny}", "--exits", f"file://{bundle}", *MEMORY)
+    assert code == 2
+    assert "fingerprint" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"layer_budget": LAYERS + 1}, "limits.layer_budget"),
+        ({"layer_budget": 3}, "limits.layer_budget"),
+        ({"exit_layers": (LAYERS + 3,)}, "limits.exit_layers"),
+    ],
+)
+def test_a_budget_that_the_model_has_not(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], field: str
+) -> None:
+    code, line = told(capsys, "--limits", str(limits_file(tmp_path, tiny, **changes)))
+    assert code == 2
+    assert line.startswith(f"error: {field}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ('{"generation": 1, "modelUri": "file:///x", "layerBugdet": 3}', "limits.layerBugdet"),
+        ('{"audit": {"percentage": 3}}', "limits.audit.percentage"),
+        ('{"layerBudget": "many"}', "limits"),
+        ("{", "limits"),
+        ("{}", "limits.model_uri"),
+        ('{"modelUri": "file:///x", "maxQueueSize": 1}', "limits.tokens_per_request"),
+    ],
+)
+def test_limits_that_are_no_limits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, field: str
+) -> None:
+    file = tmp_path / "limits.json"
+    file.write_text(text)
+    code, line = told(capsys, "--limits", str(file))
+    assert code == 2
+    assert line.startswith(f"error: {field}: ")
+
+
+def test_a_limits_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(capsys, "--limits", "/no/limits.json")[0] == 2
+
+
+@pytest.mark.parametrize("argument", ["port", "control-port", "metrics-port"])
+def test_a_port_in_use_is_named_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], argument: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, line = told(capsys, "--model", "file:///not/looked/at", f"--{argument}", port)
+    assert code == 2
+    assert line.startswith(f"error: {argument}: 127.0.0.1:{port} ")
+
+
+def test_no_memory_for_one_request(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = told(capsys, "--model", f"file://{tiny}", "--memory-mib", "1")
+    assert code == 3
+    assert line.startswith("error: limits.memory_mib: ")
+
+
+def test_control_without_a_token_stays_on_this_machine(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = told(capsys, "--model", f"file://{tiny}", "--host", "0.0.0.0")
+    assert code == 2
+    assert line.startswith("error: control-token-file: ")
+
+
+def test_a_ports_file_that_cannot_be_written(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = told(capsys, "--model", f"file://{tiny}", "--ports-file", "/no/such/folder/ports.json")
+    assert code == 2
+    assert line.startswith("error: ports-file: ")
+
+
+async def test_a_failed_start_leaves_no_process_and_no_ports_file(tmp_path: Path) -> None:
+    async with child(tmp_path, "--model", "file:///no/such/model") as pod:
+        code, errors = await pod.end()
+    assert code == 2
+    assert errors.splitlines()[-1].startswith("error: file:///no/such/model: ")
+    assert "Traceback" not in errors
+    assert not (tmp_path / "ports.json").exists()
+
+
+def test_stand_alone_arguments_become_limits() -> None:
+    config = parse(
+        [
+            "--model",
+            "hf://org/chat-1b",
+            "--exits",
+            "builtin://general",
+            "--layer-budget",
+            "24",
+            "--memory-mib",
+            "900",
+        ]
+    )
+    assert (config.model_name, config.limits.candidate, config.limits.model_uri) == (
+        "chat-1b",
+        "chat-1b",
+        "hf://org/chat-1b",
+    )
+    assert (config.limits.exits_uri, config.limits.layer_budget, config.limits.memory_mib) == (
+        "builtin://general",
+        24,
+        900,
+    )
