@@ -126,7 +126,7 @@ def test_wrong_input_is_refused_by_name(tmp_path: Path) -> None:
         measure([candidate(model, exits=noise_bundle(tmp_path / "heads", other, (1,)))])
     with pytest.raises(InvalidRequest, match="exitLayers: 3 is above the model's depth of 2"):
         measure([candidate(model, layers=(3,))])
-    with pytest.raises(InvalidRequest, match=r"prompts\[1\]: has 900 tokens, the model reads 512"):
+    with pytest.raises(InvalidRequest, match=r"prompts\[1\]: has 900 tokens, the model reads 1 to 512"):
         measure([candidate(model)], ["short but long enough", "x" * 900])
     with pytest.raises(InvalidRequest, match=r"prompts: .*nothing to predict"):
         measure([candidate(model)], ["x"])

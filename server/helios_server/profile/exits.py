@@ -23,20 +23,27 @@ Scores = dict[str, dict[int, TokenScores]]  # candidate -> layer -> scores of ev
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Texts as one model reads them. ids: [length] int64 each; scored_bytes: of every token but the first,
-    which are those that bits are counted of."""
+    """Texts as one model reads them. ids: [length] int64 each; given: per text, 1 or more tokens at its
+    beginning that are not predicted."""
 
     ids: tuple[Tensor, ...]
-    scored_bytes: tuple[int, ...]
+    given: tuple[int, ...]
 
     @property
     def predictions(self) -> list[int]:
-        """Per text: one less than tokens."""
-        return [len(ids) - 1 for ids in self.ids]
+        """Tokens predicted, per text."""
+        return [len(ids) - given for ids, given in zip(self.ids, self.given, strict=True)]
 
     @property
     def scored_tokens(self) -> int:
+        """Tokens predicted in all texts."""
         return sum(self.predictions)
+
+    def targets(self) -> Tensor:
+        """Where the predicted tokens lie in the packed texts: [scored_tokens] int64."""
+        ends = torch.tensor([len(ids) for ids in self.ids]).cumsum(0).tolist()
+        spans = zip(ends, self.predictions, strict=True)
+        return torch.cat([torch.arange(end - count, end) for end, count in spans])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +68,9 @@ def measure_exits(
     backbone: Backbone, heads: Heads, texts: Texts, progress: Callable[[str], None]
 ) -> dict[str, tuple[ExitQuality, ...]]:
     """By candidate: every exit in ascending order and, last, full depth."""
-    packed = torch.cat(list(texts.ids))
-    ends = torch.tensor([len(ids) for ids in texts.ids]).cumsum(0) - 1
-    predicting = torch.ones(len(packed), dtype=torch.bool)
-    predicting[ends] = False  # what follows a text's last token is not known
-    where = predicting.nonzero()[:, 0]
-    targets = packed[where + 1]
-    scores, full = _score_all(backbone, heads, texts, where, targets, progress)
+    where = texts.targets()
+    tokens = torch.cat(list(texts.ids))[where]
+    scores, full = _score_all(backbone, heads, texts.ids, where - 1, tokens, progress)
     depth = backbone.config.num_layers
     return {name: _judge({**exits, depth: full}, full, texts.predictions) for name, exits in scores.items()}
 
@@ -75,7 +78,7 @@ def measure_exits(
 def _score_all(
     backbone: Backbone,
     heads: Heads,
-    texts: Texts,
+    texts: Sequence[Tensor],
     where: Tensor,
     targets: Tensor,
     progress: Callable[[str], None],
@@ -85,7 +88,7 @@ def _score_all(
     where, targets = where.to(device), targets.to(device)
     scores: Scores = {name: {} for name in heads}
     hidden = torch.empty(0)
-    for depth, hidden in stream_layers(backbone, texts.ids):
+    for depth, hidden in stream_layers(backbone, texts):
         for name, exits in heads.items():
             if depth in exits:
                 scores[name][depth] = score(backbone, exits[depth].apply, hidden[where], targets)

@@ -17,6 +17,7 @@ from helios_server.models.tokenizer import Tokenizer
 from helios_server.planning.memory import MIB
 from helios_server.profile.document import SCHEMA, Document
 from helios_server.profile.exits import ExitQuality, Texts, measure_exits
+from helios_server.profile.generated import check_generated
 from helios_server.profile.opened import OpenCandidate
 from helios_server.profile.report import Progress
 from helios_server.profile.streaming import GROUP_TOKENS
@@ -34,9 +35,10 @@ def measure_quality(
 ) -> Document:
     """The result document of kind `quality`; the candidates share one backbone."""
     checkpoint = candidates[0].checkpoint
-    texts = read_texts(Tokenizer.open(checkpoint.path), prompts, checkpoint.config.max_context)
-    longest = max(len(ids) for ids in texts.ids)
-    backbone = Backbone.load(checkpoint, 1, device, dtype, max_context=longest)
+    tokenizer = Tokenizer.open(checkpoint.path)
+    texts = read_texts(tokenizer, prompts, checkpoint.config.max_context)
+    scored_bytes = [tokenizer.bytes_of(ids[1:].tolist()) for ids in texts.ids]
+    backbone = Backbone.load(checkpoint, 1, device, dtype)
     heads = {
         opened.candidate.name: {layer: opened.head(layer, backbone) for layer in opened.exit_layers}
         for opened in candidates
@@ -44,14 +46,15 @@ def measure_quality(
     _check_memory(backbone, texts, memory_mib)
     progress(f"{len(prompts)} prompts, {texts.scored_tokens} tokens, {checkpoint.config.num_layers} layers")
     measured = measure_exits(backbone, heads, texts, progress)
+    check_generated(backbone, heads, texts, memory_mib, progress)
     return {
         "schema": SCHEMA,
         "kind": "quality",
         "promptsDigest": prompts_digest(prompts),
         "prompts": len(prompts),
         "tokens": texts.scored_tokens,
-        "bytes": sum(texts.scored_bytes),
-        "promptBytes": list(texts.scored_bytes),
+        "bytes": sum(scored_bytes),
+        "promptBytes": scored_bytes,
         "rows": [
             {
                 "candidate": opened.candidate.name,
@@ -64,16 +67,16 @@ def measure_quality(
 
 
 def read_texts(tokenizer: Tokenizer, prompts: Sequence[str], max_context: int) -> Texts:
-    """Prompts as the model reads them, without a begin token. Refuses one that is longer than its context."""
+    """Prompts as the model reads them, without a begin token; all tokens but the first are predicted.
+
+    Refuses a prompt that is longer than the model's context.
+    """
     ids = [tokenizer.encode(prompt) for prompt in prompts]
     for index, tokens in enumerate(ids):
-        if len(tokens) > max_context:
-            problem = f"has {len(tokens)} tokens, the model reads {max_context}"
-            raise InvalidRequest(f"prompts[{index}]", problem, "Shorten it, or remove the candidate")
-    texts = Texts(
-        ids=tuple(torch.tensor(tokens, dtype=torch.int64) for tokens in ids),
-        scored_bytes=tuple(tokenizer.bytes_of(tokens[1:]) for tokens in ids),
-    )
+        if not 1 <= len(tokens) <= max_context:
+            problem = f"has {len(tokens)} tokens, the model reads 1 to {max_context}"
+            raise InvalidRequest(f"prompts[{index}]", problem, "Change the prompt, or remove the candidate")
+    texts = Texts(tuple(torch.tensor(tokens, dtype=torch.int64) for tokens in ids), (1,) * len(ids))
     if not texts.scored_tokens:
         raise InvalidRequest("prompts", "have one token each, nothing to predict", "Give longer prompts")
     return texts

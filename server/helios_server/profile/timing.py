@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from helios_server.engine import host_memory
+from helios_server.engine.audit import audit_bytes
 from helios_server.engine.heads import Heads, LoadedBundle
 from helios_server.engine.kv_pool import KvPool
 from helios_server.engine.limits import EngineConfig
@@ -71,7 +72,7 @@ def measure_timing(
         "fit": _fit_document(fitted, error),
         "memory": {_camel(key): value for key, value in asdict(bench.facts).items()},
         "exitBytes": bench.exit_bytes,
-        "auditBytes": 0,
+        "auditBytes": audit_bytes(bench.backbone),
         "points": [
             _row(*measured) for measured in zip((*shapes, unseen), (*durations, checked), strict=True)
         ],
