@@ -163,7 +163,7 @@ async def test_a_pod_that_cannot_start_says_why(tmp_path: Path) -> None:
         await here.until(lambda seen: seen[0].pods[0].phase is PodPhase.FAILED)
         pod = await here.pod()
         assert not pod.ready
-        assert pod.message.startswith("CrashLoopBackOff: error: pvc://models/nowhere: ")
+        assert pod.message.startswith("CrashLoopBackOff: pvc://models/nowhere: ")
         assert pod.message.endswith("(exited with 2)")
         here.revisions.drain(1, 30)
         await here.until(lambda seen: not seen[0].pods)

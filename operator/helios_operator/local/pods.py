@@ -72,6 +72,7 @@ class Pod:
         self.name = name
         self.ready = False
         self.restarts = 0
+        self.last_words = ""
         self._folder = folder
         self._limits_file = limits_file
         self._settings = settings
@@ -102,11 +103,6 @@ class Pod:
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
-
-    @property
-    def message(self) -> str:
-        """Why it is not ready."""
-        return self._message
 
     @property
     def alive(self) -> bool:
@@ -202,12 +198,12 @@ class Pod:
         """One process from its start to its end, with everything that hangs on it."""
         ports_file = self._folder / "ports.json"
         ports_file.unlink(missing_ok=True)
-        self._message = "starting"
         self._process = process = await Process.start(self._command(ports_file), log=self._folder / "log")
         watching = asyncio.create_task(self._watch(process, ports_file), name=f"probes of {self.name}")
         try:
             await process.wait()
-            self._message = f"CrashLoopBackOff: {process.last_words}"
+            self.last_words = process.last_words.removeprefix("error: ")
+            self._message = f"CrashLoopBackOff: {self.last_words}"
         finally:
             watching.cancel()
             self.ready = False
@@ -229,7 +225,7 @@ class Pod:
         """Probes as a kubelet does: readiness often, liveness seldom and patiently."""
         self._ports = ports = await _bound_ports(ports_file)
         self._control = ControlClient(f"{HOST}:{ports.control}", self._settings.token)
-        self._message = "loading the model"
+        self._message = "loading the model" if not self.restarts else self._message
         last_alive = next_live = time.monotonic()
         while True:
             self._set_ready(await probe(HOST, ports.metrics, "/readyz", _PROBE_SECONDS) == 200)

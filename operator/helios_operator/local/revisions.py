@@ -105,6 +105,15 @@ class Revisions:
         """host:port of a pod's Control port; None when it does not listen."""
         return next((p.control_address for p in self.pods() if p.name == pod), None)
 
+    def crashing(self, restarts: int) -> dict[str, str]:
+        """By candidate: why its pods have ended so often without serving."""
+        return {
+            revision.limits.candidate: pod.last_words
+            for revision in self._all()
+            for pod in revision.pods.values()
+            if pod.restarts >= restarts and not pod.ready
+        }
+
     def pods(self) -> list[Pod]:
         return [pod for revision in self._all() for pod in revision.pods.values()]
 

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from helios_operator.api import parse, validation
+from helios_operator.api.conditions import Reason
 from helios_operator.decide import decide
 from helios_operator.decide.snapshot import Snapshot
 from helios_operator.errors import OperatorError
@@ -35,7 +36,7 @@ from helios_operator.passes.queue import WorkQueue
 _RESYNC_SECONDS = 0.5
 _SOONEST_SECONDS = 0.1
 _FAILURE_SECONDS = (1.0, 2.0, 5.0, 10.0)
-_GIVE_UP = 3
+_GIVE_UP = 2
 """Restarts of a pod that never served, after which it is no accident."""
 _log = logging.getLogger(__name__)
 
@@ -162,14 +163,20 @@ class LocalRuntime:
         self._change(Change(name, spec_path=path, spec_value=value))
 
     def hopeless(self, name: str) -> list[str]:
-        """Why this deployment does not serve and will not before a person acts; empty while there is hope."""
+        """Why this deployment never served and will not before a person acts; empty while there is hope."""
         status = self._store.get(DEPLOYMENT, name).get("status", {})
-        if status.get("active") or self._sites[name].revisions.backends():
+        revisions = self._sites[name].revisions
+        if status.get("active") or revisions.backends():
             return []
-        crashed = [pod.message for pod in self._sites[name].revisions.pods() if pod.restarts >= _GIVE_UP]
-        candidates = status.get("candidates", [])
-        failed = [f"{c['name']}: {c.get('message', '')}" for c in candidates if c["state"] == "Failed"]
-        return crashed or (failed if len(failed) == len(candidates) else [])
+        for condition in status.get("conditions", []):
+            if condition["reason"] == Reason.INVALID_SPEC:
+                return [condition["message"]]
+        crashing = revisions.crashing(_GIVE_UP)
+        reasons = [
+            crashing.get(candidate["name"]) or (candidate["state"] == "Failed" and candidate.get("message"))
+            for candidate in status.get("candidates", [])
+        ]
+        return [str(reason) for reason in reasons] if all(reasons) else []
 
     async def wait_for(self, predicate: Callable[[LocalRuntime], object], timeout: float | None) -> None:
         """Until the predicate holds after a pass of each deployment: what an earlier run left in a status is
