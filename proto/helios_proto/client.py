@@ -1,7 +1,7 @@
 """A thin client of `helios.v1.Generation`: what `helios generate`, the tests and the demo speak through.
 
-It adds two things to the generated stub: the service config that retries what a draining pod refuses, and
-the trailing metadata of an answer. It must import nothing but grpc and protobuf, so that clients stay small, and
+It adds two things to the generated stub: the service config that retries what a draining pod refuses, and the
+trailing metadata of an answer. It must import nothing but grpc and protobuf, so that clients stay small, and
 must not retry anything itself: what the service config does not retry, the caller sees.
 """
 
@@ -39,7 +39,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
 
 
 class Answer:
-    """A running Generate call: iterate its messages; after the end, `trailing` and `spans` say what made it."""
+    """A running Generate call: iterate its messages; after the end, `trailing` and `spans` say what made
+    it."""
 
     def __init__(self, call: Any) -> None:
         self._call = call

@@ -3,13 +3,13 @@ them."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import grpc
 import pytest
+from helios_server.engine.limits import AuditLimits
 from helios_server.telemetry.energy import DeclaredMeter
-from helios_server.telemetry.metrics import Metrics
+from helios_server.telemetry.reference import page
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.rpc.pods import EXITS, Served, eventually, generate_request, serving
@@ -96,8 +96,6 @@ async def test_a_change_of_limits_is_counted_and_relabels(pod: Served) -> None:
 
 
 async def test_audits_show_as_quality(tiny: Path) -> None:
-    from helios_server.engine.limits import AuditLimits
-
     async with serving(tiny, layer_budget=EXITS[1], audit=AuditLimits(percent=100)) as pod:
         for _ in range(3):
             await pod.generate()
@@ -111,15 +109,5 @@ async def test_audits_show_as_quality(tiny: Path) -> None:
         assert 0 <= now['helios_audit_agreement_ratio{model_name="chat"}'] <= 1
 
 
-def test_the_docs_list_every_metric_as_it_is() -> None:
-    """Name, kind, labels and meaning: a metric that is added, renamed or relabelled must be written down."""
-    described = dict(re.findall(r"^\| `(helios_\w+)` \| (.*) \|$", DOCS.read_text(), re.MULTILINE))
-    actual = {}
-    for collector in list(Metrics("chat").registry._collector_to_names):
-        if not hasattr(collector, "_labelnames"):
-            continue
-        (family,) = collector.describe()
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = ", ".join(f"`{label}`" for label in collector._labelnames)
-        actual[name] = f"{family.type} | {labels} | {family.documentation}"
-    assert described == actual
+def test_the_page_in_docs_is_what_the_code_says() -> None:
+    assert DOCS.read_text() == page()

@@ -1,0 +1,51 @@
+"""docs/protocol.md says what is so: its example runs, its service config is the client's, its codes are all
+there."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+
+import helios_server.rpc.errors  # noqa: F401  the doors' own errors count, too
+import pytest
+from helios_proto.client import SERVICE_CONFIG
+from helios_server.errors import HeliosError
+
+from tests.rpc.pods import Served
+
+PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+
+
+def block(language: str) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[0]
+
+
+async def test_the_example_streams(pod: Served) -> None:
+    source = block("python").replace("127.0.0.1:8033", f"127.0.0.1:{pod.ports.port}")
+    definitions = source.replace("asyncio.run(main())", "")
+    names: dict[str, object] = {}
+    exec(compile(definitions, "docs/protocol.md", "exec"), names)
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        await names["main"]()  # type: ignore[operator]
+    assert "helios-spans" in shown.getvalue()
+
+
+def test_the_service_config_is_the_clients() -> None:
+    assert json.loads(block("json")) == SERVICE_CONFIG
+
+
+def codes(error: type[HeliosError]) -> set[str]:
+    return {error.code}.union(*(codes(child) for child in error.__subclasses__()))
+
+
+def test_every_code_is_in_the_table() -> None:
+    table = set(re.findall(r"`([A-Z_]+)`", PAGE))
+    assert codes(HeliosError) <= table
+
+
+@pytest.mark.parametrize("key", ["model", "candidate", "revision", "layer-budget", "depth", "spans"])
+def test_every_key_of_the_trailing_metadata_is_named(key: str) -> None:
+    assert f"| `helios-{key}` |" in PAGE
