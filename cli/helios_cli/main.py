@@ -25,6 +25,7 @@ VERBS = {
     "generate": "send a prompt, stream the answer",
     "plan": "what would be chosen and why, from profiles; changes nothing",
     "model": "the directory of a model, fetched first if need be",
+    "operator": "the control loop of a cluster, as the chart runs it",
     "serve": "one serving process",
     "profile": "measure a model's exits: quality, time, memory",
     "tune": "train exit heads for a checkpoint",

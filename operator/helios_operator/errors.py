@@ -51,3 +51,21 @@ class ResultError(OperatorError):
 
 class UnsupportedError(OperatorError):
     """The object asks for what this version cannot do; doing without it in silence would be worse."""
+
+
+class ClusterError(OperatorError):
+    """The API server refused or did not answer. `status`: HTTP's code, 0 without an answer; `reason`: the
+    server's word, as in AlreadyExists."""
+
+    def __init__(self, field: str, problem: str, status: int, reason: str) -> None:
+        super().__init__(field, problem, "it is tried again")
+        self.status = status
+        self.reason = reason
+
+
+class NotFoundError(ClusterError):
+    """There is no such object (any more)."""
+
+
+class ConflictError(ClusterError):
+    """Someone changed the object meanwhile, or created it first (reason AlreadyExists)."""

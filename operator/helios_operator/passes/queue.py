@@ -26,6 +26,15 @@ class WorkQueue:
             self._due[key] = due
             self._wake.set()
 
+    def __len__(self) -> int:
+        """Keys that wait, due or not."""
+        return len(self._due)
+
+    def forget(self, key: str) -> None:
+        """Its object is gone."""
+        self._due.pop(key, None)
+        self._last.pop(key, None)
+
     async def get(self) -> str:
         """The next key, when it is due."""
         while True:

@@ -20,6 +20,8 @@ PROFILE = "profile"
 
 TEMPLATE_HASH = "helios.dev/template-hash"
 """Annotation of a revision's Deployment."""
+DRAINING = "helios.dev/draining"
+"""Annotation of a revision's Deployment that ends its streams."""
 JOB_SPEC = "helios.dev/job-spec"
 """Annotation of a Job: what it was asked, as JSON."""
 

@@ -35,12 +35,18 @@ def served_uris(limits: ServingLimits) -> tuple[str, ...]:
     return tuple(uri for uri in (limits.model_uri, limits.exits_uri, *bundles) if uri)
 
 
+def mounted(template: Mapping[str, Any]) -> tuple[str, ...]:
+    """The claims that a running revision's pod template mounts where `pvc://` looks for them."""
+    mounts = containers.named(template, containers.SERVER).get("volumeMounts") or ()
+    paths = (mount["mountPath"] for mount in mounts)
+    return tuple(path.removeprefix(f"{ROOT}/") for path in paths if path.startswith(f"{ROOT}/"))
+
+
 def unreached(limits: ServingLimits, template: Mapping[str, Any]) -> tuple[str, ...]:
     """The uris of `limits` that no mount of a running revision's pod template reaches."""
-    mounts = containers.named(template, containers.SERVER).get("volumeMounts") or ()
-    paths = {mount["mountPath"] for mount in mounts}
+    reached = mounted(template)
     uris = (uri for uri in served_uris(limits) if uri.startswith(_SCHEME))
-    return tuple(dict.fromkeys(uri for uri in uris if f"{ROOT}/{_claim(uri)}" not in paths))
+    return tuple(dict.fromkeys(uri for uri in uris if _claim(uri) not in reached))
 
 
 def claim_volume(claim: str, *, read_only: bool = True) -> Manifest:

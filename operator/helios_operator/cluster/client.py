@@ -1,0 +1,175 @@
+"""The one client of the API server: plain objects in and out, a bounded number of calls at once, patience
+where the server asks for it.
+
+Opened by `app`, used by everything in `cluster` that reads by name or writes. It keeps no object, and it
+raises nothing but ClusterError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import aiohttp
+from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from helios_operator.cluster.kinds import Kind, Object
+from helios_operator.errors import ClusterError, ConflictError, NotFoundError
+from helios_operator.render import labels
+
+_APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
+_JSON = "application/json"
+_CALLS_AT_ONCE = 16
+_TIMEOUT_SECONDS = 30.0
+_TRIES = 4
+_LONGEST_WAIT_SECONDS = 15.0
+_OVERLOADED = (429, 503, 504)
+_ERRORS = {404: NotFoundError, 409: ConflictError}
+_MANAGER = ("fieldManager", labels.MANAGER)
+
+Measure = Callable[[str, Kind | None, int, float], None]
+"""(verb, kind, HTTP status, seconds)"""
+
+
+class Client:
+    """Speaks as the account of its configuration. `close` it."""
+
+    def __init__(self, configuration: Configuration, measure: Measure | None = None) -> None:
+        configuration.connection_pool_maxsize = _CALLS_AT_ONCE
+        self._api = ApiClient(configuration)
+        self._api.user_agent = labels.MANAGER
+        self._slots = asyncio.Semaphore(_CALLS_AT_ONCE)
+        self._measure = measure or (lambda *_: None)
+
+    @classmethod
+    async def connect(cls, measure: Measure | None = None) -> Client:
+        """By KUBECONFIG (or ~/.kube/config), in a pod by its service account."""
+        configuration = Configuration()
+        if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+            kubernetes_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+        else:
+            load = kubernetes_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            await load
+        return cls(configuration, measure)
+
+    async def close(self) -> None:
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+    # -- reading --------------------------------------------------------------------------------------------
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """None: there is none."""
+        try:
+            return await self._call("GET", kind.path(namespace, name), kind, "get")
+        except NotFoundError:
+            return None
+
+    async def list(self, kind: Kind, namespace: str = "", selector: str = "") -> list[Object]:
+        """All of them, in every namespace when none is given."""
+        query = [("labelSelector", selector)] if selector else []
+        answer = await self._call("GET", kind.path(namespace), kind, "list", query=query)
+        about = {"apiVersion": kind.api_version, "kind": kind.name}
+        return [about | item for item in answer.get("items") or []]
+
+    async def serves(self, group: str, version: str) -> bool:
+        """Does the server know this version of an API group?"""
+        try:
+            await self._call("GET", f"/apis/{group}/{version}", None, "get")
+        except NotFoundError:
+            return False
+        return True
+
+    # -- writing --------------------------------------------------------------------------------------------
+
+    async def create(self, kind: Kind, obj: Object) -> Object:
+        """ConflictError (AlreadyExists) when there is one of that name."""
+        path = kind.path(obj["metadata"].get("namespace", ""))
+        return await self._call("POST", path, kind, "create", body=obj, query=[_MANAGER])
+
+    async def apply(self, kind: Kind, obj: Object, subresource: str = "") -> Object:
+        """Server-side apply of all that the operator has to say of the object."""
+        path = kind.path(obj["metadata"].get("namespace", ""), obj["metadata"]["name"], subresource)
+        query = [_MANAGER, ("force", "true")]
+        return await self._call("PATCH", path, kind, "patch", body=obj, query=query, content=_APPLY)
+
+    async def merge(self, kind: Kind, namespace: str, name: str, changes: Mapping[str, Any]) -> Object:
+        """A few fields of an object that is not applied as a whole."""
+        path = kind.path(namespace, name)
+        return await self._call("PATCH", path, kind, "patch", body=changes, query=[_MANAGER], content=_MERGE)
+
+    async def delete(self, kind: Kind, namespace: str, name: str) -> None:
+        """What it owns goes with it, in the background. Deleting what does not exist is no error."""
+        try:
+            body = {"propagationPolicy": "Background"}
+            await self._call("DELETE", kind.path(namespace, name), kind, "delete", body=body)
+        except NotFoundError:
+            pass
+
+    # -- how ------------------------------------------------------------------------------------------------
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        kind: Kind | None,
+        verb: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Sequence[tuple[str, str]] = (),
+        content: str = _JSON,
+    ) -> Object:
+        """Tries again where the server is overloaded; everything else is the next pass's business."""
+        for attempt in range(1, _TRIES + 1):
+            began = time.monotonic()
+            status, wait, answer = await self._ask(method, path, body, query, content)
+            self._measure(verb, kind, status, time.monotonic() - began)
+            if status < 300:
+                return answer
+            if status not in _OVERLOADED or attempt == _TRIES:
+                break
+            await asyncio.sleep(min(_LONGEST_WAIT_SECONDS, wait or 0.5 * 2**attempt))
+        problem = str(answer.get("message") or f"answered {status}")
+        error = _ERRORS.get(status, ClusterError)
+        raise error(f"{method} {path}", problem, status, str(answer.get("reason", "")))
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        query: Sequence[tuple[str, str]],
+        content: str,
+    ) -> tuple[int, float, Object]:
+        """Status, the seconds that the server asks to wait, and what it said. Status 0: it said nothing."""
+        headers = {"Accept": _JSON, "Content-Type": content}
+        try:
+            async with self._slots:
+                request = await self._api.param_serialize(
+                    method,
+                    path,
+                    query_params=list(query),
+                    header_params=headers,
+                    body=body,
+                    auth_settings=["BearerToken"],
+                )
+                response = await self._api.call_api(*request, _request_timeout=_TIMEOUT_SECONDS)
+                text = await response.read()  # type: ignore[no-untyped-call]
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            problem = f"the API server does not answer ({type(error).__name__}: {error})"
+            raise ClusterError(f"{method} {path}", problem, 0, "Unreachable") from None
+        wait = str(response.headers.get("Retry-After", ""))
+        return response.status, float(wait) if wait.isdigit() else 0.0, _document(text)
+
+
+def _document(text: bytes) -> Object:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {"message": text.decode(errors="replace")[:500]}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,171 @@
+"""What nodes offer: the hardware that a deployment's pods run on, and how many more of them fit.
+
+Called by `observe` with the mirror. It does the scheduler's arithmetic for the rules that HELIOS's users
+write (resources, nodeSelector, taints) so that a surge is begun only when it can end; the scheduler has the
+last word. It decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from helios_operator.api.types import Deployment
+from helios_operator.cluster.kinds import NODE, POD, Object
+from helios_operator.cluster.mirror import Mirror, owner_of
+from helios_operator.cluster.quantities import MIB, mib, number
+from helios_operator.decide.snapshot import Hardware
+from helios_operator.render import containers
+from helios_operator.render.accelerator import Accelerator, accelerator, device
+
+_DTYPES = {"cpu": "float16", "cuda": "bfloat16"}
+_STEP_MIB = 256
+"""Memory in the identity of a measurement is rounded to this: nodes of one kind differ by a few MiB."""
+_PRODUCT = ("nvidia.com/gpu.product", "amd.com/gpu.product-name")
+_CARD_MEMORY = ("nvidia.com/gpu.memory",)
+_CPU_MODEL = (
+    "helios.dev/cpu",
+    "feature.node.kubernetes.io/cpu-model.name",
+    "node.kubernetes.io/instance-type",
+    "beta.kubernetes.io/instance-type",
+)
+"""Labels that say which processor it is, the most exact first."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many more pods of this deployment fit. `free_mib`: the most memory that one node has left."""
+
+    pods: int
+    free_mib: int
+
+
+def hardware(hd: Deployment, mirror: Mirror) -> Hardware:
+    """Of the node that its pods run on; before there is one, of the first that they may run on."""
+    asked = accelerator(hd.spec.template)
+    node = _home(hd, mirror)
+    labels = node["metadata"].get("labels") or {} if node else {}
+    allocatable = node.get("status", {}).get("allocatable", {}) if node else {}
+    memory = mib(allocatable.get("memory"))
+    if asked:
+        memory = int(number(_first(labels, _CARD_MEMORY))) * asked.count or memory
+    limits = _server(hd).get("resources", {}).get("limits", {})
+    architecture = node.get("status", {}).get("nodeInfo", {}).get("architecture", "") if node else ""
+    return Hardware(
+        accelerator=(_first(labels, _PRODUCT) or asked.resource) if asked else None,
+        accelerators=asked.count if asked else 0,
+        memory_mib=memory - memory % _STEP_MIB,
+        cpu=_first(labels, _CPU_MODEL) or architecture or "unknown",
+        cores=max(1, int(number(limits.get("cpu")) or number(allocatable.get("cpu")))),
+        dtype=_DTYPES[device(hd.spec.template)],
+    )
+
+
+def memory_limit_mib(hd: Deployment) -> int | None:
+    """What the user's template lets the pod use, where that is what the server spends."""
+    if accelerator(hd.spec.template):
+        return None
+    return mib(_server(hd).get("resources", {}).get("limits", {}).get("memory")) or None
+
+
+def room(hd: Deployment, mirror: Mirror, pod_mib: int) -> Room:
+    """Beside everything that is there. `pod_mib`: memory that one pod asks for, unless the template says."""
+    asked = _asked(hd, pod_mib)
+    free = list(_free(hd, mirror))
+    fits = sum(
+        min((int(left.get(r, 0.0) // n) for r, n in asked.items() if n > 0), default=0) for left in free
+    )
+    waiting = sum(1 for pod in mirror.all(POD) if _waits_for_same(pod, asked))
+    free_mib = max((int(left.get("memory", 0.0) // MIB) for left in free), default=0)
+    return Room(max(0, fits - waiting), free_mib)
+
+
+def _asked(hd: Deployment, pod_mib: int) -> dict[str, float]:
+    resources = _server(hd).get("resources", {})
+    found = {
+        k: number(v) for k, v in {**resources.get("limits", {}), **resources.get("requests", {})}.items()
+    }
+    if "memory" not in found and accelerator(hd.spec.template) is None:
+        found["memory"] = float(pod_mib * MIB)
+    return found
+
+
+def _free(hd: Deployment, mirror: Mirror) -> Iterator[dict[str, float]]:
+    """Of each node that its pods may run on, what nobody has asked for."""
+    taken: dict[str, list[Object]] = {}
+    for pod in mirror.all(POD):
+        if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+            taken.setdefault(pod.get("spec", {}).get("nodeName") or "", []).append(pod)
+    for node in _usable(hd, mirror):
+        left = {k: number(v) for k, v in node.get("status", {}).get("allocatable", {}).items()}
+        for pod in taken.get(node["metadata"]["name"], ()):
+            for resource, amount in _requests(pod):
+                left[resource] = left.get(resource, 0.0) - amount
+        yield left
+
+
+def _requests(pod: Object) -> Iterator[tuple[str, float]]:
+    for container in pod.get("spec", {}).get("containers", ()):
+        resources = container.get("resources") or {}
+        for name, value in {**(resources.get("limits") or {}), **(resources.get("requests") or {})}.items():
+            yield name, number(value)
+
+
+def _waits_for_same(pod: Object, asked: Mapping[str, float]) -> bool:
+    """One of ours that has no node yet will take the room of one."""
+    unplaced = not pod.get("spec", {}).get("nodeName") and owner_of(pod) is not None
+    wants = {name for name, _ in _requests(pod)}
+    return unplaced and wants >= {name for name in asked if "/" in name or name == "memory"}
+
+
+def _home(hd: Deployment, mirror: Mirror) -> Object | None:
+    placed = (pod.get("spec", {}).get("nodeName") for pod in mirror.of(POD, (hd.namespace, hd.name)))
+    for name in placed:
+        if name and (node := mirror.get(NODE, "", name)):
+            return node
+    return min(_usable(hd, mirror), key=lambda node: str(node["metadata"]["name"]), default=None)
+
+
+def _usable(hd: Deployment, mirror: Mirror) -> Iterator[Object]:
+    """Nodes that may take its pods and offer the accelerator at all."""
+    spec = hd.spec.template.get("spec") or {}
+    wanted: Mapping[str, str] = spec.get("nodeSelector") or {}
+    asked = accelerator(hd.spec.template)
+    for node in mirror.all(NODE):
+        labels = node["metadata"].get("labels") or {}
+        if (
+            all(labels.get(k) == v for k, v in wanted.items())
+            and not node.get("spec", {}).get("unschedulable")
+            and _tolerated(node, spec.get("tolerations") or ())
+            and _offers(node, asked)
+        ):
+            yield node
+
+
+def _offers(node: Object, asked: Accelerator | None) -> bool:
+    allocatable = node.get("status", {}).get("allocatable", {})
+    return asked is None or number(allocatable.get(asked.resource)) >= asked.count
+
+
+def _tolerated(node: Object, tolerations: Iterable[Mapping[str, Any]]) -> bool:
+    hard = [t for t in node.get("spec", {}).get("taints") or () if t.get("effect") != "PreferNoSchedule"]
+    return all(any(_tolerates(each, taint) for each in tolerations) for taint in hard)
+
+
+def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
+    if toleration.get("effect") not in (None, "", taint.get("effect")):
+        return False
+    if not toleration.get("key"):
+        return toleration.get("operator") == "Exists"
+    if toleration["key"] != taint.get("key"):
+        return False
+    return toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", "")
+
+
+def _server(hd: Deployment) -> Mapping[str, Any]:
+    return containers.named(hd.spec.template, containers.SERVER)
+
+
+def _first(labels: Mapping[str, str], names: Iterable[str]) -> str:
+    return next((labels[name] for name in names if labels.get(name)), "")

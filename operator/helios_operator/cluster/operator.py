@@ -1,0 +1,324 @@
+"""The control loop of a cluster: passes over HeliosDeployments, when something happened and now and then.
+
+Made by `app`, which feeds it what kopf's watch tells. A pass is observe -> decide -> apply, level-based: it
+looks at everything and does what is missing. The loop holds no decision state: ended at any moment and
+started again, it goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from helios_operator.api import parse, validation
+from helios_operator.api.problems import Invalid
+from helios_operator.api.types import Deployment, DeploymentSpec
+from helios_operator.cluster import events
+from helios_operator.cluster.apply import Applier
+from helios_operator.cluster.client import Client
+from helios_operator.cluster.controls import Controls
+from helios_operator.cluster.events import Events
+from helios_operator.cluster.kinds import DEPLOYMENT, MODEL, NODE, POD, WATCHED, Key, Kind, Object, key_of
+from helios_operator.cluster.metrics import Metrics
+from helios_operator.cluster.mirror import Mirror, is_ours, owner_of
+from helios_operator.cluster.observe import Observer
+from helios_operator.cluster.reads import Reads
+from helios_operator.cluster.revisions import Revisions
+from helios_operator.cluster.status import StatusWriter, invalid
+from helios_operator.cluster.surroundings import Surroundings
+from helios_operator.decide import decide
+from helios_operator.decide.plan import Plan
+from helios_operator.decide.snapshot import JobPhase, Snapshot
+from helios_operator.errors import ClusterError, ConflictError, UnsupportedError
+from helios_operator.passes.actions import describe
+from helios_operator.passes.queue import WorkQueue
+from helios_operator.render.installation import Installation
+
+_SPACING_SECONDS = 0.1
+_AFTER_WRITE_SECONDS = 0.3
+_IN_FLUX_SECONDS = 1.0
+_CONFLICT_SECONDS = 0.5
+_FAILURE_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_CHORES_SECONDS = 30.0
+_MOST_PASSES_PER_SECOND = 50.0
+"""Of all regular looks together: with many deployments each is looked at more seldom."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """`namespaces` empty: all of them. `nodes`: may they be read? `poll_seconds`: between looks at a
+    deployment to which nothing happens; `resync_seconds`: between comparisons of everything with the API server."""
+
+    namespaces: tuple[str, ...] = ()
+    nodes: bool = True
+    poll_seconds: float = 5.0
+    resync_seconds: float = 300.0
+    passes_at_once: int = 8
+
+    @property
+    def watched(self) -> tuple[Kind, ...]:
+        return tuple(kind for kind in WATCHED if self.nodes or kind is not NODE)
+
+
+class Operator:
+    """Fed by `seen` and `gone`; begins with `begin`, when everything that exists has been seen once."""
+
+    def __init__(
+        self, client: Client, by: Installation, options: Options, budget: Kind, metrics: Metrics
+    ) -> None:
+        self._client = client
+        self._options = options
+        self._metrics = metrics
+        self._mirror = Mirror()
+        self._reads = Reads(client)
+        self._controls = Controls()
+        self._events = Events(client)
+        self._status = StatusWriter(client, self._mirror)
+        self._surroundings = Surroundings(client, self._mirror, self._reads, by, budget)
+        revisions = Revisions(self._mirror, self._reads, self._controls)
+        self._observer = Observer(self._mirror, self._reads, revisions)
+        self._applier = Applier(client, self._mirror, self._reads, by, self._status, self._events)
+        self._queue = WorkQueue(_SPACING_SECONDS)
+        self._begun = asyncio.Event()
+        self._running: set[str] = set()
+        self._missed: set[str] = set()
+        self._failures: dict[str, int] = {}
+        self._admitted: dict[str, tuple[int, Any]] = {}
+        self._uids: dict[str, str] = {}
+
+    @property
+    def heard(self) -> float:
+        """When the API server last told something. Unix seconds."""
+        return self._mirror.heard
+
+    # -- fed by the watch -----------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        self._begun.set()
+
+    def seen(self, kind: Kind, obj: Object) -> None:
+        self._mirror.heard = time.time()
+        if is_ours(kind, obj) and self._mirror.put(kind, obj):
+            self._look_at(kind, obj)
+
+    def gone(self, kind: Kind, obj: Object) -> None:
+        self._mirror.heard = time.time()
+        if self._mirror.forget(kind, obj):
+            self._look_at(kind, obj)
+
+    def _look_at(self, kind: Kind, obj: Object) -> None:
+        """Passes of the deployments that an object concerns. Rows are read when they are needed."""
+        if kind is DEPLOYMENT:
+            self._queue.add(_text(key_of(obj)))
+        elif kind is MODEL:
+            for each in self._mirror.all(DEPLOYMENT, obj["metadata"].get("namespace", "")):
+                self._queue.add(_text(key_of(each)))
+        elif owner := owner_of(obj):
+            self._queue.add(_text(owner))
+
+    # -- running --------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        await self._begun.wait()
+        _log.info("all objects are known: %d HeliosDeployments", self._mirror.count(DEPLOYMENT))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._resync(), name="resync")
+                group.create_task(self._chores(), name="chores")
+                await self._dispatch(group)
+        finally:
+            await self._controls.close()
+
+    async def _dispatch(self, group: asyncio.TaskGroup) -> None:
+        """One pass at a time over a deployment, a few at a time over all."""
+        slots = asyncio.Semaphore(self._options.passes_at_once)
+        while True:
+            text = await self._queue.get()
+            self._metrics.waiting.set(len(self._queue))
+            if text in self._running:
+                self._missed.add(text)
+                continue
+            await slots.acquire()
+            self._running.add(text)
+            task = group.create_task(self._take(text), name=f"pass of {text}")
+            task.add_done_callback(lambda _: slots.release())
+
+    async def _take(self, text: str) -> None:
+        began = time.monotonic()
+        again = await self._try_pass(text)
+        self._metrics.pass_seconds.observe(time.monotonic() - began)
+        self._running.discard(text)
+        if text in self._missed:
+            self._missed.discard(text)
+            again = 0.0
+        if again is not None:
+            self._queue.add(text, after=again)
+
+    async def _try_pass(self, text: str) -> float | None:
+        """Seconds until the next pass; None: never. What fails is said and tried again: what serves goes on
+        serving."""
+        key = _key(text)
+        obj = self._mirror.get(DEPLOYMENT, *key)
+        if obj is None:
+            self._forget(text)
+            return None
+        if obj["metadata"].get("deletionTimestamp"):
+            return None
+        result = "failed"
+        try:
+            again = await self._pass(obj)
+            result = "done"
+            self._failures.pop(text, None)
+        except ConflictError as error:
+            _log.info("pass of %s: %s", text, error)
+            result, again = "conflict", _CONFLICT_SECONDS
+        except ClusterError as error:
+            _log.warning("pass of %s: %s", text, error)
+            again = self._back_off(text)
+        except Exception as error:
+            _log.exception("pass of %s", text)
+            again = self._back_off(text)
+            said = f"{type(error).__name__}: {error}"
+            await self._events.say(_stub(obj), events.WARNING, "PassFailed", said)
+        self._metrics.passes.labels(result).inc()
+        return again
+
+    async def _pass(self, obj: Object) -> float:
+        now = datetime.now(UTC)
+        try:
+            hd = self._admit(obj)
+            token = await self._surroundings.ensure(hd)
+            key = _text((hd.namespace, hd.name))
+            snapshot = await self._observer.observe(hd, token, now, lambda: self._queue.add(key))
+            plan = decide(snapshot, now)
+            wrote = await self._applier.apply(plan, snapshot)
+        except (Invalid, UnsupportedError) as error:
+            return await self._refuse(obj, error, now)
+        self._count(plan, snapshot)
+        return self._again(plan, snapshot, wrote)
+
+    def _admit(self, obj: Object) -> Deployment:
+        """By the rules of today: the object may be older than they are. Once per generation."""
+        uid, generation = obj["metadata"]["uid"], obj["metadata"].get("generation", 0)
+        known = self._admitted.get(uid)
+        if known is None or known[0] != generation:
+            bare = {key: value for key, value in obj.items() if key != "status"}
+            known = self._admitted[uid] = (generation, validation.admit(bare)["spec"])
+        return parse.deployment({**obj, "spec": known[1]})
+
+    async def _refuse(self, obj: Object, error: Exception, now: datetime) -> float:
+        """It goes on as it is, and says why nothing more is done."""
+        stub, problem = _stub(obj), _problem(error)
+        if await self._status.write(stub, invalid(stub, problem, now)):
+            await self._events.say(stub, events.WARNING, "InvalidSpec", problem)
+        return self._options.resync_seconds
+
+    def _again(self, plan: Plan, snapshot: Snapshot, wrote: bool) -> float:
+        if wrote:
+            return _AFTER_WRITE_SECONDS
+        seldom = max(self._options.poll_seconds, self._mirror.count(DEPLOYMENT) / _MOST_PASSES_PER_SECOND)
+        wait = _IN_FLUX_SECONDS if _in_flux(plan, snapshot) else seldom * random.uniform(0.8, 1.2)
+        due = plan.requeue_after_seconds
+        return wait if due is None else min(wait, due)
+
+    def _back_off(self, text: str) -> float:
+        failures = self._failures[text] = self._failures.get(text, 0) + 1
+        return _FAILURE_SECONDS[min(failures, len(_FAILURE_SECONDS)) - 1] * random.uniform(0.8, 1.2)
+
+    def _count(self, plan: Plan, snapshot: Snapshot) -> None:
+        hd = snapshot.deployment
+        self._uids[_text((hd.namespace, hd.name))] = hd.uid
+        self._metrics.conditions((hd.namespace, hd.name), plan.status.conditions)
+        for action in plan.actions:
+            self._metrics.actions.labels(type(action).__name__).inc()
+            _log.info("%s/%s: %s", hd.namespace, hd.name, describe(action))
+        after = plan.status.reassessment
+        if after.decision and after.last_time != hd.status.reassessment.last_time:
+            self._metrics.decisions.labels(after.decision.value).inc()
+
+    def _forget(self, text: str) -> None:
+        uid = self._uids.pop(text, "")
+        self._queue.forget(text)
+        self._failures.pop(text, None)
+        self._admitted.pop(uid, None)
+        self._surroundings.forget(uid)
+        self._status.forget(uid)
+        self._events.forget(uid)
+        self._metrics.forget(_key(text))
+
+    # -- now and then ---------------------------------------------------------------------------------------
+
+    async def _chores(self) -> None:
+        while True:
+            await asyncio.sleep(_CHORES_SECONDS)
+            await self._controls.keep_only({pod["metadata"]["uid"] for pod in self._mirror.all(POD)})
+            self._reads.drop_stale()
+            self._observer.drop_stale()
+
+    async def _resync(self) -> None:
+        """Compares what is known with what is there: a watch may lose a deletion, or fall silent."""
+        while True:
+            await asyncio.sleep(self._options.resync_seconds * random.uniform(0.8, 1.2))
+            try:
+                missed = [each for kind in self._options.watched for each in await self._compare(kind)]
+            except ClusterError as error:
+                _log.warning("comparing with the API server: %s", error)
+                continue
+            for kind, obj in missed:
+                _log.warning("nobody told of %s %s", kind.name, "/".join(key_of(obj)))
+                self._look_at(kind, obj)
+            if not missed:
+                self._mirror.heard = time.time()
+
+    async def _compare(self, kind: Kind) -> list[tuple[Kind, Object]]:
+        before = self._mirror.newest(kind)
+        spaces: Sequence[str] = self._options.namespaces if kind.namespaced else ()
+        listed = [obj for space in spaces or ("",) for obj in await self._client.list(kind, space)]
+        return [(kind, obj) for obj in self._mirror.compare(kind, listed, before)]
+
+
+def _in_flux(plan: Plan, snapshot: Snapshot) -> bool:
+    """Something is on its way that pods may tell of at any moment."""
+    status = plan.status
+    rolling = status.rollout is not None and status.rollout.phase in ("RollingOut", "Draining")
+    measuring = any(job.phase is JobPhase.RUNNING for job in snapshot.jobs)
+    pods = [pod for revision in snapshot.revisions for pod in revision.pods]
+    unsettled = not pods or any(not pod.ready for pod in pods)
+    weighing = status.reassessment.trigger is not None
+    return status.target is not None or rolling or measuring or weighing or unsettled
+
+
+def _stub(obj: Object) -> Deployment:
+    """Enough of an object to speak of it, whatever its spec says."""
+    metadata = obj["metadata"]
+    return Deployment(
+        name=metadata["name"],
+        namespace=metadata.get("namespace", "default"),
+        uid=metadata.get("uid", ""),
+        generation=metadata.get("generation", 0),
+        spec=DeploymentSpec(model_name=metadata["name"]),
+        status=parse.deployment_status(obj.get("status") or {}),
+    )
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, Invalid):
+        return "; ".join(str(problem) for problem in error.problems)
+    return str(error)
+
+
+def _text(key: Key) -> str:
+    return "/".join(key)
+
+
+def _key(text: str) -> Key:
+    namespace, _, name = text.partition("/")
+    return namespace, name

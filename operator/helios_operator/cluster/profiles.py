@@ -1,0 +1,77 @@
+"""HeliosProfiles: rows of the history table, owned by every HeliosDeployment that uses them, gone with the last.
+
+Called by `apply`. Owners are read and written back under the object's version: two deployments that take up
+the same row at once do not forget each other (ConflictError, and the next pass tries again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from helios_operator.api import parse, serialize
+from helios_operator.api.rows import QualityRow, TimingRow
+from helios_operator.api.types import Deployment, DeploymentStatus, Owner
+from helios_operator.cluster.client import Client
+from helios_operator.cluster.kinds import DEPLOYMENT, PROFILE, Object
+from helios_operator.cluster.mirror import Mirror
+
+
+class Profiles:
+    def __init__(self, client: Client, mirror: Mirror) -> None:
+        self._client = client
+        self._mirror = mirror
+
+    async def write(self, row: TimingRow | QualityRow, hd: Deployment) -> None:
+        """Created with this deployment as an owner, or completed, and owned by it too."""
+        existing = self._mirror.get(PROFILE, hd.namespace, row.name)
+        obj = await self._apply(row, hd, [*self._others(existing, hd), Owner(hd.name, hd.uid)], existing)
+        if "status" in obj:
+            kept = {key: obj[key] for key in ("apiVersion", "kind", "status")}
+            metadata = {"name": row.name, "namespace": hd.namespace}
+            answer = await self._client.apply(PROFILE, kept | {"metadata": metadata}, "status")
+            self._mirror.put(PROFILE, answer)
+
+    async def release(self, name: str, hd: Deployment) -> None:
+        """Deleted when no other deployment uses it."""
+        existing = self._mirror.get(PROFILE, hd.namespace, name)
+        if existing is None:
+            return
+        if others := self._others(existing, hd):
+            await self._apply(parse.profile_row(existing), hd, others, existing)
+        else:
+            await self._client.delete(PROFILE, hd.namespace, name)
+            self._mirror.forget(PROFILE, existing)
+
+    async def adopt(self, status: DeploymentStatus, hd: Deployment) -> None:
+        """Rows that this deployment uses and that were measured for another."""
+        served = [served for served in (status.active, status.target) if served]
+        used = {
+            name for each in (*served, *status.candidates) for name in (each.timing, each.quality) if name
+        }
+        for name in sorted(used):
+            existing = self._mirror.get(PROFILE, hd.namespace, name)
+            if existing and Owner(hd.name, hd.uid) not in _owners(existing):
+                owners = [*self._others(existing, hd), Owner(hd.name, hd.uid)]
+                await self._apply(parse.profile_row(existing), hd, owners, existing)
+
+    async def _apply(
+        self, row: TimingRow | QualityRow, hd: Deployment, owners: Sequence[Owner], existing: Object | None
+    ) -> dict[str, Any]:
+        obj = serialize.profile(row, namespace=hd.namespace, owners=owners)
+        written = {key: value for key, value in obj.items() if key != "status"}
+        if existing is not None:
+            version = existing["metadata"]["resourceVersion"]
+            written["metadata"] = {**written["metadata"], "resourceVersion": version}
+        self._mirror.put(PROFILE, await self._client.apply(PROFILE, written))
+        return obj
+
+    def _others(self, existing: Object | None, hd: Deployment) -> list[Owner]:
+        """Owners that are still there, other than this one."""
+        there = {obj["metadata"]["uid"] for obj in self._mirror.all(DEPLOYMENT, hd.namespace)}
+        return [owner for owner in _owners(existing) if owner.uid in there and owner.uid != hd.uid]
+
+
+def _owners(profile: Object | None) -> list[Owner]:
+    references = (profile or {}).get("metadata", {}).get("ownerReferences", ())
+    return [Owner(reference["name"], reference["uid"]) for reference in references]

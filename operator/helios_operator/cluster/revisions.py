@@ -1,0 +1,109 @@
+"""The revisions of a HeliosDeployment as decisions see them: Deployments, their limits documents, their pods.
+
+Called by `observe`. On its way it tells pods of limits that they lack: the document stands in the API before
+any pod hears of it. It creates and deletes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from helios_operator.api.timestamps import parse_time
+from helios_operator.api.types import Deployment
+from helios_operator.cluster import pods
+from helios_operator.cluster.controls import Changed, Controls
+from helios_operator.cluster.kinds import CONFIG_MAP, POD, REVISION, SERVICE, Object
+from helios_operator.cluster.mirror import Mirror
+from helios_operator.cluster.reads import Reads
+from helios_operator.decide.snapshot import Pod, Revision, ServingLimits
+from helios_operator.render import labels, names, volumes
+from helios_operator.render.configmap import limits_of
+from helios_operator.render.service import routed_revision
+from helios_operator.render.template_hash import template_hash
+
+HeadKind = Callable[[str], str]
+"""Of a candidate, by its name."""
+
+
+class Revisions:
+    def __init__(self, mirror: Mirror, reads: Reads, controls: Controls) -> None:
+        self._mirror = mirror
+        self._reads = reads
+        self._controls = controls
+
+    async def see(
+        self, hd: Deployment, token: str, head_kind: HeadKind, changed: Changed
+    ) -> tuple[Revision, ...]:
+        """Those that are not being deleted, by number."""
+        service = self._mirror.get(SERVICE, hd.namespace, hd.name)
+        routed = routed_revision(service) if service else None
+        objects = self._mirror.of(REVISION, (hd.namespace, hd.name))
+        seen = await asyncio.gather(
+            *(self._see(obj, hd, routed, token, head_kind, changed) for obj in objects)
+        )
+        return tuple(sorted((r for r in seen if r is not None), key=lambda revision: revision.number))
+
+    async def _see(
+        self,
+        obj: Object,
+        hd: Deployment,
+        routed: int | None,
+        token: str,
+        head_kind: HeadKind,
+        changed: Changed,
+    ) -> Revision | None:
+        number = number_of(obj)
+        if number is None or obj["metadata"].get("deletionTimestamp"):
+            return None
+        limits = await self._limits(hd, number)
+        kind = head_kind(limits.candidate) if limits else "bare"
+        objects = [pod for pod in self._mirror.of(POD, (hd.namespace, hd.name)) if number_of(pod) == number]
+        its_pods = await asyncio.gather(*(self._see_pod(pod, number, token, kind) for pod in objects))
+        limits = limits or _reported(its_pods)
+        if limits is None:
+            return (
+                None  # its document was deleted, and no pod runs that remembers it: it can only be replaced
+            )
+        for pod, pod_seen in zip(objects, its_pods, strict=True):
+            if pod_seen.telemetry is not None:
+                self._controls.tell(pod["metadata"]["uid"], limits, pod_seen.telemetry, changed)
+        annotations = obj["metadata"].get("annotations") or {}
+        return Revision(
+            number=number,
+            limits=limits,
+            replicas=int(obj["spec"].get("replicas", 1)),
+            created=parse_time(obj["metadata"]["creationTimestamp"]),
+            routed=number == routed,
+            draining=labels.DRAINING in annotations,
+            pods=tuple(its_pods),
+            claims=volumes.mounted(obj["spec"]["template"]),
+            template_current=annotations.get(labels.TEMPLATE_HASH) == template_hash(hd),
+        )
+
+    async def _limits(self, hd: Deployment, number: int) -> ServingLimits | None:
+        found = await self._reads.get(CONFIG_MAP, hd.namespace, names.revision(hd.name, number))
+        return limits_of(found) if found else None
+
+    async def _see_pod(self, obj: Object, revision: int, token: str, head_kind: str) -> Pod:
+        uid, host = obj["metadata"]["uid"], pods.address(obj)
+        return Pod(
+            name=obj["metadata"]["name"],
+            revision=revision,
+            phase=pods.phase(obj),
+            ready=pods.is_ready(obj),
+            started=pods.started(obj),
+            restarts=pods.restarts(obj),
+            message=pods.message(obj),
+            telemetry=await self._controls.look(uid, host, token, head_kind) if host else None,
+        )
+
+
+def number_of(obj: Object) -> int | None:
+    """Of a revision's Deployment or pod."""
+    text = (obj["metadata"].get("labels") or {}).get(labels.REVISION, "")
+    return int(text) if text.isdigit() else None
+
+
+def _reported(its_pods: list[Pod]) -> ServingLimits | None:
+    return next((pod.telemetry.limits for pod in its_pods if pod.telemetry), None)

@@ -1,0 +1,82 @@
+"""The status of a HeliosDeployment: written when it says something else, and not for every new figure.
+
+Called by `apply` at the end of a pass, and by `operator` for an object that no pass can work with. It
+composes nothing but the answer to an invalid object.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from helios_operator.api import serialize
+from helios_operator.api.conditions import ConditionType, Reason
+from helios_operator.api.types import Condition, Deployment, DeploymentStatus
+from helios_operator.cluster.client import Client
+from helios_operator.cluster.kinds import DEPLOYMENT, Object
+from helios_operator.cluster.mirror import Mirror
+from helios_operator.render import labels
+from helios_operator.render.service import endpoint
+
+_COSMETIC_SECONDS = 15.0
+"""How long new figures in messages wait; a new fact is written at once."""
+_COSMETIC = ("message", "tokensPerSecond", "qualityPercent")
+
+
+class StatusWriter:
+    def __init__(self, client: Client, mirror: Mirror) -> None:
+        self._client = client
+        self._mirror = mirror
+        self._written: dict[str, float] = {}
+
+    async def write(self, hd: Deployment, status: DeploymentStatus) -> bool:
+        """False when there was nothing (yet) to write."""
+        obj = self._mirror.get(DEPLOYMENT, hd.namespace, hd.name)
+        document = serialize.status(status)
+        if obj is None or not self._is_due(hd.uid, obj.get("status") or {}, document):
+            return False
+        wanted = {
+            "apiVersion": obj["apiVersion"],
+            "kind": obj["kind"],
+            "metadata": {"name": hd.name, "namespace": hd.namespace},
+            "status": document,
+        }
+        self._mirror.put(DEPLOYMENT, await self._client.apply(DEPLOYMENT, wanted, "status"))
+        self._written[hd.uid] = time.monotonic()
+        return True
+
+    def forget(self, uid: str) -> None:
+        self._written.pop(uid, None)
+
+    def _is_due(self, uid: str, before: Object, after: Object) -> bool:
+        if before == after:
+            return False
+        waited = time.monotonic() - self._written.get(uid, float("-inf"))
+        return waited >= _COSMETIC_SECONDS or _gist(before) != _gist(after)
+
+
+def placed(hd: Deployment, status: DeploymentStatus) -> DeploymentStatus:
+    """With what only a cluster knows: the address, and the selector that autoscalers count by."""
+    selector = ",".join(f"{key}={value}" for key, value in labels.serving(hd.name).items())
+    return replace(status, endpoint=endpoint(hd), selector=selector)
+
+
+def invalid(hd: Deployment, problem: str, now: datetime) -> DeploymentStatus:
+    """What an object that cannot be worked with is told: it serves as before, and is not Ready."""
+    before = {condition.type: condition for condition in hd.status.conditions}
+    old = before.get(ConditionType.READY)
+    since = old.last_transition_time if old and old.status == "False" else now
+    ready = Condition(
+        ConditionType.READY.value, "False", Reason.INVALID_SPEC.value, problem, hd.generation, since
+    )
+    others = tuple(c for c in hd.status.conditions if c.type != ConditionType.READY)
+    return replace(hd.status, observed_generation=hd.generation, phase="Invalid", conditions=(*others, ready))
+
+
+def _gist(value: Any) -> Any:
+    """Without what changes with every request."""
+    if isinstance(value, dict):
+        return {key: _gist(item) for key, item in value.items() if key not in _COSMETIC}
+    return [_gist(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,106 @@
+"""What surrounds the revisions of a HeliosDeployment: control token, Services, NetworkPolicies, disruption budget.
+
+Called at the beginning of every pass. Each object is applied when it is missing, when it would be rendered
+differently, and once after the operator starts; a pass with nothing to do asks the server nothing. Which
+revision the client Service selects is `apply`'s.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from helios_operator.api.types import Deployment
+from helios_operator.cluster.client import Client
+from helios_operator.cluster.kinds import (
+    BUDGET_V1,
+    BUDGET_V1BETA1,
+    NETWORK_POLICY,
+    SECRET,
+    SERVICE,
+    Kind,
+    Object,
+)
+from helios_operator.cluster.mirror import Mirror
+from helios_operator.cluster.reads import Reads
+from helios_operator.errors import ConflictError
+from helios_operator.render import Manifest, names
+from helios_operator.render.installation import Installation
+from helios_operator.render.networkpolicy import job_policy, server_policy
+from helios_operator.render.pdb import disruption_budget
+from helios_operator.render.secret import control_token_secret, token_of
+from helios_operator.render.service import client_service, pods_service, routed_revision
+
+_TOKEN_BYTES = 32
+
+
+class Surroundings:
+    def __init__(self, client: Client, mirror: Mirror, reads: Reads, by: Installation, budget: Kind) -> None:
+        self._client = client
+        self._mirror = mirror
+        self._reads = reads
+        self._by = by
+        self._budget = budget
+        self._applied: dict[tuple[str, str], Manifest] = {}
+        """By uid of the HeliosDeployment and what it is: as it was last rendered and applied."""
+
+    async def ensure(self, hd: Deployment) -> str:
+        """Returns the token of the Control ports."""
+        token = await self._token(hd)
+        for manifest in self._services(hd):
+            await self._apply(hd, SERVICE, manifest)
+        if self._by.network_policies:
+            await self._apply(hd, NETWORK_POLICY, server_policy(hd, self._by))
+            await self._apply(hd, NETWORK_POLICY, job_policy(hd))
+        await self._ensure_budget(hd)
+        return token
+
+    def forget(self, uid: str) -> None:
+        """The HeliosDeployment is gone."""
+        self._applied = {at: manifest for at, manifest in self._applied.items() if at[0] != uid}
+
+    async def _token(self, hd: Deployment) -> str:
+        """The one that is there; a Secret is created once and never written again."""
+        name = names.control_token(hd.name)
+        found = await self._reads.get(SECRET, hd.namespace, name)
+        if found is None:
+            drawn = control_token_secret(hd, secrets.token_urlsafe(_TOKEN_BYTES))
+            try:
+                found = await self._client.create(SECRET, drawn)
+            except ConflictError:
+                found = await self._client.get(SECRET, hd.namespace, name) or drawn
+            self._reads.put(SECRET, found)
+        return token_of(found)
+
+    def _services(self, hd: Deployment) -> list[Manifest]:
+        service = self._mirror.get(SERVICE, hd.namespace, hd.name)
+        routed = routed_revision(service) if service else None
+        return [client_service(hd, routed), pods_service(hd)]
+
+    async def _ensure_budget(self, hd: Deployment) -> None:
+        budget = disruption_budget(hd, self._budget.api_version)
+        at = (hd.uid, f"{self._budget.plural}/{hd.name}")
+        if budget is not None:
+            await self._apply(hd, self._budget, budget)
+        elif self._applied.get(at) != {}:
+            if await self._client.get(self._budget, hd.namespace, hd.name):
+                await self._client.delete(self._budget, hd.namespace, hd.name)
+            self._applied[at] = {}
+
+    async def _apply(self, hd: Deployment, kind: Kind, manifest: Manifest) -> None:
+        at = (hd.uid, f"{kind.plural}/{manifest['metadata']['name']}")
+        if self._applied.get(at) == manifest and not self._is_missing(kind, manifest):
+            return
+        answer = await self._client.apply(kind, manifest)
+        if kind is SERVICE:
+            self._mirror.put(kind, answer)
+        self._applied[at] = manifest
+
+    def _is_missing(self, kind: Kind, manifest: Object) -> bool:
+        metadata = manifest["metadata"]
+        return kind is SERVICE and self._mirror.get(kind, metadata["namespace"], metadata["name"]) is None
+
+
+async def budget_kind(client: Client) -> Kind:
+    """The newest that the server offers."""
+    served = await client.serves(BUDGET_V1.group, BUDGET_V1.version)
+    return BUDGET_V1 if served else BUDGET_V1BETA1
