@@ -70,7 +70,7 @@ def value(option: Option, objective: Objective) -> float:
         case Objective.THROUGHPUT:
             return performance.tokens_per_second
         case Objective.LATENCY:
-            return -performance.e2e_ms
+            return -performance.latency_ms
         case Objective.ENERGY:
             return -performance.joules_per_megatoken if performance.joules_per_megatoken is not None else -inf
 
@@ -137,6 +137,7 @@ def _performance_numbers(performance: Performance) -> dict[str, float]:
         "ttftMs": round(performance.ttft_ms, 1),
         "itlMs": round(performance.itl_ms, 1),
         "e2eMs": round(performance.e2e_ms, 1),
+        "latencyMs": round(performance.latency_ms, 1),
     }
     if performance.joules_per_megatoken is not None:
         figures["joulesPerMegatoken"] = round(performance.joules_per_megatoken)

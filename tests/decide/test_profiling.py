@@ -1,0 +1,144 @@
+"""What is measured, when, and never twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from helios_operator.api.types import Profiling
+from helios_operator.decide.plan import DeleteJob, DeleteProfile, StartJob
+from helios_operator.decide.snapshot import JobKind, JobPhase
+
+from tests.decide.builders import inline, selected, world
+from tests.decide.test_stories import condition, second_act
+from tests.decide.truth import BARE_BIG, BARE_SMALL, CODE, GENERAL, PROSE, candidate
+from tests.decide.world import World
+
+
+def starts(made: World) -> list[tuple[JobKind, tuple[str, ...]]]:
+    return [
+        (action.job.kind, tuple(sorted(c.name for c in action.job.candidates)))
+        for action in made.actions
+        if isinstance(action, StartJob)
+    ]
+
+
+def with_profiling(made: World, **changes: object) -> World:
+    profiling = replace(made.spec.profiling, **changes)  # type: ignore[arg-type]
+    made.spec = replace(made.spec, profiling=profiling)
+    made.deployment = replace(made.deployment, spec=made.spec)
+    return made
+
+
+def test_one_quality_job_measures_all_bundles_of_a_backbone() -> None:
+    made = world(inline(), prose=PROSE, code=CODE, general=GENERAL)
+    made.run(30)
+    everyone = ("code", "general", "prose")
+    assert starts(made) == [
+        (JobKind.INSPECT, everyone),
+        (JobKind.TIMING, everyone),
+        (JobKind.QUALITY, everyone),
+    ]
+
+
+def test_at_most_max_parallelism_jobs_run_and_the_cheapest_go_first() -> None:
+    most: list[int] = []
+    made = world(inline(), 85, big=BARE_BIG, small=BARE_SMALL)
+    made.watch.append(lambda w, s, p: most.append(sum(job.phase is JobPhase.RUNNING for job in s.jobs)))
+    made.run(60)
+    assert max(most) == 1
+    order = [names for kind, names in starts(made) if kind is not JobKind.INSPECT]
+    assert order == [("small",), ("big",), ("small",), ("big",)]
+
+
+def test_more_parallelism_is_used() -> None:
+    most: list[int] = []
+    made = with_profiling(world(inline(), 85, big=BARE_BIG, small=BARE_SMALL), max_parallelism=2)
+    made.watch.append(lambda w, s, p: most.append(sum(job.phase is JobPhase.RUNNING for job in s.jobs)))
+    made.run(60)
+    assert max(most) == 2
+
+
+def test_a_second_run_measures_nothing() -> None:
+    first = world(inline(), 85, big=BARE_BIG, general=GENERAL, small=BARE_SMALL)
+    first.run(60)
+    second = world(inline(), 85, big=BARE_BIG, general=GENERAL, small=BARE_SMALL)
+    second.rows = dict(first.rows)
+    second.run(60)
+    assert [kind for kind, _ in starts(second)] == [JobKind.INSPECT]
+    assert second.active == first.active
+
+
+def test_a_run_that_is_resumed_does_not_even_look() -> None:
+    made = world(inline(), 85, big=BARE_BIG, small=BARE_SMALL)
+    made.run(60)
+    before = len(made.actions)
+    made.jobs = {}
+    made.run(60)
+    assert made.actions[before:] == []
+
+
+def test_a_new_bundle_is_measured_on_the_same_prompts_alone() -> None:
+    made = world(inline(), general=GENERAL)
+    made.run(30)
+    code = candidate("code", CODE)
+    made.truth[(code.uri, "", code.exits or "", code.exit_layers)] = CODE
+    made.edit(candidates=(*made.spec.candidates, code))
+    made.run(30)
+    assert starts(made)[3:] == [(JobKind.INSPECT, ("code",)), (JobKind.QUALITY, ("code",))]
+
+
+def test_timing_waits_for_a_quiet_moment_but_not_for_ever() -> None:
+    made = world(inline(), 85, big=BARE_BIG)
+    made.run(30)
+    made.watch.append(lambda w, s, p: keep_busy(w))
+    small = candidate("small", BARE_SMALL)
+    made.truth[(small.uri, "", "", ())] = BARE_SMALL
+    made.edit(candidates=(*made.spec.candidates, small))
+    made.run(10)
+    assert condition(made, "Profiled") == ("False", "WaitingForIdle")
+    assert (JobKind.TIMING, ("small",)) not in starts(made)
+    made.run(20)
+    assert (JobKind.TIMING, ("small",)) in starts(made)
+
+
+def keep_busy(made: World) -> None:
+    for revision in made.revisions.values():
+        for pod in revision.pods:
+            pod.running = 1
+
+
+def test_live_prompts_are_waited_for_and_the_first_set_is_used_by_all() -> None:
+    made = second_act()
+    digests = {row.identity.prompts_digest for row in made.rows.values() if hasattr(row, "prompts")}
+    assert len(digests) == 1
+
+
+def test_finished_jobs_are_deleted_after_their_time() -> None:
+    made = with_profiling(world(inline(), general=GENERAL), ttl_seconds_after_finished=30)
+    made.run(60)
+    assert made.jobs == {}
+    assert sum(isinstance(action, DeleteJob) for action in made.actions) == 3
+    assert made.active == ("general", 24)
+
+
+def test_old_rows_beyond_the_history_limit_go_and_those_in_use_stay() -> None:
+    made = with_profiling(world(min_quality=85, big=BARE_BIG, small=BARE_SMALL), history_limit=2)
+    selected(made)
+    for domain in ("prose", "code", "prose", "code", "prose"):
+        made.serve(200, domain)
+    assert any(isinstance(action, DeleteProfile) for action in made.actions)
+    rows = [row for row in made.rows.values() if hasattr(row, "prompts")]
+    for uri in {row.identity.model_uri for row in rows}:
+        assert 1 <= len([row for row in rows if row.identity.model_uri == uri]) <= 4
+    assert made.status.active.quality in made.rows
+
+
+def test_progress_is_said() -> None:
+    made = world(general=GENERAL)
+    said: list[str] = []
+    made.watch.append(lambda w, s, p: said.extend(c.reason for c in p.status.conditions if c.type == "Profiled"))
+    selected(made)
+    assert list(dict.fromkeys(said)) == ["ProfilingRunning", "WaitingForPrompts", "AllCandidatesCurrent"] or list(
+        dict.fromkeys(said)
+    ) == ["ProfilingRunning", "WaitingForPrompts", "ProfilingRunning", "AllCandidatesCurrent"]
+    assert isinstance(made.spec.profiling, Profiling)

@@ -1,0 +1,215 @@
+"""The spec changes while a model serves: the successor serves first, settings are told, nothing restarts needlessly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from helios_operator.api.types import Bounds, Selection, SelectionPolicy, Strategy
+from helios_operator.decide.plan import CreateRevision, DeleteRevision, DrainRevision, ScaleRevision
+
+from tests.decide.builders import inline, selected, world
+from tests.decide.test_by_hand import ask_to_switch
+from tests.decide.test_stories import condition, second_act
+from tests.decide.truth import BARE_BIG, BARE_SMALL, BIG, CODE, GENERAL, PROSE, candidate, memory_for
+from tests.decide.world import World
+
+
+def creations(made: World) -> int:
+    return sum(isinstance(action, CreateRevision) for action in made.actions)
+
+
+def remove(made: World, name: str) -> None:
+    made.edit(candidates=tuple(c for c in made.spec.candidates if c.name != name))
+
+
+def test_a_higher_quality_deepens_the_choice() -> None:
+    made = selected(world(inline(), general=GENERAL))
+    assert made.active == ("general", 24)
+    made.edit(slo=replace(made.spec.slo, min_quality_percent=96))
+    made.run(5)
+    assert made.active == ("general", 27)
+    made.edit(slo=replace(made.spec.slo, min_quality_percent=99))
+    made.run(5)
+    assert made.active == ("general", 30)
+    assert creations(made) == 1
+
+
+def test_a_lower_quality_is_taken_up_like_any_gain_after_wins() -> None:
+    made = selected(world(min_quality=96, general=GENERAL))
+    assert made.active == ("general", 27)
+    made.edit(slo=replace(made.spec.slo, min_quality_percent=90))
+    made.run(5)
+    assert made.active == ("general", 27)
+    made.serve(200, "prose")
+    assert made.active == ("general", 24)
+
+
+def test_an_impossible_slo_takes_nothing_down() -> None:
+    made = selected(world(inline(), general=GENERAL))
+    made.edit(slo=replace(made.spec.slo, itl_ms=1))
+    made.run(30)
+    assert made.active == ("general", 24)
+    assert condition(made, "Available")[0] == "True"
+    assert condition(made, "Ready") == ("False", "NoFeasibleCandidate")
+
+
+def test_the_successor_of_a_removed_candidate_serves_first() -> None:
+    made = second_act()
+    served: list[bool] = []
+    made.watch.append(lambda w, s, plan: served.append(any(p.ready for r in s.revisions if r.routed for p in r.pods)))
+    remove(made, "small")
+    made.run(20)
+    assert made.active == ("big", 30)
+    assert all(served)
+    assert made.status.history[-1].reason == "SpecChanged"
+
+
+def test_an_unmeasured_successor_is_measured_first() -> None:
+    made = selected(world(inline(), 85, big=BARE_BIG))
+    small = candidate("small", BARE_SMALL)
+    made.truth[("file:///models/small", "", "", ())] = BARE_SMALL
+    made.edit(candidates=(small,))
+    made.step()
+    assert made.active == ("big", 30)
+    made.run(40)
+    assert made.active == ("small", 26)
+    assert made.lost == 0
+
+
+def test_a_successor_that_nobody_wants_any_more_is_given_up() -> None:
+    made = second_act()
+    made.start_seconds = 30
+    ask_to_switch(made, "big")
+    made.step()
+    assert len(made.revisions) == 2
+    remove(made, "big")
+    made.run(10)
+    assert made.active == ("small", 26)
+    assert len(made.revisions) == 1
+    assert not [entry for entry in made.status.history if entry.result == "Failed"]
+
+
+def test_more_memory_makes_a_bigger_batch_without_a_restart() -> None:
+    made = selected(world(inline(), general=GENERAL))
+    before = made.status.active.max_batch_size
+    made.edit(limits=replace(made.spec.limits, memory_mib=memory_for(BIG, rows=12)))
+    made.run(5)
+    assert made.status.active.max_batch_size > before
+    assert creations(made) == 1
+    assert made.kinds == ["Select"]
+
+
+def test_less_memory_than_the_depth_needs_is_a_repair() -> None:
+    made = selected(world(inline(), min_quality=99, general=GENERAL))
+    assert made.active == ("general", 30)
+    made.edit(
+        limits=replace(made.spec.limits, memory_mib=memory_for(BIG, rows=1) - 15),
+        slo=replace(made.spec.slo, min_quality_percent=90),
+    )
+    made.run(5)
+    assert made.active[1] < 30
+    assert made.kinds == ["Shrink"]
+
+
+def test_settings_are_told_to_running_pods() -> None:
+    made = selected(world(inline(), general=GENERAL))
+    made.edit(reassessment=replace(made.spec.reassessment, audit_percent=7))
+    made.run(3)
+    assert next(iter(made.revisions.values())).pods[0].limits.audit_percent == 7
+    assert creations(made) == 1
+
+
+def test_renaming_a_candidate_changes_nothing_for_callers() -> None:
+    made = selected(world(inline(), general=GENERAL))
+    made.edit(candidates=(replace(made.spec.candidates[0], name="renamed"),))
+    made.run(5)
+    assert made.active == ("renamed", 24)
+    assert creations(made) == 1
+    assert made.kinds == ["Select"]
+
+
+def test_bounds_that_exclude_what_serves_move_it() -> None:
+    made = selected(world(inline(), general=GENERAL))
+    made.edit(limits=replace(made.spec.limits, layer_budget=Bounds(min=26)))
+    made.run(5)
+    assert made.active == ("general", 27)
+    assert made.status.history[-1].reason == "SpecChanged"
+
+
+def test_pinning_another_candidate_moves_to_it() -> None:
+    made = selected(world(inline(), prose=PROSE, code=CODE))
+    made.edit(selection=Selection(SelectionPolicy.PINNED, "code"))
+    made.run(5)
+    assert made.active[0] == "code"
+
+
+def test_replicas_follow_the_spec() -> None:
+    made = selected(world(inline(), general=GENERAL))
+    made.edit(replicas=3)
+    made.run(5)
+    assert made.status.ready_replicas == 3
+    made.edit(replicas=0)
+    made.run(5)
+    assert condition(made, "Available") == ("False", "ScaledToZero")
+    made.edit(replicas=1)
+    made.run(5)
+    assert made.active == ("general", 24)
+    assert creations(made) == 1
+    assert sum(isinstance(action, ScaleRevision) for action in made.actions) == 3
+
+
+def test_a_new_template_brings_new_pods_beside_the_old_ones() -> None:
+    made = selected(world(inline(), general=GENERAL))
+    made.revisions[1].template_current = False
+    made.run(15)
+    assert list(made.revisions) == [2]
+    assert made.active == ("general", 24)
+    assert made.kinds == ["Select"]
+
+
+def test_a_new_template_waits_when_a_second_pod_does_not_fit() -> None:
+    made = selected(world(inline(), general=GENERAL))
+    made.memory_mib = int((made.spec.limits.memory_mib or 0) * 1.2)
+    made.revisions[1].template_current = False
+    made.run(15)
+    assert list(made.revisions) == [1]
+    assert condition(made, "Progressing") == ("True", "WaitingForAccelerator")
+
+
+def test_a_model_that_no_mount_reaches_waits_for_room_for_a_new_pod() -> None:
+    made = second_act(memory_factor=1.5)
+    made.claims = ("models",)
+    made.edit(candidates=tuple(replace(c, uri=c.uri.replace("file:///", "pvc://other/")) for c in made.spec.candidates))
+    made.truth.update({(f"pvc://other/models/{m.backbone.fingerprint}", "", "", ()): m for m in (BARE_BIG, BARE_SMALL)})
+    made.run(60)
+    made.serve(100, "prose")
+    assert len(made.revisions) == 1
+    progressing = next(c for c in made.status.conditions if c.type == "Progressing")
+    assert progressing.reason == "WaitingForAccelerator"
+    assert "no mount of the running pods reaches pvc://other/models/" in progressing.message
+    made.memory_mib *= 3
+    made.run(20)
+    assert made.revisions[2].limits.model_uri.startswith("pvc://other/")
+
+
+def test_surge_waits_for_an_accelerator() -> None:
+    made = second_act()
+    made.accelerators_free = 0
+    made.edit(rollout=replace(made.spec.rollout, strategy=Strategy.SURGE))
+    ask_to_switch(made, "big")
+    made.run(10)
+    assert made.active == ("small", 26)
+    assert condition(made, "Progressing") == ("True", "WaitingForAccelerator")
+    made.accelerators_free = 1
+    made.run(20)
+    assert made.active == ("big", 30)
+
+
+def test_in_place_is_taken_when_asked_for() -> None:
+    made = second_act()
+    made.edit(rollout=replace(made.spec.rollout, strategy=Strategy.IN_PLACE))
+    ask_to_switch(made, "big")
+    made.run(10)
+    assert made.active == ("big", 30)
+    assert not [a for a in made.actions[-20:] if isinstance(a, DrainRevision | DeleteRevision) and a.number == 2]
+    assert list(made.revisions) == [2]
