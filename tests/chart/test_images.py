@@ -1,0 +1,53 @@
+"""The images' recipes: one base that the user may choose, nothing fetched, nobody's root."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.chart import chart
+from tests.render import objects
+
+DOCKER = chart.ROOT / "deploy/docker"
+RECIPES = sorted(DOCKER.glob("*.Dockerfile"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_an_image_is_built_on_the_base_that_is_asked_for_without_a_network(recipe: Path) -> None:
+    text = recipe.read_text()
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE}"}
+    assert re.search(r"^ARG BASE=python:3\.\d+-slim", text, re.MULTILINE)
+    assert re.findall(r"pip install (\S+)", text) == ["--no-index"]
+    assert not re.search(r"apt-get|curl|wget|https?:", text)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_an_image_runs_as_the_user_whose_group_owns_a_writable_cache(recipe: Path) -> None:
+    (user,) = re.findall(r"^USER (\d+):\d+$", recipe.read_text(), re.MULTILINE)
+    cache = {"pvcName": "models", "mountPath": "/models", "readOnly": False}
+    pod = objects.revision(objects.deployment(modelCache=cache))["spec"]["template"]["spec"]
+    assert pod["securityContext"]["fsGroup"] == int(user)
+
+
+def test_manifests_start_what_the_images_have() -> None:
+    assert all('ENTRYPOINT ["helios"]' in recipe.read_text() for recipe in RECIPES)
+    (container,) = chart.only(chart.render(), "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert container["command"][0] == "helios"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "client"], "only: client is not an image"),
+        (["--tag"], "--tag: has no value"),
+        (["--push"], "--push: is not an option"),
+    ],
+)
+def test_the_build_refuses_what_it_does_not_know(arguments: list[str], words: str) -> None:
+    command = [str(DOCKER / "build"), "--engine", "false", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert words in done.stderr
