@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
 from helios_operator.control import limits as limits_mapping
 from helios_operator.decide.snapshot import Pod, PodPhase, Revision, ServingLimits
 from helios_operator.local.front import Front
@@ -216,13 +215,3 @@ def test_the_document_is_what_a_server_reads(tmp_path: Path) -> None:
     file = tmp_path / "limits.json"
     file.write_text(limits_mapping.to_json(LIMITS))
     assert limits_mapping.from_proto(server.to_proto(server.read(file))) == LIMITS
-
-
-@pytest.fixture(autouse=True)
-def _no_process_is_left() -> AsyncIterator[None]:
-    import psutil
-
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
-    yield
-    left = [c for c in psutil.Process().children(recursive=True) if c.pid not in before]
-    assert not psutil.wait_procs(left, timeout=5)[1]

@@ -28,7 +28,8 @@ _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 _CALM_SECONDS = 120.0
 """A process that lived this long starts again with the shortest back-off."""
 _READY_PERIOD, _LIVE_PERIOD = 0.2, 5.0
-_PROBE_SECONDS, _LIVE_FAILURES = 5.0, 6
+_PROBE_SECONDS, _READY_FAILURES, _LIVE_FAILURES = 5.0, 3, 6
+"""A pod on a busy machine may be late; only one that answers "no", or is silent again and again, is out."""
 _KILL_SECONDS = 5.0
 """Beyond the drain's own deadline, for the process to say goodbye; all that one with no streams is given."""
 
@@ -227,8 +228,12 @@ class Pod:
         self._control = ControlClient(f"{HOST}:{ports.control}", self._settings.token)
         self._message = "loading the model" if not self.restarts else self._message
         last_alive = next_live = time.monotonic()
+        silent = 0
         while True:
-            self._set_ready(await probe(HOST, ports.metrics, "/readyz", _PROBE_SECONDS) == 200)
+            status = await probe(HOST, ports.metrics, "/readyz", _PROBE_SECONDS)
+            silent = silent + 1 if status is None else 0
+            if status is not None or silent >= _READY_FAILURES:
+                self._set_ready(status == 200)
             if time.monotonic() >= next_live:
                 if await probe(HOST, ports.metrics, "/healthz", _PROBE_SECONDS) == 200:
                     last_alive = time.monotonic()
