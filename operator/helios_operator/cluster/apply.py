@@ -1,4 +1,4 @@
-"""Carries a Plan out by API calls: the last third of a pass, and the only place that acts on what a plan names.
+"""Carries a Plan out by API calls: the last third of a pass, and the only place that acts on it.
 
 Called by `operator` with the plan and the snapshot it came from. Actions run in order and are idempotent:
 names are predictable, what must be made once is created (and found to exist), what is applied is whole. It

@@ -1,4 +1,4 @@
-"""The Control ports of all serving pods: one client each, few looks at once, limits told to pods that lack them.
+"""The Control ports of all serving pods: one client each, few looks at once, limits told to who lacks them.
 
 Used by `revisions` with what the mirror knows of a pod. A look that fails is a pod without telemetry, no
 error. It decides nothing: which limits, comes from the revision's document.

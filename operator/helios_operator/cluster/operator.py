@@ -54,7 +54,7 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Options:
     """`namespaces` empty: all of them. `nodes`: may they be read? `poll_seconds`: between looks at a
-    deployment to which nothing happens; `resync_seconds`: between comparisons of everything with the API server."""
+    deployment at rest; `resync_seconds`: between comparisons of everything with the API server."""
 
     namespaces: tuple[str, ...] = ()
     nodes: bool = True

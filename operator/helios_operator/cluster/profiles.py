@@ -1,4 +1,4 @@
-"""HeliosProfiles: rows of the history table, owned by every HeliosDeployment that uses them, gone with the last.
+"""HeliosProfiles: rows of the history table, owned by each deployment that uses them.
 
 Called by `apply`. Owners are read and written back under the object's version: two deployments that take up
 the same row at once do not forget each other (ConflictError, and the next pass tries again).
@@ -46,10 +46,8 @@ class Profiles:
     async def adopt(self, status: DeploymentStatus, hd: Deployment) -> None:
         """Rows that this deployment uses and that were measured for another."""
         served = [served for served in (status.active, status.target) if served]
-        used = {
-            name for each in (*served, *status.candidates) for name in (each.timing, each.quality) if name
-        }
-        for name in sorted(used):
+        used = [(s.timing, s.quality) for s in served] + [(c.timing, c.quality) for c in status.candidates]
+        for name in sorted({name for pair in used for name in pair if name}):
             existing = self._mirror.get(PROFILE, hd.namespace, name)
             if existing and Owner(hd.name, hd.uid) not in _owners(existing):
                 owners = [*self._others(existing, hd), Owner(hd.name, hd.uid)]

@@ -1,4 +1,4 @@
-"""What surrounds the revisions of a HeliosDeployment: control token, Services, NetworkPolicies, disruption budget.
+"""What surrounds the revisions of a HeliosDeployment: token, Services, policies, budget.
 
 Called at the beginning of every pass. Each object is applied when it is missing, when it would be rendered
 differently, and once after the operator starts; a pass with nothing to do asks the server nothing. Which

@@ -1,0 +1,55 @@
+"""The tests' own client of the API server: the operator's, with the few calls that only a kubelet or an
+administrator makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from helios_operator.cluster.client import Client
+from helios_operator.cluster.kinds import Kind, Object
+
+NAMESPACE = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
+LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
+ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
+ROLE = Kind("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False)
+BINDING = Kind(
+    "rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
+)
+CRD = Kind(
+    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
+)
+API_SERVICE = Kind("apiregistration.k8s.io", "v1", "apiservices", "APIService", namespaced=False)
+VOLUME = Kind("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
+
+
+class Admin(Client):
+    async def delete_now(self, kind: Kind, namespace: str, name: str) -> None:
+        """As a kubelet ends a pod: without grace."""
+        path = kind.path(namespace, name)
+        await self._call("DELETE", path, kind, "delete", body={"gracePeriodSeconds": 0})
+
+    async def token(self, namespace: str, account: str) -> str:
+        """Of a service account, for an hour."""
+        path = ACCOUNT.path(namespace, account, "token")
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": 3600},
+        }
+        answer = await self._call("POST", path, ACCOUNT, "create", body=body)
+        return str(answer["status"]["token"])
+
+    async def change(self, kind: Kind, obj: Object, subresource: str = "") -> Object:
+        return await self.apply(kind, obj, subresource)
+
+
+def as_account(kubeconfig: Path, token: str, target: Path) -> Path:
+    """A kubeconfig for the same server, as the holder of the token."""
+    document: dict[str, Any] = yaml.safe_load(kubeconfig.read_text())
+    for user in document["users"]:
+        user["user"] = {"token": token}
+    target.write_text(yaml.safe_dump(document))
+    target.chmod(0o600)
+    return target

@@ -1,0 +1,307 @@
+"""A scene on a real API server: a namespace with models, a kubelet of processes, the chart's rights, and the
+operator as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from helios_operator.api import annotations as by_hand
+from helios_operator.cluster.kinds import (
+    CLAIM,
+    DEPLOYMENT,
+    EVENT,
+    JOB,
+    POD,
+    PROFILE,
+    REVISION,
+    SERVICE,
+    Kind,
+    Object,
+)
+from helios_operator.errors import ClusterError, ConflictError
+from helios_operator.local.front import Front
+from helios_operator.local.processes import Process, helios_command
+
+from tests.chart import chart
+from tests.cluster.admin import (
+    ACCOUNT,
+    API_SERVICE,
+    BINDING,
+    CRD,
+    NAMESPACE,
+    ROLE,
+    VOLUME,
+    Admin,
+    as_account,
+)
+from tests.cluster.pod_runner import LABEL, PodRunner
+
+PROMPTS = [
+    "The whale swam on through the night.",
+    "A ship without a crew is only wood.",
+    "Some years ago, never mind how long precisely.",
+]
+CRDS = Path(__file__).parents[3] / "crds"
+
+
+def kubeconfig() -> Path:
+    return Path(os.environ["KUBECONFIG"])
+
+
+async def install(admin: Admin) -> None:
+    """The CRDs, as a fresh installation has them."""
+    for path in sorted(CRDS.glob("*.yaml")):
+        await admin.apply(CRD, yaml.safe_load(path.read_text()))
+    async with asyncio.timeout(60):
+        while not await _served(admin):
+            await asyncio.sleep(0.2)
+
+
+async def _served(admin: Admin) -> bool:
+    """By the server that knows CEL, where there are two."""
+    service = await admin.get(API_SERVICE, "", f"{DEPLOYMENT.version}.{DEPLOYMENT.group}")
+    conditions = (service or {}).get("status", {}).get("conditions", [])
+    if not any(c["type"] == "Available" and c["status"] == "True" for c in conditions):
+        return False
+    if "kube-aggregator.kubernetes.io/automanaged" in str((service or {})["metadata"].get("labels", {})):
+        await asyncio.sleep(1.0)
+    return await admin.serves(DEPLOYMENT.group, DEPLOYMENT.version)
+
+
+class Scene:
+    """One namespace. `operator` is None while it does not run."""
+
+    def __init__(self, admin: Admin, namespace: str, folder: Path, runner: PodRunner) -> None:
+        self.admin = admin
+        self.namespace = namespace
+        self.folder = folder
+        self.runner = runner
+        self.operator: Process | None = None
+        self._fronts: dict[str, Front] = {}
+
+    # -- the operator ---------------------------------------------------------------------------------------
+
+    async def start_operator(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        """As the chart's account, with the chart's rights."""
+        config = await self._account()
+        command = helios_command(
+            "operator", "--server-image", "helios-server:test", "--operator-namespace", self.namespace,
+            "--operator-name", "helios", "--watch-namespace", self.namespace, "--http-host", "127.0.0.1",
+            "--http-port", "0", "--poll-seconds", "1", "--no-network-policies", *arguments,
+        )  # fmt: skip
+        before = {name: os.environ.get(name) for name in ("KUBECONFIG", *(environment or {}))}
+        os.environ.update({"KUBECONFIG": str(config)} | (environment or {}))
+        try:
+            self.operator = await Process.start(command, log=self.folder / "operator.log")
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+    async def kill_operator(self) -> None:
+        if self.operator is not None:
+            self.operator.kill()
+            await self.operator.wait()
+            self.operator = None
+
+    async def _account(self) -> Path:
+        roles = [
+            r for r in chart.render() if r["kind"] == "ClusterRole" and r["metadata"]["name"] == "helios"
+        ]
+        account, name = {"name": "helios", "namespace": self.namespace}, f"helios-{self.namespace}"
+        v1 = {"apiVersion": "v1", "kind": "ServiceAccount"}
+        await self.admin.apply(ACCOUNT, v1 | {"metadata": account})
+        await self.admin.apply(ROLE, roles[0] | {"metadata": {"name": name}})
+        binding = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount"} | account],
+        }
+        await self.admin.apply(BINDING, binding)
+        token = await self.admin.token(self.namespace, "helios")
+        return as_account(kubeconfig(), token, self.folder / "operator.kubeconfig")
+
+    # -- objects --------------------------------------------------------------------------------------------
+
+    def deployment(self, name: str = "chat", **spec: Any) -> Object:
+        """Two tiny backbones; nothing changes by itself once the first choice is made."""
+        limits = spec.pop("resources", {})
+        container = {"name": "helios-server", "resources": {"limits": limits}}
+        wanted = {
+            "candidates": [
+                {"name": "deep", "uri": "pvc://models/deep", "exitLayers": [2]},
+                {"name": "flat", "uri": "pvc://models/flat", "exitLayers": [2]},
+            ],
+            "slo": {"minQualityPercent": 30},
+            "workload": {"isl": 16, "osl": 16, "concurrency": 4},
+            "limits": {"memoryMiB": 1500},
+            "profiling": {"prompts": {"inline": PROMPTS}, "maxParallelism": 2},
+            "reassessment": {"auditPercent": 1, "everyRequests": 100000},
+            "rollout": {"scaleDownDelaySeconds": 0, "drain": {"preStopSeconds": 0, "timeoutSeconds": 60}},
+            "template": {
+                "spec": {
+                    "nodeSelector": {LABEL: self.namespace},
+                    "tolerations": [{"key": LABEL, "operator": "Exists"}],
+                    "containers": [container],
+                }
+            },
+        } | spec
+        return {
+            "apiVersion": DEPLOYMENT.api_version,
+            "kind": DEPLOYMENT.name,
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": wanted,
+        }
+
+    async def create(self, obj: Object) -> Object:
+        return await self.admin.create(DEPLOYMENT, obj)
+
+    async def patch(self, name: str, spec: dict[str, Any]) -> None:
+        await self.admin.merge(DEPLOYMENT, self.namespace, name, {"spec": spec})
+
+    async def switch(self, name: str, candidate: str) -> None:
+        """As `helios switch` asks for it."""
+        from datetime import UTC, datetime
+
+        value = by_hand.switch_value(candidate, datetime.now(UTC))
+        annotations = {"annotations": {by_hand.SWITCH_TO: value}}
+        await self.admin.merge(DEPLOYMENT, self.namespace, name, {"metadata": annotations})
+
+    async def get(self, name: str = "chat") -> Object:
+        found = await self.admin.get(DEPLOYMENT, self.namespace, name)
+        return found or {}
+
+    async def status(self, name: str = "chat") -> Object:
+        return dict((await self.get(name)).get("status", {}))
+
+    async def objects(self, kind: Kind, name: str = "") -> list[Object]:
+        selector = f"helios.dev/deployment={name}" if name else ""
+        return await self.admin.list(kind, self.namespace, selector)
+
+    async def routed(self, name: str = "chat") -> int:
+        service = await self.admin.get(SERVICE, self.namespace, name)
+        return int((service or {}).get("spec", {}).get("selector", {}).get("helios.dev/revision", 0))
+
+    async def events(self, name: str = "chat") -> list[Object]:
+        found = await self.objects(EVENT)
+        return [event for event in found if event["involvedObject"]["name"] == name]
+
+    async def until(
+        self, holds: Callable[[Object], Any], name: str = "chat", seconds: float = 180, what: str = ""
+    ) -> Object:
+        """The object, once what is asked of its status holds."""
+        status: Object = {}
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        obj = await self.get(name)
+                    except ClusterError:
+                        obj = {}
+                    status = obj.get("status", {})
+                    if status and holds(status):
+                        return obj
+                    await asyncio.sleep(0.25)
+        except TimeoutError:
+            raise AssertionError(f"{what or 'never'}: {yaml.safe_dump(status)}") from None
+
+    async def ready(self, name: str = "chat", seconds: float = 240) -> Object:
+        return await self.until(is_ready, name, seconds, "not Ready")
+
+    async def front(self, name: str = "chat") -> str:
+        """host:port of what a ClusterIP would be."""
+        if name not in self._fronts:
+            self._fronts[name] = Front(lambda: self.runner.backends(name))
+            await self._fronts[name].open("127.0.0.1", 0)
+        return self._fronts[name].address
+
+    async def close(self) -> None:
+        for front in self._fronts.values():
+            await front.close()
+        await self.kill_operator()
+
+    # -- what exists ----------------------------------------------------------------------------------------
+
+    async def census(self, name: str = "chat") -> dict[str, list[str]]:
+        """Names of what belongs to a deployment, by kind."""
+        kinds = (REVISION, JOB, SERVICE, POD)
+        found = {kind.name: await self.objects(kind, name) for kind in kinds}
+        found[PROFILE.name] = await self.objects(PROFILE)
+        return {kind: sorted(obj["metadata"]["name"] for obj in objs) for kind, objs in found.items()}
+
+
+def condition(status: Object, kind: str) -> Object:
+    return next((c for c in status.get("conditions", []) if c["type"] == kind), {"status": "Unknown"})
+
+
+def is_ready(status: Object) -> bool:
+    """It serves what was chosen, and nothing is under way."""
+    settled = "target" not in status and status.get("active")
+    told = condition(status, "Ready")["status"], condition(status, "Progressing")["status"]
+    return bool(settled) and told == ("True", "False")
+
+
+@asynccontextmanager
+async def scene(folder: Path, claims: Path, capacity: dict[str, str] | None = None) -> AsyncIterator[Scene]:
+    admin = await Admin.connect()
+    assert isinstance(admin, Admin)
+    namespace = f"helios-test-{uuid.uuid4().hex[:6]}"
+    try:
+        await install(admin)
+        await admin.apply(
+            NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+        )
+        await _claim(admin, namespace)
+        async with PodRunner(admin, namespace, folder / "pods", claims, capacity) as runner:
+            made = Scene(admin, namespace, folder, runner)
+            try:
+                yield made
+            finally:
+                await made.close()
+                await admin.delete(NAMESPACE, "", namespace)
+                await admin.delete(ROLE, "", f"helios-{namespace}")
+                await admin.delete(BINDING, "", f"helios-{namespace}")
+                await admin.delete(VOLUME, "", f"models-{namespace}")
+    finally:
+        await admin.close()
+
+
+async def _claim(admin: Admin, namespace: str) -> None:
+    """A bound claim `models`: a static volume, for the scheduler asks."""
+    size = {"storage": "1Gi"}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": f"models-{namespace}"},
+        "spec": {
+            "capacity": size,
+            "accessModes": ["ReadOnlyMany"],
+            "hostPath": {"path": "/nonexistent"},
+            "storageClassName": "",
+            "claimRef": {"namespace": namespace, "name": "models"},
+        },
+    }
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "models", "namespace": namespace},
+        "spec": {
+            "accessModes": ["ReadOnlyMany"],
+            "resources": {"requests": size},
+            "storageClassName": "",
+            "volumeName": f"models-{namespace}",
+        },
+    }
+    for kind, obj in ((VOLUME, volume), (CLAIM, claim)):
+        try:
+            await admin.create(kind, obj)
+        except ConflictError:
+            continue

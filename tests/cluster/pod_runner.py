@@ -1,0 +1,321 @@
+"""A kubelet for tests: the pods of one namespace as processes of this machine, behind loopback addresses of
+their own.
+
+It makes a Node, keeps its lease, and does for each pod that the scheduler binds to it what a kubelet would:
+volumes, start, probes, restarts with back-off, SIGTERM on deletion, status, termination message. Everything
+else (scheduling, Jobs, ReplicaSets, garbage collection) is the cluster's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from helios_operator.cluster.kinds import CONFIG_MAP, NODE, POD, SECRET, SERVICE, Object
+from helios_operator.errors import ClusterError
+from helios_operator.local.probes import probe
+from helios_operator.local.processes import Process, helios_command
+
+from tests.cluster.admin import LEASE, Admin
+
+LABEL = "helios.dev/test-node"
+_LOOK_SECONDS = 0.25
+_BACKOFF_SECONDS = 1.0
+_ADDRESSES = itertools.count(1)
+
+
+@dataclass
+class Running:
+    """One pod as a process. `ended`: exit code and last words of its last process."""
+
+    pod: Object
+    ip: str
+    folder: Path
+    process: Process | None = None
+    ready: bool = False
+    restarts: int = 0
+    ended: tuple[int, str] | None = None
+    life: asyncio.Task[None] | None = None
+    told: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return str(self.pod["metadata"]["name"])
+
+    @property
+    def container(self) -> Object:
+        return dict(self.pod["spec"]["containers"][0])
+
+
+class PodRunner:
+    """`claims`: the folder in which a volume claim is a folder. `capacity`: what the node offers."""
+
+    def __init__(
+        self, admin: Admin, namespace: str, folder: Path, claims: Path, capacity: dict[str, str] | None = None
+    ) -> None:
+        self.admin = admin
+        self.namespace = namespace
+        self.node = f"node-of-{namespace}"
+        self._folder = folder
+        self._claims = claims
+        self._capacity = {"cpu": "8", "memory": "64Gi", "pods": "100"} | (capacity or {})
+        self.pods: dict[str, Running] = {}
+        self._service: dict[str, Object] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> PodRunner:
+        await self.set_capacity({})
+        await self._beat()
+        self._tasks = [asyncio.create_task(self._look()), asyncio.create_task(self._heartbeat())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(self._kill(running) for running in self.pods.values()))
+        await self.admin.delete(NODE, "", self.node)
+        await self.admin.delete(LEASE, "kube-node-lease", self.node)
+
+    # -- seen by tests --------------------------------------------------------------------------------------
+
+    def backends(self, name: str) -> list[tuple[str, int]]:
+        """Where a ClusterIP would send new connections: ready pods that the Service selects."""
+        selector = self._service.get(name, {}).get("spec", {}).get("selector") or {}
+        return [
+            (running.ip, 8033)
+            for running in self.pods.values()
+            if running.ready
+            and not running.pod["metadata"].get("deletionTimestamp")
+            and selector.items() <= running.pod["metadata"]["labels"].items()
+        ]
+
+    def serving(self) -> list[Running]:
+        return [r for r in self.pods.values() if "helios.dev/revision" in r.pod["metadata"]["labels"]]
+
+    def kill(self, name: str) -> None:
+        """As a process dies: without a word."""
+        process = self.pods[name].process
+        if process is not None:
+            process.kill()
+
+    async def set_capacity(self, more: dict[str, str]) -> None:
+        self._capacity |= more
+        metadata = {"name": self.node, "labels": {LABEL: self.namespace, "kubernetes.io/arch": "amd64"}}
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
+        taint = {"key": LABEL, "value": self.namespace, "effect": "NoSchedule"}
+        await self.admin.apply(NODE, node | {"spec": {"taints": [taint]}})
+        ready = {"type": "Ready", "status": "True", "reason": "Test", "message": ""}
+        now = _now()
+        times = {"lastHeartbeatTime": now, "lastTransitionTime": now}
+        status = {"capacity": self._capacity, "allocatable": self._capacity, "conditions": [ready | times]}
+        await self.admin.apply(NODE, node | {"status": status}, "status")
+
+    # -- the kubelet's part ---------------------------------------------------------------------------------
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(5)
+            with contextlib.suppress(ClusterError):
+                await self._beat()
+
+    async def _beat(self) -> None:
+        metadata = {"name": self.node, "namespace": "kube-node-lease"}
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec = {"holderIdentity": self.node, "leaseDurationSeconds": 40, "renewTime": now}
+        kind = {"apiVersion": LEASE.api_version, "kind": LEASE.name}
+        await self.admin.apply(LEASE, kind | {"metadata": metadata, "spec": spec})
+
+    async def _look(self) -> None:
+        while True:
+            with contextlib.suppress(ClusterError):
+                services = await self.admin.list(SERVICE, self.namespace)
+                self._service = {obj["metadata"]["name"]: obj for obj in services}
+                await self._sync(await self.admin.list(POD, self.namespace))
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _sync(self, pods: list[Object]) -> None:
+        there = {pod["metadata"]["uid"] for pod in pods}
+        for pod in pods:
+            uid = pod["metadata"]["uid"]
+            if pod["spec"].get("nodeName") != self.node:
+                continue
+            known = self.pods.get(pod["metadata"]["name"])
+            if known is None or known.pod["metadata"]["uid"] != uid:
+                self._start(pod)
+            else:
+                known.pod = pod
+                if pod["metadata"].get("deletionTimestamp") and known.life and known.life.get_name() != "end":
+                    known.life.cancel()
+                    known.life = asyncio.create_task(self._end(known), name="end")
+        for name, running in list(self.pods.items()):
+            if running.pod["metadata"]["uid"] not in there:
+                await self._kill(self.pods.pop(name))
+
+    def _start(self, pod: Object) -> None:
+        number = next(_ADDRESSES)
+        name = pod["metadata"]["name"]
+        ip = f"127.{10 + number // 62500}.{number // 250 % 250}.{number % 250 + 1}"
+        running = Running(pod, ip, self._folder / f"{name}-{number}")
+        self.pods[name] = running
+        work = self._serve(running) if pod["spec"]["restartPolicy"] == "Always" else self._finish(running)
+        running.life = asyncio.create_task(work, name=name)
+
+    async def _serve(self, running: Running) -> None:
+        """A container that is started again whenever it ends."""
+        while True:
+            await self._spawn(running)
+            watching = asyncio.create_task(self._watch(running))
+            try:
+                code = await running.process.wait() if running.process else 1
+            finally:
+                watching.cancel()
+            running.ready = False
+            running.ended = (code, running.process.last_words if running.process else "")
+            running.process = None
+            running.restarts += 1
+            await self._tell(running)
+            await asyncio.sleep(_BACKOFF_SECONDS)
+
+    async def _finish(self, running: Running) -> None:
+        """A container that runs once."""
+        await self._spawn(running)
+        await self._tell(running)
+        code = await running.process.wait() if running.process else 1
+        log = running.folder / "root/dev/termination-log"
+        said = log.read_text() if log.exists() else ""
+        running.ended = (code, said or (running.process.last_words if running.process else ""))
+        running.process = None
+        await self._tell(running)
+
+    async def _watch(self, running: Running) -> None:
+        while True:
+            running.ready = await probe(running.ip, 8035, "/readyz", 2.0) == 200
+            await self._tell(running)
+            await asyncio.sleep(0.2)
+
+    async def _end(self, running: Running) -> None:
+        """SIGTERM, grace, gone."""
+        grace = float(running.pod["metadata"].get("deletionGracePeriodSeconds") or 0)
+        if running.process is not None:
+            await running.process.stop(grace)
+        running.ready = False
+        with contextlib.suppress(ClusterError):
+            await self.admin.delete_now(POD, self.namespace, running.name)
+
+    async def _kill(self, running: Running) -> None:
+        if running.life is not None:
+            running.life.cancel()
+            await asyncio.gather(running.life, return_exceptions=True)
+        if running.process is not None:
+            await running.process.stop(0)
+
+    async def _spawn(self, running: Running) -> None:
+        root = await self._mount(running)
+        words = [word.replace("$$(", "$(") for word in running.container["command"]]
+        words += running.container.get("args", [])
+        places = [mount["mountPath"] for mount in running.container["volumeMounts"]]
+        places += ["/volumes", "/dev/termination-log"]
+        told = [f"{root}{w}" if any(w == p or w.startswith(f"{p}/") for p in places) else w for w in words]
+        told = [running.ip if word == "0.0.0.0" else word for word in told]
+        running.process = await Process.start(helios_command(*told[1:]), log=running.folder / "log")
+
+    async def _mount(self, running: Running) -> Path:
+        """The container's volumes below a folder that stands for its root."""
+        root = running.folder / "root"
+        (root / "dev").mkdir(parents=True, exist_ok=True)
+        (root / "volumes").mkdir(exist_ok=True)
+        volumes = {volume["name"]: volume for volume in running.pod["spec"]["volumes"]}
+        for mount in running.container["volumeMounts"]:
+            place = root / mount["mountPath"].lstrip("/")
+            volume = volumes[mount["name"]]
+            if claim := volume.get("persistentVolumeClaim"):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if not place.exists():
+                    place.symlink_to(self._claims / claim["claimName"])
+                continue
+            place.mkdir(parents=True, exist_ok=True)
+            for name, content in [pair async for pair in self._content(volume)]:
+                (place / name).write_bytes(content)
+        return root
+
+    async def _content(self, volume: Object) -> Any:
+        if source := volume.get("configMap"):
+            found = await self._await(CONFIG_MAP, source["name"])
+            for item in source["items"]:
+                yield item["path"], found["data"][item["key"]].encode()
+        elif source := volume.get("secret"):
+            found = await self._await(SECRET, source["secretName"])
+            for name, text in found["data"].items():
+                yield name, base64.b64decode(text)
+
+    async def _await(self, kind: Any, name: str) -> Object:
+        while True:
+            with contextlib.suppress(ClusterError):
+                if found := await self.admin.get(kind, self.namespace, name):
+                    return found
+            await asyncio.sleep(0.5)
+
+    async def _tell(self, running: Running) -> None:
+        """Writes the pod's status when it says something else."""
+        status = dict(_status(running))
+        if status == running.told:
+            return
+        metadata = {"name": running.name, "namespace": self.namespace, "uid": running.pod["metadata"]["uid"]}
+        with contextlib.suppress(ClusterError):
+            obj = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
+            await self.admin.apply(POD, obj, "status")
+            running.told = status
+
+
+def _status(running: Running) -> Iterator[tuple[str, Any]]:
+    once = running.pod["spec"]["restartPolicy"] == "Never"
+    state, phase = _state(running, once)
+    ready = running.ready and running.process is not None
+    flag = "True" if ready else "False"
+    yield "phase", phase
+    yield "podIP", running.ip
+    yield "podIPs", [{"ip": running.ip}]
+    yield "conditions", [{"type": kind, "status": flag} for kind in ("Ready", "ContainersReady")]
+    container = running.container
+    yield (
+        "containerStatuses",
+        [
+            {
+                "name": container["name"],
+                "image": container["image"],
+                "imageID": "",
+                "ready": ready,
+                "started": running.process is not None,
+                "restartCount": running.restarts,
+                "state": state,
+            }
+            | ({"lastState": {"terminated": _terminated(running)}} if running.restarts else {})
+        ],
+    )
+
+
+def _state(running: Running, once: bool) -> tuple[Object, str]:
+    if running.process is not None:
+        return {"running": {}}, "Running"
+    if running.ended is None:
+        return {"waiting": {"reason": "ContainerCreating"}}, "Pending"
+    if once:
+        return {"terminated": _terminated(running)}, "Failed" if running.ended[0] else "Succeeded"
+    return {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting container"}}, "Running"
+
+
+def _terminated(running: Running) -> Object:
+    code, words = running.ended or (1, "")
+    return {"exitCode": code % 256, "reason": "Error" if code else "Completed", "message": words}
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
