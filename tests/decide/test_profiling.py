@@ -136,9 +136,18 @@ def test_old_rows_beyond_the_history_limit_go_and_those_in_use_stay() -> None:
 def test_progress_is_said() -> None:
     made = world(general=GENERAL)
     said: list[str] = []
-    made.watch.append(lambda w, s, p: said.extend(c.reason for c in p.status.conditions if c.type == "Profiled"))
+    made.watch.append(
+        lambda w, s, p: said.extend(c.reason for c in p.status.conditions if c.type == "Profiled")
+    )
     selected(made)
-    assert list(dict.fromkeys(said)) == ["ProfilingRunning", "WaitingForPrompts", "AllCandidatesCurrent"] or list(
-        dict.fromkeys(said)
-    ) == ["ProfilingRunning", "WaitingForPrompts", "ProfilingRunning", "AllCandidatesCurrent"]
+    assert list(dict.fromkeys(said)) == [
+        "ProfilingRunning",
+        "WaitingForPrompts",
+        "AllCandidatesCurrent",
+    ] or list(dict.fromkeys(said)) == [
+        "ProfilingRunning",
+        "WaitingForPrompts",
+        "ProfilingRunning",
+        "AllCandidatesCurrent",
+    ]
     assert isinstance(made.spec.profiling, Profiling)

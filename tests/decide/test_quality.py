@@ -84,7 +84,9 @@ def test_other_texts_are_told_apart_and_the_same_are_not() -> None:
 
 
 def contender(name: str, backbone: str, rows: tuple[QualityRow, ...], digest: str = "") -> Contender:
-    resolved = Resolved("rev1", backbone, 30, 2048, digest, "mlp" if digest else "bare", (24,) if digest else ())
+    resolved = Resolved(
+        "rev1", backbone, 30, 2048, digest, "mlp" if digest else "bare", (24,) if digest else ()
+    )
     return Contender(Candidate(name, f"file:///{backbone}"), resolved=resolved, qualities=rows)
 
 
@@ -116,7 +118,9 @@ def test_the_reference_is_the_best_at_full_depth() -> None:
 
 def test_a_row_with_totals_only_is_believed_less() -> None:
     precise = contender("p", "a", (row("p", {24: [105, 212, 310], 30: [100, 200, 300]}),), "sha256:g")
-    coarse = contender("c", "a", (row("c", {24: [105, 212, 310], 30: [100, 200, 300]}, totals_only=True),), "sha256:g")
+    coarse = contender(
+        "c", "a", (row("c", {24: [105, 212, 310], 30: [100, 200, 300]}, totals_only=True),), "sha256:g"
+    )
     one = ProfileEvidence("sha256:p", (precise,), NOW).quality(precise, 24)
     other = ProfileEvidence("sha256:p", (coarse,), NOW).quality(coarse, 24)
     assert one

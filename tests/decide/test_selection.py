@@ -118,7 +118,9 @@ def test_names_and_order_change_nothing(names: tuple[str, str], reverse: bool) -
 
 def test_a_workload_that_does_not_fill_the_batch_is_predicted_as_such() -> None:
     made = world(inline(), 90, general=GENERAL)
-    made.spec = replace(made.spec, workload=WorkloadSpec(isl=64, osl=48, concurrency=1), slo=Slo(min_quality_percent=90))
+    made.spec = replace(
+        made.spec, workload=WorkloadSpec(isl=64, osl=48, concurrency=1), slo=Slo(min_quality_percent=90)
+    )
     made.deployment = replace(made.deployment, spec=made.spec)
     made.run(30)
     alone = made.status.candidates[0].tokens_per_second

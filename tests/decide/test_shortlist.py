@@ -22,11 +22,16 @@ def entry(name: str, **published: int) -> Model:
 
 def catalogue() -> list[Model]:
     """Speeds as published here; `boaster` claims twice what it does."""
-    good = [entry(f"good-{n}", tokens_per_second=speed, quality_percent=95) for n, speed in enumerate((100, 110, 120))]
+    good = [
+        entry(f"good-{n}", tokens_per_second=speed, quality_percent=95)
+        for n, speed in enumerate((100, 110, 120))
+    ]
     boaster = [entry("boaster", tokens_per_second=240, quality_percent=95)]
     slow = [entry(f"slow-{n}", tokens_per_second=20 + n, quality_percent=99) for n in range(3)]
     poor = [entry(f"poor-{n}", tokens_per_second=900, quality_percent=40 + n) for n in range(3)]
-    huge = [entry(f"huge-{n}", tokens_per_second=900, quality_percent=99, memory_mib=90_000 + n) for n in range(2)]
+    huge = [
+        entry(f"huge-{n}", tokens_per_second=900, quality_percent=99, memory_mib=90_000 + n) for n in range(2)
+    ]
     return [*good, *boaster, *slow, *poor, *huge]
 
 
@@ -69,7 +74,7 @@ def test_only_the_shortlist_is_measured() -> None:
 
 def test_a_wrong_claim_is_corrected_by_the_profile() -> None:
     made = catalogue_world()
-    made.run(120)
+    made.run(60, every=1.5)
     assert made.active[0] == "good-2"
     speeds = {c.name: c.tokens_per_second for c in made.status.candidates if c.tokens_per_second}
     assert speeds["boaster"] < speeds["good-2"]
@@ -77,19 +82,26 @@ def test_a_wrong_claim_is_corrected_by_the_profile() -> None:
 
 def test_selectors_match_by_all_labels() -> None:
     made = catalogue_world()
-    made.models = tuple(replace(m, labels={"task": "code"}) if m.name == "boaster" else m for m in catalogue())
+    made.models = tuple(
+        replace(m, labels={"task": "code"}) if m.name == "boaster" else m for m in catalogue()
+    )
     made.step()
     assert "boaster" not in {c.name for c in made.status.candidates}
 
 
 def test_what_serves_keeps_its_place_when_a_faster_one_appears() -> None:
     made = catalogue_world()
-    made.run(120)
+    made.run(60, every=1.5)
     serving = made.active
     newcomers = tuple(entry(f"new-{n}", tokens_per_second=500, quality_percent=95) for n in range(3))
-    made.truth.update({(m.candidate.uri, "", "", ()): truth.Model(Backbone(m.name, 30, layer_ns=2_000_000)) for m in newcomers})
+    made.truth.update(
+        {
+            (m.candidate.uri, "", "", ()): truth.Model(Backbone(m.name, 30, layer_ns=2_000_000))
+            for m in newcomers
+        }
+    )
     made.models = (*made.models, *newcomers)
-    made.run(120)
+    made.run(60, every=3)
     assert made.active == serving
 
 

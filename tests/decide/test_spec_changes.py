@@ -1,4 +1,5 @@
-"""The spec changes while a model serves: the successor serves first, settings are told, nothing restarts needlessly."""
+"""The spec changes while a model serves: the successor serves first, settings are told, nothing restarts
+needlessly."""
 
 from __future__ import annotations
 
@@ -56,7 +57,9 @@ def test_an_impossible_slo_takes_nothing_down() -> None:
 def test_the_successor_of_a_removed_candidate_serves_first() -> None:
     made = second_act()
     served: list[bool] = []
-    made.watch.append(lambda w, s, plan: served.append(any(p.ready for r in s.revisions if r.routed for p in r.pods)))
+    made.watch.append(
+        lambda w, s, plan: served.append(any(p.ready for r in s.revisions if r.routed for p in r.pods))
+    )
     remove(made, "small")
     made.run(20)
     assert made.active == ("big", 30)
@@ -179,8 +182,14 @@ def test_a_new_template_waits_when_a_second_pod_does_not_fit() -> None:
 def test_a_model_that_no_mount_reaches_waits_for_room_for_a_new_pod() -> None:
     made = second_act(memory_factor=1.5)
     made.claims = ("models",)
-    made.edit(candidates=tuple(replace(c, uri=c.uri.replace("file:///", "pvc://other/")) for c in made.spec.candidates))
-    made.truth.update({(f"pvc://other/models/{m.backbone.fingerprint}", "", "", ()): m for m in (BARE_BIG, BARE_SMALL)})
+    made.edit(
+        candidates=tuple(
+            replace(c, uri=c.uri.replace("file:///", "pvc://other/")) for c in made.spec.candidates
+        )
+    )
+    made.truth.update(
+        {(f"pvc://other/models/{m.backbone.fingerprint}", "", "", ()): m for m in (BARE_BIG, BARE_SMALL)}
+    )
     made.run(60)
     made.serve(100, "prose")
     assert len(made.revisions) == 1
@@ -211,5 +220,7 @@ def test_in_place_is_taken_when_asked_for() -> None:
     ask_to_switch(made, "big")
     made.run(10)
     assert made.active == ("big", 30)
-    assert not [a for a in made.actions[-20:] if isinstance(a, DrainRevision | DeleteRevision) and a.number == 2]
+    assert not [
+        a for a in made.actions[-20:] if isinstance(a, DrainRevision | DeleteRevision) and a.number == 2
+    ]
     assert list(made.revisions) == [2]

@@ -7,12 +7,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
+from helios_operator.api.conditions import Reason, Where
 from helios_operator.api.rows import ExitQuality, QualityRow, RowPhase, TimingRow
 from helios_operator.api.types import Candidate, Deployment, DeploymentSpec, Resolved
 from helios_operator.decide import decide
 from helios_operator.decide import plan as plans
-from helios_operator.decide.candidates import identity, key
+from helios_operator.decide.candidates import key
 from helios_operator.decide.plan import Action, Plan
 from helios_operator.decide.snapshot import (
     Hardware,
@@ -90,6 +92,7 @@ class World:
         self._advance()
         snapshot = self.snapshot()
         plan = decide(snapshot, self.now)
+        check_words(plan)
         for watch in self.watch:
             watch(self, snapshot, plan)
         return plan
@@ -300,5 +303,24 @@ class World:
         return [Text(domain, seeds.random(), seeds.random()) for domain in self.spec.profiling.prompts.inline]
 
 
-def identities(world: World) -> set[str]:
-    return {identity(candidate) for candidate in world.spec.candidates}
+def check_words(plan: Plan) -> None:
+    """Every reason is one that the API documents, where it documents it; nothing is done or refused in
+    silence."""
+    for condition in plan.status.conditions:
+        assert condition.reason in reasons_of(Where(condition.type)), (condition.type, condition.reason)
+        assert condition.status == "True" or condition.message, condition
+    memory = plan.status.reassessment
+    assert memory.reason in {"", *reasons_of(Where.DECISION)}, memory.reason
+    for entry in plan.status.history:
+        assert entry.reason in reasons_of(Where.DECISION), entry.reason
+    for event in plan.events:
+        assert event.reason in set(Reason), event.reason
+        assert event.message
+    for action in plan.actions:
+        assert action.why.reason in reasons_of(Where.EVENT), action.why.reason
+        assert action.why.message
+
+
+@cache
+def reasons_of(where: Where) -> set[Reason]:
+    return {reason for reason in Reason if where in reason.where}

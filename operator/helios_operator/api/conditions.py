@@ -107,11 +107,13 @@ class Reason(StrEnum):
         "No second pod fits and the change cannot be made in place; it waits for free capacity.",
         Where.PROGRESSING,
         Where.EVENT,
+        Where.DECISION,
     )
     WAITING_FOR_DRAIN = (
         "WaitingForDrain",
         "New traffic goes to the new revision; the old one ends its streams.",
         Where.PROGRESSING,
+        Where.EVENT,
     )
     ANALYSING = (
         "Analysing",
@@ -166,6 +168,7 @@ class Reason(StrEnum):
         "Quality cannot be measured; set live, configMapRef or inline in spec.profiling.prompts.",
         Where.PROFILED,
         Where.READY,
+        Where.DECISION,
     )
     WAITING_FOR_PROMPTS = (
         "WaitingForPrompts",

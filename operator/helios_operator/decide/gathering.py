@@ -135,7 +135,7 @@ def _on_new_prompts(case: Case) -> Gathered:
             None, Verdict(False, Reason.MEASURING, message), wait=True, prompts=case.memory.prompts
         )
     if case.contender not in measured:
-        return Gathered(None, Verdict(False, Reason.PROFILE_FAILED, "the new prompts could not be measured"))
+        return Gathered(None, Verdict(False, Reason.NO_EVIDENCE, "the new prompts could not be measured"))
     evidence = ProfileEvidence(case.memory.prompts, measured, case.now)
     return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
 

@@ -29,11 +29,11 @@ MIN_STEPS = 200
 
 @dataclass(frozen=True)
 class Performance:
-    """Of the spec's workload in steady state. `expected` is the mean; the others are pessimistic bounds at the
-    SLO's percentile: latencies in milliseconds, energy in joules per million tokens (None: not measured).
+    """Of the spec's workload in steady state. `expected` is the mean; the others are pessimistic bounds at
+    the SLO's percentile: latencies in milliseconds, energy in joules per million tokens (None: not measured).
 
-    `latency_ms` is what the latency objective compares: a whole request, at the load that the spec names, or alone
-    when it names none (a bigger batch is no worse a model).
+    `latency_ms` is what the latency objective compares: a whole request, at the load that the spec names, or
+    alone when it names none (a bigger batch is no worse a model).
     """
 
     expected: Prediction
@@ -176,7 +176,9 @@ class Bench:
         serves does not follow every breath of the machine."""
         excess: dict[int, float] = {}
         for batch in _halvings(rows):
-            excess[batch] = latency_excess(self._performance(contender, timing, layer, batch, pace=1.0), self.spec)
+            excess[batch] = latency_excess(
+                self._performance(contender, timing, layer, batch, pace=1.0), self.spec
+            )
             if excess[batch] <= 1:
                 break
         best = min(excess, key=lambda batch: (max(1.0, excess[batch]), -batch))

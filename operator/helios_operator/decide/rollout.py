@@ -358,7 +358,7 @@ class Step:
         last = self.status.rollout
         if last and last.phase in ("Failed", "RolledBack"):
             return Verdict(False, Reason.ROLLED_BACK, last.message)
-        return Verdict(True, Reason.NO_ROLLOUT, "")
+        return Verdict(True, Reason.NO_ROLLOUT, "what serves is what was chosen")
 
     # -- parts -----------------------------------------------------------------------------------------------
 

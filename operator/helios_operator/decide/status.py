@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from helios_operator.api.conditions import ConditionType, Reason
+from helios_operator.api.conditions import ConditionType, Reason, Where
 from helios_operator.api.types import CandidateStatus, Condition, Decision, DeploymentStatus
 from helios_operator.decide import select
 from helios_operator.decide.candidates import Contender, identity
@@ -27,14 +27,13 @@ from helios_operator.decide.rollout import Carried
 
 UNDER_WAY = (
     Reason.ROLLOUT_STARTED,
-    Reason.REFERENCE_CANDIDATE,
     Reason.LIMITS_CHANGING,
-    Reason.TRAFFIC_MOVED,
     Reason.WAITING_FOR_DRAIN,
     Reason.WAITING_FOR_ACCELERATOR,
     Reason.OUTAGE_BY_RECREATE,
 )
 """Reasons under which Progressing is True."""
+PROGRESS_WORDS = frozenset(reason for reason in Reason if Where.PROGRESSING in reason.where)
 TOLD = (ConditionType.AVAILABLE, ConditionType.PROFILED, ConditionType.SLO_MET)
 """Conditions whose transitions are events; the actions tell of the others."""
 
@@ -143,10 +142,11 @@ def _available(report: Report) -> Verdict:
 
 
 def _progressing(report: Report) -> Verdict:
+    """In the condition's own words; what else was said stands in the message, or in Ready."""
     progress = report.carried.progress
-    if progress.reason == Reason.NOT_ENOUGH_MEMORY or progress.reason == Reason.NO_FEASIBLE_CANDIDATE:
-        return replace(progress, reason=Reason.NO_ROLLOUT)
-    return progress
+    if progress.reason in (Reason.REFERENCE_CANDIDATE, Reason.TRAFFIC_MOVED):
+        return replace(progress, reason=Reason.ROLLOUT_STARTED)
+    return progress if progress.reason in PROGRESS_WORDS else replace(progress, reason=Reason.NO_ROLLOUT)
 
 
 def _slo_met(report: Report) -> Verdict:
@@ -221,7 +221,7 @@ def _ready(report: Report, available: Verdict, progressing: Verdict, slo: Verdic
         return progressing
     if slo.reason in (Reason.LATENCY_MISSED, Reason.QUALITY_MISSED) and not slo.ok:
         return slo
-    return Verdict(True, Reason.SERVING, "")
+    return Verdict(True, Reason.SERVING, available.message)
 
 
 def _phase(report: Report, conditions: dict[str, Condition]) -> str:
