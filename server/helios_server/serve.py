@@ -20,6 +20,9 @@ from pathlib import Path
 
 from helios_server.engine.limits import AuditLimits, EngineConfig, EngineLimits
 from helios_server.errors import HeliosError, InvalidRequest, OutOfMemoryBudget
+from helios_server.exits.bundle import BundleRef, open_bundle
+from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.store import resolve
 from helios_server.rpc import limits as limits_document
 from helios_server.rpc.auth import Token
 from helios_server.rpc.server import PodServer, Ports
@@ -88,8 +91,7 @@ class _Process:
             return await self._serve(server)
         finally:
             await server.close()
-            if config.ports_file:
-                config.ports_file.unlink(missing_ok=True)
+            self._withdraw()
 
     async def _serve(self, server: PodServer) -> int:
         stop = asyncio.create_task(self._told_to_stop.wait())
@@ -97,7 +99,7 @@ class _Process:
         await asyncio.wait({stop, loading}, return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
             logger.info("told to stop while the model loads")
-            _exit_now(0)
+            self._exit_now(0)
         await loading
         watch = asyncio.create_task(server.watch())
         await asyncio.wait({stop, watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -113,8 +115,14 @@ class _Process:
 
     def _on_signal(self) -> None:
         if self._told_to_stop.is_set():
-            _exit_now(_SECOND_SIGNAL)
+            self._exit_now(_SECOND_SIGNAL)
         self._told_to_stop.set()
+
+    def _exit_now(self, code: int) -> None:
+        """Without waiting for threads: one of them may be reading a model."""
+        self._withdraw()
+        logging.shutdown()
+        os._exit(code)
 
     def _publish(self, ports: Ports) -> None:
         addresses = asdict(ports)
@@ -122,11 +130,9 @@ class _Process:
         if self._config.ports_file:
             _write_atomically(self._config.ports_file, json.dumps(addresses) + "\n")
 
-
-def _exit_now(code: int) -> None:
-    """Without waiting for threads: one of them may be reading a model."""
-    logging.shutdown()
-    os._exit(code)
+    def _withdraw(self) -> None:
+        if self._config.ports_file:
+            self._config.ports_file.unlink(missing_ok=True)
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -168,7 +174,7 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
             dtype=options.dtype,
             threads=options.threads,
             volumes=options.volumes,
-            offline=True if options.offline else None,
+            offline=options.offline or None,
         ),
         limits=limits,
         host=options.host,
@@ -182,22 +188,31 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
 
 def _stand_alone_limits(options: argparse.Namespace) -> EngineLimits:
     """Limits for a server that no operator minds."""
-    name = options.model_name or options.model.rstrip("/").rpartition("/")[2]
-    defaults = EngineLimits(generation=1, candidate=name, model_uri=options.model)
     return EngineLimits(
-        generation=defaults.generation,
-        candidate=defaults.candidate,
-        model_uri=defaults.model_uri,
+        generation=1,
+        candidate=options.model_name or options.model.rstrip("/").rpartition("/")[2],
+        model_uri=options.model,
         model_revision=options.revision,
         exits_uri=options.exits,
         layer_budget=options.layer_budget,
         max_batch_size=options.max_batch_size,
         memory_mib=options.memory_mib,
         max_queue_size=options.max_queue_size,
-        exit_layers=tuple(options.exit_layers),
+        exit_layers=_exit_layers(options),
         audit=AuditLimits(percent=options.audit_percent),
         tokens_per_request=options.tokens_per_request,
     )
+
+
+def _exit_layers(options: argparse.Namespace) -> tuple[int, ...]:
+    """Those given, else those of the bundle, else the budget alone: the model's own head serves anywhere."""
+    if options.exit_layers or not options.exits:
+        return tuple(options.exit_layers or filter(None, [options.layer_budget]))
+    offline = options.offline or None
+    model = resolve(options.model, options.revision or None, volumes=options.volumes, offline=offline)
+    bundle = BundleRef(options.exits)
+    checkpoint = Checkpoint.open(model.path)
+    return open_bundle(bundle, checkpoint, volumes=options.volumes, offline=offline).layers
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -152,10 +152,10 @@ class Child:
                 raise AssertionError((await self.end())[1])
             return self._ports_file.exists()
 
-        await eventually(written, 60)
+        await eventually(written, 180)
         return Ports(**json.loads(self._ports_file.read_text()))
 
-    async def end(self, patience: float = 60) -> tuple[int, str]:
+    async def end(self, patience: float = 180) -> tuple[int, str]:
         """Exit code and standard error."""
         _, errors = await asyncio.wait_for(self.process.communicate(), patience)
         assert self.process.returncode is not None

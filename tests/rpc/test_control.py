@@ -29,6 +29,14 @@ async def refusal(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
     return raised.value
 
 
+async def late(pod: Served) -> grpc.aio.AioRpcError:
+    """The refusal that a request meets which nobody tries again."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{pod.ports.port}") as channel:
+        return await refusal(
+            aiter(generation_pb2_grpc.GenerationStub(channel).Generate(generate_request())).__anext__()
+        )
+
+
 # -- the token
 
 
@@ -286,6 +294,18 @@ async def test_control_answers_before_the_model_is_loaded(tiny: Path) -> None:
         assert (await pod.page("/readyz")) == (200, "serving\n")
 
 
+async def test_an_engine_that_failed_fails_its_streams_and_liveness(pod: Served) -> None:
+    (answer,) = await streams(pod, 1)
+    assert pod.server is not None
+    pod.server.pod.loaded_engine().at_boundary(lambda: 1 // 0)  # an error that is nobody's input
+    error = await refusal(depths_and_ids([answer]))
+    assert error.code() is grpc.StatusCode.INTERNAL
+    await pod.server.watch()
+    assert await pod.page("/healthz") == (503, "the engine failed; restart the pod\n")
+    assert await health(pod.ports.port, "") == "NOT_SERVING"
+    assert (await late(pod)).code() is grpc.StatusCode.UNAVAILABLE
+
+
 async def health(port: int, service: str) -> str:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         answer = await health_pb2_grpc.HealthStub(channel).Check(
@@ -317,9 +337,7 @@ async def test_drain_refuses_new_calls_and_waits_for_the_running(pod: Served) ->
     assert (statuses[-1].running, statuses[-1].finished) == (0, True)
     _, ids = await depths_and_ids(answers)
     assert [len(tokens) for tokens in ids] == [TOKENS] * 2
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{pod.ports.port}") as channel:
-        late = generation_pb2_grpc.GenerationStub(channel).GetLoad(generation_pb2.GetLoadRequest())
-        assert (await refusal(late)).code() is grpc.StatusCode.UNAVAILABLE
+    assert (await late(pod)).code() is grpc.StatusCode.UNAVAILABLE
     assert (await pod.page("/readyz"))[0] == 503
     assert (await pod.page("/healthz"))[0] == 200
     now = await pod.telemetry()

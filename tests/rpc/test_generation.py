@@ -219,6 +219,16 @@ async def test_a_deadline_frees_the_row(pod: Served) -> None:
     await eventually(lambda: idle(pod))
 
 
+async def test_a_deadline_that_passes_in_the_queue_leaves_the_queue(tiny: Path) -> None:
+    async with serving(tiny, max_batch_size=1) as pod:
+        running, _ = await begun(pod, max_tokens=LONG)
+        error = await refusal(pod.client.generate(generate_request(), timeout=0.2).complete())
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await eventually(lambda: _waiting(pod, 0))
+        assert (await pod.load()).running == 1
+        running.cancel()
+
+
 async def test_abort_completes_the_stream(pod: Served) -> None:
     call, messages = await begun(pod, request_id="long", max_tokens=LONG)
     assert (await pod.client.stub.Abort(pb.AbortRequest(request_id="long"))).found

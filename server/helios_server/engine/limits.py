@@ -123,11 +123,11 @@ class EngineLimits:
 
         Raises LimitsRefused for an exit outside the model.
         """
+        budget = self.budget(num_layers)
         outside = [layer for layer in self.exit_layers if not 1 <= layer <= num_layers]
         _check(
             "exit_layers", not outside, f"{outside} are outside 1..{num_layers}", "Name layers of this model"
         )
-        budget = self.budget(num_layers)
         legal = {*self.exit_layers, num_layers}
         _check("layer_budget", budget in legal, f"{budget} is no exit layer", f"Use one of {sorted(legal)}")
         return tuple(sorted(layer for layer in legal if layer <= budget))

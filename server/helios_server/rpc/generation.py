@@ -16,7 +16,14 @@ from helios_proto.v1 import generation_pb2 as pb
 from helios_proto.v1 import generation_pb2_grpc
 
 from helios_server.engine.engine import Engine
-from helios_server.engine.request import Event, FailedEvent, FinishedEvent, GenerationRequest, TokensEvent
+from helios_server.engine.request import (
+    Event,
+    FailedEvent,
+    FinishedEvent,
+    GenerationRequest,
+    Span,
+    TokensEvent,
+)
 from helios_server.errors import HeliosError, InvalidRequest, NotFound
 from helios_server.models.tokenizer import Tokenizer
 from helios_server.rpc import messages
@@ -133,9 +140,7 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
                 self._end_with(context, engine, event.spans)
                 raise event.error
 
-    def _end_with(
-        self, context: grpc.aio.ServicerContext, engine: Engine, spans: tuple[messages.Span, ...]
-    ) -> None:
+    def _end_with(self, context: grpc.aio.ServicerContext, engine: Engine, spans: tuple[Span, ...]) -> None:
         context.set_trailing_metadata(messages.trailing(self._pod.model_name, engine.info(), spans))
 
 

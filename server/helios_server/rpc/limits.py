@@ -113,7 +113,7 @@ def _malformed(path: Path, message: str) -> InvalidRequest:
 
 
 def _baseline(audit: pb.Audit, name: str) -> Baseline | None:
-    if not audit.HasField(name):  # type: ignore[arg-type]
+    if not audit.HasField(name):
         return None
     message = getattr(audit, name)
     return Baseline(message.mean, message.standard_deviation)
