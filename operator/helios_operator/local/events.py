@@ -38,17 +38,15 @@ Listener = Callable[[Record], None]
 
 
 class Echoes:
-    """Knows an event that only repeats a decision or event just said: for whoever prints records in order."""
+    """Knows an event that only repeats a decision just said: for whoever prints records in order."""
 
     def __init__(self) -> None:
         self._said: deque[str] = deque(maxlen=8)
 
     def is_echo(self, record: Record) -> bool:
-        if record.source == "event" and any(record.message.endswith(said) for said in self._said):
-            return True
-        if record.message:
+        if record.source == "decision" and record.message:
             self._said.append(record.message)
-        return False
+        return record.source == "event" and any(record.message.endswith(said) for said in self._said)
 
 
 class EventLog:

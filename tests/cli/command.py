@@ -1,0 +1,83 @@
+"""The `helios` command as a person runs it: a process with arguments, an exit status, and two streams of
+text."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+HELIOS = [sys.executable, "-m", "helios_cli"]
+UP = ("--port", "0", "--device", "cpu", "--dtype", "float32")
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+def helios(*arguments: object, timeout: float = 120, **environment: str) -> Result:
+    command = [*HELIOS, *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, env=os.environ | environment, check=False
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def write(path: Path, *objects: Any) -> Path:
+    path.write_text(yaml.safe_dump_all(objects))
+    return path
+
+
+@dataclass(frozen=True)
+class Up:
+    """A running `helios up`, its output in a file."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def until(self, words: str, timeout: float = 90) -> None:
+        end = time.monotonic() + timeout
+        while words not in self.text:
+            assert self.process.poll() is None, self.text
+            assert time.monotonic() < end, f"no {words!r} in:\n{self.text}"
+            time.sleep(0.05)
+
+    def interrupt(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+
+@contextmanager
+def up(file: Path, state: Path, volumes: Path, *arguments: object) -> Iterator[Up]:
+    output = state.with_name(f"{state.name}.out")
+    command = [*HELIOS, "up", str(file), "--state", str(state), "--volumes", str(volumes), *UP]
+    with output.open("wb") as stream:
+        process = subprocess.Popen(
+            [*command, *map(str, arguments)], stdout=stream, stderr=subprocess.STDOUT, env=os.environ
+        )
+    running = Up(process, output)
+    try:
+        yield running
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,130 @@
+"""`helios up` as a person meets it: what it prints, how others speak to it, and that it leaves nothing
+behind."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import psutil
+from helios_operator.local.store import DEPLOYMENT, Store
+
+from tests.cli.command import helios, up, write
+from tests.local.world import deployment, other_than
+
+
+def test_up_serves_is_asked_and_ends_without_a_trace(state: Path, volumes: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "chat.yaml", deployment())
+    with up(file, state, volumes) as running:
+        running.until("Ready=True")
+        told = ("--state", state)
+
+        answer = helios("generate", "Call me Ishmael.", "--max-tokens", 8, *told)
+        assert (answer.code, answer.err.count("8 tokens in")) == (0, 1)
+        whole = json.loads(helios("generate", "Call me", "--max-tokens", 4, "--json", *told).out)
+        assert whole["completionTokens"] == 4
+        assert whole["spans"][0]["candidate"] in ("deep", "flat")
+
+        status = json.loads(helios("status", "chat", "--output", "json", *told).out)
+        assert (status["running"], status["ready"], status["replicas"]) == (True, "True", "1/1")
+        assert "MinimumReplicasServing" in helios("status", "chat", *told).out
+
+        second = helios("up", file, "--state", state, "--port", 0)
+        assert second.code == 2
+        assert f"is in use by process {running.process.pid} (helios up " in second.err
+
+        assert helios("pause", "chat", *told).code == 0
+        assert helios("pause", "chat", "--off", *told).code == 0
+        assert helios("reassess", "chat", *told).code == 0
+        unknown = helios("switch", "chat", "nobody", *told)
+        assert (unknown.code, unknown.out) == (2, "")
+        assert unknown.err.startswith("error: candidate: chat has no 'nobody'; name one of deep, flat")
+        after = other_than(status["candidate"])
+        assert helios("switch", "chat", after, *told).code == 0
+        running.until("RolloutCompleted")
+        assert after in helios("why", "chat", *told).out
+        assert helios("rollback", "chat", *told).code == 0
+        running.until(f"Switch to {status['candidate']}")
+
+        children = running.children()
+        assert children
+        assert running.interrupt() == 0
+        assert not psutil.wait_procs(children, timeout=5)[1]
+    stopped = helios("status", "chat", "--state", state)
+    assert "Not running" in stopped.out
+    asked = helios("reassess", "chat", "--state", state)
+    assert (asked.code, "helios up FILE" in asked.err) == (2, True)
+
+
+def test_a_second_interrupt_cuts_the_streams(state: Path, volumes: Path, tmp_path: Path) -> None:
+    with up(write(tmp_path / "chat.yaml", deployment()), state, volumes) as running:
+        running.until("Ready=True")
+        children = running.children()
+        for child in children:
+            child.suspend()  # as deaf as a process can be
+        running.process.send_signal(signal.SIGINT)
+        running.until("stopping")
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(20) == 0
+        assert not psutil.wait_procs(children, timeout=5)[1]
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_folder_and_no_process(
+    state: Path, volumes: Path, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "chat.yaml", deployment())
+    moments = random.Random(7)
+    for _ in range(4):
+        with up(file, state, volumes) as running:
+            running.until("chat: 127.0.0.1")
+            time.sleep(moments.uniform(0, 3))
+            children = running.children()
+            running.process.kill()
+            running.process.wait()
+            assert not psutil.wait_procs(children, timeout=5)[1]
+        assert Store.open(state / "objects", writable=False).names(DEPLOYMENT) == ["chat"]
+        assert helios("status", "chat", "--state", state).code == 0
+    with up(file, state, volumes) as running:
+        running.until("Ready=True")
+        assert "Started  Timing" not in running.text  # what was measured is kept
+        assert running.interrupt() == 0
+
+
+def test_plan_says_what_up_would_choose(state: Path, volumes: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "chat.yaml", deployment())
+    told = ("--profiles", state, "--volumes", volumes, "--device", "cpu", "--dtype", "float32")
+    before = sorted((path, path.stat().st_mtime_ns) for path in state.rglob("*.json"))
+    planned = helios("plan", file, *told, "--output", "json")
+    (view,) = json.loads(planned.out)
+    active = Store.open(state / "objects", writable=False).get(DEPLOYMENT, "chat")["status"]["active"]
+    assert planned.code == 0
+    assert (view["chosen"]["candidate"], view["chosen"]["layers"]) == (
+        active["candidate"],
+        active["layerBudget"],
+    )
+    assert {(option["candidate"], option["layers"]) for option in view["options"]} == {
+        ("deep", 2),
+        ("deep", 4),
+        ("flat", 2),
+        ("flat", 3),
+    }
+    strict = write(tmp_path / "strict.yaml", deployment(slo={"minQualityPercent": 100}))
+    table = helios("plan", strict, *told).out
+    assert "QualityTooLow" in table
+    assert "< 100" in table
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in state.rglob("*.json"))
+    nothing = helios("plan", file, "--profiles", tmp_path, "--volumes", volumes)
+    assert nothing.code == 1
+    assert "To be measured first: Timing of" in nothing.out
+
+
+def test_profiles_are_listed_with_who_uses_them(state: Path) -> None:
+    rows = json.loads(helios("profiles", "chat", "--state", state, "--output", "json").out)
+    assert sorted(row["kind"] for row in rows) == ["Quality", "Quality", "Timing", "Timing"]
+    assert all(row["used_by"] == ["chat"] and row["phase"] == "Complete" for row in rows)
+    table = helios("profiles", "--state", state).out
+    assert "us a layer" in table
+    assert "layers full (3 prompts)" in table
