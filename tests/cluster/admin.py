@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 from helios_operator.cluster.client import Client
-from helios_operator.cluster.kinds import Kind, Object
+from helios_operator.cluster.kinds import Kind
 
 NAMESPACE = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
@@ -41,15 +41,15 @@ class Admin(Client):
         answer = await self._call("POST", path, ACCOUNT, "create", body=body)
         return str(answer["status"]["token"])
 
-    async def change(self, kind: Kind, obj: Object, subresource: str = "") -> Object:
-        return await self.apply(kind, obj, subresource)
 
-
-def as_account(kubeconfig: Path, token: str, target: Path) -> Path:
-    """A kubeconfig for the same server, as the holder of the token."""
+def as_account(kubeconfig: Path, token: str, target: Path, server: str | None = None) -> Path:
+    """A kubeconfig for the same server, or the proxy before it, as the holder of the token."""
     document: dict[str, Any] = yaml.safe_load(kubeconfig.read_text())
     for user in document["users"]:
         user["user"] = {"token": token}
+    if server is not None:
+        for cluster in document["clusters"]:
+            cluster["cluster"] = {"server": server}
     target.write_text(yaml.safe_dump(document))
     target.chmod(0o600)
     return target

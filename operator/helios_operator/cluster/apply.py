@@ -8,6 +8,7 @@ must not weigh anything: a plan that says delete is obeyed.
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 from helios_operator.api.types import Candidate, Deployment
@@ -46,8 +47,9 @@ from helios_operator.render.installation import Installation
 from helios_operator.render.job import profiling_job
 from helios_operator.render.service import client_service
 
+_log = logging.getLogger(__name__)
 _QUIET = (WriteProfile, DeleteProfile, DeleteJob)
-"""Bookkeeping: logged by the table itself, no event."""
+"""Bookkeeping, of which the table itself tells: no event."""
 
 
 class Applier:
@@ -197,9 +199,10 @@ class Applier:
             self._mirror.forget(kind, known)
 
     async def _say(self, action: Action, hd: Deployment) -> None:
-        if isinstance(action, _QUIET):
-            return
         why = action.why
+        if isinstance(action, _QUIET):
+            _log.info("%s/%s %s: %s: %s", hd.namespace, hd.name, why.reason, describe(action), why.message)
+            return
         about = {ACTION: describe(action)}
         if why.numbers:
             about[NUMBERS] = json.dumps(dict(why.numbers))

@@ -36,7 +36,6 @@ from helios_operator.decide import decide
 from helios_operator.decide.plan import Plan
 from helios_operator.decide.snapshot import JobPhase, Snapshot
 from helios_operator.errors import ClusterError, ConflictError, UnsupportedError
-from helios_operator.passes.actions import describe
 from helios_operator.passes.queue import WorkQueue
 from helios_operator.render.installation import Installation
 
@@ -45,9 +44,12 @@ _AFTER_WRITE_SECONDS = 0.3
 _IN_FLUX_SECONDS = 1.0
 _CONFLICT_SECONDS = 0.5
 _FAILURE_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_REFUSED_SECONDS = 30.0
 _CHORES_SECONDS = 30.0
 _MOST_PASSES_PER_SECOND = 50.0
 """Of all regular looks together: with many deployments each is looked at more seldom."""
+_UNPROCESSABLE = (400, 422)
+"""The API server's answers to a manifest that is wrong: the user's template made it so."""
 _log = logging.getLogger(__name__)
 
 
@@ -201,7 +203,11 @@ class Operator:
             plan = decide(snapshot, now)
             wrote = await self._applier.apply(plan, snapshot)
         except (Invalid, UnsupportedError) as error:
-            return await self._refuse(obj, error, now)
+            return await self._refuse(obj, _problem(error), now)
+        except ClusterError as error:
+            if error.status not in _UNPROCESSABLE:
+                raise
+            return await self._refuse(obj, f"{error.field}: {error.problem}", now)
         self._count(plan, snapshot)
         return self._again(plan, snapshot, wrote)
 
@@ -214,12 +220,12 @@ class Operator:
             known = self._admitted[uid] = (generation, validation.admit(bare)["spec"])
         return parse.deployment({**obj, "spec": known[1]})
 
-    async def _refuse(self, obj: Object, error: Exception, now: datetime) -> float:
+    async def _refuse(self, obj: Object, problem: str, now: datetime) -> float:
         """It goes on as it is, and says why nothing more is done."""
-        stub, problem = _stub(obj), _problem(error)
+        stub = _stub(obj)
         if await self._status.write(stub, invalid(stub, problem, now)):
             await self._events.say(stub, events.WARNING, "InvalidSpec", problem)
-        return self._options.resync_seconds
+        return _REFUSED_SECONDS
 
     def _again(self, plan: Plan, snapshot: Snapshot, wrote: bool) -> float:
         if wrote:
@@ -239,7 +245,6 @@ class Operator:
         self._metrics.conditions((hd.namespace, hd.name), plan.status.conditions)
         for action in plan.actions:
             self._metrics.actions.labels(type(action).__name__).inc()
-            _log.info("%s/%s: %s", hd.namespace, hd.name, describe(action))
         after = plan.status.reassessment
         if after.decision and after.last_time != hd.status.reassessment.last_time:
             self._metrics.decisions.labels(after.decision.value).inc()

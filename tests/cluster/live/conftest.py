@@ -3,6 +3,7 @@ CRDs there, and work in namespaces of their own."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import make_checkpoint
-from tests.cluster.live.scene import Scene, scene
+from tests.cluster.live.scene import Measured, Scene, scene
 
 if not (os.environ.get("HELIOS_TEST_CLUSTER") and os.environ.get("KUBECONFIG")):
     collect_ignore_glob = ["test_*.py"]
@@ -27,7 +28,34 @@ def claims(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def measured(claims: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """What a first run finds out, from nothing to Ready: the loop itself."""
+    folder = tmp_path_factory.mktemp("first")
+
+    async def first_run() -> Measured:
+        async with scene(folder, claims) as place:
+            await place.start_operator()
+            await place.create(place.deployment())
+            first = await place.until(lambda s: s.get("active"), what="never served")
+            assert first["status"]["active"]["layerBudget"] in (3, 4)  # the reference, at full depth
+            obj = await place.ready()
+            census = await place.census()
+            assert len(census["HeliosProfile"]) == 4, census
+            assert obj["status"]["endpoint"] == f"chat.{place.namespace}.svc:8033"
+            assert len(census["Deployment"]) == 1, census
+            return await Measured.of(place)
+
+    return asyncio.run(first_run())
+
+
 @pytest.fixture
 async def place(tmp_path: Path, claims: Path) -> AsyncIterator[Scene]:
     async with scene(tmp_path, claims) as made:
+        yield made
+
+
+@pytest.fixture
+async def behind_proxy(tmp_path: Path, claims: Path) -> AsyncIterator[Scene]:
+    async with scene(tmp_path, claims, through_proxy=True) as made:
         yield made

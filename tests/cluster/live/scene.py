@@ -8,11 +8,16 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 from helios_operator.api import annotations as by_hand
+from helios_operator.api import parse, serialize
+from helios_operator.api.identity import timing_name
+from helios_operator.api.rows import TimingRow
 from helios_operator.cluster.kinds import (
     CLAIM,
     DEPLOYMENT,
@@ -42,6 +47,7 @@ from tests.cluster.admin import (
     as_account,
 )
 from tests.cluster.pod_runner import LABEL, PodRunner
+from tests.cluster.proxy import Proxy
 
 PROMPTS = [
     "The whale swam on through the night.",
@@ -84,25 +90,26 @@ class Scene:
         self.folder = folder
         self.runner = runner
         self.operator: Process | None = None
+        self.proxy: Proxy | None = None
+        self._config: Path | None = None
         self._fronts: dict[str, Front] = {}
 
     # -- the operator ---------------------------------------------------------------------------------------
 
-    async def start_operator(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
-        """As the chart's account, with the chart's rights."""
-        config = await self._account()
+    async def start_operator(self, *arguments: str) -> None:
+        """As the chart's account, with the chart's rights; through the proxy if there is one."""
+        config = self._config or await self._account()
         command = helios_command(
             "operator", "--server-image", "helios-server:test", "--operator-namespace", self.namespace,
             "--operator-name", "helios", "--watch-namespace", self.namespace, "--http-host", "127.0.0.1",
             "--http-port", "0", "--poll-seconds", "1", "--no-network-policies", *arguments,
         )  # fmt: skip
-        before = {name: os.environ.get(name) for name in ("KUBECONFIG", *(environment or {}))}
-        os.environ.update({"KUBECONFIG": str(config)} | (environment or {}))
+        before = os.environ["KUBECONFIG"]
+        os.environ["KUBECONFIG"] = str(config)
         try:
             self.operator = await Process.start(command, log=self.folder / "operator.log")
         finally:
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
+            os.environ["KUBECONFIG"] = before
 
     async def kill_operator(self) -> None:
         if self.operator is not None:
@@ -111,13 +118,11 @@ class Scene:
             self.operator = None
 
     async def _account(self) -> Path:
-        roles = [
-            r for r in chart.render() if r["kind"] == "ClusterRole" and r["metadata"]["name"] == "helios"
-        ]
+        role = chart.only_role(chart.render(), "ClusterRole")
         account, name = {"name": "helios", "namespace": self.namespace}, f"helios-{self.namespace}"
         v1 = {"apiVersion": "v1", "kind": "ServiceAccount"}
         await self.admin.apply(ACCOUNT, v1 | {"metadata": account})
-        await self.admin.apply(ROLE, roles[0] | {"metadata": {"name": name}})
+        await self.admin.apply(ROLE, role | {"metadata": {"name": name}})
         binding = {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRoleBinding",
@@ -127,7 +132,9 @@ class Scene:
         }
         await self.admin.apply(BINDING, binding)
         token = await self.admin.token(self.namespace, "helios")
-        return as_account(kubeconfig(), token, self.folder / "operator.kubeconfig")
+        server = self.proxy.address if self.proxy else None
+        self._config = as_account(kubeconfig(), token, self.folder / "operator.kubeconfig", server)
+        return self._config
 
     # -- objects --------------------------------------------------------------------------------------------
 
@@ -161,16 +168,29 @@ class Scene:
             "spec": wanted,
         }
 
-    async def create(self, obj: Object) -> Object:
-        return await self.admin.create(DEPLOYMENT, obj)
+    async def create(self, obj: Object, measured: Measured | None = None) -> Object:
+        """With `measured`: as if an operator had been here before, and only the choice was left."""
+        made = await self.admin.create(DEPLOYMENT, obj)
+        if measured is not None:
+            for row in measured.rows:
+                await self._write(PROFILE, row)
+            found = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": obj["metadata"]}
+            await self.admin.apply(
+                DEPLOYMENT, found | {"status": {"candidates": measured.candidates}}, "status"
+            )
+        return made
+
+    async def _write(self, kind: Kind, row: Object) -> None:
+        metadata = {"name": row["metadata"]["name"], "namespace": self.namespace}
+        about = {"apiVersion": row["apiVersion"], "kind": row["kind"], "metadata": metadata}
+        await self.admin.apply(kind, about | {"spec": row["spec"]})
+        await self.admin.apply(kind, about | {"status": row["status"]}, "status")
 
     async def patch(self, name: str, spec: dict[str, Any]) -> None:
         await self.admin.merge(DEPLOYMENT, self.namespace, name, {"spec": spec})
 
     async def switch(self, name: str, candidate: str) -> None:
         """As `helios switch` asks for it."""
-        from datetime import UTC, datetime
-
         value = by_hand.switch_value(candidate, datetime.now(UTC))
         annotations = {"annotations": {by_hand.SWITCH_TO: value}}
         await self.admin.merge(DEPLOYMENT, self.namespace, name, {"metadata": annotations})
@@ -195,7 +215,7 @@ class Scene:
         return [event for event in found if event["involvedObject"]["name"] == name]
 
     async def until(
-        self, holds: Callable[[Object], Any], name: str = "chat", seconds: float = 180, what: str = ""
+        self, holds: Callable[[Object], Any], name: str = "chat", seconds: float = 400, what: str = ""
     ) -> Object:
         """The object, once what is asked of its status holds."""
         status: Object = {}
@@ -213,7 +233,7 @@ class Scene:
         except TimeoutError:
             raise AssertionError(f"{what or 'never'}: {yaml.safe_dump(status)}") from None
 
-    async def ready(self, name: str = "chat", seconds: float = 240) -> Object:
+    async def ready(self, name: str = "chat", seconds: float = 500) -> Object:
         return await self.until(is_ready, name, seconds, "not Ready")
 
     async def front(self, name: str = "chat") -> str:
@@ -238,6 +258,31 @@ class Scene:
         return {kind: sorted(obj["metadata"]["name"] for obj in objs) for kind, objs in found.items()}
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What an operator found out: rows of the history table, and `status.candidates`."""
+
+    rows: list[Object]
+    candidates: list[Object]
+
+    @classmethod
+    async def of(cls, scene: Scene, name: str = "chat") -> Measured:
+        return cls(await scene.objects(PROFILE), (await scene.status(name))["candidates"])
+
+    def on(self, accelerator: str) -> Measured:
+        """The same figures, of a machine with that accelerator."""
+        return Measured([_on(row, accelerator) for row in self.rows], self.candidates)
+
+
+def _on(obj: Object, accelerator: str) -> Object:
+    row = parse.profile_row(obj)
+    if not isinstance(row, TimingRow):
+        return obj
+    hardware = replace(row.identity.hardware, accelerator=accelerator, accelerators=1)
+    moved = replace(row.identity, hardware=hardware)
+    return serialize.profile(replace(row, name=timing_name(moved), identity=moved))
+
+
 def condition(status: Object, kind: str) -> Object:
     return next((c for c in status.get("conditions", []) if c["type"] == kind), {"status": "Unknown"})
 
@@ -250,7 +295,9 @@ def is_ready(status: Object) -> bool:
 
 
 @asynccontextmanager
-async def scene(folder: Path, claims: Path, capacity: dict[str, str] | None = None) -> AsyncIterator[Scene]:
+async def scene(
+    folder: Path, claims: Path, capacity: dict[str, str] | None = None, *, through_proxy: bool = False
+) -> AsyncIterator[Scene]:
     admin = await Admin.connect()
     assert isinstance(admin, Admin)
     namespace = f"helios-test-{uuid.uuid4().hex[:6]}"
@@ -263,7 +310,12 @@ async def scene(folder: Path, claims: Path, capacity: dict[str, str] | None = No
         async with PodRunner(admin, namespace, folder / "pods", claims, capacity) as runner:
             made = Scene(admin, namespace, folder, runner)
             try:
-                yield made
+                if through_proxy:
+                    async with Proxy(kubeconfig()) as made.proxy:
+                        yield made
+                        await made.kill_operator()
+                else:
+                    yield made
             finally:
                 await made.close()
                 await admin.delete(NAMESPACE, "", namespace)

@@ -1,17 +1,83 @@
-"""The whole loop on a real API server: an object is applied, Jobs measure, what was chosen serves."""
+"""The loop on a real API server: what is measured once serves, changes reach the pods, streams survive."""
 
 from __future__ import annotations
 
-from tests.cluster.live.scene import Scene, condition
+import asyncio
+from typing import Any
+
+from helios_operator.cluster.kinds import DEPLOYMENT, POD
+
+from tests.cluster.live.scene import Measured, Scene, condition
+from tests.cluster.live.traffic import traffic
 
 
-async def test_from_nothing_to_ready(place: Scene) -> None:
+async def pods(place: Scene) -> dict[str, int]:
+    """Restarts of the serving pods, by uid."""
+    found = await place.objects(POD, "chat")
+    return {p["metadata"]["uid"]: p["status"]["containerStatuses"][0]["restartCount"] for p in found}
+
+
+async def test_a_change_of_limits_or_of_the_operator_restarts_no_pod(
+    place: Scene, measured: Measured
+) -> None:
     await place.start_operator()
-    await place.create(place.deployment())
-    await place.until(lambda s: s.get("active"), what="never served")
+    await place.create(place.deployment(selection={"policy": "Pinned", "candidate": "deep"}), measured)
     obj = await place.ready()
-    status = obj["status"]
+    before = await pods(place)
+    other = 4 if obj["status"]["active"]["layerBudget"] == 2 else 2
+    bounds = {"min": other, "max": other}
+    async with traffic(place):
+        await place.patch("chat", {"limits": {"layerBudget": bounds, "maxBatchSize": 7}})
+        await place.until(
+            lambda s: s["active"]["layerBudget"] == other and "target" not in s, what="no change"
+        )
+        await place.kill_operator()
+        await place.start_operator("--server-image", "helios-server:newer", "--image-pull-policy", "Always")
+        await place.patch("chat", {"limits": {"maxBatchSize": 5}})
+        await place.until(
+            lambda s: s["active"]["maxBatchSize"] == 5 and "target" not in s, what="no new batch"
+        )
+    assert await pods(place) == before
+    assert set(before.values()) == {0}
+    rows = (await place.census())["HeliosProfile"]
+    assert len(rows) == len(measured.rows)  # nothing was measured again
+
+
+async def test_a_switch_by_surge_loses_no_stream(place: Scene, measured: Measured) -> None:
+    await place.start_operator()
+    await place.create(place.deployment(), measured)
+    served = (await place.ready())["status"]["active"]["candidate"]
+    other = {"deep": "flat", "flat": "deep"}[served]
+    async with traffic(place) as answered:
+        await place.switch("chat", other)
+        status = (await place.until(lambda s: s["active"]["candidate"] == other, what="no switch"))["status"]
+        assert status["rollout"]["strategy"] == "Surge"
+        await place.ready()
+        answered.clear()
+    assert set(answered) == {other}
     census = await place.census()
-    assert len(census["HeliosProfile"]) == 4, census
-    assert condition(status, "Profiled")["status"] == "True"
-    assert status["endpoint"] == f"chat.{place.namespace}.svc:8033"
+    assert len(census["Deployment"]) == len(census["Pod"]) == 1, census
+
+
+async def test_what_belongs_to_a_deployment_goes_with_it(place: Scene, measured: Measured) -> None:
+    """And a row that another one uses stays."""
+    await place.start_operator()
+    await place.create(place.deployment("other"), measured)
+    await place.ready("other")
+    await place.create(place.deployment("chat"))
+    await place.until(lambda s: s.get("active"), "chat", what="the second never served")
+    await place.admin.delete(DEPLOYMENT, place.namespace, "chat")
+    async with asyncio.timeout(200):
+        while await _owned(place, "chat"):
+            await asyncio.sleep(0.5)
+    assert condition(await place.status("other"), "Available")["status"] == "True"
+    assert len((await place.census("other"))["HeliosProfile"]) >= len(measured.rows)
+    await place.admin.delete(DEPLOYMENT, place.namespace, "other")
+    async with asyncio.timeout(200):
+        while (await _owned(place, "other")) or (await place.census("other"))["HeliosProfile"]:
+            await asyncio.sleep(0.5)
+
+
+async def _owned(place: Scene, name: str) -> list[Any]:
+    census = await place.census(name)
+    return [name for kind in ("Deployment", "Job", "Service", "Pod") for name in census[kind]]

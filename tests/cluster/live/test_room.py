@@ -1,0 +1,80 @@
+"""Accelerators, missing things and wrong objects: what cannot be done is said, and heals when it can."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from helios_operator.errors import ClusterError
+
+from tests.cluster.live.scene import Measured, Scene, condition, scene
+from tests.cluster.live.traffic import traffic
+
+GPU = "example.com/gpu"
+
+
+@pytest.mark.parametrize(("cards", "way"), [("1", "InPlace"), ("2", "Surge")])
+async def test_auto_surges_only_where_a_second_pod_fits(
+    tmp_path: Path, claims: Path, measured: Measured, cards: str, way: str
+) -> None:
+    async with scene(tmp_path, claims, {GPU: cards}) as place:
+        await place.start_operator()
+        await place.create(place.deployment(resources={GPU: 1}), measured.on(GPU))
+        served = (await place.ready())["status"]["active"]["candidate"]
+        other = {"deep": "flat", "flat": "deep"}[served]
+        async with traffic(place):
+            await place.switch("chat", other)
+            obj = await place.until(lambda s: s["active"]["candidate"] == other, what="no switch")
+            await place.ready()
+        rollout = obj["status"]["rollout"]
+        assert rollout["strategy"] == way
+        assert f"Auto chose {way}" in rollout["message"] or any(
+            f"Auto chose {way}" in event["message"] for event in await place.events()
+        )
+
+
+async def test_surge_waits_for_an_accelerator_and_says_so(
+    tmp_path: Path, claims: Path, measured: Measured
+) -> None:
+    async with scene(tmp_path, claims, {GPU: "1"}) as place:
+        await place.start_operator()
+        rollout = {"strategy": "Surge", "scaleDownDelaySeconds": 0, "drain": {"preStopSeconds": 0}}
+        await place.create(place.deployment(resources={GPU: 1}, rollout=rollout), measured.on(GPU))
+        await place.until(lambda s: s.get("active"), what="never served")
+        served = (await place.status())["active"]["candidate"]
+        other = {"deep": "flat", "flat": "deep"}[served]
+        await place.switch("chat", other)
+        await place.until(lambda s: "WaitingForAccelerator" in str(s), what="it waits in silence")
+        assert condition(await place.status(), "Available")["status"] == "True"
+        await place.runner.set_capacity({GPU: "2"})
+        await place.until(lambda s: s["active"]["candidate"] == other, what="not when there was room")
+
+
+async def test_a_wrong_object_is_refused_with_the_fix(place: Scene) -> None:
+    wrong = place.deployment(slo={"e2eLatencyMs": 100, "ttftMs": 10})
+    with pytest.raises(ClusterError, match="e2eLatencyMs") as refused:
+        await place.create(wrong)
+    assert refused.value.status == 422
+
+
+async def test_what_no_server_can_do_is_a_condition_and_heals(place: Scene, measured: Measured) -> None:
+    await place.start_operator()
+    await place.create(place.deployment(service={"tls": {"secretName": "tls"}}), measured)
+    told = await place.until(lambda s: condition(s, "Ready")["status"] == "False", what="nothing said")
+    await place.until(lambda s: condition(s, "Ready").get("reason") == "InvalidSpec", what="not refused")
+    assert "spec.service.tls" in str((await place.status())["conditions"]), told
+    await place.patch("chat", {"service": {"tls": None}})
+    await place.ready()
+
+
+async def test_a_claim_that_is_missing_is_named_and_awaited(place: Scene, measured: Measured) -> None:
+    """A candidate on it fails alone; the others serve."""
+    await place.start_operator()
+    obj = place.deployment()
+    obj["spec"]["candidates"].append({"name": "lost", "uri": "pvc://lost/model", "exitLayers": [2]})
+    await place.create(obj, measured)
+    await place.until(lambda s: s.get("active"), what="the others do not serve")
+    async with asyncio.timeout(300):
+        while "lost" not in str([c for c in (await place.status())["conditions"]]):
+            await asyncio.sleep(0.5)

@@ -1,0 +1,135 @@
+"""A proxy before the API server that can be down, refuse, forget, or end whoever wrote something.
+
+The operator under test speaks to it in clear text; it passes requests on with the operator's own token, so
+that rights hold as without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+from aiohttp import web
+
+_EXPIRED = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired"}
+_WRITES = ("POST", "PATCH", "PUT", "DELETE")
+_HOP = ("host", "content-length", "transfer-encoding", "connection", "content-encoding")
+
+
+class Proxy:
+    """`after_write` is called with (method, path) when the server has carried a write out, before its answer
+    is passed on. `answer` may return a status and a document instead of asking the server."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._server, self._tls = _server(kubeconfig)
+        self.down = False
+        self.calls: list[tuple[str, str]] = []
+        self.after_write: Callable[[str, str], Any] = lambda method, path: None
+        self.answer: Callable[[str, str], tuple[int, dict[str, Any]] | None] = lambda method, path: None
+        self.cut_watches = 0
+        self._runner: web.AppRunner | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._watches: set[asyncio.Event] = set()
+
+    async def __aenter__(self) -> Proxy:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._tls, limit=0), read_bufsize=2**22
+        )
+        app = web.Application(client_max_size=2**24)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=0.5).start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.expire_watches()
+        if self._runner:
+            await self._runner.cleanup()
+        if self._session:
+            await self._session.close()
+
+    @property
+    def address(self) -> str:
+        assert self._runner is not None
+        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    def expire_watches(self) -> None:
+        """Every watch that stands is told that its version is too old (410)."""
+        for watch in self._watches:
+            watch.set()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        path = request.path
+        if self.down:
+            if request.transport:
+                request.transport.abort()
+            raise web.HTTPServiceUnavailable
+        self.calls.append((request.method, path))
+        if (instead := self.answer(request.method, path)) is not None:
+            status, document = instead
+            return web.json_response(document, status=status)
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP}
+        assert self._session is not None
+        async with self._session.request(
+            request.method,
+            f"{self._server}{request.path_qs}",
+            headers=headers,
+            data=await request.read(),
+            timeout=aiohttp.ClientTimeout(total=None),
+        ) as answer:
+            if request.query.get("watch"):
+                return await self._watch(request, answer)
+            body = await answer.read()
+            if request.method in _WRITES and answer.status < 300:
+                self.after_write(request.method, path)
+            kept = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP}
+            return web.Response(status=answer.status, body=body, headers=kept)
+
+    async def _watch(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+        stream = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
+        await stream.prepare(request)
+        expired = asyncio.Event()
+        self._watches.add(expired)
+        try:
+            with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+                await self._pump(stream, answer, expired)
+        finally:
+            self._watches.discard(expired)
+        return stream
+
+    async def _pump(
+        self, stream: web.StreamResponse, answer: aiohttp.ClientResponse, expired: asyncio.Event
+    ) -> None:
+        end = asyncio.create_task(expired.wait())
+        while not self.down:
+            line = asyncio.create_task(answer.content.readline())
+            await asyncio.wait({line, end}, return_when=asyncio.FIRST_COMPLETED, timeout=1.0)
+            while not line.done() and not end.done() and not self.down:
+                await asyncio.wait({line, end}, return_when=asyncio.FIRST_COMPLETED, timeout=1.0)
+            if end.done():
+                line.cancel()
+                await stream.write(json.dumps({"type": "ERROR", "object": _EXPIRED}).encode() + b"\n")
+                return
+            if not line.done() or not line.result():
+                line.cancel()
+                return
+            await stream.write(line.result())
+
+
+def _server(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
+    """Address and trust; the identity is the operator's own."""
+    cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
+    tls = ssl.create_default_context(cafile=cluster.get("certificate-authority"))
+    if data := cluster.get("certificate-authority-data"):
+        import base64
+
+        tls.load_verify_locations(cadata=base64.b64decode(data).decode())
+    return str(cluster["server"]), tls

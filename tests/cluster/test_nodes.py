@@ -1,0 +1,119 @@
+"""The scheduler's arithmetic: which hardware, and does one more pod fit?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from helios_operator.cluster import nodes
+from helios_operator.cluster.kinds import NODE, POD
+from helios_operator.cluster.mirror import Mirror
+from helios_operator.cluster.quantities import mib, number
+
+from tests.render import objects
+
+GPU = "nvidia.com/gpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("500m", 0.5), ("2", 2), (2, 2), ("16Gi", 16 * 2**30), ("1k", 1000), ("1e3", 1000), (None, 0), ("x", 0)],
+)
+def test_quantities(text: object, value: float) -> None:
+    assert number(text) == value
+
+
+def test_memory_in_mib() -> None:
+    assert mib("1Gi") == 1024
+
+
+def node(
+    name: str, labels: dict[str, str] | None = None, taints: Any = (), **allocatable: str
+) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "resourceVersion": "1", "uid": name, "labels": labels or {}},
+        "spec": {"taints": list(taints)},
+        "status": {
+            "allocatable": {"cpu": "8", "memory": "16Gi"} | allocatable,
+            "nodeInfo": {"architecture": "arm64"},
+        },
+    }
+
+
+def pod(
+    name: str, on: str, resources: dict[str, str], phase: str = "Running", **labels: str
+) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": "team-a",
+            "uid": name,
+            "resourceVersion": "1",
+            "labels": {"helios.dev/deployment": "chat"} if ours else {},
+        },
+        "spec": {"nodeName": on, "containers": [{"resources": {"limits": resources}}]},
+        "status": {"phase": phase},
+    }
+
+
+def mirror(*items: dict[str, Any]) -> Mirror:
+    made = Mirror()
+    for item in items:
+        made.put(POD if "containers" in item["spec"] else NODE, item)
+    return made
+
+
+def deployment(resources: dict[str, Any], **spec: Any) -> Any:
+    container = {"name": "helios-server", "resources": {"limits": resources}}
+    return objects.deployment(template={"spec": {"containers": [container], **spec}})
+
+
+def test_hardware_is_that_of_the_nodes_that_offer_the_accelerator() -> None:
+    labels = {f"{GPU}.product": "NVIDIA-L4", f"{GPU}.memory": "23034"}
+    seen = mirror(node("a"), node("b", labels, **{GPU: "2"}))
+    found = nodes.hardware(deployment({GPU: 1}), seen)
+    assert (found.accelerator, found.accelerators, found.dtype) == ("NVIDIA-L4", 1, "bfloat16")
+    assert 23034 - 256 < found.memory_mib <= 23034
+    cpu = nodes.hardware(deployment({}), seen)
+    assert (cpu.accelerator, cpu.cores, cpu.memory_mib, cpu.cpu) == (None, 8, 16384, "arm64")
+
+
+def test_a_free_accelerator_is_room_a_taken_one_is_not() -> None:
+    a = node("a", **{GPU: "2"})
+    one, two = (pod(name, "a", {GPU: "1"}) for name in ("p", "q"))
+    hd = deployment({GPU: 1})
+    assert nodes.room(hd, mirror(a), 100).pods == 2
+    assert nodes.room(hd, mirror(a, one), 100).pods == 1
+    assert nodes.room(hd, mirror(a, one, two), 100).pods == 0
+    done = pod("p", "a", {GPU: "1"}, phase="Succeeded")
+    assert nodes.room(hd, mirror(a, done, two), 100).pods == 1
+
+
+def test_a_pod_of_ours_that_waits_for_a_node_will_take_one() -> None:
+    waiting = pod("p", "", {GPU: "1"}, ours=True)
+    assert nodes.room(deployment({GPU: 1}), mirror(node("a", **{GPU: "2"}), waiting), 100).pods == 1
+
+
+def test_memory_is_room_on_one_node_not_on_all_together() -> None:
+    seen = mirror(node("a"), node("b"), pod("p", "a", {"memory": "15Gi"}), pod("q", "b", {"memory": "15Gi"}))
+    found = nodes.room(deployment({}), seen, 1500)
+    assert (found.pods, found.free_mib) == (0, 1024)
+    assert nodes.room(deployment({}), seen, 1000).pods == 2
+
+
+def test_selectors_taints_and_cordons_keep_pods_away() -> None:
+    taint = {"key": "gpu", "value": "yes", "effect": "NoSchedule"}
+    a = node("a", {"zone": "1"}, [taint])
+    assert nodes.room(deployment({}), mirror(a), 100).pods == 0
+    tolerant = deployment({}, tolerations=[{"key": "gpu", "operator": "Exists"}])
+    assert nodes.room(tolerant, mirror(a), 100).pods > 0
+    elsewhere = deployment({}, tolerations=[{"operator": "Exists"}], nodeSelector={"zone": "2"})
+    assert nodes.room(elsewhere, mirror(a), 100).pods == 0
+    cordoned = a | {"spec": {"unschedulable": True}}
+    assert nodes.room(tolerant, mirror(cordoned), 100).pods == 0
+
+
+def test_the_pods_own_limit_is_what_the_server_may_spend() -> None:
+    assert nodes.memory_limit_mib(deployment({"memory": "2Gi"})) == 2048
+    assert nodes.memory_limit_mib(deployment({"memory": "2Gi", GPU: 1})) is None
+    assert nodes.memory_limit_mib(deployment({})) is None
