@@ -35,7 +35,7 @@ def root() -> Path:
 
 
 def open_folder(folder: Path) -> State:
-    return State(folder, Store.open(folder / "objects", writable=False), lock.holder(folder) is not None)
+    return State(folder, Store.read(folder / "objects"), lock.holder(folder) is not None)
 
 
 def every(folder: Path | None = None) -> list[State]:

@@ -85,7 +85,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_folder_and_no_process(
             running.process.kill()
             running.process.wait()
             assert not psutil.wait_procs(children, timeout=5)[1]
-        assert Store.open(state / "objects", writable=False).names(DEPLOYMENT) == ["chat"]
+        assert Store.read(state / "objects").names(DEPLOYMENT) == ["chat"]
         assert helios("status", "chat", "--state", state).code == 0
     with up(file, state, volumes) as running:
         running.until("Ready=True")
@@ -99,7 +99,7 @@ def test_plan_says_what_up_would_choose(state: Path, volumes: Path, tmp_path: Pa
     before = sorted((path, path.stat().st_mtime_ns) for path in state.rglob("*.json"))
     planned = helios("plan", file, *told, "--output", "json")
     (view,) = json.loads(planned.out)
-    active = Store.open(state / "objects", writable=False).get(DEPLOYMENT, "chat")["status"]["active"]
+    active = Store.read(state / "objects").get(DEPLOYMENT, "chat")["status"]["active"]
     assert planned.code == 0
     assert (view["chosen"]["candidate"], view["chosen"]["layers"]) == (
         active["candidate"],

@@ -57,7 +57,7 @@ OBJECT = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A state folder at its default place."""
     monkeypatch.setenv("HELIOS_STATE", str(tmp_path))
-    store = Store.open(tmp_path / "chat" / "objects")
+    store = Store.open(tmp_path / "chat" / "objects", lambda new, _: new)
     store.apply(OBJECT)
     store.write_status(DEPLOYMENT, "chat", STATUS)
     events = tmp_path / "chat" / "deployments" / "chat"
@@ -144,7 +144,7 @@ def test_why_does_not_repeat_itself() -> None:
 
 
 def test_a_name_in_two_folders_must_be_told_apart(folder: Path) -> None:
-    Store.open(folder.parent / "other" / "objects").apply(OBJECT)
+    Store.open(folder.parent / "other" / "objects", lambda new, _: new).apply(OBJECT)
     with pytest.raises(StateError, match="--state DIR"):
         states.holding("chat", None)
     assert states.holding("chat", folder).folder == folder

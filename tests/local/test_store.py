@@ -10,25 +10,34 @@ import time
 from pathlib import Path
 
 import pytest
+from helios_operator.api.problems import Invalid, Problem
 from helios_operator.errors import ObjectNotFoundError, StateError, StateLockedError
 from helios_operator.local import lock
 from helios_operator.local.lock import StateLock
-from helios_operator.local.store import DEPLOYMENT, PROFILE, Store
+from helios_operator.local.store import DEPLOYMENT, PROFILE, Object, Store
 
 
 def deployment(name: str = "chat", **spec: object) -> dict[str, object]:
     return {"apiVersion": "helios.dev/v1alpha1", "kind": DEPLOYMENT, "metadata": {"name": name}, "spec": spec}
 
 
+def any_object(new: Object, old: Object | None) -> Object:
+    return new
+
+
+def open_store(folder: Path) -> Store:
+    return Store.open(folder, any_object)
+
+
 def test_a_new_object_gets_an_identity(tmp_path: Path) -> None:
-    obj = Store.open(tmp_path).apply(deployment(replicas=1))
+    obj = open_store(tmp_path).apply(deployment(replicas=1))
     assert obj["metadata"]["generation"] == 1
     assert obj["metadata"]["uid"]
     assert obj["metadata"]["namespace"] == "default"
 
 
 def test_generation_rises_with_the_spec_alone(tmp_path: Path) -> None:
-    store = Store.open(tmp_path)
+    store = open_store(tmp_path)
     first = store.apply(deployment(replicas=1))
     store.write_status(DEPLOYMENT, "chat", {"phase": "Serving"})
     annotated = store.annotate(DEPLOYMENT, "chat", {"helios.dev/reassess": "now"})
@@ -42,7 +51,7 @@ def test_generation_rises_with_the_spec_alone(tmp_path: Path) -> None:
 
 
 def test_what_changes_nothing_writes_nothing(tmp_path: Path) -> None:
-    store = Store.open(tmp_path)
+    store = open_store(tmp_path)
     before = store.apply(deployment(replicas=1))
     store.write_status(DEPLOYMENT, "chat", {"phase": "Serving"})
     version = store.version(DEPLOYMENT, "chat")
@@ -54,18 +63,36 @@ def test_what_changes_nothing_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_second_run_reads_what_the_first_wrote(tmp_path: Path) -> None:
-    store = Store.open(tmp_path)
+    store = open_store(tmp_path)
     store.apply(deployment("a"))
     kept = store.apply(deployment("b", replicas=3))
     store.delete(DEPLOYMENT, "a")
-    again = Store.open(tmp_path)
+    again = open_store(tmp_path)
     assert again.objects(DEPLOYMENT) == [kept]
     changed = again.apply(deployment("b", replicas=4))
     assert int(changed["metadata"]["resourceVersion"]) > int(kept["metadata"]["resourceVersion"])
 
 
+def test_rules_hold_for_every_write_and_every_file(tmp_path: Path) -> None:
+    def at_most_three(new: Object, old: Object | None) -> Object:
+        if new["spec"]["replicas"] > 3:
+            raise Invalid([Problem("spec.replicas", "is above 3", "use at most 3")])
+        return new | {"spec": new["spec"] | {"defaulted": True}}
+
+    store = Store.open(tmp_path, at_most_three)
+    first = store.apply(deployment(replicas=3))
+    assert first["spec"]["defaulted"]
+    assert store.apply(deployment(replicas=3))["metadata"]["generation"] == 1
+    with pytest.raises(Invalid):
+        store.apply(deployment(replicas=4))
+    assert Store.open(tmp_path, at_most_three).get(DEPLOYMENT, "chat") == first
+    open_store(tmp_path).apply(deployment(replicas=9))
+    with pytest.raises(StateError, match=r"chat\.json: is not an object of this release \(spec\.replicas"):
+        Store.open(tmp_path, at_most_three)
+
+
 def test_nobody_shares_state_through_a_returned_object(tmp_path: Path) -> None:
-    store = Store.open(tmp_path)
+    store = open_store(tmp_path)
     store.apply(deployment(replicas=1))["spec"]["replicas"] = 9
     store.get(DEPLOYMENT, "chat")["spec"]["replicas"] = 9
     assert store.get(DEPLOYMENT, "chat")["spec"] == {"replicas": 1}
@@ -80,36 +107,36 @@ def test_a_damaged_file_is_named_and_kept(tmp_path: Path, content: str) -> None:
     path.parent.mkdir()
     path.write_text(content)
     with pytest.raises(StateError, match=r"t-1\.json") as caught:
-        Store.open(tmp_path)
+        open_store(tmp_path)
     assert "damaged" in caught.value.problem
     assert path.read_text() == content
 
 
 def test_a_half_written_file_of_a_killed_writer_is_not_an_object(tmp_path: Path) -> None:
-    store = Store.open(tmp_path)
+    store = open_store(tmp_path)
     store.apply(deployment())
     (tmp_path / "heliosdeployments" / ".partial-1234-chat.json").write_text("{")
-    assert Store.open(tmp_path).names(DEPLOYMENT) == ["chat"]
+    assert open_store(tmp_path).names(DEPLOYMENT) == ["chat"]
     assert [p.name for p in (tmp_path / "heliosdeployments").iterdir()] == ["chat.json"]
 
 
 @pytest.mark.parametrize("name", ["", "../up", "Upper", "a/b", ".hidden"])
 def test_names_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(StateError, match="not a name"):
-        Store.open(tmp_path).apply(deployment(name))
+        open_store(tmp_path).apply(deployment(name))
 
 
 def test_a_missing_object_is_answered_with_those_that_exist(tmp_path: Path) -> None:
-    store = Store.open(tmp_path)
+    store = open_store(tmp_path)
     store.apply(deployment("chat"))
     with pytest.raises(ObjectNotFoundError, match="chat"):
         store.get(DEPLOYMENT, "chta")
 
 
 def test_a_reader_does_not_write(tmp_path: Path) -> None:
-    Store.open(tmp_path).apply(deployment())
+    open_store(tmp_path).apply(deployment())
     with pytest.raises(StateError, match="read only"):
-        Store.open(tmp_path, writable=False).delete(DEPLOYMENT, "chat")
+        Store.read(tmp_path).annotate(DEPLOYMENT, "chat", {"a": "b"})
 
 
 def test_a_folder_killed_at_any_moment_opens_again(tmp_path: Path) -> None:
@@ -117,7 +144,7 @@ def test_a_folder_killed_at_any_moment_opens_again(tmp_path: Path) -> None:
     object."""
     script = (
         "import sys; from pathlib import Path; from helios_operator.local.store import Store\n"
-        "store = Store.open(Path(sys.argv[1])); n = 0\n"
+        "store = Store.open(Path(sys.argv[1]), lambda new, old: new); n = 0\n"
         "while True:\n"
         "    n += 1; store.apply({'kind': 'HeliosProfile', 'metadata': {'name': 't-1'}, 'spec': {'n': n}})\n"
         "    store.write_status('HeliosProfile', 't-1', {'text': 'x' * 20000}); print(n, flush=True)\n"
@@ -134,7 +161,7 @@ def test_a_folder_killed_at_any_moment_opens_again(tmp_path: Path) -> None:
         time.sleep(0.03)
         writer.kill()
         writer.wait()
-        generation = Store.open(tmp_path).get(PROFILE, "t-1")["metadata"]["generation"]
+        generation = open_store(tmp_path).get(PROFILE, "t-1")["metadata"]["generation"]
         assert generation > seen
         seen = generation
 
@@ -167,6 +194,6 @@ def test_the_lock_ends_with_its_holder(tmp_path: Path) -> None:
 
 
 def test_objects_are_readable_files(tmp_path: Path) -> None:
-    Store.open(tmp_path).apply(deployment(replicas=1))
+    open_store(tmp_path).apply(deployment(replicas=1))
     content = json.loads((tmp_path / "heliosdeployments" / "chat.json").read_text())
     assert content["spec"] == {"replicas": 1}

@@ -99,7 +99,7 @@ def run(argv: Sequence[str]) -> int:
 def _rows(folder: Path) -> list[TimingRow | QualityRow]:
     """The HeliosProfiles of a state folder, or of every YAML or JSON file in a folder."""
     if (folder / "objects").is_dir():
-        stored = Store.open(folder / "objects", writable=False).objects(PROFILE)
+        stored = Store.read(folder / "objects").objects(PROFILE)
     elif folder.is_dir():
         files = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml", ".json"))
         stored = [obj for path in files for obj in documents.read(path)]

@@ -6,6 +6,7 @@ people: no decision reads it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import deque
 from collections.abc import Callable
@@ -77,8 +78,8 @@ class EventLog:
         if self._records and _says(self._records[-1]) == _says(record):
             return
         self._records.append(record)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(_line(record))
+        with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
+            file.write(_line(record))  # a full disk must not keep a pass from its work
         if self._listener is not None:
             self._listener(record)
 

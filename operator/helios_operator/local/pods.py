@@ -185,7 +185,11 @@ class Pod:
         failures = 0
         while not self._stopping:
             began = time.monotonic()
-            await self._run_once()
+            try:
+                await self._run_once()
+            except OSError as error:  # no process, no descriptor, no disk: as any other crash
+                self.last_words = f"pod: cannot be started ({error}); free what it lacks"
+                self._message = f"CrashLoopBackOff: {self.last_words}"
             self._changed()
             if self._stopping:
                 break

@@ -124,7 +124,8 @@ class Process:
             return
         rest = b""
         while data := await output.read(_READ_BYTES):
-            self._log.write(data)
+            with contextlib.suppress(OSError):  # a full disk must not block the child on its pipe
+                self._log.write(data)
             *lines, rest = (rest + data).split(b"\n")
             self._tail.extend(line.decode(errors="replace") for line in lines)
             rest = rest[-_READ_BYTES:]

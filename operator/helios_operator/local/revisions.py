@@ -72,7 +72,9 @@ class Revisions:
     # -- seen -----------------------------------------------------------------------------------------------
 
     async def see(self, head_kind_of: Callable[[str], str]) -> tuple[RevisionSeen, ...]:
-        """All revisions with their pods and telemetry. `head_kind_of`: kind of a candidate's exit heads."""
+        """All revisions with their pods and telemetry. `head_kind_of`: kind of a candidate's exit heads. What
+        is missing is started first, as a controller of the cluster would see to."""
+        self.start()
         return tuple(await asyncio.gather(*(self._see(r, head_kind_of) for r in self._all())))
 
     async def _see(self, revision: Revision, head_kind_of: Callable[[str], str]) -> RevisionSeen:
@@ -120,7 +122,7 @@ class Revisions:
     # -- done -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Brings every pod up that the folder asks for: at the runtime's start."""
+        """Brings every pod up that the records ask for."""
         for revision in self._all():
             if not revision.record.draining:  # its streams ended with the runtime that was stopped
                 self._bring_to_size(revision)
@@ -167,7 +169,7 @@ class Revisions:
         """Drains every pod: at the runtime's end. Nothing is forgotten."""
         for pod in self.pods():
             pod.stop(grace_seconds)
-        await asyncio.gather(*(pod.gone() for pod in self.pods()))
+        await asyncio.gather(*(pod.gone() for pod in self.pods()), return_exceptions=True)
 
     def kill(self) -> None:
         for pod in self.pods():

@@ -85,11 +85,11 @@ class LocalRuntime:
         """Raises what is wrong with the objects, the state folder or the port before any process is
         started."""
         for obj in self._objects:
-            _admit(obj, None)
+            _admit(dict(obj), None)
         self._lock = StateLock.acquire(self._state, self._options.command)
         async with contextlib.AsyncExitStack() as undo:
             undo.callback(self._lock.release)
-            self._store = Store.open(self._state / "objects")
+            self._store = Store.open(self._state / "objects", _admit)
             names = self._take_in(self._objects)
             self._machine = self._survey()
             self._observer = Observer(self._store, self._machine)
@@ -233,7 +233,7 @@ class LocalRuntime:
                 if (kind, name) not in kept:
                     self._store.delete(kind, name)
         for obj in objects:
-            self._apply(obj)
+            self._store.apply(obj)
         names = [obj["metadata"]["name"] for obj in objects if obj["kind"] == DEPLOYMENT]
         if not names:
             raise OperatorError("FILE", f"holds no {DEPLOYMENT}", "add one: see examples/")
@@ -278,18 +278,14 @@ class LocalRuntime:
         if change.spec_path:
             wanted = self._store.get(DEPLOYMENT, change.deployment)
             _set(wanted["spec"], change.spec_path, change.spec_value)
-            self._apply(wanted)
+            self._store.apply(wanted)
         self._queue.add(change.deployment)
 
-    def _apply(self, obj: Mapping[str, Any]) -> None:
-        old = self._store.find(str(obj["kind"]), str(obj["metadata"]["name"]))
-        self._store.apply(_admit(obj, old))
 
-
-def _admit(obj: Mapping[str, Any], old: Object | None) -> Object:
+def _admit(obj: Object, old: Object | None) -> Object:
     if obj.get("kind") == CONFIG_MAP:  # a cluster has its own rules for these; here they only carry prompts
-        return dict(obj)
-    return validation.admit(dict(obj), old)
+        return obj
+    return validation.admit(obj, old)
 
 
 def _set(spec: dict[str, Any], path: tuple[str, ...], value: Any) -> None:

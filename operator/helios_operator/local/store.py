@@ -1,8 +1,8 @@
 """The objects of one machine, as an API server would keep them: in memory, written through to a folder.
 
 Opened by the runtime (alone: see `lock`), read by `helios status` and `helios plan` when no runtime runs.
-One file per object, replaced whole, so that a kill at any moment leaves the old object or the new one. It
-validates names only; schema and rules are `api.validation`'s.
+One file per object, replaced whole, so that a kill at any moment leaves the old object or the new one.
+Whoever opens it says by which rules objects are admitted; its own are about names only.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import copy
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from helios_operator.api.problems import Invalid
 from helios_operator.errors import ObjectNotFoundError, StateError
 from helios_operator.local.files import read_json, remove_partials, write_json
 
@@ -28,28 +29,33 @@ _FOLDERS = {
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 Object = dict[str, Any]
+Admit = Callable[[Object, Object | None], Object]
+"""An object as it is to be stored, given what it replaces; raises what is wrong with it."""
 
 
 class Store:
     """Objects by kind and name. Every dict that goes in or out is a copy: nobody shares state through it."""
 
-    def __init__(self, folder: Path, objects: dict[tuple[str, str], Object], *, writable: bool) -> None:
+    def __init__(self, folder: Path, objects: dict[tuple[str, str], Object], admit: Admit | None) -> None:
         self._folder = folder
         self._objects = objects
-        self._writable = writable
+        self._admit = admit
         self._version = max((int(o["metadata"]["resourceVersion"]) for o in objects.values()), default=0)
 
     @classmethod
-    def open(cls, folder: Path, *, writable: bool = True) -> Store:
-        """Reads the folder. StateError names a file that is damaged or not what its place says."""
-        if writable:
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_partials(folder)
-        objects = {}
-        for kind, name in _FOLDERS.items():
-            for path in sorted((folder / name).glob("[!.]*.json")):
-                objects[kind, path.stem] = _read(path, kind)
-        return cls(folder, objects, writable=writable)
+    def open(cls, folder: Path, admit: Admit) -> Store:
+        """To be written, by one at a time. StateError names a file that is damaged or of another release."""
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_partials(folder)
+        store = cls(folder, _read_all(folder), admit)
+        for (kind, name), obj in store._objects.items():
+            store._check(kind, name, obj)
+        return store
+
+    @classmethod
+    def read(cls, folder: Path) -> Store:
+        """To be read only, at any time and by anybody."""
+        return cls(folder, _read_all(folder), None)
 
     def get(self, kind: str, name: str) -> Object:
         """ObjectNotFoundError when there is none."""
@@ -84,7 +90,7 @@ class Store:
         """
         kind, name = _identity(wanted)
         old = self._objects.get((kind, name))
-        new = copy.deepcopy(dict(wanted))
+        new = self._rules(copy.deepcopy(dict(wanted)), copy.deepcopy(old))
         content = {key: value for key, value in new.items() if key not in ("status", "metadata")}
         metadata = _metadata(name, old, new.get("metadata", {}))
         if old is None or any(old.get(key) != value for key, value in content.items()):
@@ -94,25 +100,25 @@ class Store:
 
     def write_status(self, kind: str, name: str, status: Mapping[str, Any]) -> Object:
         """Replaces the status and nothing else. An equal status is not written."""
-        return self._write(kind, self.get(kind, name) | {"status": copy.deepcopy(dict(status))})
+        old = self.get(kind, name)
+        return self._write(kind, self._rules(old | {"status": copy.deepcopy(dict(status))}, old))
 
     def annotate(self, kind: str, name: str, annotations: Mapping[str, str | None]) -> Object:
         """Sets annotations; None removes one."""
-        changed = self.get(kind, name)
-        merged = changed["metadata"].get("annotations", {}) | dict(annotations)
-        changed["metadata"]["annotations"] = {
-            key: value for key, value in merged.items() if value is not None
-        }
-        return self._write(kind, changed)
+        old = self.get(kind, name)
+        merged = {**old["metadata"].get("annotations", {}), **annotations}
+        kept = {key: value for key, value in merged.items() if value is not None}
+        return self._write(
+            kind, self._rules(old | {"metadata": old["metadata"] | {"annotations": kept}}, old)
+        )
 
     def delete(self, kind: str, name: str) -> None:
         """Deleting what does not exist is no error."""
-        self._check_writable()
         if self._objects.pop((kind, name), None) is not None:
             self._path(kind, name).unlink(missing_ok=True)
 
     def _write(self, kind: str, changed: Object) -> Object:
-        self._check_writable()
+        """The one place that writes: to the folder first, then to memory."""
         name = changed["metadata"]["name"]
         old = self._objects.get((kind, name))
         if changed == old:
@@ -126,11 +132,29 @@ class Store:
     def _path(self, kind: str, name: str) -> Path:
         return self._folder / _FOLDERS[kind] / f"{name}.json"
 
-    def _check_writable(self) -> None:
-        if not self._writable:
-            raise StateError(
-                str(self._folder), "was opened to be read only", "change it through the running `helios up`"
-            )
+    @property
+    def _rules(self) -> Admit:
+        if self._admit is None:
+            fix = "change it through the running `helios up`"
+            raise StateError(str(self._folder), "was opened to be read only", fix)
+        return self._admit
+
+    def _check(self, kind: str, name: str, obj: Object) -> None:
+        """An object of a release with other rules is named, not guessed at."""
+        try:
+            self._rules(copy.deepcopy(obj), copy.deepcopy(obj))
+        except Invalid as invalid:
+            fix = "restore it, or delete it to begin without it"
+            problem = f"is not an object of this release ({invalid.problems[0]})"
+            raise StateError(str(self._path(kind, name)), problem, fix) from None
+
+
+def _read_all(folder: Path) -> dict[tuple[str, str], Object]:
+    return {
+        (kind, path.stem): _read(path, kind)
+        for kind, name in _FOLDERS.items()
+        for path in sorted((folder / name).glob("[!.]*.json"))
+    }
 
 
 def _read(path: Path, kind: str) -> Object:
