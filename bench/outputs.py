@@ -1,0 +1,80 @@
+"""What the model writes at a layer budget, beside full depth: free-running, greedy, on held-out prompts, unedited.
+
+`python -m bench.outputs`: continuations of --prompts prose and as many code prompts at each --layers and at full depth,
+for people to read (docs/quality.md quotes from one). The claims count how far an output equals full depth's.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from helios_server.engine.engine import Engine
+from helios_server.engine.limits import AuditLimits, BundleSpec, EngineConfig, EngineLimits
+from helios_server.engine.request import Event, FailedEvent, FinishedEvent, GenerationRequest
+from helios_server.engine.sampling import SamplingParams
+from helios_server.exits.data import prompts
+from helios_server.models.store import ensure_smollm2
+from helios_server.models.tokenizer import Tokenizer
+from queue import SimpleQueue
+
+from bench.report import Claim, arguments, publish
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--prompts", type=int, default=10, help="of each domain")
+    parser.add_argument("--layers", type=int, nargs="+", default=[24, 27])
+    parser.add_argument("--tokens", type=int, default=48)
+    options = parser.parse_args()
+    model = ensure_smollm2()
+    bundle = BundleSpec("smollm2", "builtin://general", "")
+    limits = EngineLimits(
+        generation=1,
+        candidate="smollm2",
+        model_uri=f"file://{model}",
+        exits_uri=bundle.uri,
+        exit_layers=(24, 27),
+        audit=AuditLimits(bundles=(bundle,)),
+    )
+    engine, tokenizer = Engine.start(EngineConfig(), limits), Tokenizer.open(model)
+    texts = [(domain, text) for domain in ("prose", "code") for text in prompts(domain, options.prompts, seed=7)]
+    written: list[dict[str, Any]] = []
+    for domain, text in texts:
+        ids = tuple(tokenizer.encode(text))
+        outputs = {depth: _generate(engine, ids, depth, options.tokens) for depth in (*options.layers, 30)}
+        written.append(
+            {"domain": domain, "prompt": text, "outputs": {str(d): o.text for d, o in outputs.items()}}
+            | {"equalTokens": {str(d): _common(o, outputs[30]) for d, o in outputs.items() if d != 30}}
+        )
+    engine.stop()
+    claims = [_claim(written, domain, depth) for domain in ("prose", "code") for depth in options.layers]
+    publish(options.output, {"outputs": written}, claims)
+
+
+def _generate(engine: Engine, ids: tuple[int, ...], depth: int, tokens: int) -> FinishedEvent:
+    events: SimpleQueue[Event] = SimpleQueue()
+    request = GenerationRequest(f"{depth}-{hash(ids)}", ids, SamplingParams(max_tokens=tokens), depth=depth)
+    engine.submit(request, events.put)
+    while True:
+        event = events.get()
+        if isinstance(event, FailedEvent):
+            raise event.error
+        if isinstance(event, FinishedEvent):
+            return event
+
+
+def _common(one: FinishedEvent, other: FinishedEvent) -> int:
+    """Tokens before the two outputs first differ."""
+    pairs = zip(one.output_ids, other.output_ids, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one.output_ids), len(other.output_ids)))
+
+
+def _claim(written: list[dict[str, Any]], domain: str, depth: int) -> Claim:
+    counts = [one["equalTokens"][str(depth)] for one in written if one["domain"] == domain]
+    name = f"first-divergence-{domain}-{depth}-layers"
+    return Claim(name, statistics.median(counts), min(counts), max(counts), "tokens")
+
+
+if __name__ == "__main__":
+    main()

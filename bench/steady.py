@@ -1,0 +1,114 @@
+"""Does it leave well alone? Runs of steady traffic of one domain; counts the changes and alarms, as they fell.
+
+`python -m bench.steady`: --runs runs of --requests requests after the first selection, each on fresh prompts under
+examples/quickstart.yaml, every part real. Claims: changes and alarms per run (median, least, greatest) and in all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from examples.demo.__main__ import load_objects
+from examples.demo.traffic import Traffic
+from helios_operator.decide.snapshot import Snapshot
+from helios_operator.local.runtime import LocalRuntime, Options
+from helios_server.exits.data import prompts
+from helios_server.models.cache import cache_root
+from helios_server.models.store import ensure_smollm2
+
+from bench.report import Claim, arguments, claim, publish
+
+_QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart.yaml"
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--domain", default="prose")
+    parser.add_argument("--osl", type=int, default=24, help="new tokens per request")
+    options = parser.parse_args()
+    ensure_smollm2()
+    runs = [asyncio.run(_run(number, options)) for number in range(options.runs)]
+    changes = [float(len(run["changes"])) for run in runs]
+    alarms = [float(len(run["alarms"])) for run in runs]
+    claims = [
+        claim("changes-per-run", changes, "changes"),
+        claim("alarms-per-run", alarms, "alarms"),
+        _total("changes-in-all", changes, "changes"),
+        _total("alarms-in-all", alarms, "alarms"),
+        _total("failed-requests-in-all", [float(run["failed"]) for run in runs], "requests"),
+    ]
+    publish(options.output, {"domain": options.domain, "requests": options.requests, "runs": runs}, claims)
+
+
+def _total(name: str, counts: list[float], unit: str) -> Claim:
+    return Claim(name, sum(counts), sum(counts), sum(counts), unit)
+
+
+async def _run(number: int, options: Any) -> dict[str, Any]:
+    objects = load_objects(_QUICKSTART)
+    name = objects[-1]["metadata"]["name"]
+    texts = prompts(options.domain, options.requests + 200, seed=100 + number)
+    with tempfile.TemporaryDirectory(prefix="helios-steady-") as state:
+        runtime = LocalRuntime(objects, Path(state), Options(volumes=cache_root(), port=0, command="bench.steady"))
+        async with runtime:
+            await runtime.wait_for(lambda up: _active(up.snapshot(name)), 120)
+            traffic = Traffic(runtime.front_address(name), callers=16, osl=options.osl)
+            async with traffic.flowing(options.domain, texts):
+                await _until(lambda: bool(_history(runtime.snapshot(name))), 300)
+                begun = len(traffic.ledger.streams)
+                alarms: dict[tuple[str, int], dict[str, Any]] = {}
+                while len(traffic.ledger.streams) < begun + options.requests:
+                    await asyncio.sleep(0.5)
+                    alarms |= _alarms(runtime.snapshot(name))
+            changes = _history(runtime.snapshot(name))[1:]
+    result = {
+        "selected": _history_line(_history(runtime.snapshot(name))[0]),
+        "changes": [_history_line(entry) for entry in changes],
+        "alarms": list(alarms.values()),
+        "answered": traffic.ledger.ok,
+        "failed": traffic.ledger.failed,
+    }
+    print(f"run {number + 1}: {len(changes)} changes, {len(alarms)} alarms", file=sys.stderr)
+    return result
+
+
+def _active(snapshot: Snapshot | None) -> bool:
+    if snapshot is None or snapshot.deployment.status.active is None:
+        return False
+    return any(pod.ready for revision in snapshot.revisions for pod in revision.pods)
+
+
+def _history(snapshot: Snapshot | None) -> list[Any]:
+    return sorted(snapshot.deployment.status.history, key=lambda entry: entry.time) if snapshot else []
+
+
+def _history_line(entry: Any) -> dict[str, Any]:
+    return {"kind": entry.kind.value, "layers": entry.to.layer_budget, "message": entry.message}
+
+
+def _alarms(snapshot: Snapshot | None) -> dict[tuple[str, int], dict[str, Any]]:
+    """By pod's boot and request, after the selection (a change of limits resets the detectors)."""
+    pods = [pod for revision in (snapshot.revisions if snapshot else ()) for pod in revision.pods]
+    return {
+        (pod.telemetry.boot_id + alarm.kind, alarm.at_request): asdict(alarm) | {"time": alarm.time.isoformat()}
+        for pod in pods
+        if pod.telemetry
+        for alarm in pod.telemetry.alarms
+    }
+
+
+async def _until(holds: Any, seconds: float) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()

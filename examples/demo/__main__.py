@@ -1,0 +1,116 @@
+"""`make demo`: one YAML file in, streamed text out, and every step of the loop real.
+
+First act: one model with exit heads; the traffic turns from prose to code and HELIOS changes the depth. Second act: two
+models without heads; the same turn makes it switch the model, by a new process, and then in place, where memory holds
+only one. TRAFFIC=prose,code names what the callers send in the first act, in order (prose, code, speech, german).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from helios_server.exits.data import DOMAINS
+from helios_server.models.cache import cache_root
+from helios_server.models.store import drop_layers, ensure_smollm2
+
+from examples.demo import report
+from examples.demo.act import Act, Outcome, Programme
+from examples.demo.screen import Screen
+
+_HERE = Path(__file__).parent.parent
+_DROPPED = (13, 14, 17, 25)
+_CALLERS = 16
+_FULL_DEPTH_ROWS = 4
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--traffic", default=os.environ.get("TRAFFIC", "prose,code"))
+    parser.add_argument("--acts", default=os.environ.get("ACTS", "1,2"))
+    parser.add_argument("--file", type=Path, default=_HERE / "quickstart.yaml", help="the first act's objects")
+    parser.add_argument("--result", type=Path, default=Path("demo-result.json"))
+    parser.add_argument("--state", type=Path, default=cache_root() / "demo")
+    arguments = parser.parse_args()
+    traffic = arguments.traffic.split(",")
+    if unknown := [domain for domain in traffic if domain not in DOMAINS]:
+        print(f"error: TRAFFIC: {unknown[0]!r} is unknown; use some of {', '.join(DOMAINS)}", file=sys.stderr)
+        return 2
+    screen = Screen()
+    began = time.monotonic()
+    prepare(screen)
+    acts = [int(act) for act in arguments.acts.split(",")]
+    outcomes = asyncio.run(_play(programmes(arguments.file, traffic, acts), arguments.state, screen))
+    screen.console.print(report.table(outcomes))
+    document = report.write(arguments.result, outcomes, traffic)
+    requests = document["requests"]
+    screen.say(
+        f"{requests['ok']} requests answered, {requests['failed']} failed; "
+        f"{time.monotonic() - began:.0f} s; {arguments.result}"
+    )
+    return 1 if requests["failed"] else 0
+
+
+def prepare(screen: Screen) -> None:
+    """The model and its shorter sister, once, in the cache."""
+    model = ensure_smollm2(progress=screen.say)
+    drop_layers(model, model.with_name(model.name + "-26"), _DROPPED)
+
+
+def programmes(file: Path, traffic: Sequence[str], acts: Sequence[int]) -> list[Programme]:
+    """The second act is played twice: where memory holds two processes, and where it holds one."""
+    played = []
+    if 1 in acts:
+        objects = load_objects(file)
+        played.append(_programme(len(played) + 1, "Exit heads: the traffic decides the depth", objects, traffic))
+    if 2 in acts:
+        turn = ("prose", "code")
+        objects = load_objects(_HERE / "two-backbones.yaml")
+        title = "Two models: the traffic decides the model"
+        played.append(_programme(len(played) + 1, f"{title} (a new process)", objects, turn))
+        one = objects[-1]["spec"]["limits"]["memoryMiB"]
+        played.append(_programme(len(played) + 1, f"{title} (memory for one: in place)", objects, turn, one))
+    return played
+
+
+def _programme(
+    number: int, title: str, objects: Sequence[dict[str, Any]], traffic: Sequence[str], memory_mib: int | None = None
+) -> Programme:
+    osl = objects[-1]["spec"]["workload"]["osl"]
+    return Programme(number, title, objects, traffic, callers=_CALLERS, osl=osl, memory_mib=memory_mib)
+
+
+def load_objects(file: Path) -> list[dict[str, Any]]:
+    """The file's objects; the deployment gets the memory under which full depth holds four rows on this machine."""
+    objects = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    spec = objects[-1]["spec"]
+    workload = spec["workload"]
+    command = [sys.executable, "-m", "examples.demo.memory", spec["candidates"][0]["uri"]]
+    command += ["--volumes", str(cache_root()), "--rows", str(_FULL_DEPTH_ROWS)]
+    command += ["--tokens", str(workload["isl"] + workload["osl"])]
+    command += [f"--exits={uri}" for uri in sorted({c["exits"] for c in spec["candidates"] if "exits" in c})]
+    spec["limits"]["memoryMiB"] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return objects
+
+
+async def _play(acts: Sequence[Programme], state: Path, screen: Screen) -> list[Outcome]:
+    outcomes = []
+    for act in acts:
+        limit = act.objects[-1]["spec"]["limits"]["memoryMiB"]
+        screen.headline(f"Act {act.number}. {act.title}")
+        screen.say(f"{' then '.join(act.traffic)}; {act.callers} callers; {limit} MiB for the serving process")
+        folder = state / f"{time.strftime('%Y%m%d-%H%M%S')}-{act.number}"
+        outcomes.append(await Act(act, folder, cache_root(), screen).play())
+    return outcomes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""One act: a deployment on this machine, callers in front of it, and what HELIOS does about what they send.
+
+`play` reads as the programme; everything that HELIOS does is its own doing: the act only sends traffic, waits and
+writes down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from helios_operator.api.types import Decision, HistoryEntry
+from helios_operator.local.runtime import LocalRuntime, Options
+from helios_server.exits.data import prompts
+
+from examples.demo.phases import Phase, Recorder
+from examples.demo.screen import Screen
+from examples.demo.traffic import Stream, Traffic
+
+_LEAST_REQUESTS = 64
+"""In a phase, so that its figures mean something."""
+_MOST_REQUESTS = 240
+"""To wait for a change after the traffic changed."""
+
+
+@dataclass(frozen=True)
+class Programme:
+    """One act. `memory_mib`: of the machine, for all processes together; None: what there is. `callers`: at once."""
+
+    number: int
+    title: str
+    objects: Sequence[dict[str, Any]]
+    traffic: Sequence[str]
+    callers: int
+    osl: int
+    memory_mib: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an act came to. `changes` are the deployment's history after the first selection."""
+
+    phases: list[Phase]
+    selection: HistoryEntry | None
+    changes: list[HistoryEntry]
+    streams: list[Stream]
+
+
+class Act:
+    """Inside `play` the runtime is up; `snapshot` is what its newest pass saw."""
+
+    def __init__(self, programme: Programme, state: Path, volumes: Path, screen: Screen) -> None:
+        self._programme = programme
+        self._screen = screen
+        self._name = programme.objects[-1]["metadata"]["name"]
+        options = Options(volumes=volumes, port=0, memory_mib=programme.memory_mib, command="make demo")
+        self._runtime = LocalRuntime(programme.objects, state, options, listener=screen.record)
+
+    async def play(self) -> Outcome:
+        programme = self._programme
+        async with self._runtime as runtime:
+            await self._until(lambda: self._serves, "a process loads the reference candidate at full depth")
+            traffic = Traffic(
+                runtime.front_address(self._name),
+                callers=programme.callers,
+                osl=programme.osl,
+                on_text=self._screen.text,
+            )
+            recorder = Recorder(programme.number, traffic.ledger)
+            first, *others = programme.traffic
+            await self._serve_at_full_depth(first, traffic, recorder)
+            await self._until(lambda: self._history != [], "profiling on the prompts that came in")
+            await self._until(lambda: self._settled, "the choice takes effect")
+            await self._serve(first, traffic, recorder, await_change=False)
+            for domain in others:
+                await self._serve(domain, traffic, recorder, await_change=True)
+            selection, *changes = self._history
+            return Outcome(recorder.phases, selection, changes, traffic.ledger.streams)
+
+    # -- its scenes ------------------------------------------------------------------------------------------------
+
+    async def _serve_at_full_depth(self, domain: str, traffic: Traffic, recorder: Recorder) -> None:
+        """Until the pod holds a full set of live prompts: what the candidates will be measured on."""
+        async with traffic.flowing(domain, self._prompts(domain, 0)):
+            recorder.open(domain, self._snapshot, "nothing is profiled yet: the reference candidate at full depth")
+            await self._until(
+                lambda: recorder.requests >= _LEAST_REQUESTS and self._has_prompts,
+                f"{domain} at full depth",
+            )
+            recorder.close(self._snapshot)
+
+    async def _serve(self, domain: str, traffic: Traffic, recorder: Recorder, *, await_change: bool) -> None:
+        """Sends one kind of traffic until nothing more happens; each change opens a phase of its own."""
+        changes = len(self._history)
+        async with traffic.flowing(domain, self._prompts(domain, 1)):
+            recorder.open(domain, self._snapshot, self._reason())
+            while True:
+                await self._until(
+                    lambda: len(self._history) > changes or self._enough(recorder, await_change), f"{domain}"
+                )
+                if len(self._history) == changes and self._settled:
+                    break
+                if len(self._history) > changes:
+                    recorder.close(self._snapshot)
+                    changes, await_change = len(self._history), False
+                    recorder.open(domain, self._snapshot, self._reason())
+                await asyncio.sleep(0.2)
+            recorder.close(self._snapshot)
+
+    def _enough(self, recorder: Recorder, await_change: bool) -> bool:
+        return recorder.requests >= (_MOST_REQUESTS if await_change else _LEAST_REQUESTS)
+
+    # -- what is seen ----------------------------------------------------------------------------------------------
+
+    @property
+    def _snapshot(self) -> Any:
+        return self._runtime.snapshot(self._name)
+
+    @property
+    def _history(self) -> list[HistoryEntry]:
+        """Oldest first."""
+        return sorted(self._snapshot.deployment.status.history, key=lambda entry: entry.time)
+
+    @property
+    def _serves(self) -> bool:
+        snapshot = self._runtime.snapshot(self._name)
+        if snapshot is None or snapshot.deployment.status.active is None:
+            return False
+        return any(pod.ready for revision in snapshot.revisions if revision.routed for pod in revision.pods)
+
+    @property
+    def _settled(self) -> bool:
+        status = self._snapshot.deployment.status
+        return status.active is not None and status.target is None
+
+    @property
+    def _has_prompts(self) -> bool:
+        pods = [pod for revision in self._snapshot.revisions for pod in revision.pods]
+        return any(pod.telemetry and pod.telemetry.prompts for pod in pods)
+
+    def _reason(self) -> str:
+        if not self._history:
+            return ""
+        newest = self._history[-1]
+        kind = "First choice" if newest.kind is Decision.SELECT else newest.kind.value
+        return f"{kind}: {newest.message}"
+
+    def _prompts(self, domain: str, seed: int) -> list[str]:
+        return prompts(domain, 400, seed=seed)
+
+    async def _until(self, holds: Callable[[], bool], doing: str) -> None:
+        """Waits, with a line on the screen that says for what and since when. Ten minutes are a failure."""
+        began = time.monotonic()
+        with self._screen.waiting(doing):
+            while not holds():
+                if time.monotonic() - began > 600:
+                    raise TimeoutError(f"act {self._programme.number} waited 10 minutes: {doing}")
+                await asyncio.sleep(0.2)

@@ -1,0 +1,87 @@
+"""The table at the end, and the same as a document (`demo-result.json`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from helios_operator.api.types import HistoryEntry, Served
+from rich.table import Table
+
+from examples.demo.act import Outcome
+from examples.demo.phases import Phase
+
+
+def table(outcomes: Sequence[Outcome]) -> Table:
+    """A row per phase; the first row of each act is full depth."""
+    shown = Table(title="What served what", title_justify="left", show_lines=True)
+    for column in ("act", "traffic", "model", "layers", "batch (reached)", "tokens/s", "quality"):
+        shown.add_column(column, justify="left" if column in ("traffic", "model") else "right", no_wrap=True)
+    shown.add_column("decision", ratio=1)
+    for phase in (phase for outcome in outcomes for phase in outcome.phases):
+        quality = "" if phase.quality_percent is None else f"{phase.quality_percent:.0f} %"
+        batch = f"{phase.max_batch} ({phase.batch_reached})"
+        shown.add_row(
+            str(phase.act), phase.traffic, phase.candidate, str(phase.layers), batch,
+            f"{phase.tokens_per_second:.0f}", quality, phase.decision,
+        )  # fmt: skip
+    return shown
+
+
+def write(path: Path, outcomes: Sequence[Outcome], traffic: Sequence[str]) -> dict[str, Any]:
+    """Writes the document and returns it."""
+    streams = [stream for outcome in outcomes for stream in outcome.streams]
+    document = {
+        "traffic": list(traffic),
+        "phases": [_phase(phase) for outcome in outcomes for phase in outcome.phases],
+        "selections": [_change(o.selection, act) for act, o in enumerate(outcomes, 1) if o.selection],
+        "changes": [_change(change, act) for act, o in enumerate(outcomes, 1) for change in o.changes],
+        "requests": {
+            "ok": sum(not stream.error for stream in streams),
+            "failed": sum(bool(stream.error) for stream in streams),
+        },
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return document
+
+
+def _phase(phase: Phase) -> dict[str, Any]:
+    quality = phase.quality_percent
+    return {
+        "act": phase.act,
+        "traffic": phase.traffic,
+        "candidate": phase.candidate,
+        "tokensPerSecond": round(phase.tokens_per_second, 1),
+        "layers": phase.layers,
+        "maxBatch": phase.max_batch,
+        "batchReached": phase.batch_reached,
+        "qualityPercent": None if quality is None else round(quality, 1),
+        "requests": phase.requests,
+        "decision": phase.decision,
+    }
+
+
+def _change(entry: HistoryEntry, act: int) -> dict[str, Any]:
+    return {
+        "act": act,
+        "kind": entry.kind.value,
+        "from": _served(entry.from_),
+        "to": _served(entry.to),
+        "reason": entry.reason,
+        "message": entry.message,
+        "result": entry.result,
+        "atRequest": entry.at_request,
+        "seconds": entry.seconds,
+    }
+
+
+def _served(served: Served | None) -> dict[str, Any] | None:
+    if served is None:
+        return None
+    return {
+        "candidate": served.candidate,
+        "layerBudget": served.layer_budget,
+        "maxBatchSize": served.max_batch_size,
+    }
