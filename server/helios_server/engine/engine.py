@@ -57,7 +57,7 @@ class Engine:
         self._closed = ""
         self._stopping = False
         self._failed: HeliosError | None = None
-        self._thread = threading.Thread(target=self._run, name="helios-engine", daemon=True)
+        self._thread = threading.current_thread()
 
     @classmethod
     def start(cls, config: EngineConfig, limits: EngineLimits) -> Engine:
@@ -65,11 +65,12 @@ class Engine:
 
         Raises HeliosError and leaves nothing behind.
         """
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        engine = cls(config, Serving(config, load_model(config, limits)))
-        engine._thread.start()
-        return engine
+        started: Future[Engine] = Future()
+        thread = threading.Thread(
+            target=_live, args=(config, limits, started), name="helios-engine", daemon=True
+        )
+        thread.start()
+        return started.result()
 
     # -- requests --------------------------------------------------------------------------------------------
 
@@ -139,8 +140,7 @@ class Engine:
             self._stopping = True
         self._changes.close()
         self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.join()
 
     # -- snapshots -------------------------------------------------------------------------------------------
 
@@ -237,7 +237,8 @@ class Engine:
         audited = self._audit(idle=not plan.rows)
         return bool(plan.rows) or audited
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Steps until it is stopped. The thread's own."""
         try:
             while not self._stopping:
                 if not self.step():
@@ -387,3 +388,19 @@ class Engine:
             window.ttft_ms.add((now - answer.arrived) * 1e3)
         else:
             window.itl_ms.add((now - answer.last_token) * 1e3)
+
+
+def _live(config: EngineConfig, limits: EngineLimits, started: Future[Engine]) -> None:
+    """The engine thread.
+
+    It loads the model too: what kernels keep per thread is then measured where it will be.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    try:
+        engine = Engine(config, Serving(config, load_model(config, limits)))
+    except Exception as error:
+        started.set_exception(error)
+        return
+    started.set_result(engine)
+    engine.run()

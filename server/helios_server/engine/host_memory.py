@@ -22,13 +22,19 @@ _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 
 def anonymous_bytes() -> int:
     """Memory of the process that no file backs: what counts against a limit and cannot be dropped."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
+    found = _status_bytes("RssAnon")
+    if found is None:
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    return int(fields["RssAnon"].split()[0]) * 1024
+    return found
+
+
+def page_table_bytes() -> int:
+    """What the kernel holds to map this process; it counts against a limit as well.
+
+    0 where it is not told.
+    """
+    return _status_bytes("VmPTE") or 0
 
 
 def limit_bytes() -> int:
@@ -75,3 +81,12 @@ def _read_limit(path: Path) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdigit() else None
+
+
+def _status_bytes(name: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(fields[name].split()[0]) * 1024

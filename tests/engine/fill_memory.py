@@ -1,0 +1,55 @@
+"""Run in a process of its own: serves at a planned capacity with every page written and a prompt under way.
+
+Arguments: checkpoint, layers, MiB that the planner is told. Prints what was planned and what is held, as
+JSON, then "survived".
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from helios_server.engine import host_memory
+from helios_server.engine.engine import Engine
+from helios_server.engine.limits import EngineConfig
+
+from tests.engine.helpers import limits_for, send
+
+CONTEXT = 1024
+
+
+def main(checkpoint: str, layers: str, mib: str) -> None:
+    depth = int(layers)
+    limits = limits_for(
+        Path(checkpoint),
+        layer_budget=depth,
+        exit_layers=(depth,),
+        memory_mib=int(mib),
+        tokens_per_request=512,
+    )
+    engine = Engine.start(EngineConfig(max_context=CONTEXT, threads=1), limits)
+    engine.at_boundary(lambda: write_every_page(engine)).result()
+    capacity = engine.serving.capacity
+    planned = capacity.process_start_bytes + capacity.weight_bytes + capacity.kv_bytes
+    held = host_memory.anonymous_bytes() + host_memory.page_table_bytes()
+    report = {"planned": planned, "held": held, "tokens": capacity.kv_capacity_tokens}
+    print(json.dumps(report), flush=True)
+    send(engine, tuple(range(1000, 1000 + CONTEXT - 4)), max_tokens=3, temperature=1.0).result()
+    engine.stop()
+    print("survived", flush=True)
+
+
+@torch.inference_mode()
+def write_every_page(engine: Engine) -> None:
+    pool, config = engine.serving.pool, engine.serving.model.config
+    ones = torch.ones(pool.page_tokens, config.num_kv_heads, config.head_dim)
+    for page in range(pool.pages):
+        slots = torch.arange(pool.page_tokens) + page * pool.page_tokens
+        for layer in range(pool.layers):
+            pool.write(layer, slots, ones, ones)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

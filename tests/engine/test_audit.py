@@ -1,0 +1,156 @@
+"""Audits equal a direct pass over the same prompts, whatever depth they started from and whatever runs beside
+them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helios_server.engine.audit import MAX_TOKENS, chosen
+from helios_server.engine.engine import Engine
+from helios_server.engine.limits import AuditLimits, BundleSpec, EngineConfig
+from helios_server.engine.telemetry import AuditRow
+from helios_server.exits.bundle import BundleRef, open_bundle
+from helios_server.exits.head import BareHead
+from helios_server.exits.scoring import score
+from helios_server.models.attention import causal_attention
+from helios_server.models.backbone import Backbone
+from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.tokenizer import Tokenizer
+
+from tests.engine.bundles import random_bundle
+from tests.engine.helpers import limits_for, prompt_of, running, send
+
+EXITS = (2, 4)
+BARE = BundleSpec("bare", "", "")
+
+
+@pytest.fixture(scope="module")
+def bundles(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[BundleSpec, ...]:
+    folder = tmp_path_factory.mktemp("audited")
+    return BARE, random_bundle(folder / "both", tiny, EXITS, 1), random_bundle(folder / "one", tiny, (4,), 2)
+
+
+@torch.inference_mode()
+def direct(model: Path, prompt: tuple[int, ...], bundles: tuple[BundleSpec, ...]) -> AuditRow:
+    """The whole prompt through the whole model at once."""
+    backbone = Backbone.load(Checkpoint.open(model), 6, dtype="float64")
+    rope = backbone.rope(torch.arange(len(prompt)))
+    attend = causal_attention([len(prompt)])
+    targets = torch.tensor(prompt[1:])
+    hidden, below, states = backbone.embed(torch.tensor(prompt)), 0, {}
+    for layer in (*EXITS, 6):
+        hidden = backbone.run_layers(hidden, below, layer, rope, lambda _: attend)
+        states[layer], below = hidden[:-1], layer
+    full = score(backbone, backbone.final_norm, states[6], targets)
+    exits = {}
+    for bundle in bundles:
+        for layer in EXITS:
+            ref = BundleRef(bundle.uri, bundle.digest)
+            head = (
+                open_bundle(ref, backbone.checkpoint).head(layer, backbone)
+                if bundle.uri
+                else BareHead(backbone)
+            )
+            scores = score(backbone, head.apply, states[layer], targets)
+            bits, same = round(1000 * float(scores.bits.sum())), int((scores.top == full.top).sum())
+            exits[bundle.digest, layer] = bits, same
+    text_bytes = Tokenizer.open(model).bytes_of(prompt[1:])
+    return AuditRow(0, len(prompt) - 1, text_bytes, round(1000 * float(full.bits.sum())), exits)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def audits(engine: Engine, count: int) -> dict[int, AuditRow]:
+    """By ordinal, once `count` of them are complete."""
+    wait_for(lambda: len(engine.telemetry().audits) >= count)
+    return {row.request: row for row in engine.telemetry().audits}
+
+
+@pytest.mark.parametrize("budget", [2, 4, 6])
+def test_rows_equal_a_direct_pass(tiny: Path, bundles: tuple[BundleSpec, ...], budget: int) -> None:
+    """Prompts longer and shorter than a step, in a crowd, in chunks, audited in two batches."""
+    config = EngineConfig(dtype="float64", max_context=256, step_tokens=40)
+    prompts = [
+        prompt_of(length, seed) for seed, length in enumerate((8, 12, 100, 31, 9, 60, 17, 150, 40, 33, 64))
+    ]
+    limits = {"layer_budget": budget, "exit_layers": EXITS, "audit": AuditLimits(100, bundles)}
+    with running(tiny, config, **limits) as engine:
+        for prompt in prompts:
+            send(engine, prompt, max_tokens=20, ignore_eos=True)
+        rows = audits(engine, len(prompts))
+    for ordinal, prompt in enumerate(prompts, start=1):
+        assert rows[ordinal] == replace(direct(tiny, prompt, bundles), request=ordinal)
+
+
+def test_a_preempted_prompt_is_audited_once_and_right(tiny: Path, bundles: tuple[BundleSpec, ...]) -> None:
+    limits = {"layer_budget": 4, "exit_layers": EXITS, "audit": AuditLimits(100, bundles)}
+    prompts = [prompt_of(40 + i, i) for i in range(6)]
+    with running(tiny, EngineConfig(dtype="float64", max_context=96, step_tokens=16), **limits) as engine:
+        engine.at_boundary(lambda: engine.serving.resize(12)).result()
+        for stream in [send(engine, prompt, max_tokens=50, ignore_eos=True) for prompt in prompts]:
+            stream.result()
+        rows = audits(engine, len(prompts))
+        telemetry = engine.telemetry()
+    assert telemetry.preemptions > 0
+    assert len(telemetry.audits) == len(prompts)
+    for ordinal, prompt in enumerate(prompts, start=1):
+        assert rows[ordinal] == replace(direct(tiny, prompt, bundles), request=ordinal)
+
+
+def test_a_request_below_the_budget_is_audited_at_all_exits(
+    tiny: Path, bundles: tuple[BundleSpec, ...]
+) -> None:
+    limits = {"exit_layers": EXITS, "audit": AuditLimits(100, bundles)}
+    with running(tiny, **limits) as engine:
+        send(engine, prompt_of(30), depth=2, max_tokens=5)
+        assert audits(engine, 1)[1] == replace(direct(tiny, prompt_of(30), bundles), request=1)
+
+
+def test_changes_under_audits_do_not_spoil_them(tiny: Path, bundles: tuple[BundleSpec, ...]) -> None:
+    base = {"exit_layers": EXITS, "audit": AuditLimits(100, bundles)}
+    prompts = [prompt_of(20 + i, i) for i in range(24)]
+    with running(tiny, **base) as engine:
+        for generation, budget in enumerate((2, 6, 4), start=2):
+            streams = [send(engine, prompt, max_tokens=3) for prompt in prompts[8 * generation - 16 :][:8]]
+            for stream in streams:
+                stream.result()
+            engine.set_limits(limits_for(tiny, generation=generation, layer_budget=budget, **base)).result(60)
+        rows = audits(engine, 20)
+    for ordinal, row in rows.items():
+        assert row == replace(direct(tiny, prompts[ordinal - 1], bundles), request=ordinal)
+
+
+def test_only_long_enough_prompts_are_audited_and_long_ones_in_part(tiny: Path) -> None:
+    limits = {"exit_layers": EXITS, "audit": AuditLimits(100)}
+    config = EngineConfig(dtype="float32", max_context=512)
+    with running(tiny, config, **limits) as engine:
+        send(engine, prompt_of(7), max_tokens=2).result()
+        send(engine, prompt_of(510), max_tokens=2).result()
+        row = audits(engine, 1)[2]
+    assert row.tokens == min(510, MAX_TOKENS) - 1
+    assert set(row.exits) == {("", 2), ("", 4)}
+
+
+@pytest.mark.parametrize("percent", [0, 1, 5, 37, 50, 100])
+def test_the_share_audited_is_the_share_asked(percent: int) -> None:
+    picked = [ordinal for ordinal in range(1, 10001) if chosen(ordinal, percent)]
+    assert len(picked) == pytest.approx(100 * percent, abs=3)
+    even = sum(ordinal % 2 == 0 for ordinal in picked)
+    assert even == pytest.approx(len(picked) / 2, rel=0.05, abs=3)
+
+
+def test_without_a_share_nothing_is_audited(tiny: Path) -> None:
+    with running(tiny, exit_layers=EXITS) as engine:
+        send(engine, prompt_of(30), max_tokens=5).result()
+        assert engine.telemetry().audits == ()

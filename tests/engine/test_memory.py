@@ -1,0 +1,98 @@
+"""What the planner predicts is what the process takes: tensors counted, memory held, and a hard limit
+survived.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helios_server.engine import host_memory
+from helios_server.engine.limits import EngineConfig
+from helios_server.errors import OutOfMemoryBudget
+from helios_server.models.backbone import Backbone
+from helios_server.models.checkpoint import Checkpoint
+
+from tests.engine.cgroups import hard_limit
+from tests.engine.helpers import limits_for, prompt_of, running, send
+
+REPOSITORY = Path(__file__).parents[2]
+LIMIT_MIB = 1500
+KILLED = -9
+
+
+def fill(
+    model: Path, layers: int, told_mib: int, procs: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs `fill_memory.py`, under a hard limit from before its first import when `procs` is given."""
+    join = f"echo $$ > {procs} && " if procs else ""
+    command = f"{join}exec {sys.executable} -m tests.engine.fill_memory {model} {layers} {told_mib}"
+    return subprocess.run(["sh", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, timeout=280)
+
+
+@pytest.mark.parametrize("layers", [6, 18, 30])
+def test_every_page_that_was_planned_survives_a_hard_limit(smollm2: Path, layers: int) -> None:
+    with hard_limit(LIMIT_MIB << 20) as procs:
+        child = fill(smollm2, layers, LIMIT_MIB, procs)
+    assert child.stdout.endswith("survived\n"), child.stderr
+    report = json.loads(child.stdout.splitlines()[0])
+    assert report["held"] == pytest.approx(report["planned"], rel=0.02)
+    assert report["planned"] > 0.95 * (LIMIT_MIB << 20)
+
+
+def test_what_is_planned_for_two_per_cent_more_does_not_survive(smollm2: Path) -> None:
+    with hard_limit(LIMIT_MIB << 20) as procs:
+        child = fill(smollm2, 30, round(1.02 * LIMIT_MIB), procs)
+    assert child.returncode == KILLED, child.stdout
+
+
+@pytest.mark.parametrize("layers", [6, 18, 30])
+def test_tensor_bytes_are_those_of_the_plan(smollm2: Path, layers: int) -> None:
+    with running(
+        smollm2, EngineConfig(max_context=512), layer_budget=layers, exit_layers=(layers,)
+    ) as engine:
+        serving = engine.serving
+        facts, report, backbone = serving.model.facts, serving.capacity, serving.weights.backbone
+        plan = serving.model.plan(serving.limits, serving.weights.heads, backbone.numerics.device)
+    weights = facts.fixed_bytes + layers * facts.layer_bytes
+    assert weights == pytest.approx(backbone.resident_bytes, rel=0.02)
+    assert report.weight_bytes == backbone.resident_bytes
+    assert report.layers_loaded == layers
+    kv = plan.pages * facts.page_tokens * layers * facts.kv_bytes_per_token_layer
+    assert kv == pytest.approx(report.kv_bytes, rel=0.02)
+    read = Checkpoint.open(smollm2)
+    Backbone.load(read, layers)
+    stored = 2 * (read.config.vocab_size * read.config.hidden_size + layers * _layer_elements(read))
+    assert read.bytes_read == pytest.approx(stored, rel=0.02)
+
+
+def _layer_elements(checkpoint: Checkpoint) -> int:
+    config = checkpoint.config
+    attention = config.hidden_size * (2 * config.q_size + 2 * config.kv_size)
+    return attention + 3 * config.hidden_size * config.intermediate_size
+
+
+def test_a_model_that_does_not_fit_is_refused_with_need_and_limit(tiny: Path) -> None:
+    with (
+        pytest.raises(
+            OutOfMemoryBudget, match=r"one request of 64 tokens at 6 layers needs \d+ MiB, the limit is 1"
+        ),
+        running(tiny, memory_mib=1),
+    ):
+        pass
+
+
+def test_shrinking_gives_memory_back(smollm2: Path) -> None:
+    config = EngineConfig(max_context=512, threads=1)
+    with running(smollm2, config, exit_layers=(6,)) as engine:
+        before = host_memory.anonymous_bytes()
+        changed = limits_for(smollm2, generation=2, layer_budget=6, exit_layers=(6,))
+        capacity = engine.set_limits(changed).result(60).capacity
+        freed = before - host_memory.anonymous_bytes()
+        layer = engine.serving.model.facts.layer_bytes
+        assert freed > 0.9 * 24 * layer
+        assert capacity.kv_capacity_tokens > 0
+        assert len(send(engine, prompt_of(20), max_tokens=3, ignore_eos=True).result().output_ids) == 3
