@@ -105,7 +105,8 @@ def test_clients_and_scrapers_come_from_everywhere_unless_namespaces_are_named()
 
 def test_nobody_speaks_to_a_job() -> None:
     policy = job_policy(objects.deployment())
-    assert policy["spec"]["ingress"] == []
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    assert "ingress" not in policy["spec"]
     assert policy["spec"]["podSelector"]["matchLabels"] == labels.profiling("chat")
 
 

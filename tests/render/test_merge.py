@@ -66,7 +66,7 @@ def test_only_what_is_a_pods_is_taken_from_a_template() -> None:
     template = {
         "metadata": {"name": "x", "finalizers": ["f"], "labels": {"a": "1", "helios.dev/revision": "9"}}
     }
-    assert pod_template(template) == {"metadata": {"labels": {"a": "1"}, "annotations": {}}, "spec": {}}
+    assert pod_template(template) == {"metadata": {"labels": {"a": "1"}}, "spec": {}}
 
 
 @given(_TEMPLATES, _TEMPLATES)

@@ -3,6 +3,7 @@ bounds."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,13 @@ def test_every_example_renders_to_valid_objects(path: Path) -> None:
             hd = parse.deployment(admitted | {"metadata": admitted["metadata"] | {"uid": "u"}})
             for manifest in objects.everything(hd):
                 assert_valid(manifest)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+def test_applying_twice_writes_once(spec: dict[str, Any]) -> None:
+    """A server drops empty lists and maps, and takes the next apply of one for a change."""
+    for manifest in objects.everything(objects.deployment(**spec)):
+        assert list(_empties(manifest, manifest["kind"])) == []
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
@@ -129,3 +137,14 @@ def _without_sidecar(spec: dict[str, Any]) -> dict[str, Any]:
     pod = spec["template"]["spec"]
     ours = [each for each in pod["containers"] if each["name"] == "helios-server"]
     return spec | {"template": spec["template"] | {"spec": pod | {"containers": ours}}}
+
+
+def _empties(value: Any, path: str) -> Iterator[str]:
+    """Where a list or map is empty; `emptyDir: {}` is a kind of volume and stays."""
+    if value in ([], {}, None) and not path.endswith(".emptyDir"):
+        yield path
+    members = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for name, member in members:
+        yield from _empties(member, f"{path}.{name}")

@@ -37,12 +37,11 @@ def pod_template(template: Mapping[str, Any]) -> dict[str, Any]:
     """What a user's template may say of pods: labels, annotations and the spec; names and the like are not
     theirs."""
     metadata = template.get("metadata") or {}
-    labels = metadata.get("labels") or {}
+    given = metadata.get("labels") or {}
+    labels = {name: value for name, value in given.items() if not name.startswith(_OUR_LABELS)}
+    parts = {"labels": labels, "annotations": metadata.get("annotations")}
     return {
-        "metadata": {
-            "labels": {name: value for name, value in labels.items() if not name.startswith(_OUR_LABELS)},
-            "annotations": metadata.get("annotations") or {},
-        },
+        "metadata": {part: value for part, value in parts.items() if value},
         "spec": template.get("spec") or {},
     }
 

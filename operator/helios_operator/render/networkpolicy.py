@@ -29,12 +29,11 @@ def job_policy(hd: Deployment) -> Manifest:
 
 
 def _policy(hd: Deployment, name: str, selected: dict[str, str], ingress: list[Manifest]) -> Manifest:
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": owner.metadata(hd, name),
-        "spec": {"podSelector": {"matchLabels": selected}, "policyTypes": ["Ingress"], "ingress": ingress},
-    }
+    spec: Manifest = {"podSelector": {"matchLabels": selected}, "policyTypes": ["Ingress"]}
+    if ingress:
+        spec["ingress"] = ingress
+    metadata = owner.metadata(hd, name)
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
 
 
 def _rule(port: int, peers: list[Manifest]) -> Manifest:
