@@ -29,7 +29,7 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # clients may ask this often, too
 )
-_PATIENCE_SECONDS = 2.0
+_PATIENCE_SECONDS = 5.0
 """For a client to acknowledge that it is let go, and for last bytes; one that vanished must not hold up the
 rest."""
 
