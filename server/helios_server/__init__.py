@@ -4,8 +4,8 @@ import os
 
 __version__ = "0.1.0"
 
-# Read by OpenMP once, when torch loads it. By default its threads spin for milliseconds before they sleep, which
-# makes everything several times slower as soon as anything else wants the same cores (a profiling Job beside a
-# pod, say); microseconds cost little when nothing does.
+# Read by OpenMP once, when torch loads it. By default its threads spin for milliseconds before they sleep,
+# which makes everything several times slower as soon as anything else wants the same cores (a profiling Job
+# beside a pod, say); microseconds cost little when nothing does.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
