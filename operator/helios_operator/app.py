@@ -18,18 +18,16 @@ import kopf
 
 from helios_operator.cluster.client import Client
 from helios_operator.cluster.http import Page
-from helios_operator.cluster.kinds import DEPLOYMENT, LABELLED, Kind
+from helios_operator.cluster.kinds import DEPLOYMENT, LABELLED, OURS, Kind
 from helios_operator.cluster.metrics import Metrics
 from helios_operator.cluster.operator import Operator, Options
 from helios_operator.cluster.surroundings import budget_kind
 from helios_operator.errors import ClusterError
-from helios_operator.render import labels
 from helios_operator.render.installation import Installation
 
 _SERVER_SECONDS, _CLIENT_SECONDS = 300, 310
 """A watch is renewed after this, by the server or, should it have forgotten, by us."""
 _RETRY_SECONDS = 3.0
-_OURS = f"app.kubernetes.io/managed-by={labels.MANAGER}"
 _log = logging.getLogger(__name__)
 
 
@@ -102,13 +100,14 @@ def _registry(operator: Operator, watched: tuple[Kind, ...]) -> kopf.OperatorReg
 
 
 def _wire(registry: kopf.OperatorRegistry, operator: Operator, kind: Kind) -> None:
-    """The index is told of every object before any event handler runs: passes begin when all is known."""
+    """The index is told of every object before any event handler runs: passes begin when all is known.
+    Coroutines, as kopf would run plain functions in threads."""
     where = (kind.group, kind.version, kind.plural)
 
-    def seen(body: kopf.Body, **_: Any) -> None:
+    async def seen(body: kopf.Body, **_: Any) -> None:
         operator.seen(kind, {**dict(body), "apiVersion": kind.api_version, "kind": kind.name})
 
-    def happened(event: kopf.RawEvent, **_: Any) -> None:
+    async def happened(event: kopf.RawEvent, **_: Any) -> None:
         operator.begin()
         if event["type"] == "DELETED":
             operator.gone(kind, dict(event["object"]))
@@ -131,7 +130,7 @@ def _settings(watched: tuple[Kind, ...]) -> kopf.OperatorSettings:
     settings.networking.error_backoffs = _Backoffs()
     for kind in watched:
         if kind in LABELLED:
-            settings.watching.label_selectors[kind.group, kind.version, kind.plural] = _OURS
+            settings.watching.label_selectors[kind.group, kind.version, kind.plural] = OURS
     return settings
 
 

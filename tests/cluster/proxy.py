@@ -82,7 +82,7 @@ class Proxy:
             request.method,
             f"{self._server}{request.path_qs}",
             headers=headers,
-            data=await request.read(),
+            data=await request.read() or None,
             timeout=aiohttp.ClientTimeout(total=None),
         ) as answer:
             if request.query.get("watch"):

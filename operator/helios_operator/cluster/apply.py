@@ -74,6 +74,7 @@ class Applier:
         """The actions, then the status, then the events: an end in between leaves a state that the next pass
         reads. True when something was written."""
         hd = snapshot.deployment
+        await self._restore_limits(snapshot)
         for action in plan.actions:
             await self._act(action, snapshot)
             await self._say(action, hd)
@@ -134,6 +135,14 @@ class Applier:
         """Pods that run are told at the next look, one that starts reads it."""
         answer = await self._client.apply(CONFIG_MAP, limits_config_map(hd, number, limits))
         self._reads.put(CONFIG_MAP, answer)
+
+    async def _restore_limits(self, snapshot: Snapshot) -> None:
+        """A document that somebody deleted, as its pods remember it: without it none could restart."""
+        hd = snapshot.deployment
+        for revision in snapshot.revisions:
+            name = names.revision(hd.name, revision.number)
+            if await self._reads.get(CONFIG_MAP, hd.namespace, name) is None:
+                await self._write_limits(hd, revision.number, revision.limits)
 
     async def _change_revision(self, hd: Deployment, number: int, changes: dict[str, Any]) -> None:
         name = names.revision(hd.name, number)

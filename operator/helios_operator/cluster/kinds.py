@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from helios_operator.render import labels
+
 Object = dict[str, Any]
 Key = tuple[str, str]
 """Namespace and name."""
@@ -57,6 +59,8 @@ WATCHED = (DEPLOYMENT, PROFILE, MODEL, REVISION, JOB, POD, SERVICE, NODE)
 """Others are read by name: nobody needs the right to list them."""
 LABELLED = (REVISION, JOB, SERVICE)
 """Watched kinds of which only the operator's own are of interest."""
+OURS = f"app.kubernetes.io/managed-by={labels.MANAGER}"
+"""Label selector of those."""
 
 
 def key_of(obj: Mapping[str, Any]) -> Key:

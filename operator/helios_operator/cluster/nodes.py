@@ -16,7 +16,7 @@ from helios_operator.cluster.kinds import NODE, POD, Object
 from helios_operator.cluster.mirror import Mirror, owner_of
 from helios_operator.cluster.quantities import MIB, mib, number
 from helios_operator.decide.snapshot import Hardware
-from helios_operator.render import containers
+from helios_operator.render import containers, labels
 from helios_operator.render.accelerator import Accelerator, accelerator, device
 
 _DTYPES = {"cpu": "float16", "cuda": "bfloat16"}
@@ -45,18 +45,18 @@ def hardware(hd: Deployment, mirror: Mirror) -> Hardware:
     """Of the node that its pods run on; before there is one, of the first that they may run on."""
     asked = accelerator(hd.spec.template)
     node = _home(hd, mirror)
-    labels = node["metadata"].get("labels") or {} if node else {}
+    marks = node["metadata"].get("labels") or {} if node else {}
     allocatable = node.get("status", {}).get("allocatable", {}) if node else {}
     memory = mib(allocatable.get("memory"))
     if asked:
-        memory = int(number(_first(labels, _CARD_MEMORY))) * asked.count or memory
+        memory = int(number(_first(marks, _CARD_MEMORY))) * asked.count or memory
     limits = _server(hd).get("resources", {}).get("limits", {})
     architecture = node.get("status", {}).get("nodeInfo", {}).get("architecture", "") if node else ""
     return Hardware(
-        accelerator=(_first(labels, _PRODUCT) or asked.resource) if asked else None,
+        accelerator=(_first(marks, _PRODUCT) or asked.resource) if asked else None,
         accelerators=asked.count if asked else 0,
         memory_mib=memory - memory % _STEP_MIB,
-        cpu=_first(labels, _CPU_MODEL) or architecture or "unknown",
+        cpu=_first(marks, _CPU_MODEL) or architecture or "unknown",
         cores=max(1, int(number(limits.get("cpu")) or number(allocatable.get("cpu")))),
         dtype=_DTYPES[device(hd.spec.template)],
     )
@@ -120,8 +120,9 @@ def _waits_for_same(pod: Object, asked: Mapping[str, float]) -> bool:
 
 
 def _home(hd: Deployment, mirror: Mirror) -> Object | None:
-    placed = (pod.get("spec", {}).get("nodeName") for pod in mirror.of(POD, (hd.namespace, hd.name)))
-    for name in placed:
+    pods = mirror.of(POD, (hd.namespace, hd.name))
+    serving_first = sorted(pods, key=lambda pod: labels.REVISION not in pod["metadata"]["labels"])
+    for name in (pod.get("spec", {}).get("nodeName") for pod in serving_first):
         if name and (node := mirror.get(NODE, "", name)):
             return node
     return min(_usable(hd, mirror), key=lambda node: str(node["metadata"]["name"]), default=None)
@@ -133,9 +134,9 @@ def _usable(hd: Deployment, mirror: Mirror) -> Iterator[Object]:
     wanted: Mapping[str, str] = spec.get("nodeSelector") or {}
     asked = accelerator(hd.spec.template)
     for node in mirror.all(NODE):
-        labels = node["metadata"].get("labels") or {}
+        marks = node["metadata"].get("labels") or {}
         if (
-            all(labels.get(k) == v for k, v in wanted.items())
+            all(marks.get(k) == v for k, v in wanted.items())
             and not node.get("spec", {}).get("unschedulable")
             and _tolerated(node, spec.get("tolerations") or ())
             and _offers(node, asked)
@@ -167,5 +168,5 @@ def _server(hd: Deployment) -> Mapping[str, Any]:
     return containers.named(hd.spec.template, containers.SERVER)
 
 
-def _first(labels: Mapping[str, str], names: Iterable[str]) -> str:
-    return next((labels[name] for name in names if labels.get(name)), "")
+def _first(marks: Mapping[str, str], names: Iterable[str]) -> str:
+    return next((marks[name] for name in names if marks.get(name)), "")

@@ -24,7 +24,19 @@ from helios_operator.cluster.apply import Applier
 from helios_operator.cluster.client import Client
 from helios_operator.cluster.controls import Controls
 from helios_operator.cluster.events import Events
-from helios_operator.cluster.kinds import DEPLOYMENT, MODEL, NODE, POD, WATCHED, Key, Kind, Object, key_of
+from helios_operator.cluster.kinds import (
+    DEPLOYMENT,
+    LABELLED,
+    MODEL,
+    NODE,
+    OURS,
+    POD,
+    WATCHED,
+    Key,
+    Kind,
+    Object,
+    key_of,
+)
 from helios_operator.cluster.metrics import Metrics
 from helios_operator.cluster.mirror import Mirror, is_ours, owner_of
 from helios_operator.cluster.observe import Observer
@@ -286,7 +298,8 @@ class Operator:
     async def _compare(self, kind: Kind) -> list[tuple[Kind, Object]]:
         before = self._mirror.newest(kind)
         spaces: Sequence[str] = self._options.namespaces if kind.namespaced else ()
-        listed = [obj for space in spaces or ("",) for obj in await self._client.list(kind, space)]
+        selector = OURS if kind in LABELLED else ""
+        listed = [obj for space in spaces or ("",) for obj in await self._client.list(kind, space, selector)]
         return [(kind, obj) for obj in self._mirror.compare(kind, listed, before)]
 
 
