@@ -28,7 +28,7 @@ class Result:
     err: str
 
 
-def helios(*arguments: object, timeout: float = 120, **environment: str) -> Result:
+def helios(*arguments: object, timeout: float = 240, **environment: str) -> Result:
     command = [*HELIOS, *map(str, arguments)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=timeout, env=os.environ | environment, check=False
@@ -55,7 +55,7 @@ class Up:
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def until(self, words: str, timeout: float = 90) -> None:
+    def until(self, words: str, timeout: float = 240) -> None:
         end = time.monotonic() + timeout
         while words not in self.text:
             assert self.process.poll() is None, self.text
@@ -64,7 +64,7 @@ class Up:
 
     def interrupt(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(60)
+        return self.process.wait(240)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ async def jobs(tmp_path: Path) -> AsyncIterator[Jobs]:
 
 
 async def finished(jobs: Jobs, name: str) -> Job:
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(240):
         while True:
             job = next(job for job in jobs.see() if job.spec.name == name)
             if job.phase is not JobPhase.RUNNING:

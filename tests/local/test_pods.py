@@ -57,7 +57,7 @@ class Place:
         return (await self.see())[revision].pods[0]
 
     async def until(self, holds: Callable[[tuple[Revision, ...]], bool]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not holds(await self.see()):
                 await asyncio.sleep(0.1)
 
@@ -91,7 +91,7 @@ def request(tokens: int = 40) -> GenerateRequest:
 
 async def served_by(client: GenerationClient, tokens: int = 40) -> str:
     """The candidate that answered; raises what gRPC raises when the request is lost."""
-    answer = client.generate(request(tokens), timeout=60)
+    answer = client.generate(request(tokens), timeout=240)
     complete = await answer.complete()
     assert complete.usage.completion_tokens == tokens
     (span,) = await answer.spans()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -15,6 +16,8 @@ from helios_proto.client import GenerationClient
 
 from tests.local.world import (
     MEMORY_MIB,
+    PATIENCE,
+    PROMPTS,
     active,
     ask,
     deployment,
@@ -34,7 +37,7 @@ async def test_a_second_run_measures_nothing_and_serves_what_the_first_chose(
     async with LocalRuntime([deployment()], state, options(volumes)) as runtime:
         chosen = active(runtime)
         jobs = started_jobs(runtime)
-        await runtime.wait_for(is_ready, timeout=60)
+        await runtime.wait_for(is_ready, timeout=PATIENCE)
         async with GenerationClient(runtime.front_address("chat")) as client:
             (span,) = await ask(client)
         assert (span["candidate"], span["depth"]) == (chosen["candidate"], chosen["layerBudget"])
@@ -46,13 +49,13 @@ async def test_a_second_run_measures_nothing_and_serves_what_the_first_chose(
 
 async def test_a_switch_by_surge_loses_no_stream(state: Path, volumes: Path) -> None:
     async with LocalRuntime([deployment()], state, options(volumes)) as runtime:
-        await runtime.wait_for(is_ready, timeout=60)
+        await runtime.wait_for(is_ready, timeout=PATIENCE)
         before = active(runtime)["candidate"]
         after = other_than(before)
         old_pod = set(runtime.pids("chat").values())
         async with traffic(runtime.front_address("chat")) as answered:
             switch_to(runtime, after)
-            await runtime.wait_for(settled_on(after), timeout=120)
+            await runtime.wait_for(settled_on(after), timeout=PATIENCE)
         assert answered[0] == before
         assert answered[-1] == after
         assert not old_pod & set(runtime.pids("chat").values())
@@ -63,13 +66,13 @@ async def test_a_switch_by_surge_loses_no_stream(state: Path, volumes: Path) -> 
 
 async def test_a_switch_in_place_when_memory_holds_one_pod(state: Path, volumes: Path) -> None:
     async with LocalRuntime([deployment()], state, options(volumes, memory_mib=MEMORY_MIB)) as runtime:
-        await runtime.wait_for(is_ready, timeout=60)
+        await runtime.wait_for(is_ready, timeout=PATIENCE)
         before = active(runtime)["candidate"]
         after = other_than(before)
         pod = runtime.pids("chat")
         async with traffic(runtime.front_address("chat")) as answered:
             switch_to(runtime, after)
-            await runtime.wait_for(settled_on(after), timeout=120)
+            await runtime.wait_for(settled_on(after), timeout=PATIENCE)
         assert {answered[0], answered[-1]} == {before, after}
         assert runtime.pids("chat") == pod  # the same process, another model
         assert runtime.deployment("chat")["status"]["rollout"]["strategy"] == "InPlace"
@@ -77,12 +80,12 @@ async def test_a_switch_in_place_when_memory_holds_one_pod(state: Path, volumes:
 
 async def test_a_killed_pod_is_started_again_with_what_was_chosen(state: Path, volumes: Path) -> None:
     async with LocalRuntime([deployment()], state, options(volumes)) as runtime:
-        await runtime.wait_for(is_ready, timeout=60)
+        await runtime.wait_for(is_ready, timeout=PATIENCE)
         chosen = active(runtime)
         ((name, pid),) = runtime.pids("chat").items()
         os.kill(pid, signal.SIGKILL)
-        await runtime.wait_for(lambda r: r.pids("chat").get(name) not in (None, pid), timeout=60)
-        await runtime.wait_for(is_ready, timeout=60)
+        await runtime.wait_for(lambda r: r.pids("chat").get(name) not in (None, pid), timeout=PATIENCE)
+        await runtime.wait_for(is_ready, timeout=PATIENCE)
         async with GenerationClient(runtime.front_address("chat")) as client:
             (span,) = await ask(client)
         assert span["depth"] == chosen["layerBudget"]
@@ -92,7 +95,7 @@ async def test_a_killed_pod_is_started_again_with_what_was_chosen(state: Path, v
 
 async def test_a_change_of_the_spec_by_hand_is_admitted_first(state: Path, volumes: Path) -> None:
     async with LocalRuntime([deployment()], state, options(volumes)) as runtime:
-        await runtime.wait_for(is_ready, timeout=60)
+        await runtime.wait_for(is_ready, timeout=PATIENCE)
         with pytest.raises(Invalid, match=r"spec\.slo\.percentile"):
             runtime.patch("chat", ("slo", "percentile"), 200)
         runtime.patch("chat", ("rollout", "paused"), True)
@@ -100,7 +103,7 @@ async def test_a_change_of_the_spec_by_hand_is_admitted_first(state: Path, volum
         generation = runtime.deployment("chat")["metadata"]["generation"]
         assert generation == 2
         await runtime.wait_for(
-            lambda r: r.deployment("chat")["status"]["observedGeneration"] == generation, timeout=30
+            lambda r: r.deployment("chat")["status"]["observedGeneration"] == generation, timeout=PATIENCE
         )
         assert len(runtime.pids("chat")) == 1
 
@@ -124,3 +127,48 @@ async def test_what_is_wrong_is_said_before_anything_starts(tmp_path: Path, volu
             async with LocalRuntime([deployment()], tmp_path / "other", options(volumes, port=port)):
                 pytest.fail("two runtimes share a port")
     assert not (tmp_path / "state" / "admin.json").exists()
+
+
+async def test_models_and_prompts_may_come_from_other_documents(state: Path, volumes: Path) -> None:
+    """A catalogue and a ConfigMap that say the same as the first run's file: nothing is measured again."""
+    catalogue = [
+        {
+            "apiVersion": "helios.dev/v1alpha1",
+            "kind": "HeliosModel",
+            "metadata": {"name": name, "labels": {"size": "tiny"}},
+            "spec": {"uri": f"pvc://models/{name}", "exitLayers": [2]},
+        }
+        for name in ("deep", "flat")
+    ]
+    texts = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "texts"},
+        "data": {"prompts": json.dumps(PROMPTS)},
+    }
+    selecting = deployment(
+        candidateSelector={"matchLabels": {"size": "tiny"}},
+        profiling={"prompts": {"configMapRef": {"name": "texts", "key": "prompts"}}},
+    )
+    del selecting["spec"]["candidates"]
+    async with LocalRuntime([*catalogue, texts, selecting], state, options(volumes)) as runtime:
+        jobs = started_jobs(runtime)
+        await runtime.wait_for(is_ready, timeout=PATIENCE)
+        await runtime.wait_for(lambda r: r.condition("chat", "Profiled") == "True", timeout=PATIENCE)
+        measured = [job for job in started_jobs(runtime)[len(jobs) :] if not job.startswith("Inspect")]
+        assert measured == []
+
+
+async def test_deployments_share_a_machine_and_what_was_measured(state: Path, volumes: Path) -> None:
+    other = deployment(modelName="other")
+    other["metadata"] = {"name": "other"}
+    async with LocalRuntime([deployment(), other], state, options(volumes)) as runtime:
+        await runtime.wait_for(
+            lambda r: all(r.condition(name, "Ready") == "True" for name in ("chat", "other")),
+            timeout=PATIENCE,
+        )
+        assert runtime.front_address("chat") != runtime.front_address("other")
+        jobs = [record.message for record in runtime.events("other") if record.source == "job"]
+        assert all(job.startswith("Inspect") for job in jobs)
+        owners = [[o["name"] for o in p["metadata"]["ownerReferences"]] for p in runtime.profiles()]
+        assert ["chat", "other"] in owners

@@ -32,6 +32,8 @@ PROMPTS = [
     "Some years ago, never mind how long precisely.",
 ]
 MEMORY_MIB = 1500
+PATIENCE = 240
+"""Seconds until a wait is given up: long, for machines that have much else to do."""
 
 
 def deployment(**spec: Any) -> dict[str, Any]:
@@ -78,12 +80,12 @@ def _first_run() -> tuple[Path, Path]:
 
     async def run() -> None:
         async with LocalRuntime([deployment()], state, options(volumes)) as runtime:
-            await runtime.wait_for(lambda r: active(r).get("candidate"), timeout=120)
+            await runtime.wait_for(lambda r: active(r).get("candidate"), timeout=PATIENCE)
             first = active(runtime)
             async with GenerationClient(runtime.front_address("chat")) as client:
                 assert await ask(client)  # served before anything is measured
             assert runtime.condition("chat", "Profiled") == "False"
-            await runtime.wait_for(is_ready, timeout=200)
+            await runtime.wait_for(is_ready, timeout=PATIENCE)
             assert first["layerBudget"] in (3, 4)  # the reference, at full depth
             assert len(runtime.profiles()) == 4
 
@@ -152,7 +154,7 @@ async def ask(client: GenerationClient, tokens: int = 40) -> list[dict[str, Any]
     """One stream to its end: the spans that produced it. Raises what gRPC raises when the request is lost."""
     parameters = SamplingParams(max_tokens=tokens, ignore_eos=True, temperature=1.0)
     request = GenerateRequest(model="chat", text="Call me Ishmael.", sampling_params=parameters)
-    answer = client.generate(request, timeout=60)
+    answer = client.generate(request, timeout=PATIENCE)
     complete = await answer.complete()
     assert complete.usage.completion_tokens == tokens
     return await answer.spans()
