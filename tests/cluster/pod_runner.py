@@ -196,8 +196,11 @@ class PodRunner:
         await self._tell(running)
 
     async def _watch(self, running: Running) -> None:
+        """With the probe's own patience: two failures in a row."""
+        failures = 0
         while True:
-            running.ready = await probe(running.ip, 8035, "/readyz", 2.0) == 200
+            failures = 0 if await probe(running.ip, 8035, "/readyz", 5.0) == 200 else failures + 1
+            running.ready = failures == 0 or (running.ready and failures < 2)
             await self._tell(running)
             await asyncio.sleep(0.2)
 

@@ -59,7 +59,9 @@ def message(pod: Object) -> str:
         return said[0][:_MESSAGE]
     if status.get("phase") == "Failed":
         return f"{status.get('reason', 'Failed')}: {status.get('message', '')}"[:_MESSAGE]
-    return "loading the model" if status.get("phase") == "Running" else "starting"
+    if status.get("phase") != "Running":
+        return "starting"
+    return "not ready" if any(c.get("started") for c in _containers(pod)) else "loading the model"
 
 
 def termination(pod: Object, container: str) -> dict[str, Any] | None:
