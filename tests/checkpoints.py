@@ -1,7 +1,8 @@
-"""Tiny random checkpoints of every supported family, in the layout that transformers reads, for any test to use.
+"""Tiny random checkpoints of every supported family, in the layout that transformers reads, for any test to
+use.
 
-`make_checkpoint` writes config.json, safetensors (sharded on request) and a byte-level tokenizer, so that the whole
-server runs on the result within milliseconds.
+`make_checkpoint` writes config.json, safetensors (sharded on request) and a byte-level tokenizer, so that
+the whole server runs on the result within milliseconds.
 """
 
 from __future__ import annotations

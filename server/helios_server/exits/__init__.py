@@ -1,1 +1,2 @@
-"""Exit heads: what turns an intermediate layer's hidden state into tokens. Format, training, confidence, measurement."""
+"""Exit heads: what turns an intermediate layer's hidden state into tokens. Format, training, confidence,
+measurement."""

@@ -1,7 +1,7 @@
 """Exit-head bundles on disk, format `helios-exits/1`: `exits.safetensors` and `exits.json` in one directory.
 
-Called by the engine, the profiler and the command. A bundle belongs to one backbone, by fingerprint; loading refuses
-a mismatch by name. Tuning writes bundles through `write_bundle`; nothing here trains.
+Called by the engine, the profiler and the command. A bundle belongs to one backbone, by fingerprint;
+loading refuses a mismatch by name. Tuning writes bundles through `write_bundle`; nothing here trains.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _TENSORS, _META = "exits.safetensors", "exits.json"
 
 @dataclass(frozen=True, slots=True)
 class BundleRef:
-    """A bundle by name. uri: builtin://, file://, pvc:// or hf://; digest: `sha256:...` of its content, if known."""
+    """A bundle by name. uri: builtin://, file://, pvc:// or hf://; digest: `sha256:...` of its content, if
+    known."""
 
     uri: str
     digest: str | None = None
@@ -48,13 +49,16 @@ class HeadBundle:
 
     @classmethod
     def load(cls, path: Path, checkpoint: Checkpoint) -> HeadBundle:
-        """Reads and checks a bundle directory for a backbone. Raises BundleError, which names what does not fit."""
+        """Reads and checks a bundle directory for a backbone. Raises BundleError, which names what does not
+        fit."""
         bundle = cls(path, _read_meta(path))
         _check_backbone(bundle, checkpoint)
         _check_exits(bundle, checkpoint)
         actual = _digest(path / _TENSORS, bundle.meta)
         if actual != bundle.digest:
-            raise BundleError(str(path), f"digest is {actual}, {_META} says {bundle.digest}", "Copy the bundle again")
+            raise BundleError(
+                str(path), f"digest is {actual}, {_META} says {bundle.digest}", "Copy the bundle again"
+            )
         return bundle
 
     @property
@@ -68,7 +72,8 @@ class HeadBundle:
         return max(self._kinds.values())
 
     def head(self, layer: int, backbone: Backbone) -> ExitHead:
-        """The head to use after `layer` layers: bare at full depth and at layers that the bundle does not cover."""
+        """The head to use after `layer` layers: bare at full depth and at layers that the bundle does not
+        cover."""
         if layer not in self._kinds or layer == backbone.config.num_layers:
             return BareHead(backbone)
         return KINDS[self._kinds[layer]](self.tensors(layer), backbone)
@@ -82,16 +87,23 @@ class HeadBundle:
         """Reads one exit's tensors, float16, by their name within the head."""
         prefix = f"exits.{layer}."
         entries = read_header(self.path / _TENSORS)
-        return {name.removeprefix(prefix): _read(entry) for name, entry in entries.items() if name.startswith(prefix)}
+        return {
+            name.removeprefix(prefix): _read(entry)
+            for name, entry in entries.items()
+            if name.startswith(prefix)
+        }
 
 
 def open_bundle(
     ref: BundleRef, checkpoint: Checkpoint, *, volumes: Path | None = None, offline: bool | None = None
 ) -> HeadBundle:
-    """Finds a bundle by reference and loads it; its content must have the reference's digest where that is set."""
+    """Finds a bundle by reference and loads it; its content must have the reference's digest where that is
+    set."""
     bundle = HeadBundle.load(find_bundle(ref.uri, volumes=volumes, offline=offline), checkpoint)
     if ref.digest and bundle.digest != ref.digest:
-        raise BundleError(ref.uri, f"digest is {bundle.digest}, expected {ref.digest}", "Name the bundle's new digest")
+        raise BundleError(
+            ref.uri, f"digest is {bundle.digest}, expected {ref.digest}", "Name the bundle's new digest"
+        )
     return bundle
 
 
@@ -106,8 +118,11 @@ def find_bundle(uri: str, *, volumes: Path | None = None, offline: bool | None =
     return BUILTIN / name
 
 
-def write_bundle(path: Path, heads: Mapping[int, tuple[str, Mapping[str, Tensor]]], meta: dict[str, Any]) -> str:
-    """Writes heads (layer -> kind and tensors) with `meta` (backbone, training, evaluation). Returns the digest."""
+def write_bundle(
+    path: Path, heads: Mapping[int, tuple[str, Mapping[str, Tensor]]], meta: dict[str, Any]
+) -> str:
+    """Writes heads (layer -> kind and tensors) with `meta` (backbone, training, evaluation). Returns the
+    digest."""
     path.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"exits.{layer}.{name}": tensor.to("cpu", torch.float16).contiguous()
@@ -159,7 +174,9 @@ def _read_meta(path: Path) -> dict[str, Any]:
         raise BundleError(str(file), f"format is {found!r}, expected '{FORMAT}'", "Tune the heads again")
     missing = [key for key in ("backbone", "exits", "digest") if key not in meta]
     if missing or not all({"layer", "kind"} <= item.keys() for item in meta["exits"]):
-        raise BundleError(str(file), f"lacks {', '.join(missing) or 'layer or kind of an exit'}", "Tune the heads again")
+        raise BundleError(
+            str(file), f"lacks {', '.join(missing) or 'layer or kind of an exit'}", "Tune the heads again"
+        )
     return meta
 
 
@@ -169,7 +186,8 @@ def _check_backbone(bundle: HeadBundle, checkpoint: Checkpoint) -> None:
         if wanted.get(key) != value:
             raise BundleError(
                 str(bundle.path),
-                f"was trained for a backbone with {key} {_short(wanted.get(key))}, {checkpoint.path} has {_short(value)}",
+                f"was trained for a backbone with {key} {_short(wanted.get(key))}, "
+                f"{checkpoint.path} has {_short(value)}",
                 "Use a bundle of this backbone, or tune one",
             )
 
@@ -187,7 +205,9 @@ def _check_exits(bundle: HeadBundle, checkpoint: Checkpoint) -> None:
     for layer in bundle.layers:
         kind = bundle._kinds[layer]
         if not 1 <= layer < depth:
-            raise BundleError(str(bundle.path), f"has an exit at layer {layer}, outside 1..{depth - 1}", "Tune it again")
+            raise BundleError(
+                str(bundle.path), f"has an exit at layer {layer}, outside 1..{depth - 1}", "Tune it again"
+            )
         if kind not in KINDS:
             raise BundleError(str(bundle.path), f"has a head of kind '{kind}'", f"Use {', '.join(KINDS)}")
         for name, shape in head_shapes(kind, d).items():

@@ -1,7 +1,7 @@
 """What a confidence is worth: calibration to the probability that full depth would say the same token.
 
-Called by `evaluate.py`, which measures calibrations, and by whoever needs a breach threshold. Confidence is the
-largest softmax probability of the raw logits at an exit. Pure arithmetic: no torch, no model.
+Called by `evaluate.py`, which measures calibrations, and by whoever needs a breach threshold. Confidence is
+the largest softmax probability of the raw logits at an exit. Pure arithmetic: no torch, no model.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ BINS = 20
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Measured on held-out text, for one exit. One entry a bin, ascending: lowest: the bin's least confidence, 0 to 1;
-    tokens: count of predictions in it; agreed: of those, how many full depth would have made too."""
+    """Measured on held-out text, for one exit. One entry a bin, ascending: lowest: the bin's least
+    confidence, 0 to 1; tokens: count of predictions in it; agreed: of those, how many full depth would have
+    made too."""
 
     lowest: tuple[float, ...]
     tokens: tuple[int, ...]
@@ -89,7 +90,8 @@ def isotonic(rates: Sequence[float], weights: Sequence[float]) -> list[float]:
 
 
 def upper_bound(events: int, trials: int, level: float = 0.95) -> float:
-    """Clopper-Pearson: the largest rate that still leaves a chance of 1 - level of at most `events` in `trials`."""
+    """Clopper-Pearson: the largest rate that still leaves a chance of 1 - level of at most `events` in
+    `trials`."""
     if events >= trials:
         return 1.0
     low, high = events / trials, 1.0

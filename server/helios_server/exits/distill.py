@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,12 +25,12 @@ _WARM_UP = 0.02  # of the training, while the learning rate rises
 _PEAK_RATE = 1e-3
 _SAMPLED_TOKENS = 2048  # of the tokens that are not frequent, drawn anew each step
 _REPORT_STEPS = 200
-_SHORTLIST_UNTIL = 0.8  # of the training; then the whole vocabulary is compared
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Of one domain: what a head reads and what it should give. inputs, targets: [T, hidden_size], one row a token."""
+    """Of one domain: what a head reads and what it should give. inputs, targets: [T, hidden_size], one row
+    a token."""
 
     inputs: Tensor
     targets: Tensor
@@ -75,7 +75,8 @@ class TrainableHead(nn.Module):
 
 
 def fit_ridge(head: TrainableHead, pairs: Sequence[Pair]) -> None:
-    """Sets the affine part to the best linear map from normed inputs to targets, each domain weighing the same."""
+    """Sets the affine part to the best linear map from normed inputs to targets, each domain weighing the
+    same."""
     size = pairs[0].inputs.shape[1]
     gram = torch.zeros(size + 1, size + 1, dtype=torch.float64)
     cross = torch.zeros(size + 1, size, dtype=torch.float64)
@@ -87,7 +88,8 @@ def fit_ridge(head: TrainableHead, pairs: Sequence[Pair]) -> None:
             x = F.pad(norm(rows.float()), (0, 1), value=1.0)
             gram += (x.T @ x).double().cpu() / len(pair.inputs)
             cross += (x.T @ (targets.float() / weight)).double().cpu() / len(pair.inputs)
-    # Per input, not on the mean: a few directions of a residual stream are a thousand times larger than the rest.
+    # Per input, not on the mean: a few directions of a residual stream are a thousand times larger than the
+    # rest.
     penalty = torch.diag(RIDGE * gram.diagonal())
     penalty[-1, -1] = 0
     solution = torch.linalg.solve(gram + penalty, cross)
@@ -108,8 +110,8 @@ def distill(
 ) -> int:
     """Minimises KL(full model || head). Returns the steps made.
 
-    lm_head: [vocab, hidden_size]. frequent: [F] int64, tokens that are always among those compared; a random sample
-    stands for the others, until the last part of the budget compares the whole vocabulary.
+    lm_head: [vocab, hidden_size]. frequent: [F] int64, tokens whose probabilities every step compares; a
+    random sample, drawn anew each step, stands for all others.
     """
     generator = torch.Generator().manual_seed(seed)
     _open_gate(head, generator)
@@ -121,9 +123,8 @@ def distill(
     while (done := clock.share(step)) < 1.0:
         for group in optimizer.param_groups:
             group["lr"] = _PEAK_RATE * _schedule(done)
-        rows, offsets = shortlist.draw() if done < _SHORTLIST_UNTIL else (lm_head, None)
         batch = _batch(pairs, generator)
-        _step(head, batch, rows, offsets, optimizer)
+        _step(head, batch, *shortlist.draw(), optimizer)
         step += 1
         if step % _REPORT_STEPS == 0:
             loss = divergence(head, batch, lm_head)
@@ -195,7 +196,7 @@ def _step(
     head: TrainableHead,
     batch: tuple[Tensor, Tensor],
     rows: Tensor,
-    offsets: Tensor | None,
+    offsets: Tensor,
     optimizer: torch.optim.Optimizer,
 ) -> None:
     inputs, targets = batch
@@ -208,15 +209,16 @@ def _step(
 
 
 @torch.no_grad()
-def _gradient(student: Tensor, teacher: Tensor, rows: Tensor, offsets: Tensor | None) -> Tensor:
-    """Of mean KL by the student's normed states: the difference of the two distributions, back through the LM head.
+def _gradient(student: Tensor, teacher: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:
+    """Of mean KL by the student's normed states: the difference of the two distributions, back through the
+    LM head.
 
     Block by block, so that logits never stand whole; autograd would keep them several times.
     """
     gradients = []
     for ours, theirs in zip(student.split(_BLOCK_TOKENS), teacher.split(_BLOCK_TOKENS), strict=True):
-        wanted = _logits(theirs, rows, offsets).softmax(dim=-1)
-        given = _logits(ours, rows, offsets).softmax(dim=-1)
+        wanted = F.linear(theirs.to(rows.dtype), rows, offsets).softmax(dim=-1)
+        given = F.linear(ours.to(rows.dtype), rows, offsets).softmax(dim=-1)
         gradients.append(given.sub_(wanted) @ rows)
     return torch.cat(gradients).to(student.dtype) / len(student)
 
@@ -226,11 +228,7 @@ def divergence(head: TrainableHead, batch: tuple[Tensor, Tensor], lm_head: Tenso
     """Mean KL(full model || head) in bits a token, over the whole vocabulary."""
     total = 0.0
     for inputs, targets in zip(*(part.split(_BLOCK_TOKENS) for part in batch), strict=True):
-        wanted = _logits(targets, lm_head, None).float().log_softmax(dim=-1)
-        given = _logits(head(inputs), lm_head, None).float().log_softmax(dim=-1)
+        wanted = F.linear(targets.to(lm_head.dtype), lm_head).float().log_softmax(dim=-1)
+        given = F.linear(head(inputs).to(lm_head.dtype), lm_head).float().log_softmax(dim=-1)
         total += float((wanted.exp() * (wanted - given)).sum())
     return total / len(batch[0]) / math.log(2)
-
-
-def _logits(normed: Tensor, rows: Tensor, offsets: Tensor | None) -> Tensor:
-    return F.linear(normed.to(rows.dtype), rows, offsets)

@@ -1,7 +1,8 @@
 """Measures exits on held-out text, teacher-forced: what `exits.json` and docs/exits.md report.
 
-Called by `tuning.py` and the recipes of the built-in bundles. All bundles are scored on the same hidden states, from
-one full-depth pass; the scoring itself is `scoring.py`'s, the same as the profiler's and the audit's.
+Called by `tuning.py` and the recipes of the built-in bundles. All bundles are scored on the same hidden
+states, from one full-depth pass; the scoring itself is `scoring.py`'s, the same as the profiler's and the
+audit's.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from helios_server.models.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class ExitQuality:
-    """One exit on one text. layer: layers run; tokens: predictions scored; bits_per_byte: of the text; quality_percent:
-    100 x full-depth bits / exit bits; agreement: share of predictions that full depth makes too, 0 to 1;
-    mean_confidence: 0 to 1; ece: expected calibration error of confidence against agreement, 0 to 1."""
+    """One exit on one text. layer: layers run; tokens: predictions scored; bits_per_byte: of the text;
+    quality_percent: 100 x full-depth bits / exit bits; agreement: share of predictions that full depth
+    makes too, 0 to 1; mean_confidence: 0 to 1; ece: expected calibration error of confidence against
+    agreement, 0 to 1."""
 
     layer: int
     tokens: int
@@ -38,13 +40,15 @@ class ExitQuality:
 
     def to_json(self) -> dict[str, Any]:
         """Rounded to what the measurement carries."""
-        return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()}
+        return {
+            key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One bundle on one text. full_bits_per_byte: at full depth; exits: by layer, ascending; samples: layer ->
-    confidence [N] float, 0 to 1, and whether full depth agrees [N] bool, of every prediction."""
+    """One bundle on one text. full_bits_per_byte: at full depth; exits: by layer, ascending; samples: layer
+    -> confidence [N] float, 0 to 1, and whether full depth agrees [N] bool, of every prediction."""
 
     full_bits_per_byte: float
     exits: tuple[ExitQuality, ...]
@@ -76,7 +80,8 @@ def evaluate(
     windows: Tensor,
     tokenizer: Tokenizer,
 ) -> dict[str, Evaluation]:
-    """Scores every bundle (None: no bundle, the model's own head) at `layers` on windows: [n, length] int64."""
+    """Scores every bundle (None: no bundle, the model's own head) at `layers` on windows: [n, length]
+    int64."""
     heads = {
         (name, layer): bundle.head(layer, backbone) if bundle else BareHead(backbone)
         for name, bundle in bundles.items()

@@ -84,7 +84,9 @@ def _run(command: Sequence[str], what: str, cwd: Path | None = None, check: bool
     result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     if result.returncode and check:
         reason = (result.stderr.strip() or result.stdout.strip() or "no message").splitlines()[-1]
-        raise DataError(what, f"{Path(command[0]).name} cannot fetch it ({reason})", "Check the network and try again")
+        raise DataError(
+            what, f"{Path(command[0]).name} cannot fetch it ({reason})", "Check the network and try again"
+        )
     return result.returncode == 0
 
 

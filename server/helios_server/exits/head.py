@@ -1,7 +1,7 @@
 """Exit heads: from the hidden state of an intermediate layer to what the backbone's shared LM head reads.
 
-Called by the engine, the audit and the profiler through `HeadBundle.head`. Every kind ends in the model's own final
-norm. A head must treat each row alone: no result may depend on the rows beside it.
+Called by the engine, the audit and the profiler through `HeadBundle.head`. Every kind ends in the model's
+own final norm. A head must treat each row alone: no result may depend on the rows beside it.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class AffineHead:
 class MlpHead:
     """RMS norm, then an affine map plus a SwiGLU of the same input, final norm.
 
-    Tensors: norm [d], affine.weight [d, d], affine.bias [d], gate.weight and up.weight [2d, d], down.weight [d, 2d].
-    The three matrices that read the normed input are one, so the head costs two multiplications.
+    Tensors: norm [d], affine.weight [d, d], affine.bias [d], gate.weight and up.weight [2d, d], down.weight
+    [d, 2d]. The three matrices that read the normed input are one, so the head costs two multiplications.
     """
 
     kind = "mlp"
@@ -87,7 +87,10 @@ class MlpHead:
         return self._final_norm(affine + self._down(F.silu(gate) * up))
 
 
-KINDS: dict[str, Callable[[Mapping[str, Tensor], Backbone], ExitHead]] = {"affine": AffineHead, "mlp": MlpHead}
+KINDS: dict[str, Callable[[Mapping[str, Tensor], Backbone], ExitHead]] = {
+    "affine": AffineHead,
+    "mlp": MlpHead,
+}
 
 
 def head_shapes(kind: str, hidden_size: int) -> dict[str, tuple[int, ...]]:

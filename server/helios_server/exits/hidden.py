@@ -1,7 +1,7 @@
 """Hidden states of a backbone over training text, gathered once for all exits.
 
-Called by `tuning.py`. Texts are cut into windows of equal length; one pass over each window keeps the states at the
-exit layers and at the end. Nothing here trains.
+Called by `tuning.py`. Texts are cut into windows of equal length; one pass over each window keeps the
+states at the exit layers and at the end. Nothing here trains.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class HiddenStates:
-    """States of T tokens. at: layer -> [T, hidden_size]; final: [T, hidden_size] after the final norm; ids: [T]."""
+    """States of T tokens. at: layer -> [T, hidden_size]; final: [T, hidden_size] after the final norm; ids:
+    [T]."""
 
     at: dict[int, Tensor]
     final: Tensor
@@ -38,14 +39,17 @@ class HiddenStates:
 
 
 def read_windows(source: Path, tokenizer: Tokenizer, tokens: int, seed: int) -> Tensor:
-    """About `tokens` tokens of a text file, or of all files of a folder: [n, WINDOW_TOKENS], in random order."""
+    """About `tokens` tokens of a text file, or of all files of a folder: [n, WINDOW_TOKENS], in random
+    order."""
     files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
     pieces = []
     for file in files:
         try:
             ids = tokenizer.encode(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(str(file), f"cannot be read as text ({error})", "Give UTF-8 text files") from error
+            raise DataError(
+                str(file), f"cannot be read as text ({error})", "Give UTF-8 text files"
+            ) from error
         whole = len(ids) // WINDOW_TOKENS * WINDOW_TOKENS
         pieces.append(torch.tensor(ids[:whole], dtype=torch.int64).reshape(-1, WINDOW_TOKENS))
     windows = torch.cat(pieces) if pieces else torch.empty(0, WINDOW_TOKENS, dtype=torch.int64)
@@ -73,10 +77,9 @@ def gather(backbone: Backbone, windows: Tensor, layers: Sequence[int], progress:
     return HiddenStates(at, final, windows.flatten())
 
 
-def states_of(
-    backbone: Backbone, batch: Tensor, layers: Sequence[int]
-) -> tuple[dict[int, Tensor], Tensor]:
-    """batch: [n, length] ids. Returns layer -> [n * length, hidden_size], and the states after the last layer."""
+def states_of(backbone: Backbone, batch: Tensor, layers: Sequence[int]) -> tuple[dict[int, Tensor], Tensor]:
+    """batch: [n, length] ids. Returns layer -> [n * length, hidden_size], and the states after the last
+    layer."""
     device = backbone.numerics.device
     rope = backbone.rope(torch.arange(batch.shape[1], device=device).repeat(len(batch)))
     attend = causal_attention([batch.shape[1]] * len(batch))

@@ -1,7 +1,8 @@
 """How the built-in bundles for SmolLM2-135M are made: `python -m helios_server.exits.recipes`.
 
-Run by the maintainers, once; its results are committed under `builtin/`. It fetches the text, trains the heads of
-each bundle on the same hidden states and measures all bundles on sources that none of them was trained on.
+Run by the maintainers, once; its results are committed under `builtin/`. It fetches the text, trains the
+heads of each bundle on the same hidden states and measures all bundles on sources that none of them was
+trained on.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from helios_server.exits.bundle import BUILTIN, HeadBundle, describe_backbone, w
 from helios_server.exits.data import DOMAINS, export
 from helios_server.exits.distill import Budget
 from helios_server.exits.evaluate import Evaluation, calibrate, evaluate
-from helios_server.exits.hidden import read_windows
-from helios_server.exits.tuning import TrainingText, describe_training, gather_texts, load_teacher, train_heads
+from helios_server.exits.hidden import Progress, gather, read_windows
+from helios_server.exits.tuning import HeadPlan, TrainingText, describe_training, load_teacher, train_heads
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.store import ensure_smollm2
@@ -24,7 +25,7 @@ from helios_server.models.tokenizer import Tokenizer
 LAYERS = (24, 27)
 KIND = "mlp"
 BUNDLES = {"general": ("prose", "code"), "prose": ("prose",), "code": ("code",)}
-EVALUATED = ("prose", "code", "packages", "speech", "german")
+EVALUATED = ("prose", "code", "stdlib", "speech", "german")
 COMMAND = "python -m helios_server.exits.recipes"
 
 
@@ -41,9 +42,9 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=COMMAND)
-    parser.add_argument("--tokens", type=int, default=400_000, help="tokens read of each domain")
-    parser.add_argument("--steps", type=int, default=1500, help="training steps per exit and domain")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tokens", type=int, default=300_000, help="tokens read of each domain")
+    parser.add_argument("--steps", type=int, default=900, help="training steps per exit and domain")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--evaluation-tokens", type=int, default=8192, help="held-out tokens of each domain")
     parser.add_argument("--measure-only", action="store_true", help="measure the bundles that are there")
     return parser.parse_args()
@@ -51,22 +52,24 @@ def _arguments() -> argparse.Namespace:
 
 def _train(checkpoint: Checkpoint, tokenizer: Tokenizer, arguments: argparse.Namespace) -> None:
     backbone = load_teacher(checkpoint)
-    texts = [_training_text(name) for name in dict.fromkeys(name for names in BUNDLES.values() for name in names)]
-    states = gather_texts(backbone, tokenizer, texts, LAYERS, arguments.tokens, arguments.seed, _say)
-    by_name = {text.name: (text, part) for text, part in zip(texts, states, strict=True)}
     command = f"{COMMAND} --tokens {arguments.tokens} --steps {arguments.steps} --seed {arguments.seed}"
+    gathered = {}
+    for name in dict.fromkeys(name for names in BUNDLES.values() for name in names):
+        text = _training_text(name)
+        windows = read_windows(text.path, tokenizer, arguments.tokens, arguments.seed)
+        gathered[name] = (text, gather(backbone, windows, LAYERS, _say))
     for name, domains in BUNDLES.items():
         started = time.monotonic()
-        chosen = [by_name[domain] for domain in domains]
-        parts = [part for _, part in chosen]
-        budget = Budget(steps=arguments.steps * len(domains))  # each domain seen as often as by its specialist
-        heads = train_heads(
-            backbone, parts, LAYERS, KIND, budget, arguments.seed, lambda message, name=name: _say(f"{name}: {message}")
-        )
-        seconds = time.monotonic() - started
-        training = describe_training([text for text, _ in chosen], parts, command, arguments.seed, seconds)
-        meta = {"backbone": describe_backbone(checkpoint), "training": training, "evaluation": []}
-        write_bundle(BUILTIN / name, heads, meta)
+        texts, states = zip(*(gathered[domain] for domain in domains), strict=True)
+        steps = arguments.steps * len(domains)  # each domain is seen as often as by its specialist
+        plan = HeadPlan(LAYERS, KIND, Budget(steps=steps), arguments.seed)
+        heads = train_heads(backbone, states, plan, _sayer(name))
+        training = describe_training(texts, states, command, arguments.seed, time.monotonic() - started)
+        write_bundle(BUILTIN / name, heads, {"backbone": describe_backbone(checkpoint), "training": training})
+
+
+def _sayer(name: str) -> Progress:
+    return lambda message: _say(f"{name}: {message}")
 
 
 def _training_text(name: str) -> TrainingText:
@@ -77,7 +80,8 @@ def _training_text(name: str) -> TrainingText:
 def _measure(
     checkpoint: Checkpoint, tokenizer: Tokenizer, tokens: int, seed: int
 ) -> dict[str, dict[str, Evaluation]]:
-    """domain -> bundle -> Evaluation, with the weights that serve; writes them into each bundle's exits.json."""
+    """domain -> bundle -> Evaluation, with the weights that serve; writes them into each bundle's
+    exits.json."""
     backbone = Backbone.load(checkpoint, checkpoint.config.num_layers)
     bundles = {name: HeadBundle.load(BUILTIN / name, checkpoint) for name in BUNDLES}
     evaluations = {}
@@ -102,7 +106,7 @@ def table(evaluations: Mapping[str, Mapping[str, Evaluation]]) -> str:
     for domain, by_bundle in evaluations.items():
         for name, evaluation in by_bundle.items():
             cells = [
-                f".{round(100 * item.agreement):02d} / {item.quality_percent:.1f} / .{round(100 * item.mean_confidence):02d}"
+                f"{item.agreement:.2f} / {item.quality_percent:.1f} / {item.mean_confidence:.2f}"
                 for item in evaluation.exits
             ]
             lines.append(f"| {domain} | {name} | {' | '.join(cells)} |")

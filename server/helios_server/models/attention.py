@@ -1,6 +1,7 @@
 """Causal attention without a cache, for whole sequences packed one after the other.
 
-Used where a text is read once: by profile, tune and audit. Serving attends through the engine's KV pool instead.
+Used where a text is read once: by profile, tune and audit. Serving attends through the engine's KV pool
+instead.
 """
 
 from __future__ import annotations

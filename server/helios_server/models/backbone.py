@@ -1,7 +1,7 @@
 """The layer-budget loader: embeddings, the first k decoder layers, final norm and LM head of one checkpoint.
 
-Called by the engine, the profiler, the audit and exit tuning. It reads layers below the budget only and decides
-nothing: which layers run, over which rows and with which attention, is the caller's.
+Called by the engine, the profiler, the audit and exit tuning. It reads layers below the budget only and
+decides nothing: which layers run, over which rows and with which attention, is the caller's.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Backbone:
         dtype: str | None = None,
         max_context: int | None = None,
     ) -> Backbone:
-        """Loads the first `layers` layers. dtype None: the device's default. max_context: tokens; None: the model's."""
+        """Loads the first `layers` layers. dtype None: the device's default. max_context: tokens; None: the
+        model's."""
         config = checkpoint.config
         _check_budget(layers, config)
         numerics = Numerics.of(device, dtype)
@@ -70,7 +71,7 @@ class Backbone:
         """The architecture of the whole checkpoint (its num_layers, not the loaded ones)."""
         return self.checkpoint.config
 
-    # -- computing -------------------------------------------------------------------------------------------------
+    # -- computing
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids: [T] int64. Returns [T, hidden_size], activation dtype."""
@@ -83,7 +84,8 @@ class Backbone:
     def run_layers(
         self, hidden: Tensor, start: int, stop: int, rope: Rope, attend_for: Callable[[int], Attend]
     ) -> Tensor:
-        """Runs layers start <= i < stop over hidden: [T, hidden_size]; attend_for(i) gives layer i's attention."""
+        """Runs layers start <= i < stop over hidden: [T, hidden_size]; attend_for(i) gives layer i's
+        attention."""
         for index in range(start, stop):
             hidden = self.layers[index].forward(hidden, rope, attend_for(index))
         return hidden
@@ -97,7 +99,7 @@ class Backbone:
         logits = self.head(normed)
         return logits if logits.dtype == torch.float64 else logits.float()
 
-    # -- the budget ------------------------------------------------------------------------------------------------
+    # -- the budget
 
     @property
     def num_loaded(self) -> int:
@@ -119,7 +121,7 @@ class Backbone:
         """Drops every layer >= `layers`."""
         del self.layers[layers:]
 
-    # -- memory ----------------------------------------------------------------------------------------------------
+    # -- memory
 
     @property
     def fixed_bytes(self) -> int:

@@ -1,7 +1,8 @@
 """The decoder block that serves every supported family, configured by `ModelConfig`.
 
-Called by `backbone.py` and, layer by layer, by the audit. It knows nothing of caches or batches: attention is a
-function that the caller gives. Its casts follow transformers' exactly; that is what the oracle tests hold.
+Called by `backbone.py` and, layer by layer, by the audit. It knows nothing of caches or batches: attention
+is a function that the caller gives. Its casts follow transformers' exactly; that is what the oracle tests
+hold.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from helios_server.models.linear import Linear, Numerics
 from helios_server.models.norm import RmsNorm
 from helios_server.models.rope import Rope, rotate
 
-# attend(q [T, heads, head_dim], k [T, kv_heads, head_dim], v [T, kv_heads, head_dim]) -> [T, heads, head_dim];
+# attend(q, k, v) -> [T, heads, head_dim]; q: [T, heads, head_dim], k and v: [T, kv_heads, head_dim];
 # q and k are rotated already. Softmax scale: head_dim ** -0.5, the default of scaled_dot_product_attention.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class DecoderLayer:
-    """One pre-norm block: attention and a gated MLP. Built from the layer's tensors as they stand in the checkpoint."""
+    """One pre-norm block: attention and a gated MLP. Built from the layer's tensors as they stand in the
+    checkpoint."""
 
     __slots__ = (
         "_config",
@@ -57,7 +59,8 @@ class DecoderLayer:
         self.nbytes = parts.nbytes
 
     def forward(self, hidden: Tensor, rope: Rope, attend: Attend) -> Tensor:
-        """hidden: [T, hidden_size], activation dtype; rope: cos and sin of the T positions. Returns [T, hidden_size]."""
+        """hidden: [T, hidden_size], activation dtype; rope: cos and sin of the T positions. Returns [T,
+        hidden_size]."""
         hidden = hidden + self._attention(self._input_norm(hidden), rope, attend)
         return hidden + self._mlp(self._post_norm(hidden))
 

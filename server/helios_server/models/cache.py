@@ -1,8 +1,9 @@
 """Directories that are built once and are either whole or absent.
 
-Used for what is fetched or derived: the converted model, models with layers dropped, text for training. A build goes
-to a sibling, is flushed, listed with sizes and sha256 in a manifest, and renamed; a process that dies in the middle
-leaves only a sibling that the next build removes. It must not know what the directories hold.
+Used for what is fetched or derived: the converted model, models with layers dropped, text for training. A
+build goes to a sibling, is flushed, listed with sizes and sha256 in a manifest, and renamed; a process that
+dies in the middle leaves only a sibling that the next build removes. It must not know what the directories
+hold.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def ensure_directory(target: Path, build: Callable[[Path], None], recipe: str) -
 def is_intact(target: Path, recipe: str) -> bool:
     """Whether every file of the manifest is there as it was written, and the recipe is the one asked for.
 
-    A file whose size and time of change are the recorded ones is not read again; one that was copied is hashed.
+    A file whose size and time of change are the recorded ones is not read again; one that was copied is
+    hashed.
     """
     try:
         manifest = json.loads((target / _MANIFEST).read_text(encoding="utf-8"))

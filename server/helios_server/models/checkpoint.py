@@ -1,7 +1,7 @@
 """A checkpoint directory: `config.json` and safetensors, of which only the tensors asked for are read.
 
-Called by `backbone.py` and by the audit, which streams layers that are not loaded. It reads headers when it opens and
-tensors' bytes when asked; it must not keep tensors, nor touch a shard that nobody asked for.
+Called by `backbone.py` and by the audit, which streams layers that are not loaded. It reads headers when it
+opens and tensors' bytes when asked; it must not keep tensors, nor touch a shard that nobody asked for.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _DTYPES = {
 }
 # Of config.json, what changes the function that the weights compute.
 _ESSENTIALS = (
-    "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
-    "intermediate_size", "vocab_size", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters",
-    "tie_word_embeddings", "attention_bias", "mlp_bias", "sliding_window", "use_sliding_window", "hidden_act",
+    "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "head_dim", "intermediate_size", "vocab_size", "rms_norm_eps", "rope_theta", "rope_scaling",
+    "rope_parameters", "tie_word_embeddings", "attention_bias", "mlp_bias", "sliding_window",
+    "use_sliding_window", "hidden_act",
 )  # fmt: skip
 _SAMPLES, _SAMPLE_BYTES = 16, 256
 _COMPLETE = "Copy the model again, complete"
@@ -43,7 +44,8 @@ _COMPLETE = "Copy the model again, complete"
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """Where one tensor lies. shape: elements per axis; start, nbytes: bytes, start counted from the file's beginning."""
+    """Where one tensor lies. shape: elements per axis; start, nbytes: bytes, start counted from the file's
+    beginning."""
 
     file: Path
     dtype: str
@@ -107,7 +109,8 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the function computed: sha256 over config, tensor shapes and a strided sample of their bytes."""
+        """Identity of the function computed: sha256 over config, tensor shapes and a strided sample of
+        their bytes."""
         essentials = {key: self.raw_config[key] for key in _ESSENTIALS if key in self.raw_config}
         digest = hashlib.sha256(json.dumps(essentials, sort_keys=True).encode())
         for name in sorted(self._shard_of):

@@ -1,7 +1,7 @@
 """What a model looks like, read from a Hugging Face `config.json`.
 
-Called by `checkpoint.py` and, without torch, by anything that plans memory. One spec row per family says how the one
-decoder block is configured; nothing here may import torch.
+Called by `checkpoint.py` and, without torch, by anything that plans memory. One spec row per family says
+how the one decoder block is configured; nothing here may import torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from helios_server.errors import UnsupportedModelError
 
 @dataclass(frozen=True, slots=True)
 class RopeScaling:
-    """Frequency scaling of the rotary embedding. kind: `linear` or `llama3`; the rest are the formula's factors.
+    """Frequency scaling of the rotary embedding. kind: `linear` or `llama3`; the rest are the formula's
+    factors.
 
     original_max_context: tokens; low/high_freq_factor and original_max_context are used by `llama3` only.
     """
@@ -31,9 +32,10 @@ class RopeScaling:
 class ModelConfig:
     """The architecture of one decoder-only model.
 
-    hidden_size, head_dim, intermediate_size: elements. num_*: counts. vocab_size: tokens of the embedding table.
-    max_context: tokens that may be attended to exactly (clipped to the sliding window, within which sliding and full
-    attention are the same). norm_eps, rope_theta: as in the checkpoint. *_bias, qk_norm, tied_embeddings: switches.
+    hidden_size, head_dim, intermediate_size: elements. num_*: counts. vocab_size: tokens of the embedding
+    table. max_context: tokens that may be attended to exactly (clipped to the sliding window, within which
+    sliding and full attention are the same). norm_eps, rope_theta: as in the checkpoint. *_bias, qk_norm,
+    tied_embeddings: switches.
     """
 
     family: str
@@ -60,7 +62,8 @@ class ModelConfig:
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> ModelConfig:
-        """Builds the config from the content of `config.json`; refuses by field name what the block cannot do."""
+        """Builds the config from the content of `config.json`; refuses by field name what the block cannot
+        do."""
         family = _family(config)
         hidden_size = _positive(config, "hidden_size")
         num_heads = _positive(config, "num_attention_heads")
@@ -113,7 +116,8 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """One spec row. attention_bias, mlp_bias: the family obeys that field; qkv_bias: always has it. head_dim: default."""
+    """One spec row. attention_bias, mlp_bias: the family obeys that field; qkv_bias: always has it.
+    head_dim: default."""
 
     name: str
     attention_bias: bool = False

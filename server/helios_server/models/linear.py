@@ -1,7 +1,7 @@
 """The one place where a matrix kernel is chosen, fixed per device and dtype when a model is loaded.
 
-Called by the decoder block, the backbone and the exit heads. It must never choose by batch size: a row's result may
-not depend on the rows beside it.
+Called by the decoder block, the backbone and the exit heads. It must never choose by batch size: a row's
+result may not depend on the rows beside it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ _TORCH_DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-# fbgemm packs a matrix into blocks of this many input and output elements and fills the last block with zeros.
+# fbgemm packs a matrix into blocks of this many input and output elements and fills the last block with
+# zeros.
 _PACK_IN, _PACK_OUT, _PACK_TAIL_BYTES = 512, 64, 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """How a model computes. dtype: its name; weights: stored dtype; activations: dtype of the residual stream and K/V."""
+    """How a model computes. dtype: its name; weights: stored dtype; activations: dtype of the residual
+    stream and K/V."""
 
     device: torch.device
     dtype: str

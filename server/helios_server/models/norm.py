@@ -1,4 +1,5 @@
-"""RMS norm with the casts of transformers: computed in float32, cast back, then scaled. Used by block and backbone."""
+"""RMS norm with the casts of transformers: computed in float32, cast back, then scaled. Used by block and
+backbone."""
 
 from __future__ import annotations
 

@@ -16,15 +16,24 @@ from helios_server.errors import CheckpointError
 from helios_server.models.cache import ensure_directory
 from helios_server.models.checkpoint import Checkpoint
 
-_COPIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "LICENSE")
+_COPIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "LICENSE",
+)
 
 
 def drop_layers(source: Path, target: Path, layers: Sequence[int]) -> Path:
-    """Writes `source` without `layers` (renumbered) to `target`, unless it is there already. Returns `target`."""
+    """Writes `source` without `layers` (renumbered) to `target`, unless it is there already. Returns
+    `target`."""
     checkpoint = Checkpoint.open(source)
     depth, dropped = checkpoint.config.num_layers, set(layers)
     if not dropped < set(range(depth)):
-        raise CheckpointError("layers", f"{sorted(dropped)} is not a part of 0..{depth - 1}", "Name layers to drop")
+        raise CheckpointError(
+            "layers", f"{sorted(dropped)} is not a part of 0..{depth - 1}", "Name layers to drop"
+        )
     kept = [layer for layer in range(depth) if layer not in dropped]
     recipe = f"{checkpoint.fingerprint} keeps {kept}"
     return ensure_directory(target, lambda directory: _write(checkpoint, kept, directory), recipe)

