@@ -57,6 +57,7 @@ class SimulatedPod:
     restarts: int = 0
     draining: bool = False
     running: int = 0
+    ends: datetime | None = None
     refused: int = 0
     refusal: str = ""
     requests: int = 0
@@ -76,6 +77,7 @@ class SimulatedPod:
 
     def advance(self, document: ServingLimits) -> None:
         if self.draining:
+            self.running = int(self.running and self.ends is not None and self.world.now < self.ends)
             return
         if not self.ready:
             due = self.world.now >= self.started + timedelta(seconds=self.world.start_seconds)
@@ -99,7 +101,11 @@ class SimulatedPod:
         self.limits, self.refused, self.refusal = document, 0, ""
 
     def drain(self) -> None:
-        self.draining, self.ready = True, False
+        """No new stream; one that runs takes its time."""
+        if not self.draining:
+            self.draining, self.running = True, int(self.ready)
+            self.ends = self.world.now + timedelta(seconds=self.world.stream_seconds)
+        self.ready = False
 
     def crash(self) -> None:
         """A new process: it forgets everything but the document."""
@@ -224,11 +230,7 @@ class SimulatedPod:
         )
 
     def _model(self) -> Model:
-        for key, model in self.world.truth.items():
-            uri, _, exits, _ = key  # type: ignore[misc]
-            if (uri, exits) == (self.limits.model_uri, self.limits.exits_uri):
-                return model
-        raise KeyError(self.limits.model_uri)
+        return self.world.model_of(self.limits)
 
     def _bundle(self, digest: str) -> Model:
         backbone = self._model().backbone

@@ -14,7 +14,7 @@ from helios_operator.api.rows import ExitQuality, QualityRow, RowPhase, TimingRo
 from helios_operator.api.types import Candidate, Deployment, DeploymentSpec, Resolved
 from helios_operator.decide import decide
 from helios_operator.decide import plan as plans
-from helios_operator.decide.candidates import key
+from helios_operator.decide.candidates import Key, key
 from helios_operator.decide.plan import Action, Plan
 from helios_operator.decide.snapshot import (
     Hardware,
@@ -54,7 +54,7 @@ class World:
     pass."""
 
     spec: DeploymentSpec
-    truth: dict[object, Model]
+    truth: dict[Key, Model]
     memory_mib: int = 100_000
     seed: int = 0
     now: datetime = START
@@ -63,10 +63,12 @@ class World:
     fails: Callable[[JobSpec], str] = lambda job: ""
     start_seconds: float = 2.0
     job_seconds: float = 3.0
+    stream_seconds: float = 3.0
     claims: tuple[str, ...] | None = None
     accelerators_free: int | None = None
     models: tuple[object, ...] = ()
     watch: list[Callable[[World, Snapshot, Plan], None]] = field(default_factory=list)
+    decide: Callable[[Snapshot, datetime], Plan] = decide
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -76,7 +78,9 @@ class World:
         self.revisions: dict[int, SimulatedRevision] = {}
         self.sets: dict[str, list[Text]] = {}
         self.actions: list[Action] = []
-        self.lost = 0
+        self.lost = self.finished = 0
+        self.domains: list[str] = []
+        self.clock_only = False
 
     # -- what a test does ------------------------------------------------------------------------------------
 
@@ -91,7 +95,7 @@ class World:
         self.now += timedelta(seconds=seconds)
         self._advance()
         snapshot = self.snapshot()
-        plan = decide(snapshot, self.now)
+        plan = self.decide(snapshot, self.now)
         check_words(plan)
         for watch in self.watch:
             watch(self, snapshot, plan)
@@ -111,6 +115,8 @@ class World:
             else:
                 text = Text(domain, self.random.random(), self.random.random())
                 pods[index % len(pods)].finish(text, self, self.now)
+                self.finished += 1
+                self.domains = [*self.domains, domain][-200:]
             self.now += timedelta(seconds=each)
             if index % 4 == 3:
                 self.step(0.1)
@@ -248,6 +254,10 @@ class World:
                 return replace(done, timing=self._timing(job.spec))
             case JobKind.QUALITY:
                 return replace(done, quality=tuple(self._quality_rows(job.spec)))
+
+    def model_of(self, limits: ServingLimits) -> Model:
+        wanted = (limits.model_uri, limits.exits_uri)
+        return next(model for (uri, _, exits, _), model in self.truth.items() if (uri, exits) == wanted)
 
     def model(self, candidate: Candidate) -> Model:
         return self.truth[key(candidate)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from helios_operator.api.types import DeploymentSpec, ReassessmentStatus, Resolved, SelectionPolicy
+from helios_operator.api.types import Candidate, DeploymentSpec, ReassessmentStatus, Resolved, SelectionPolicy
 from helios_operator.decide import select
 from helios_operator.decide.candidates import Contender, backbones
 from helios_operator.decide.evidence import Evidence
@@ -48,6 +48,26 @@ class Case:
         serving = self.fleet.serving
         return served_contender(serving, self.bench.contenders) if serving else None
 
+    @property
+    def departed(self) -> Contender | None:
+        """Whose model serves though it is no candidate any more, as far as candidates on its backbone tell."""
+        serving = self.fleet.serving
+        for sibling in self.bench.contenders:
+            resolved = sibling.resolved
+            if serving and resolved and (sibling.candidate.uri, resolved.revision) == _model(serving):
+                candidate = Candidate(serving.candidate, serving.model_uri, exits=serving.exits_uri or None)
+                heads = replace(resolved, exits_digest=serving.exits_digest, exit_layers=serving.exit_layers)
+                return replace(sibling, candidate=candidate, resolved=heads, qualities=())
+        return None
+
+    @property
+    def described(self) -> Option | None:
+        """What serves, candidate or not: to say what a change from it is, never to be chosen."""
+        contender, serving = self.contender or self.departed, self.fleet.serving
+        if contender is None or serving is None:
+            return None
+        return Option(contender, serving.layer_budget, serving.max_batch_size, None)
+
     def current(self, evidence: Evidence | None) -> Option | None:
         """What serves, as an option; judged like the others, though it may lie outside the bounds by now."""
         contender, serving = self.contender, self.fleet.serving
@@ -73,7 +93,9 @@ class Case:
 
     @property
     def resolved(self) -> Resolved | None:
-        return self.contender.resolved if self.contender else None
+        """Of the model that serves."""
+        contender = self.contender or self.departed
+        return contender.resolved if contender else None
 
     @property
     def revision(self) -> Revision:
@@ -86,10 +108,15 @@ class Case:
         if current is None:
             return "what serves is not a candidate any more"
         if not current.contender.competes:
-            return f"{current.contender.name} is out: {current.contender.turned_away}"
+            why = current.contender.turned_away
+            return f"{current.contender.name} is out: {why.message if why else ''}"
         if current.service not in {option.service for option in self.allowed(None)}:
             return f"{current} is outside what the spec allows now"
         return ""
+
+
+def _model(limits: ServingLimits) -> tuple[str, str]:
+    return (limits.model_uri, limits.model_revision)
 
 
 def served_contender(limits: ServingLimits, contenders: tuple[Contender, ...]) -> Contender | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import takewhile
 
 from helios_operator.api.types import Served
@@ -160,8 +161,12 @@ def is_empty(revision: Revision) -> bool:
     )
 
 
-def has_crashed(revision: Revision) -> bool:
-    return any(not pod.ready and pod.restarts >= CRASHES for pod in revision.pods)
+def has_crashed(revision: Revision, since: datetime | None = None) -> bool:
+    """Some pod ends again and again, and did so after `since`."""
+    return any(
+        not pod.ready and pod.restarts >= CRASHES and (since is None or pod.started > since)
+        for pod in revision.pods
+    )
 
 
 def trouble(revision: Revision) -> str:

@@ -106,7 +106,7 @@ def _nothing_feasible(
         if fitting:
             deepest = max(fitting, key=lambda o: (o.quality.low if o.quality else 0.0, o.layer_budget))
             why = Verdict(True, Reason.SPEC_CHANGED, f"{leave}; {verdict.message}")
-            return _commit(case, _kind(deepest, current), deepest, evidence, why)
+            return _commit(case, _kind(case, deepest), deepest, evidence, why)
     return _note(case, Decision.KEEP, verdict)
 
 
@@ -138,7 +138,7 @@ def _switch_by_hand(case: Case) -> Outcome | None:
     verdict = Verdict(True, Reason.BY_HAND, f"{select.describe(fitting[0])}; {fitting[0].verdict.message}")
     if current and current.service == fitting[0].service:
         return _conclude(case, Decision.KEEP, verdict)
-    return _commit(case, _kind(fitting[0], current), fitting[0], evidence, verdict, by_hand=True)
+    return _commit(case, _kind(case, fitting[0]), fitting[0], evidence, verdict, by_hand=True)
 
 
 # -- reassessment --------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def _replace(case: Case, leave: str, evidence: Evidence | None) -> Outcome:
     if best is None:
         return _nothing_feasible(case, judged, current, evidence)
     verdict = Verdict(True, Reason.SPEC_CHANGED, f"{leave}; {select.describe(best)}", select.numbers(best))
-    return _commit(case, _kind(best, current), best, evidence, verdict)
+    return _commit(case, _kind(case, best), best, evidence, verdict)
 
 
 def _repair(
@@ -206,7 +206,7 @@ def _repair(
     reason = RESTORED.get(missed.reason, Reason.QUALITY_RESTORED)
     source = f" ({evidence.source})" if evidence else ""
     verdict = Verdict(True, reason, f"{missed.message}; {line}{source}", figures)
-    return _commit(case, _kind(pick, current), pick, evidence, verdict)
+    return _commit(case, _kind(case, pick), pick, evidence, verdict)
 
 
 def _no_remedy(case: Case, evidence: Evidence | None, straddling: list[Option], verdict: Verdict) -> Outcome:
@@ -259,20 +259,19 @@ def _optimise(case: Case, current: Option, judged: tuple[Option, ...], evidence:
     verdict = replace(
         gain, message=f"{gain.message}: {select.describe(best)}", numbers=gain.numbers | select.numbers(best)
     )
-    return _commit(case, _kind(best, current), best, evidence, verdict)
+    return _commit(case, _kind(case, best), best, evidence, verdict)
 
 
 # -- committing ----------------------------------------------------------------------------------------------
 
 
-def _kind(option: Option, current: Option | None) -> Decision:
-    return remedies.kind_of(option, current) if current else Decision.SWITCH
+def _kind(case: Case, option: Option) -> Decision:
+    return remedies.kind_of(option, case.described) if case.described else Decision.SWITCH
 
 
 def _path(case: Case, option: Option) -> Path:
-    serving = case.fleet.serving
     backbone = case.resolved.backbone if case.resolved else ""
-    return path_for(option, case.revision, backbone if serving else "", case.snapshot)
+    return path_for(option, case.revision, backbone, case.snapshot)
 
 
 def _commit(

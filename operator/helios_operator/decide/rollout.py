@@ -214,7 +214,7 @@ class Step:
         rollout = self.status.rollout
         started = rollout.start_time if rollout and rollout.start_time else self.case.now
         deadline = timedelta(seconds=self.case.spec.rollout.progress_deadline_seconds)
-        if has_crashed(routed) or self.case.now >= started + deadline:
+        if has_crashed(routed, since=started) or self.case.now >= started + deadline:
             words = trouble(routed) or f"the pods did not take the limits within {deadline.seconds} s"
             return self.take_back(routed, Verdict(False, Reason.ROLLED_BACK, words))
         why = Verdict(

@@ -25,6 +25,7 @@ TOP_K = 3
 def shortlist(bench: Bench, serving: Key | None) -> tuple[Contender, ...]:
     """All contenders; those that are not considered carry the reason. What serves keeps its place: it is
     measured already, and only a selection takes it away."""
+    bench = replace(bench, contenders=tuple(_within_budget(c, bench) for c in bench.contenders))
     spec = bench.spec
     if spec.candidate_selector is None and len(bench.contenders) <= TOP_K:
         return bench.contenders
@@ -42,6 +43,15 @@ def shortlist(bench: Bench, serving: Key | None) -> tuple[Contender, ...]:
         else replace(c, turned_away=unfit.get(c.key) or merits.outranked(c, chosen))
         for c in bench.contenders
     )
+
+
+def _within_budget(contender: Contender, bench: Bench) -> Contender:
+    bounds = contender.candidate.layer_budget or bench.spec.limits.layer_budget
+    if not contender.measurable or legal_depths(contender, bench.spec.limits.layer_budget):
+        return contender
+    span = f"{bounds.min or 1} to {bounds.max or contender.measurable.num_layers}"
+    message = f"none of its depths lies within the layer budget ({span} layers)"
+    return replace(contender, turned_away=Verdict(False, Reason.OUT_OF_BUDGET, message))
 
 
 @dataclass(frozen=True)

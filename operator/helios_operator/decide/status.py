@@ -263,7 +263,7 @@ def _candidate(contender: Contender, options: list[Option], report: Report) -> C
     if contender.turned_away:
         return replace(found, message=contender.turned_away.message)
     if not options:
-        return replace(found, message="no exit lies within the layer budget" if contender.resolved else "")
+        return found
     best = options[0]
     profiles = profiles_of(report.case)
     row = contender.quality_on(profiles.prompts_digest) if profiles else None

@@ -1,0 +1,426 @@
+"""The rules that hold at every moment, as watchers of a simulated world: each looks at every pass and complains.
+
+A watcher knows the rule, not the code: it judges what a Plan does to the world that it saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from helios_operator.api import parse, serialize
+from helios_operator.api.types import ReassessmentStatus, Strategy
+from helios_operator.decide.plan import (
+    Action,
+    CreateRevision,
+    DeleteRevision,
+    DrainRevision,
+    Plan,
+    Route,
+    ScaleRevision,
+    WriteLimits,
+)
+from helios_operator.decide.snapshot import Revision, ServingLimits, Snapshot
+from helios_server.planning.memory import MIB, limit_for_rows
+
+from tests.decide.world import World
+
+Service = tuple[str, str, str, int]
+TAKEN_BACK = ("LimitsRefused", "RolledBack")
+
+
+class Rule:
+    """`see` is told of every pass before it is applied; `end` when the story is over."""
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        """Complains by AssertionError."""
+
+    def end(self, made: World) -> None:
+        """Complains by AssertionError."""
+
+
+def service(limits: ServingLimits) -> Service:
+    """What callers get."""
+    return (limits.model_uri, limits.model_revision, limits.exits_digest, limits.layer_budget)
+
+
+def routed(snapshot: Snapshot) -> Revision | None:
+    return next((r for r in snapshot.revisions if r.routed and not r.draining), None)
+
+
+def running(revision: Revision) -> ServingLimits:
+    """What its pods run; its document when none answers."""
+    seen = [pod.telemetry.limits for pod in revision.pods if pod.telemetry]
+    return min(seen, key=lambda limits: limits.generation, default=revision.limits)
+
+
+def changes(snapshot: Snapshot, plan: Plan) -> list[Action]:
+    """Actions that change what callers get, or begin to."""
+    serving = routed(snapshot)
+    found: list[Action] = []
+    for action in plan.actions:
+        match action:
+            case CreateRevision():
+                found.append(action)
+            case WriteLimits(limits=limits) if serving and service(limits) != service(running(serving)):
+                found.append(action)
+            case DrainRevision(number=number) if serving and number == serving.number:
+                found.append(action)
+    return found
+
+
+def decided(snapshot: Snapshot, plan: Plan) -> list[Action]:
+    """Changes that a decision stands behind: not the first start, not new pods for the same service."""
+    serving = routed(snapshot)
+    if serving is None or not serving.template_current:
+        return []
+    return changes(snapshot, plan)
+
+
+class ServingIsNeverTakenAway(Rule):
+    """A model that serves is never taken away before its successor serves, unless the user wrote Recreate."""
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        serving = routed(snapshot)
+        by_number = {revision.number: revision for revision in snapshot.revisions}
+        for action in plan.actions:
+            match action:
+                case DrainRevision(number=number):
+                    is_serving = serving is not None and number == serving.number
+                    assert not is_serving or made.spec.rollout.strategy is Strategy.RECREATE, (
+                        "drained what serves"
+                    )
+                case DeleteRevision(number=number):
+                    self._may_go(by_number[number], serving)
+                case Route(revision=number):
+                    pods = by_number[number].pods
+                    assert sum(pod.ready for pod in pods) >= by_number[number].replicas, (
+                        "routed to pods that are not ready"
+                    )
+                case ScaleRevision(replicas=replicas):
+                    assert replicas == made.spec.replicas
+
+    def _may_go(self, revision: Revision, serving: Revision | None) -> None:
+        assert revision is not serving, "deleted what serves"
+        if revision.draining:
+            streams = [pod for pod in revision.pods if pod.telemetry and pod.telemetry.running]
+            assert not streams, "deleted a revision that still streams"
+        else:
+            assert serving is None or revision.number > serving.number, "deleted without draining"
+
+
+@dataclass
+class NothingIsLost(Rule):
+    """Every request finds a pod, once one has served."""
+
+    served: bool = False
+    lost_before: int = 0
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        if not self.served and (serving := routed(snapshot)) and any(pod.ready for pod in serving.pods):
+            self.served, self.lost_before = True, made.lost
+
+    def end(self, made: World) -> None:
+        assert not self.served or made.lost == self.lost_before, "requests were lost"
+
+
+class OneChangeAtATime(Rule):
+    """At most one change of budget, batch, heads or model is in flight."""
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        new = changes(snapshot, plan)
+        assert len(new) <= 1, new
+        serving = routed(snapshot)
+        if not new or serving is None:
+            return
+        if new[0].why.reason in TAKEN_BACK:
+            self._restores(new[0], snapshot)
+            return
+        others = [revision for revision in snapshot.revisions if revision is not serving]
+        is_behind = any(
+            pod.telemetry and pod.telemetry.limits.generation < serving.limits.generation
+            for pod in serving.pods
+        )
+        is_recreating = isinstance(new[0], DrainRevision)
+        assert not others, "a change began while another revision is still there"
+        assert not is_behind, "a change began while limits are on their way"
+        assert snapshot.deployment.status.target is None or is_recreating, (
+            "a change began while one is under way"
+        )
+
+    def _restores(self, action: Action, snapshot: Snapshot) -> None:
+        """Taking a change back is part of it."""
+        active = snapshot.deployment.status.active
+        assert isinstance(action, WriteLimits)
+        assert active is None or action.limits.layer_budget == active.layer_budget
+
+
+@dataclass
+class NoFlapping(Rule):
+    """An optimisation needs consecutive wins on new evidence, cooldown and minimum improvement."""
+
+    wins: list[tuple[str, int]] = field(default_factory=list)
+    """(winner, requests finished by then) of the reassessments in a row that it won."""
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        before, after = snapshot.deployment.status.reassessment, plan.status.reassessment
+        optimising = [a for a in decided(snapshot, plan) if a.why.reason == "AboveMinImprovement"]
+        if optimising:
+            self._judge(made, snapshot, optimising[0], before)
+        if after.last_time != before.last_time:
+            self._remember(after, made)
+
+    def _judge(self, made: World, snapshot: Snapshot, action: Action, before: ReassessmentStatus) -> None:
+        rules, history = made.spec.reassessment, snapshot.deployment.status.history
+        last = max((entry.time for entry in history if entry.result == "Promoted"), default=None)
+        assert last is None or made.now >= last + rules.cooldown, "optimised within the cooldown"
+        assert action.why.numbers["gainPercent"] >= rules.min_improvement_percent, "optimised for too little"
+        needed = rules.consecutive_success_limit - 1
+        recent = self.wins[-needed:] if needed else []
+        assert len(recent) >= needed, f"optimised after {len(recent)} wins"
+        assert len({winner for winner, _ in recent}) <= 1
+
+    def _remember(self, after: ReassessmentStatus, made: World) -> None:
+        if after.reason != "WaitingForWins":
+            self.wins = []
+        elif after.consecutive_wins > (
+            len(self.wins) if self.wins and self.wins[-1][0] == after.winner else 0
+        ):
+            same = self.wins if self.wins and self.wins[-1][0] == after.winner else []
+            done = made.finished
+            assert not same or done - same[-1][1] >= 20 or made.clock_only, "won twice on the same evidence"
+            self.wins = [*same, (str(after.winner), done)]
+
+
+class BackOffDoubles(Rule):
+    """A reversal or a failure doubles the back-off; while it lasts nothing is decided, repairs included."""
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        old, new = snapshot.deployment.status, plan.status
+        until = old.reassessment.backoff_until
+        if until and made.now < until:
+            free = [a for a in decided(snapshot, plan) if a.why.reason not in ("ByHand", *TAKEN_BACK)]
+            assert not free, f"decided during the back-off: {free[0].why}"
+        if new.history[-1:] == old.history[-1:] or not new.history:
+            return
+        entry, before = new.history[-1], old.reassessment.backoff_seconds
+        left = [e.from_ for e in old.history if e.result == "Promoted"][-2:]
+        is_reversal = any(
+            x and (x.candidate, x.layer_budget) == (entry.to.candidate, entry.to.layer_budget) for x in left
+        )
+        if entry.result == "Failed" or is_reversal:
+            assert new.reassessment.backoff_seconds >= max(1, min(3600, 2 * before)), (
+                "the back-off did not double"
+            )
+            assert new.reassessment.backoff_until, "no back-off"
+
+
+class ColdSamplesAreNoEvidence(Rule):
+    """What is decided on live traffic rests on enough of it, and on none from right after a change."""
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        cause = snapshot.deployment.status.reassessment.trigger or plan.status.reassessment.trigger
+        if not decided(snapshot, plan) or plan.status.reassessment.reason in ("ByHand", "SpecChanged"):
+            return
+        serving = routed(snapshot)
+        audited = sum(len(pod.telemetry.audits) for pod in serving.pods if pod.telemetry) if serving else 0
+        if "audited requests" in plan.status.reassessment.message:
+            assert audited >= 8, f"decided on {audited} audits"
+        if cause == "Requests" and serving:
+            since = sum(pod.telemetry.requests_since_change for pod in serving.pods if pod.telemetry)
+            assert since >= 20, f"decided {since} requests after a change"
+
+
+class LimitsRestartNoPod(Rule):
+    """Depth, batch and heads change in the running pods."""
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        serving = routed(snapshot)
+        if serving is None or not serving.template_current or made.spec.rollout.strategy is Strategy.RECREATE:
+            return
+        for action in plan.actions:
+            if isinstance(action, CreateRevision):
+                assert action.limits.model_uri != serving.limits.model_uri, "a new pod for the same backbone"
+
+
+class AutoSaysWhichAndWhy(Rule):
+    """Auto surges when a second pod fits and goes in place when not, and says so."""
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        serving = routed(snapshot)
+        if serving is None or made.spec.rollout.strategy is not Strategy.AUTO or not serving.template_current:
+            return
+        room = snapshot.free_memory_mib >= serving.limits.memory_mib * max(1, made.spec.replicas)
+        for action in changes(snapshot, plan):
+            match action:
+                case CreateRevision():
+                    assert room, "surged without room"
+                    assert "Auto chose Surge: a second pod fits" in action.why.message
+                case WriteLimits(limits=limits, why=why) if limits.model_uri != serving.limits.model_uri:
+                    if why.reason not in TAKEN_BACK:
+                        assert not room, "went in place though a second pod fits"
+                        assert "Auto chose InPlace: a second pod needs" in why.message
+
+
+class ChoicesFit(Rule):
+    """What is chosen is an exit of its candidate within the bounds, and fits the memory."""
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        candidates = {c.uri: c for c in made.spec.candidates}
+        for action in decided(snapshot, plan):
+            if isinstance(action, CreateRevision | WriteLimits) and action.why.reason not in TAKEN_BACK:
+                limits = action.limits
+                model = made.model_of(limits)
+                assert limits.layer_budget in {*model.exits, model.backbone.layers}
+                bounds, depth = made.spec.limits.layer_budget, model.backbone.layers
+                lowest, highest = min(bounds.min or 1, depth), min(bounds.max or depth, depth)
+                assert lowest <= limits.layer_budget <= highest, "outside limits.layerBudget"
+                needed = limit_for_rows(
+                    model.backbone.memory(),
+                    layers=limits.layer_budget,
+                    rows=limits.max_batch_size,
+                    tokens_per_request=limits.tokens_per_request,
+                )
+                assert limits.max_batch_size >= 1
+                assert needed <= limits.memory_mib * MIB, "more rows than the memory holds"
+                assert limits.model_uri in candidates
+
+
+class NoiseIsNeverChosen(Rule):
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        for action in decided(snapshot, plan):
+            if isinstance(action, CreateRevision | WriteLimits) and action.why.reason != "ByHand":
+                is_noise = "noise" in action.limits.exits_digest
+                assert (
+                    not is_noise or action.limits.layer_budget == made.model_of(action.limits).backbone.layers
+                )
+
+
+@dataclass
+class MemoryIsInTheApi(Rule):
+    """What the API holds of a deployment is all that a decision needs: read back from it, the plan is the same."""
+
+    every: int = 5
+    passes: int = 0
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        self.passes += 1
+        if self.passes % self.every:
+            return
+        read_back = parse.deployment(serialize.deployment(snapshot.deployment))
+        assert read_back.status == snapshot.deployment.status
+        assert made.decide(replace(snapshot, deployment=read_back), made.now) == plan
+
+
+class AnInfeasibleSloTakesNothingDown(Rule):
+    """While nothing is feasible (an inter-token latency of 1 ms), what serves is kept, and the conditions say both."""
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        if (
+            made.spec.slo.itl_ms != 1
+            or snapshot.deployment.generation != snapshot.deployment.status.observed_generation
+        ):
+            return
+        allowed = ("ByHand", "SpecChanged", *TAKEN_BACK)
+        taken = [action for action in decided(snapshot, plan) if action.why.reason not in allowed]
+        assert not taken, f"changed to something infeasible: {taken[0].why}"
+        serving = routed(snapshot)
+        if serving and any(pod.ready for pod in serving.pods):
+            known = {c.type: c.status for c in plan.status.conditions}
+            assert known["Available"] == "True"
+
+
+@dataclass
+class WhatIsHeldIsHeld(Rule):
+    """Paused, suspended, advisory or outside the window: the decision is said, not made."""
+
+    said: set[str] = field(default_factory=set)
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        new = [a for a in decided(snapshot, plan) if a.why.reason not in ("ByHand", *TAKEN_BACK)]
+        self.said.add(plan.status.reassessment.reason)
+        is_switch = bool(new) and plan.status.reassessment.decision == "Switch"
+        assert not (new and made.spec.rollout.paused), "changed while paused"
+        assert not (new and made.spec.reassessment.suspend and not _is_first(plan)), "changed while suspended"
+        assert not (new and made.spec.selection.policy == "Advisory"), "changed though Advisory"
+        assert not (is_switch and made.spec.reassessment.maintenance_window), "switched outside the window"
+
+
+def _is_first(plan: Plan) -> bool:
+    return plan.status.reassessment.decision == "Select"
+
+
+class TheFirstChoiceIsMeasured(Rule):
+    """Until every candidate is measured, or known to fail, the reference serves at its deepest."""
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        if plan.status.reassessment.decision != "Select" or snapshot.deployment.status.reassessment.last_time:
+            return
+        for candidate in plan.status.candidates:
+            known = candidate.state in ("Failed", "Rejected") or (candidate.timing and candidate.quality)
+            assert known or not decided(snapshot, plan), f"chose before {candidate.name} was measured"
+
+
+class OldPodsStayAsLongAsAsked(Rule):
+    """scaleDownDelaySeconds after the traffic moved, not sooner."""
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        active = snapshot.deployment.status.active
+        delay = timedelta(seconds=made.spec.rollout.scale_down_delay_seconds)
+        for action in plan.actions:
+            if isinstance(action, DrainRevision) and made.spec.rollout.strategy is not Strategy.RECREATE:
+                assert active
+                assert active.since
+                assert made.now >= active.since + delay, "drained too soon"
+
+
+@dataclass
+class RepairsNeedOnlyAnAlarm(Rule):
+    """After enough traffic of one kind, what serves is good enough for it if anything is: whatever cooldown, wins and
+    improvement an optimisation would have to wait for."""
+
+    def end(self, made: World) -> None:
+        asked = (made.spec.slo.min_quality_percent or 0) / 100
+        last = made.domains[-150:]
+        if len(set(last)) != 1 or len(last) < 150 or made.active is None:
+            return
+        serving = next(r for r in made.revisions.values() if r.routed).limits
+        model = made.model_of(serving)
+        quality = model.own_quality(serving.layer_budget, last[0]) * model.backbone.worth.get(last[0], 1.0)
+        best = max(made.model(c).backbone.worth.get(last[0], 1.0) for c in made.spec.candidates)
+        assert quality / best >= asked - 0.01, (
+            f"{serving.candidate} at {serving.layer_budget} serves {last[0]}"
+        )
+
+
+@dataclass
+class ItSettles(Rule):
+    """With nothing happening, nothing is done, and the same is said."""
+
+    def end(self, made: World) -> None:
+        made.run(90, every=3)
+        first = made.look()
+        second = made.look()
+        assert not first.actions, first.actions
+        assert first.status == second.status
+
+
+def standing_rules() -> Iterator[Rule]:
+    """Those that hold in every story."""
+    yield from (
+        ServingIsNeverTakenAway(),
+        AnInfeasibleSloTakesNothingDown(),
+        WhatIsHeldIsHeld(),
+        TheFirstChoiceIsMeasured(),
+        OldPodsStayAsLongAsAsked(),
+        OneChangeAtATime(),
+        NoFlapping(),
+        BackOffDoubles(),
+        ColdSamplesAreNoEvidence(),
+        LimitsRestartNoPod(),
+        AutoSaysWhichAndWhy(),
+        ChoicesFit(),
+        NoiseIsNeverChosen(),
+        MemoryIsInTheApi(),
+    )
