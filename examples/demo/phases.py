@@ -67,7 +67,7 @@ class Recorder:
                 traffic=self._traffic,
                 candidate=self._active.candidate,
                 layers=self._active.layer_budget,
-                max_batch=self._active.max_batch_size,
+                max_batch=max((t.max_batch_size for t in _telemetry(snapshot)), default=0),
                 batch_reached=max((t.batch_reached for t in _telemetry(snapshot)), default=0),
                 tokens_per_second=(self._ledger.tokens - self._tokens) / seconds,
                 quality_percent=self._quality(snapshot),
