@@ -13,10 +13,10 @@ from typing import Any
 
 from helios_operator.api.types import Candidate, Deployment
 from helios_operator.cluster import events, jobs
-from helios_operator.cluster.client import Client
+from helios_operator.cluster.client import Client, being_cleared
 from helios_operator.cluster.events import ACTION, NUMBERS, Events
 from helios_operator.cluster.kinds import CLAIM, CONFIG_MAP, JOB, POD, REVISION, SERVICE, Kind, Object
-from helios_operator.cluster.mirror import Mirror
+from helios_operator.cluster.mirror import Mirror, belongs_to
 from helios_operator.cluster.pods import address
 from helios_operator.cluster.profiles import Profiles
 from helios_operator.cluster.reads import Reads
@@ -123,7 +123,7 @@ class Applier:
         candidates = [c for c in _candidates(snapshot) if await self._is_reachable(c, hd)]
         wanted = revision_deployment(hd, number, limits, replicas, candidates, snapshot.hardware, self._by)
         await self._write_limits(hd, number, limits)
-        await self._create(REVISION, wanted)
+        await self._create(REVISION, wanted, hd.uid)
 
     async def _is_reachable(self, candidate: Candidate, hd: Deployment) -> bool:
         """A pod with a claim that does not exist would never start."""
@@ -166,7 +166,8 @@ class Applier:
             await self._delete(JOB, hd, names.fitted(asked.name))
         told = passes.pinned(asked, hd, snapshot.jobs)
         source = await self._prompts_from(asked, snapshot)
-        await self._create(JOB, profiling_job(hd, told, snapshot.hardware, self._by, source))
+        wanted = profiling_job(hd, told, snapshot.hardware, self._by, source)
+        await self._create(JOB, wanted, hd.uid)
 
     async def _prompts_from(self, asked: JobSpec, snapshot: Snapshot) -> str | None:
         """host:port of the Control port with the live prompts; None for given ones, which are made ready."""
@@ -190,8 +191,8 @@ class Applier:
 
     # -- how ------------------------------------------------------------------------------------------------
 
-    async def _create(self, kind: Kind, wanted: Object) -> None:
-        """Once: what exists already is what an earlier pass made, and stays as it is."""
+    async def _create(self, kind: Kind, wanted: Object, uid: str) -> None:
+        """Once: what exists already is what an earlier pass made (or, a Job, another deployment), and stays."""
         try:
             answer = await self._client.create(kind, wanted)
         except ConflictError:
@@ -199,6 +200,8 @@ class Applier:
             found = await self._client.get(kind, metadata["namespace"], metadata["name"])
             if found is None:
                 return  # it went in this moment; the next pass sees that
+            if kind is REVISION and not belongs_to(found, uid):
+                raise being_cleared(kind, found) from None
             answer = found
         self._mirror.put(kind, answer)
 

@@ -167,6 +167,12 @@ class Client:
         return response.status, float(wait) if wait.isdigit() else 0.0, _document(text)
 
 
+def being_cleared(kind: Kind, obj: Object) -> ConflictError:
+    """Of an object whose owner was deleted, and replaced by one of the same name."""
+    name, problem = obj["metadata"]["name"], "belongs to another, which is being cleared away"
+    return ConflictError(f"{kind.name} {name}", problem, 409, "AlreadyExists")
+
+
 def _document(text: bytes) -> Object:
     try:
         found = json.loads(text)

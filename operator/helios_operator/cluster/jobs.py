@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from helios_operator.api.timestamps import parse_time
 from helios_operator.api.types import Deployment
 from helios_operator.cluster import pods
-from helios_operator.cluster.kinds import JOB, POD, Object, key_of
+from helios_operator.cluster.kinds import JOB, MODEL, POD, Object, key_of
 from helios_operator.cluster.mirror import Mirror, owner_of
 from helios_operator.decide.snapshot import Hardware, Job, JobPhase
 from helios_operator.passes import jobs as passes
@@ -35,6 +35,8 @@ def is_own(hd: Deployment, job: Object) -> bool:
 
 def _of_interest(hd: Deployment, mirror: Mirror) -> Iterator[Object]:
     uris = {candidate.uri for candidate in hd.spec.candidates}
+    if hd.spec.candidate_selector is not None:
+        uris = {model["spec"]["uri"] for model in mirror.all(MODEL, hd.namespace)}
     for obj in mirror.all(JOB, hd.namespace):
         known = labels.JOB_SPEC in (obj["metadata"].get("annotations") or {})
         if known and not obj["metadata"].get("deletionTimestamp"):

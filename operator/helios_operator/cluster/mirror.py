@@ -105,6 +105,12 @@ def owner_of(obj: Object) -> Key | None:
     return (obj["metadata"].get("namespace", ""), name) if name else None
 
 
+def belongs_to(obj: Object, uid: str) -> bool:
+    """Not to a HeliosDeployment of the same name that was deleted a moment ago, and is still being cleared
+    away."""
+    return any(reference.get("uid") == uid for reference in obj["metadata"].get("ownerReferences") or ())
+
+
 def is_ours(kind: Kind, obj: Object) -> bool:
     """Of kinds that others have too, only what carries our label is kept. Every pod counts: it takes room."""
     return kind not in LABELLED or owner_of(obj) is not None

@@ -14,7 +14,7 @@ from helios_operator.api.types import Deployment
 from helios_operator.cluster import pods
 from helios_operator.cluster.controls import Changed, Controls
 from helios_operator.cluster.kinds import CONFIG_MAP, POD, REVISION, SERVICE, Object
-from helios_operator.cluster.mirror import Mirror
+from helios_operator.cluster.mirror import Mirror, belongs_to
 from helios_operator.cluster.reads import Reads
 from helios_operator.decide.snapshot import Pod, Revision, ServingLimits
 from helios_operator.render import labels, names, volumes
@@ -38,7 +38,7 @@ class Revisions:
         """Those that are not being deleted, by number."""
         service = self._mirror.get(SERVICE, hd.namespace, hd.name)
         routed = routed_revision(service) if service else None
-        objects = self._mirror.of(REVISION, (hd.namespace, hd.name))
+        objects = [o for o in self._mirror.of(REVISION, (hd.namespace, hd.name)) if belongs_to(o, hd.uid)]
         seen = await asyncio.gather(
             *(self._see(obj, hd, routed, token, head_kind, changed) for obj in objects)
         )

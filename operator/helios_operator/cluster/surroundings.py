@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 
 from helios_operator.api.types import Deployment
-from helios_operator.cluster.client import Client
+from helios_operator.cluster.client import Client, being_cleared
 from helios_operator.cluster.kinds import (
     BUDGET_V1,
     BUDGET_V1BETA1,
@@ -20,7 +20,7 @@ from helios_operator.cluster.kinds import (
     Kind,
     Object,
 )
-from helios_operator.cluster.mirror import Mirror
+from helios_operator.cluster.mirror import Mirror, belongs_to
 from helios_operator.cluster.reads import Reads
 from helios_operator.errors import ConflictError
 from helios_operator.render import Manifest, names
@@ -69,6 +69,9 @@ class Surroundings:
             except ConflictError:
                 found = await self._client.get(SECRET, hd.namespace, name) or drawn
             self._reads.put(SECRET, found)
+        if not belongs_to(found, hd.uid):
+            self._reads.forget(SECRET, hd.namespace, name)
+            raise being_cleared(SECRET, found)
         return token_of(found)
 
     def _services(self, hd: Deployment) -> list[Manifest]:
