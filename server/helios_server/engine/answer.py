@@ -61,7 +61,7 @@ class Answer:
         text = self._text.push(
             self._stream.push(choice.token_id), index + 1 >= self.request.sampling.min_tokens
         )
-        if reason and not self._text.matched:
+        if reason:
             text += self._text.push(self._stream.finish(), True) + self._text.rest()
         if self._text.matched:
             reason = FinishReason.STOP
@@ -123,6 +123,8 @@ class StopText:
 
     def push(self, delta: str, search: bool) -> str:
         """Takes new text; returns what can go out. search: whether a stop string may end the text yet."""
+        if self.matched:
+            return ""
         self._held += delta
         if search:
             found = [(self._held.find(stop), stop) for stop in self._stops if stop in self._held]

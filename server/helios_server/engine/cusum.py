@@ -16,6 +16,8 @@ THRESHOLD = 8.0
 """Summed standard deviations at which a change is called."""
 WINSOR = 4.0
 """Values further off count as this many standard deviations, so that it takes three odd requests to alarm."""
+LEARN_LONG = 300
+"""Values after which what was learnt is good enough to stand still."""
 BREACH_WINDOW = 100
 BREACH_LIMIT = 50
 
@@ -42,30 +44,48 @@ class Change:
 
 
 class Cusum:
-    """Watches a stream of values.
+    """Watches a stream of values. expected None: learnt from the first `learn` values, and made better by the
+    next ones.
 
-    expected None: learnt from the first `learn` values; floor: least deviation.
+    floor: least deviation. Learning goes on for LEARN_LONG values, or until a first change is called: a mean
+    known from twenty values alone is so far off that half of all long runs would alarm over nothing.
     """
 
     def __init__(self, expected: Expected | None, learn: int, floor: float) -> None:
-        self._expected = None if expected is None else _floored(expected, floor)
+        self._given = expected
         self._learn = learn
         self._floor = floor
-        self._learning: list[float] = []
+        self._count = 0
+        self._mean = 0.0
+        self._squares = 0.0  # summed squared distances from the mean
+        self._learning = expected is None
         self._sides = (_Side(down=True), _Side(down=False))
 
     @property
     def expected(self) -> Expected | None:
-        """None while it is being learnt."""
-        return self._expected
+        """None while too little is known."""
+        if self._given is not None:
+            return Expected(self._given.mean, max(self._given.deviation, self._floor))
+        if self._count < self._learn:
+            return None
+        return Expected(self._mean, max(math.sqrt(self._squares / (self._count - 1)), self._floor))
 
     def observe(self, value: float, label: int) -> Change | None:
-        """Takes the next value. label: the request's ordinal. After a call it begins anew, so that what stays
-        is called again."""
-        if self._expected is None:
-            self._learn_from(value)
-            return None
-        z = (value - self._expected.mean) / self._expected.deviation
+        """Takes the next value.
+
+        label: the request's ordinal. After a call it begins anew: what stays, is called again.
+        """
+        expected = self.expected
+        change = None if expected is None else self._compare(value, expected, label)
+        self._learning = self._learning and change is None and self._count < LEARN_LONG
+        if self._learning:
+            self._take(value)
+        return change
+
+    def _compare(self, value: float, expected: Expected, label: int) -> Change | None:
+        # A value differs from a mean of n values by more than it differs from the true one.
+        spread = 1.0 if self._given else math.sqrt(1 + 1 / self._count)
+        z = (value - expected.mean) / (expected.deviation * spread)
         z = max(-WINSOR, min(WINSOR, z))
         changes = [side.observe(z, label) for side in self._sides]
         change = next((change for change in changes if change), None)
@@ -74,14 +94,11 @@ class Cusum:
                 side.restart()
         return change
 
-    def _learn_from(self, value: float) -> None:
-        self._learning.append(value)
-        count = len(self._learning)
-        if count < self._learn:
-            return
-        mean = sum(self._learning) / count
-        variance = sum((value - mean) ** 2 for value in self._learning) / (count - 1)
-        self._expected = _floored(Expected(mean, math.sqrt(variance)), self._floor)
+    def _take(self, value: float) -> None:
+        self._count += 1
+        off = value - self._mean
+        self._mean += off / self._count
+        self._squares += off * (value - self._mean)
 
 
 class _Side:
@@ -123,7 +140,3 @@ class BreachWindow:
         change = Change(True, min(label for _, label in self._recent), float(self.in_window))
         self._recent.clear()
         return change
-
-
-def _floored(expected: Expected, floor: float) -> Expected:
-    return Expected(expected.mean, max(expected.deviation, floor))

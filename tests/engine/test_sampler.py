@@ -1,0 +1,122 @@
+"""The choice of tokens: determinism, and the filters one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helios_server.engine.limits import EngineConfig
+from helios_server.engine.request import Served
+from helios_server.engine.sampler import choose, gumbel
+from helios_server.engine.sampling import SamplingParams
+from helios_server.engine.sequence import Sequence
+
+from tests.engine.helpers import prompt_of, running, send
+
+VOCABULARY = 50
+SERVED = Served("c", "file:///m", "r", "f", "", 6)
+EOS = (49,)
+
+
+def sequence(
+    request_id: str = "r", output: int = 0, prompt: tuple[int, ...] = (1, 2), **sampling: object
+) -> Sequence:
+    made = Sequence(request_id, prompt, SamplingParams(**sampling), 99)  # type: ignore[arg-type]
+    for token in range(output):
+        made.append(token, SERVED)
+    return made
+
+
+def draws(count: int, logits: torch.Tensor, **sampling: object) -> torch.Tensor:
+    """How often each token is chosen, over seeds."""
+    chosen = [
+        choose(logits[None].clone(), [sequence(seed=seed, **sampling)], EOS)[0].token_id
+        for seed in range(count)
+    ]
+    return torch.bincount(torch.tensor(chosen), minlength=len(logits)) / count
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    return torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(1)) * 2
+
+
+def test_the_noise_is_a_function_of_seed_step_and_token() -> None:
+    ids = torch.arange(VOCABULARY)
+    assert torch.equal(gumbel(7, 3, ids), gumbel(7, 3, ids))
+    assert torch.equal(gumbel(7, 3, ids[10:20]), gumbel(7, 3, ids)[10:20])
+    assert not torch.equal(gumbel(7, 4, ids), gumbel(7, 3, ids))
+    assert not torch.equal(gumbel(8, 3, ids), gumbel(7, 3, ids))
+    many = torch.cat([gumbel(seed, step, ids) for seed in (0, 1, 2**64 - 1) for step in range(200)])
+    assert float(many.mean()) == pytest.approx(0.5772, abs=0.02)
+    assert float(many.var()) == pytest.approx(1.645, abs=0.05)
+
+
+def test_frequencies_follow_the_distribution(logits: torch.Tensor) -> None:
+    for temperature in (0.7, 1.5):
+        wanted = (logits / temperature).softmax(-1)
+        assert (draws(3000, logits, temperature=temperature) - wanted).abs().max() < 0.03
+
+
+def test_filters_keep_what_they_should(logits: torch.Tensor) -> None:
+    probabilities = logits.softmax(-1)
+    order = probabilities.argsort(descending=True)
+    nucleus = int((probabilities[order].cumsum(-1) < 0.6).sum()) + 1
+    kept = {"top_k": 3, "top_p": nucleus, "min_p": int((probabilities >= 0.3 * probabilities.max()).sum())}
+    for name, value in (("top_k", 3), ("top_p", 0.6), ("min_p", 0.3)):
+        seen = draws(800, logits, temperature=1.0, **{name: value}).nonzero().flatten()
+        assert set(seen.tolist()) == set(order[: kept[name]].tolist()), name
+    assert draws(50, logits, temperature=5.0, top_k=1).argmax() == order[0]
+
+
+def test_greedy_takes_the_largest_and_reports_raw_probabilities(logits: torch.Tensor) -> None:
+    hot = sequence("a", temperature=2.0)
+    cold, warm = choose(torch.stack((logits, logits)), [sequence("b"), hot], EOS)
+    probabilities = logits.softmax(-1)
+    assert cold.token_id == int(logits.argmax())
+    assert cold.confidence == warm.confidence == pytest.approx(float(probabilities.max()))
+    assert warm.logprob == pytest.approx(float(probabilities[warm.token_id].log()), abs=1e-5)
+
+
+def test_the_end_is_not_chosen_too_early(logits: torch.Tensor) -> None:
+    logits[49] = 100.0
+    logits[7] = 99.0
+    early = sequence(output=3, min_tokens=4, stop_token_ids=(7,))
+    late = sequence(output=4, min_tokens=4)
+    chosen = choose(torch.stack((logits, logits)), [early, late], EOS)
+    assert chosen[0].token_id not in (7, 49)
+    assert chosen[1].token_id == 49
+
+
+def test_repetition_is_made_less_likely(logits: torch.Tensor) -> None:
+    best, second = logits.topk(2).indices.tolist()
+    said = sequence(prompt=(best,), repetition_penalty=50.0)
+    assert choose(logits[None].clone(), [said], EOS)[0].token_id == second
+
+
+def test_a_seed_fixes_the_output_and_company_does_not_matter(tiny: Path) -> None:
+    def outputs(rows: int) -> list[tuple[int, ...]]:
+        with running(tiny, EngineConfig(dtype="float64", max_context=256), max_batch_size=rows) as engine:
+            streams = [
+                send(
+                    engine,
+                    prompt_of(9),
+                    max_tokens=30,
+                    temperature=1.2,
+                    top_p=0.9,
+                    seed=seed,
+                    ignore_eos=True,
+                )
+                for seed in (1, 2, 1, 3)
+            ]
+            return [stream.result().output_ids for stream in streams]
+
+    alone, together = outputs(1), outputs(4)
+    assert alone == together
+    assert alone[0] == alone[2] != alone[1] != alone[3]
+
+
+def test_without_a_seed_the_request_id_is_one() -> None:
+    assert SamplingParams().seed_for("a") == SamplingParams().seed_for("a") != SamplingParams().seed_for("b")
+    assert SamplingParams(seed=5).seed_for("a") == 5
