@@ -3,12 +3,14 @@ values."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+import logging
 from typing import Any
 
 import pytest
 import yaml
-from helios_operator.render.installation import Installation, add_arguments, installation
+from helios_cli.verbs import operator
+from helios_operator import app
+from helios_operator.render.installation import Installation
 from helios_operator.render.labels import COMPONENT, SERVER
 from helios_operator.render.networkpolicy import server_policy
 
@@ -117,14 +119,15 @@ def test_users_labels_do_not_take_the_pod_from_its_selector() -> None:
     assert selector.items() <= deployment["template"]["metadata"]["labels"].items()
 
 
-def test_the_operator_learns_from_its_arguments_what_the_values_say() -> None:
+def test_the_operator_learns_from_its_arguments_what_the_values_say(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
         "images": {"registry": "registry.internal", "pullPolicy": "Always", "server": {"tag": "7"}},
         "watch": {"namespaces": ["a", "b"]},
+        "rbac": {"nodes": False},
         "networkPolicy": {"clientNamespaces": ["apps"], "metricsNamespaces": ["monitoring"]},
     }
-    known, rest = _arguments(values)
-    assert known == Installation(
+    settings = _settings(values, monkeypatch)
+    assert settings.by == Installation(
         server_image="registry.internal/helios-server:7",
         operator_namespace="$(POD_NAMESPACE)",
         operator_name="helios",
@@ -133,20 +136,26 @@ def test_the_operator_learns_from_its_arguments_what_the_values_say() -> None:
         client_namespaces=("apps",),
         metrics_namespaces=("monitoring",),
     )
-    assert rest == [
-        "--http-port=8080",
-        "--log-level=info",
-        "--log-format=json",
-        "--watch-namespace=a",
-        "--watch-namespace=b",
-    ]
-    assert not _arguments({"networkPolicy": {"servers": False}})[0].network_policies
+    assert settings.options.namespaces == ("a", "b")
+    assert not settings.options.nodes
+    (container,) = _operator(chart.render(values))["containers"]
+    assert [port["containerPort"] for port in container["ports"]] == [settings.http_port]
 
 
-def test_the_policy_of_serving_pods_admits_the_operator_that_the_chart_installs() -> None:
+def test_the_defaults_watch_everything_and_guard_serving_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _settings({}, monkeypatch)
+    assert settings.options.namespaces == ()
+    assert settings.options.nodes
+    assert settings.by.network_policies
+    assert not _settings({"networkPolicy": {"servers": False}}, monkeypatch).by.network_policies
+
+
+def test_the_policy_of_serving_pods_admits_the_operator_that_the_chart_installs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     manifests = chart.render({"fullnameOverride": "other"})
-    known, _ = _arguments({"fullnameOverride": "other"})
-    policy = server_policy(objects.deployment(), known)
+    settings = _settings({"fullnameOverride": "other"}, monkeypatch)
+    policy = server_policy(objects.deployment(), settings.by)
     peers = [peer for rule in policy["spec"]["ingress"] for peer in rule.get("from", ())]
     admitted = next(peer["podSelector"] for peer in peers if "namespaceSelector" in peer)["matchLabels"]
     pod = chart.only(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
@@ -201,13 +210,24 @@ def test_the_releases_own_test_reaches_the_operator() -> None:
     assert any(selector.items() <= pod["metadata"]["labels"].items() for selector in admitted)
 
 
-def _arguments(values: dict[str, Any]) -> tuple[Installation, list[str]]:
-    """What the operator's own parser makes of the container's arguments, and what is left for others."""
-    parser = ArgumentParser()
-    add_arguments(parser)
-    (container,) = chart.only(chart.render(values), "Deployment")["spec"]["template"]["spec"]["containers"]
-    known, rest = parser.parse_known_args(container["args"])
-    return installation(known), rest
+def _settings(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> app.Settings:
+    """What the operator makes of the arguments that the chart gives it."""
+    told: list[app.Settings] = []
+
+    async def run(settings: app.Settings) -> None:
+        told.append(settings)
+
+    monkeypatch.setattr(app, "run", run)
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    (container,) = _operator(chart.render(values))["containers"]
+    assert container["command"] == ["helios", "operator"]
+    assert operator.run(container["args"]) == 0
+    (settings,) = told
+    return settings
+
+
+def _operator(manifests: list[chart.Manifest]) -> chart.Manifest:
+    return dict(chart.only(manifests, "Deployment")["spec"]["template"]["spec"])
 
 
 def _image(images: dict[str, Any]) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from helios_operator.cluster.metrics import Metrics as OperatorMetrics
 from helios_proto import __version__
-from helios_server.telemetry.metrics import Metrics
+from helios_server.telemetry.metrics import Metrics as ServerMetrics
 
 from tests.chart import chart
 
@@ -176,12 +177,12 @@ def test_the_notes_say_what_comes_next_and_what_stays() -> None:
     assert "second pod" in chart.notes({"rbac": {"nodes": False}})
 
 
-def test_the_alerts_ask_for_metrics_that_servers_export() -> None:
+def test_the_alerts_ask_for_metrics_that_are_exported() -> None:
     rule = chart.only(chart.render(FULL), "PrometheusRule")
-    asked = set(re.findall(r"\bhelios_(?!operator_)\w+", json.dumps(rule["spec"])))
-    exported = Metrics("chat").render().decode()
+    asked = set(re.findall(r"\bhelios_\w+", json.dumps(rule["spec"])))
+    exported = ServerMetrics("chat").render() + OperatorMetrics().page()
     assert asked
-    assert all(f"# TYPE {name} " in exported for name in asked)
+    assert all(f"# TYPE {name} ".encode() in exported for name in asked)
 
 
 def _leaves(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

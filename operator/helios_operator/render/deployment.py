@@ -2,7 +2,7 @@
 
 Called by `apply` for CreateRevision only. The template of a revision that exists is never rendered again and
 never patched, so that no upgrade of the operator and no change of limits restarts a pod; of a live revision
-only `spec.replicas` changes. What is served is not in the template: it stands in the ConfigMap.
+only replicas and annotations change. What is served is not in the template: it stands in the ConfigMap.
 """
 
 from __future__ import annotations
