@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 BINS = 20
+BREACH_DISAGREEMENT = 0.2
+"""Target of the breach threshold: a token with less confidence counts as a breach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,9 @@ class Calibration:
     def fit(cls, confidence: Sequence[float], agrees: Sequence[bool], bins: int = BINS) -> Calibration:
         """Puts the samples into at most `bins` bins of about equal count."""
         samples = sorted(zip(confidence, agrees, strict=True))
-        lowest, tokens, agreed = [], [], []
+        lowest: list[float] = []
+        tokens: list[int] = []
+        agreed: list[int] = []
         for index in range(bins):
             part = samples[index * len(samples) // bins : (index + 1) * len(samples) // bins]
             if not part:

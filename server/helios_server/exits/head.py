@@ -73,7 +73,7 @@ class MlpHead:
     def __init__(self, tensors: Mapping[str, Tensor], backbone: Backbone) -> None:
         numerics = backbone.numerics
         names = ("affine.weight", "gate.weight", "up.weight")
-        self._sizes = tuple(tensors[name].shape[0] for name in names)
+        self._sizes = [tensors[name].shape[0] for name in names]
         weight = torch.cat([tensors[name] for name in names])
         bias = F.pad(tensors["affine.bias"], (0, sum(self._sizes[1:])))
         self._norm = RmsNorm(numerics.weight(tensors["norm"]), backbone.config.norm_eps)
@@ -83,7 +83,7 @@ class MlpHead:
         self.nbytes = self._norm.nbytes + self._inner.nbytes + self._down.nbytes
 
     def apply(self, hidden: Tensor) -> Tensor:
-        affine, gate, up = self._inner(self._norm(hidden)).split(self._sizes, dim=-1)
+        affine, gate, up = torch.split(self._inner(self._norm(hidden)), self._sizes, dim=-1)
         return self._final_norm(affine + self._down(F.silu(gate) * up))
 
 

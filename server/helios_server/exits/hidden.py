@@ -65,7 +65,7 @@ def gather(backbone: Backbone, windows: Tensor, layers: Sequence[int], progress:
     at = {layer: torch.empty(count, size, dtype=dtype) for layer in layers}
     final = torch.empty(count, size, dtype=dtype)
     done = 0
-    for batch in windows.split(_WINDOWS_AT_ONCE):
+    for batch in torch.split(windows, _WINDOWS_AT_ONCE):
         stop = done + batch.numel()
         states, last = states_of(backbone, batch, sorted(layers))
         for layer, state in states.items():

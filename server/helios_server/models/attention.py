@@ -21,7 +21,7 @@ def causal_attention(lengths: Sequence[int]) -> Attend:
         return _same_length(len(lengths), lengths[0])
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        parts = zip(q.split(list(lengths)), k.split(list(lengths)), v.split(list(lengths)), strict=True)
+        parts = zip(*(torch.split(x, list(lengths)) for x in (q, k, v)), strict=True)
         return torch.cat([_attend(q1[None], k1[None], v1[None])[0] for q1, k1, v1 in parts])
 
     return attend

@@ -66,7 +66,7 @@ class DecoderLayer:
 
     def _attention(self, x: Tensor, rope: Rope, attend: Attend) -> Tensor:
         config = self._config
-        q, k, v = self._qkv(x).split((config.q_size, config.kv_size, config.kv_size), dim=-1)
+        q, k, v = torch.split(self._qkv(x), [config.q_size, config.kv_size, config.kv_size], dim=-1)
         q = q.reshape(-1, config.num_heads, config.head_dim)
         k = k.reshape(-1, config.num_kv_heads, config.head_dim)
         v = v.reshape(-1, config.num_kv_heads, config.head_dim)

@@ -78,8 +78,8 @@ def _rebuild(target: Path, build: Callable[[Path], None], recipe: str) -> None:
 
 def _write_manifest(directory: Path, recipe: str) -> None:
     files = {}
-    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
-        file.chmod(0o644)  # safetensors writes files that only their owner can read
+    for file in sorted(path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()):
+        file.chmod(file.stat().st_mode | 0o444)  # safetensors writes files that only their owner can read
         _flush(file)
         stat = file.stat()
         record = {"bytes": stat.st_size, "mtimeNs": stat.st_mtime_ns, "sha256": _sha256(file)}

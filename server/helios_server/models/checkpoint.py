@@ -186,7 +186,7 @@ def _read_exactly(entry: TensorEntry, data: Tensor) -> None:
     try:
         with entry.file.open("rb") as handle:
             handle.seek(entry.start)
-            got = handle.readinto(memoryview(data.numpy()))  # type: ignore[attr-defined]
+            got = handle.readinto(memoryview(data.numpy().data))
     except OSError as error:
         raise CheckpointError(str(entry.file), f"cannot be read ({error})", _COMPLETE) from error
     if got != entry.nbytes:

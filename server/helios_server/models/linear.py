@@ -102,7 +102,8 @@ class Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._packed is not None:
-            return torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
+            product: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
+            return product
         return F.linear(x, self.weight, self._bias)  # type: ignore[arg-type]
 
 
