@@ -45,7 +45,7 @@ data: $(STAMP) ## the public texts that heads are trained and measured on
 	$(BIN)/python -m helios_server.exits.data
 
 heads: data ## train the built-in exit heads again (about half an hour)
-	$(BIN)/python -m helios_server.exits.builtin
+	$(BIN)/python -m helios_server.exits.recipes
 
 clean: ## what make built here
 	rm -rf $(VENV) .venv-proto dist build

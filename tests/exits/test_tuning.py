@@ -142,7 +142,7 @@ def test_an_affine_bundle_needs_no_budget_and_says_how_it_was_made(
         progress=said.append,
     )
     training = bundle.meta["training"]
-    assert f"--text {text} --layers 3 --kind affine" in training["command"]
+    assert f"{text} --layers 3 --kind affine" in training["command"]
     assert training["data"][0]["tokens"] % WINDOW_TOKENS == 0
     assert any("hidden states" in line for line in said)
     assert any("ridge" in line for line in said)

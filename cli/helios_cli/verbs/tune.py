@@ -32,6 +32,7 @@ def run(argv: Sequence[str]) -> int:
     )
     length.add_argument("--steps", type=int, metavar="N", help="per exit, instead of seconds")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument("--tokens", type=int, default=200_000, metavar="N", help="read of each text")
     parser.add_argument("--revision", help="of the model")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
@@ -54,6 +55,7 @@ def run(argv: Sequence[str]) -> int:
         seconds=seconds if options.kind == "mlp" else None,
         steps=options.steps if options.kind == "mlp" else None,
         seed=options.seed,
+        tokens=options.tokens,
         device=options.device,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )

@@ -190,3 +190,15 @@ def _code_passages(text: str, least: int, most: int) -> Iterator[str]:
 
 def _mostly_comment(lines: list[str]) -> bool:
     return 2 * sum(line.lstrip().startswith("#") for line in lines) > len(lines)
+
+
+def main() -> None:
+    """Fetches the text of every domain and writes it as files (`make data`)."""
+    for name, domain in DOMAINS.items():
+        for split in ("train", "heldout") if domain.train else ("heldout",):
+            folder = export(name, split)
+            print(f"{name} {split}: {len(list(folder.iterdir()))} sources in {folder}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -51,7 +51,10 @@ class TrainableHead(nn.Module):
         super().__init__()
         shapes = head_shapes(kind, hidden_size)
         self.tensors = nn.ParameterDict(
-            {name.replace(".", "_"): nn.Parameter(torch.zeros(shape)) for name, shape in shapes.items()}
+            {
+                name.replace(".", "_"): nn.Parameter(torch.zeros(shape, device=final_norm.weight.device))
+                for name, shape in shapes.items()
+            }
         )
         self._names = list(shapes)
         self._eps = eps
@@ -61,6 +64,11 @@ class TrainableHead(nn.Module):
         """One tensor by its name in the bundle."""
         parameter: nn.Parameter = self.tensors[name.replace(".", "_")]
         return parameter
+
+    @property
+    def device(self) -> torch.device:
+        """Where the head is trained: beside the backbone's norm."""
+        return self._final.weight.device
 
     def forward(self, hidden: Tensor) -> Tensor:
         x = RmsNorm(self.part("norm"), self._eps)(hidden.float())
@@ -81,14 +89,16 @@ def fit_ridge(head: TrainableHead, pairs: Sequence[Pair]) -> None:
     size = pairs[0].inputs.shape[1]
     gram = torch.zeros(size + 1, size + 1, dtype=torch.float64)
     cross = torch.zeros(size + 1, size, dtype=torch.float64)
-    norm = RmsNorm(torch.ones(size), head._eps)
+    norm = RmsNorm(torch.ones(size, device=head.device), head._eps)
     # The head ends in the final norm, so the map aims at what comes before that norm's weight.
     weight = torch.where(head._final.weight.abs() < 1e-4, 1.0, head._final.weight)
     for pair in pairs:
         for rows, targets in _blocks(8192, pair.inputs, pair.targets):
-            x = F.pad(norm(rows.float()), (0, 1), value=1.0)
+            x = F.pad(norm(rows.to(head.device, torch.float32)), (0, 1), value=1.0)
             gram += (x.T @ x).double().cpu() / len(pair.inputs)
-            cross += (x.T @ (targets.float() / weight)).double().cpu() / len(pair.inputs)
+            cross += (x.T @ (targets.to(head.device, torch.float32) / weight)).double().cpu() / len(
+                pair.inputs
+            )
     # Per input, not on the mean: a few directions of a residual stream are a thousand times larger than the
     # rest.
     penalty = torch.diag(RIDGE * gram.diagonal())
@@ -124,7 +134,7 @@ def distill(
     while (done := clock.share(step)) < 1.0:
         for group in optimizer.param_groups:
             group["lr"] = _PEAK_RATE * _schedule(done)
-        batch = _batch(pairs, generator)
+        batch = _batch(pairs, generator, head.device)
         _step(head, batch, *shortlist.draw(), optimizer)
         step += 1
         if step % _REPORT_STEPS == 0:
@@ -142,7 +152,7 @@ class _Shortlist:
         self._rest = rest.nonzero()[:, 0]
         self._drawn = min(_SAMPLED_TOKENS, len(self._rest))
         self._lm_head = lm_head
-        self._rows = torch.cat((lm_head[frequent], lm_head[: self._drawn]))
+        self._rows = torch.cat((lm_head[frequent.to(lm_head.device)], lm_head[: self._drawn]))
         self._offsets = torch.zeros(len(self._rows), dtype=lm_head.dtype, device=lm_head.device)
         # Each drawn token stands for the many that were not.
         self._offsets[len(frequent) :] = math.log(max(len(self._rest), 1) / max(self._drawn, 1))
@@ -152,7 +162,7 @@ class _Shortlist:
     def draw(self) -> tuple[Tensor, Tensor]:
         """Rows: [F + drawn, hidden_size]; offsets to their logits: [F + drawn]."""
         chosen = torch.randint(max(len(self._rest), 1), (self._drawn,), generator=self._generator)
-        self._rows[self._frequent :] = self._lm_head[self._rest[chosen]]
+        self._rows[self._frequent :] = self._lm_head[self._rest[chosen].to(self._lm_head.device)]
         return self._rows, self._offsets
 
 
@@ -183,14 +193,14 @@ def _open_gate(head: TrainableHead, generator: torch.Generator) -> None:
                 weight.copy_(noise)
 
 
-def _batch(pairs: Sequence[Pair], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _batch(pairs: Sequence[Pair], generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
     """As many tokens of each domain, whatever their sizes."""
     inputs, targets = [], []
     for pair in pairs:
         rows = torch.randint(len(pair.inputs), (BATCH_TOKENS // len(pairs),), generator=generator)
         inputs.append(pair.inputs[rows])
         targets.append(pair.targets[rows])
-    return torch.cat(inputs), torch.cat(targets)
+    return torch.cat(inputs).to(device), torch.cat(targets).to(device)
 
 
 def _step(

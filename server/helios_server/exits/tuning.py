@@ -191,7 +191,7 @@ def _command(
     out: Path,
     tokens: int,
 ) -> str:
-    parts = ["helios tune", f"--model file://{checkpoint.path}", *(f"--text {path}" for path in texts)]
+    parts = ["helios tune", f"file://{checkpoint.path}", *map(str, texts)]
     parts += [f"--layers {','.join(map(str, plan.layers))}", f"--kind {plan.kind}", f"--out {out}"]
     if plan.kind != "affine":
         parts.append(f"--seconds {seconds:g}" if seconds is not None else f"--steps {plan.budget.steps}")
