@@ -1,8 +1,10 @@
-"""Memory -> batch -> throughput: at one memory limit, what full depth reaches and what the layer budget reaches.
+"""Memory -> batch -> throughput: at one memory limit, what full depth reaches and what the layer budget
+reaches.
 
-`python -m bench.budget`: SmolLM2-135M with bundle `general`, under the limit at which full depth holds --rows rows; one
-saturating load; --pairs pairs of runs, full depth and budget in turn in the same process on the same weights, so that
-the machine's drift cancels. Claims are medians of the pairs; low and high are their least and greatest.
+`python -m bench.budget`: SmolLM2-135M with bundle `general`, under the limit at which full depth holds
+--rows rows; one saturating load; --pairs pairs of runs, full depth and budget in turn in the same
+process on the same weights, so that the machine's drift cancels. Claims are medians of the pairs; low
+and high are their least and greatest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""A saturating load on an engine in this process: more requests than rows, all of one length, until time is up."""
+"""A saturating load on an engine in this process: more requests than rows, all of one length, until time
+is up.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,22 @@ from helios_server.engine.sampling import SamplingParams
 
 @dataclass(frozen=True)
 class Load:
-    """`rows`: most in one step; `tokens_per_second`: generated, between the two ends of the measured window."""
+    """`rows`: most in one step; `tokens_per_second`: generated, between the two ends of the measured
+    window.
+    """
 
     rows: int
     tokens_per_second: float
 
 
 def saturate(
-    engine: Engine, prompts: Sequence[tuple[int, ...]], *, osl: int, in_flight: int, warm_up: float, seconds: float
+    engine: Engine,
+    prompts: Sequence[tuple[int, ...]],
+    *,
+    osl: int,
+    in_flight: int,
+    warm_up: float,
+    seconds: float,
 ) -> Load:
     """Keeps `in_flight` requests in the engine for warm_up + seconds; counts tokens in the second part."""
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()

@@ -1,12 +1,15 @@
-"""What the model writes at a layer budget, beside full depth: free-running, greedy, on held-out prompts, unedited.
+"""What the model writes at a layer budget, beside full depth: free-running, greedy, on held-out prompts,
+unedited.
 
-`python -m bench.outputs`: continuations of --prompts prose and as many code prompts at each --layers and at full depth,
-for people to read (docs/quality.md quotes from one). The claims count how far an output equals full depth's.
+`python -m bench.outputs`: continuations of --prompts prose and as many code prompts at each --layers
+and at full depth, for people to read (docs/quality.md quotes from one). The claims count how far an
+output equals full depth's.
 """
 
 from __future__ import annotations
 
 import statistics
+from queue import SimpleQueue
 from typing import Any
 
 from helios_server.engine.engine import Engine
@@ -16,7 +19,6 @@ from helios_server.engine.sampling import SamplingParams
 from helios_server.exits.data import prompts
 from helios_server.models.store import ensure_smollm2
 from helios_server.models.tokenizer import Tokenizer
-from queue import SimpleQueue
 
 from bench.report import Claim, arguments, publish
 
@@ -38,7 +40,9 @@ def main() -> None:
         audit=AuditLimits(bundles=(bundle,)),
     )
     engine, tokenizer = Engine.start(EngineConfig(), limits), Tokenizer.open(model)
-    texts = [(domain, text) for domain in ("prose", "code") for text in prompts(domain, options.prompts, seed=7)]
+    texts = [
+        (domain, text) for domain in ("prose", "code") for text in prompts(domain, options.prompts, seed=7)
+    ]
     written: list[dict[str, Any]] = []
     for domain, text in texts:
         ids = tuple(tokenizer.encode(text))
@@ -67,7 +71,9 @@ def _generate(engine: Engine, ids: tuple[int, ...], depth: int, tokens: int) -> 
 def _common(one: FinishedEvent, other: FinishedEvent) -> int:
     """Tokens before the two outputs first differ."""
     pairs = zip(one.output_ids, other.output_ids, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one.output_ids), len(other.output_ids)))
+    return next(
+        (i for i, (a, b) in enumerate(pairs) if a != b), min(len(one.output_ids), len(other.output_ids))
+    )
 
 
 def _claim(written: list[dict[str, Any]], domain: str, depth: int) -> Claim:

@@ -1,6 +1,8 @@
-"""What every bench writes: the machine, the versions, the command, its own figures, and claims with their spread.
+"""What every bench writes: the machine, the versions, the command, its own figures, and claims with their
+spread.
 
-`--output json` prints exactly this document, which is what `bench/results/` holds and what the docs quote.
+`--output json` prints exactly this document, which is what `bench/results/` holds and what the docs
+quote.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Claim:
-    """One figure. `low` and `high`: the range of the paired runs, or an interval that the bench's docstring names."""
+    """One figure. `low` and `high`: the range of the paired runs, or an interval that the bench's
+    docstring names.
+    """
 
     id: str
     value: float
@@ -36,7 +40,9 @@ def claim(id: str, samples: Sequence[float], unit: str) -> Claim:
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", choices=("text", "json"), default="text")
     return parser
 

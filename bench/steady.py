@@ -1,7 +1,9 @@
-"""Does it leave well alone? Runs of steady traffic of one domain; counts the changes and alarms, as they fell.
+"""Does it leave well alone? Runs of steady traffic of one domain; counts the changes and alarms, as they
+fell.
 
-`python -m bench.steady`: --runs runs of --requests requests after the first selection, each on fresh prompts under
-examples/quickstart.yaml, every part real. Claims: changes and alarms per run (median, least, greatest) and in all.
+`python -m bench.steady`: --runs runs of --requests requests after the first selection, each on fresh
+prompts under examples/quickstart.yaml, every part real. Claims: changes and alarms per run (median,
+least, greatest) and in all.
 """
 
 from __future__ import annotations
@@ -13,8 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from examples.demo.__main__ import load_objects
-from examples.demo.traffic import Traffic
 from helios_operator.decide.snapshot import Snapshot
 from helios_operator.local.runtime import LocalRuntime, Options
 from helios_server.exits.data import prompts
@@ -22,6 +22,8 @@ from helios_server.models.cache import cache_root
 from helios_server.models.store import ensure_smollm2
 
 from bench.report import Claim, arguments, claim, publish
+from examples.demo.__main__ import load_objects
+from examples.demo.traffic import Traffic
 
 _QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart.yaml"
 
@@ -56,7 +58,9 @@ async def _run(number: int, options: Any) -> dict[str, Any]:
     name = objects[-1]["metadata"]["name"]
     texts = prompts(options.domain, options.requests + 200, seed=100 + number)
     with tempfile.TemporaryDirectory(prefix="helios-steady-") as state:
-        runtime = LocalRuntime(objects, Path(state), Options(volumes=cache_root(), port=0, command="bench.steady"))
+        runtime = LocalRuntime(
+            objects, Path(state), Options(volumes=cache_root(), port=0, command="bench.steady")
+        )
         async with runtime:
             await runtime.wait_for(lambda up: _active(up.snapshot(name)), 120)
             traffic = Traffic(runtime.front_address(name), callers=16, osl=options.osl)
@@ -97,7 +101,8 @@ def _alarms(snapshot: Snapshot | None) -> dict[tuple[str, int], dict[str, Any]]:
     """By pod's boot and request, after the selection (a change of limits resets the detectors)."""
     pods = [pod for revision in (snapshot.revisions if snapshot else ()) for pod in revision.pods]
     return {
-        (pod.telemetry.boot_id + alarm.kind, alarm.at_request): asdict(alarm) | {"time": alarm.time.isoformat()}
+        (pod.telemetry.boot_id + alarm.kind, alarm.at_request): asdict(alarm)
+        | {"time": alarm.time.isoformat()}
         for pod in pods
         if pod.telemetry
         for alarm in pod.telemetry.alarms

@@ -1,8 +1,9 @@
 """`make demo`: one YAML file in, streamed text out, and every step of the loop real.
 
-First act: one model with exit heads; the traffic turns from prose to code and HELIOS changes the depth. Second act: two
-models without heads; the same turn makes it switch the model, by a new process, and then in place, where memory holds
-only one. TRAFFIC=prose,code names what the callers send in the first act, in order (prose, code, speech, german).
+First act: one model with exit heads; the traffic turns from prose to code and HELIOS changes the depth.
+Second act: two models without heads; the same turn makes it switch the model, by a new process, and
+then in place, where memory holds only one. TRAFFIC=prose,code names what the callers send in the first
+act, in order (prose, code, speech, german).
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--traffic", default=os.environ.get("TRAFFIC", "prose,code"))
     parser.add_argument("--acts", default=os.environ.get("ACTS", "1,2"))
-    parser.add_argument("--file", type=Path, default=_HERE / "quickstart.yaml", help="the first act's objects")
+    parser.add_argument(
+        "--file", type=Path, default=_HERE / "quickstart.yaml", help="the first act's objects"
+    )
     parser.add_argument("--result", type=Path, default=Path("demo-result.json"))
     parser.add_argument("--state", type=Path, default=cache_root() / "demo")
     arguments = parser.parse_args()
@@ -50,6 +53,8 @@ def main() -> int:
     acts = [int(act) for act in arguments.acts.split(",")]
     outcomes = asyncio.run(_play(programmes(arguments.file, traffic, acts), arguments.state, screen))
     screen.console.print(report.table(outcomes))
+    for line in report.decisions(outcomes):
+        screen.say(line)
     document = report.write(arguments.result, outcomes, traffic)
     requests = document["requests"]
     screen.say(
@@ -70,7 +75,9 @@ def programmes(file: Path, traffic: Sequence[str], acts: Sequence[int]) -> list[
     played = []
     if 1 in acts:
         objects = load_objects(file)
-        played.append(_programme(len(played) + 1, "Exit heads: the traffic decides the depth", objects, traffic))
+        played.append(
+            _programme(len(played) + 1, "Exit heads: the traffic decides the depth", objects, traffic)
+        )
     if 2 in acts:
         turn = ("prose", "code")
         objects = load_objects(_HERE / "two-backbones.yaml")
@@ -82,14 +89,20 @@ def programmes(file: Path, traffic: Sequence[str], acts: Sequence[int]) -> list[
 
 
 def _programme(
-    number: int, title: str, objects: Sequence[dict[str, Any]], traffic: Sequence[str], memory_mib: int | None = None
+    number: int,
+    title: str,
+    objects: Sequence[dict[str, Any]],
+    traffic: Sequence[str],
+    memory_mib: int | None = None,
 ) -> Programme:
     osl = objects[-1]["spec"]["workload"]["osl"]
     return Programme(number, title, objects, traffic, callers=_CALLERS, osl=osl, memory_mib=memory_mib)
 
 
 def load_objects(file: Path) -> list[dict[str, Any]]:
-    """The file's objects; the deployment gets the memory under which full depth holds four rows on this machine."""
+    """The file's objects; the deployment gets the memory under which full depth holds four rows on this
+    machine.
+    """
     objects = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
     spec = objects[-1]["spec"]
     workload = spec["workload"]
@@ -97,7 +110,9 @@ def load_objects(file: Path) -> list[dict[str, Any]]:
     command += ["--volumes", str(cache_root()), "--rows", str(_FULL_DEPTH_ROWS)]
     command += ["--tokens", str(workload["isl"] + workload["osl"])]
     command += [f"--exits={uri}" for uri in sorted({c["exits"] for c in spec["candidates"] if "exits" in c})]
-    spec["limits"]["memoryMiB"] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    spec["limits"]["memoryMiB"] = int(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    )
     return objects
 
 
@@ -106,7 +121,9 @@ async def _play(acts: Sequence[Programme], state: Path, screen: Screen) -> list[
     for act in acts:
         limit = act.objects[-1]["spec"]["limits"]["memoryMiB"]
         screen.headline(f"Act {act.number}. {act.title}")
-        screen.say(f"{' then '.join(act.traffic)}; {act.callers} callers; {limit} MiB for the serving process")
+        screen.say(
+            f"{' then '.join(act.traffic)}; {act.callers} callers; {limit} MiB for the serving process"
+        )
         folder = state / f"{time.strftime('%Y%m%d-%H%M%S')}-{act.number}"
         outcomes.append(await Act(act, folder, cache_root(), screen).play())
     return outcomes

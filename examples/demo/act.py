@@ -1,7 +1,8 @@
-"""One act: a deployment on this machine, callers in front of it, and what HELIOS does about what they send.
+"""One act: a deployment on this machine, callers in front of it, and what HELIOS does about what they
+send.
 
-`play` reads as the programme; everything that HELIOS does is its own doing: the act only sends traffic, waits and
-writes down.
+`play` reads as the programme; everything that HELIOS does is its own doing: the act only sends traffic,
+waits and writes down.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helios_operator.api.types import Decision, HistoryEntry
+from helios_operator.api.rows import RowPhase
+from helios_operator.api.types import Decision, HistoryEntry, Served
+from helios_operator.decide.snapshot import JobPhase
 from helios_operator.local.runtime import LocalRuntime, Options
 from helios_server.exits.data import prompts
 
@@ -22,14 +25,16 @@ from examples.demo.screen import Screen
 from examples.demo.traffic import Stream, Traffic
 
 _LEAST_REQUESTS = 64
-"""In a phase, so that its figures mean something."""
+"""In a phase that nothing ends, so that its figures mean something."""
 _MOST_REQUESTS = 240
 """To wait for a change after the traffic changed."""
 
 
 @dataclass(frozen=True)
 class Programme:
-    """One act. `memory_mib`: of the machine, for all processes together; None: what there is. `callers`: at once."""
+    """One act. `memory_mib`: of the machine, for all processes together; None: what there is. `callers`:
+    at once.
+    """
 
     number: int
     title: str
@@ -64,6 +69,7 @@ class Act:
         programme = self._programme
         async with self._runtime as runtime:
             await self._until(lambda: self._serves, "a process loads the reference candidate at full depth")
+            await self._until(lambda: self._timed, "timing the steps of each model")
             traffic = Traffic(
                 runtime.front_address(self._name),
                 callers=programme.callers,
@@ -73,48 +79,45 @@ class Act:
             recorder = Recorder(programme.number, traffic.ledger)
             first, *others = programme.traffic
             await self._serve_at_full_depth(first, traffic, recorder)
-            await self._until(lambda: self._history != [], "profiling on the prompts that came in")
-            await self._until(lambda: self._settled, "the choice takes effect")
+            await self._until(lambda: self._chosen, "profiling on the prompts that came in")
             await self._serve(first, traffic, recorder, await_change=False)
             for domain in others:
                 await self._serve(domain, traffic, recorder, await_change=True)
-            selection, *changes = self._history
-            return Outcome(recorder.phases, selection, changes, traffic.ledger.streams)
+            selections = [entry for entry in self._history if entry.kind is Decision.SELECT]
+            changes = [entry for entry in self._history if entry.kind is not Decision.SELECT]
+            return Outcome(
+                recorder.phases, selections[0] if selections else None, changes, traffic.ledger.streams
+            )
 
-    # -- its scenes ------------------------------------------------------------------------------------------------
+    # -- its scenes -------------------------------------------------------------------------------------
 
     async def _serve_at_full_depth(self, domain: str, traffic: Traffic, recorder: Recorder) -> None:
         """Until the pod holds a full set of live prompts: what the candidates will be measured on."""
         async with traffic.flowing(domain, self._prompts(domain, 0)):
-            recorder.open(domain, self._snapshot, "nothing is profiled yet: the reference candidate at full depth")
-            await self._until(
-                lambda: recorder.requests >= _LEAST_REQUESTS and self._has_prompts,
-                f"{domain} at full depth",
-            )
-            recorder.close(self._snapshot)
+            recorder.open(domain, self._snapshot, self._reason())
+            await self._until(lambda: self._has_prompts, f"{domain} at full depth", recorder)
+            recorder.close()
 
     async def _serve(self, domain: str, traffic: Traffic, recorder: Recorder, *, await_change: bool) -> None:
         """Sends one kind of traffic until nothing more happens; each change opens a phase of its own."""
-        changes = len(self._history)
         async with traffic.flowing(domain, self._prompts(domain, 1)):
-            recorder.open(domain, self._snapshot, self._reason())
-            while True:
-                await self._until(
-                    lambda: len(self._history) > changes or self._enough(recorder, await_change), f"{domain}"
-                )
-                if len(self._history) == changes and self._settled:
-                    break
-                if len(self._history) > changes:
-                    recorder.close(self._snapshot)
-                    changes, await_change = len(self._history), False
-                    recorder.open(domain, self._snapshot, self._reason())
-                await asyncio.sleep(0.2)
-            recorder.close(self._snapshot)
+            most = _MOST_REQUESTS if await_change else _LEAST_REQUESTS
+            while await self._phase(domain, recorder, most):
+                most = _LEAST_REQUESTS
 
-    def _enough(self, recorder: Recorder, await_change: bool) -> bool:
-        return recorder.requests >= (_MOST_REQUESTS if await_change else _LEAST_REQUESTS)
+    async def _phase(self, domain: str, recorder: Recorder, requests: int) -> bool:
+        """One phase, until a change ends it (True) or `requests` requests went by without one."""
+        before, active = len(self._history), self._active
+        recorder.open(domain, self._snapshot, self._reason())
+        await self._until(
+            lambda: len(self._history) > before or (recorder.requests >= requests and self._settled),
+            f"{domain} at {active.layer_budget} layers of {active.candidate}",
+            recorder,
+        )
+        recorder.close()
+        return len(self._history) > before
 
-    # -- what is seen ----------------------------------------------------------------------------------------------
+    # -- what is seen -----------------------------------------------------------------------------------
 
     @property
     def _snapshot(self) -> Any:
@@ -124,6 +127,25 @@ class Act:
     def _history(self) -> list[HistoryEntry]:
         """Oldest first."""
         return sorted(self._snapshot.deployment.status.history, key=lambda entry: entry.time)
+
+    @property
+    def _active(self) -> Served:
+        active: Served = self._snapshot.deployment.status.active
+        return active
+
+    @property
+    def _timed(self) -> bool:
+        """Every backbone has its Timing row, and no Job disturbs the callers."""
+        snapshot = self._snapshot
+        done = sum(row.phase is RowPhase.COMPLETE for row in snapshot.timings)
+        running = any(job.phase is JobPhase.RUNNING for job in snapshot.jobs)
+        return done >= len({one.uri for one in snapshot.deployment.spec.candidates}) and not running
+
+    @property
+    def _chosen(self) -> bool:
+        """The first reassessment has come to something, and it is in effect."""
+        status = self._snapshot.deployment.status
+        return status.reassessment.last_time is not None and self._settled
 
     @property
     def _serves(self) -> bool:
@@ -144,7 +166,8 @@ class Act:
 
     def _reason(self) -> str:
         if not self._history:
-            return ""
+            decided = self._snapshot.deployment.status.reassessment
+            return decided.message or "nothing is profiled yet: the reference candidate at full depth"
         newest = self._history[-1]
         kind = "First choice" if newest.kind is Decision.SELECT else newest.kind.value
         return f"{kind}: {newest.message}"
@@ -152,11 +175,13 @@ class Act:
     def _prompts(self, domain: str, seed: int) -> list[str]:
         return prompts(domain, 400, seed=seed)
 
-    async def _until(self, holds: Callable[[], bool], doing: str) -> None:
+    async def _until(self, holds: Callable[[], bool], doing: str, recorder: Recorder | None = None) -> None:
         """Waits, with a line on the screen that says for what and since when. Ten minutes are a failure."""
         began = time.monotonic()
         with self._screen.waiting(doing):
             while not holds():
+                if recorder:
+                    recorder.watch(self._snapshot)
                 if time.monotonic() - began > 600:
                     raise TimeoutError(f"act {self._programme.number} waited 10 minutes: {doing}")
                 await asyncio.sleep(0.2)

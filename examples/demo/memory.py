@@ -1,7 +1,9 @@
-"""`python -m examples.demo.memory URI`: the memory limit in MiB under which full depth holds a given number of rows.
+"""`python -m examples.demo.memory URI`: the memory limit in MiB under which full depth holds a given
+number of rows.
 
-Run as a process of its own, with the serving process's imports, because what a process holds at its start is part of
-the answer. It loads the model as the server does and asks the memory law, read backwards.
+Run as a process of its own, with the serving process's imports, because what a process holds at its
+start is part of the answer. It loads the model as the server does and asks the memory law, read
+backwards.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Cuts an act into phases, one for each stretch with the same traffic and the same thing serving, and sums them up.
+"""Cuts an act into phases, one for each stretch with the same traffic and the same thing serving, and sums
+them up.
 
 Fed by the act while the callers run; reads what the runtime last saw. It must not change anything.
 """
@@ -16,8 +17,10 @@ from examples.demo.traffic import Ledger
 
 @dataclass(frozen=True)
 class Phase:
-    """`tokens_per_second`: generated, while the callers ran; `quality_percent`: live, by the audit (full depth is 100)
-    times what the profile found between this model and the best candidate; None: nothing was audited in it."""
+    """`tokens_per_second`: generated, while the callers ran; `quality_percent`: live, by the audit (full
+    depth is 100) times what the profile found between this model and the best candidate; None: nothing
+    was audited in it.
+    """
 
     act: int
     traffic: str
@@ -32,7 +35,7 @@ class Phase:
 
 
 class Recorder:
-    """Open one phase, close it, open the next."""
+    """Open one phase, let it watch, close it, open the next."""
 
     def __init__(self, act: int, ledger: Ledger) -> None:
         self._act = act
@@ -40,25 +43,37 @@ class Recorder:
         self.phases: list[Phase] = []
 
     def open(self, traffic: str, snapshot: Snapshot, decision: str) -> None:
+        """`decision`: why what serves now serves."""
         active = snapshot.deployment.status.active
         if active is None:
             raise RuntimeError("a phase can only begin while something serves")
         self._traffic, self._active, self._decision = traffic, active, decision
-        self._began, self._tokens, self._streams = time.monotonic(), self._ledger.tokens, len(self._ledger.streams)
-        self._first_audit = max((row.request for row in _audits(snapshot)), default=-1) + 1
-
-    @property
-    def active(self) -> Served:
-        return self._active
+        self._began = self._seen = time.monotonic()
+        self._tokens = self._seen_tokens = self._ledger.tokens
+        self._streams = len(self._ledger.streams)
+        self._max_batch = self._batch_reached = 0
+        self._earlier = {row.request for row in _audits(snapshot)}
+        self._audits: dict[int, AuditRow] = {}
+        self._digest = ""
 
     @property
     def requests(self) -> int:
         """Finished in this phase so far."""
         return len(self._ledger.streams) - self._streams
 
-    def close(self, snapshot: Snapshot) -> None:
+    def watch(self, snapshot: Snapshot) -> None:
+        """Looks, while what the phase is about still serves: a pod forgets its figures when it changes."""
+        pods = [t for t in _telemetry(snapshot) if t.limits.layer_budget == self._active.layer_budget]
+        if not pods or _service(snapshot.deployment.status.active) != _service(self._active):
+            return
+        self._seen, self._seen_tokens = time.monotonic(), self._ledger.tokens
+        self._max_batch = max(telemetry.max_batch_size for telemetry in pods)
+        self._batch_reached = max(self._batch_reached, *(telemetry.batch_reached for telemetry in pods))
+        self._digest = pods[0].limits.exits_digest
+        self._audits |= {row.request: row for row in _audits(snapshot) if row.request not in self._earlier}
+
+    def close(self) -> None:
         """Keeps the phase, unless too little happened in it to say anything."""
-        seconds = time.monotonic() - self._began
         if self.requests < 8:
             return
         self.phases.append(
@@ -67,24 +82,31 @@ class Recorder:
                 traffic=self._traffic,
                 candidate=self._active.candidate,
                 layers=self._active.layer_budget,
-                max_batch=max((t.max_batch_size for t in _telemetry(snapshot)), default=0),
-                batch_reached=max((t.batch_reached for t in _telemetry(snapshot)), default=0),
-                tokens_per_second=(self._ledger.tokens - self._tokens) / seconds,
-                quality_percent=self._quality(snapshot),
+                max_batch=self._max_batch,
+                batch_reached=self._batch_reached,
+                tokens_per_second=(self._seen_tokens - self._tokens) / (self._seen - self._began),
+                quality_percent=self._quality(),
                 requests=self.requests,
                 decision=self._decision,
             )
         )
 
-    def _quality(self, snapshot: Snapshot) -> float | None:
-        rows = [row for row in _audits(snapshot) if row.request >= self._first_audit]
-        digest = next((t.limits.exits_digest for t in _telemetry(snapshot)), "")
-        key = (digest, self._active.layer_budget)
-        scored = [(row.full_millibits, row.exits[key][0]) for row in rows if key in row.exits]
+    def _quality(self) -> float | None:
+        """Of the audited requests; full depth is not among the scored exits: it is what they are scored
+        by.
+        """
+        if not self._audits:
+            return None
+        where = (self._digest, self._active.layer_budget)
+        scored = [row for row in self._audits.values() if where in row.exits]
         if not scored:
-            return None if rows == [] else 100.0
-        full, at_exit = (sum(column) for column in zip(*scored, strict=True))
-        return 100.0 * full / at_exit
+            return 100.0
+        full = sum(row.full_millibits for row in scored)
+        return 100.0 * full / sum(row.exits[where][0] for row in scored)
+
+
+def _service(served: Served | None) -> tuple[str, int] | None:
+    return (served.candidate, served.layer_budget) if served else None
 
 
 def _telemetry(snapshot: Snapshot) -> list[Telemetry]:

@@ -16,18 +16,25 @@ from examples.demo.phases import Phase
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """A row per phase; the first row of each act is full depth."""
-    shown = Table(title="What served what", title_justify="left", show_lines=True)
-    for column in ("act", "traffic", "model", "layers", "batch (reached)", "tokens/s", "quality"):
+    shown = Table(title="What served what", title_justify="left")
+    for column in ("act", "traffic", "model", "layers", "batch", "reached", "tokens/s", "quality"):
         shown.add_column(column, justify="left" if column in ("traffic", "model") else "right", no_wrap=True)
-    shown.add_column("decision", ratio=1)
-    for phase in (phase for outcome in outcomes for phase in outcome.phases):
-        quality = "" if phase.quality_percent is None else f"{phase.quality_percent:.0f} %"
-        batch = f"{phase.max_batch} ({phase.batch_reached})"
-        shown.add_row(
-            str(phase.act), phase.traffic, phase.candidate, str(phase.layers), batch,
-            f"{phase.tokens_per_second:.0f}", quality, phase.decision,
-        )  # fmt: skip
+    for outcome in outcomes:
+        for phase in outcome.phases:
+            quality = "" if phase.quality_percent is None else f"{phase.quality_percent:.0f} %"
+            batch, reached = str(phase.max_batch), str(phase.batch_reached)
+            speed, act = f"{phase.tokens_per_second:.0f}", str(phase.act)
+            shown.add_row(
+                act, phase.traffic, phase.candidate, str(phase.layers), batch, reached, speed, quality
+            )
+        shown.add_section()
     return shown
+
+
+def decisions(outcomes: Sequence[Outcome]) -> list[str]:
+    """Why each phase began, with the numbers that were weighed; a reason is said once."""
+    lines = [f"act {phase.act}, {phase.traffic}: {phase.decision}" for o in outcomes for phase in o.phases]
+    return list(dict.fromkeys(lines))
 
 
 def write(path: Path, outcomes: Sequence[Outcome], traffic: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""What the demo shows while it runs: what is waited for, what HELIOS said and did, and the text of one stream."""
+"""What the demo shows while it runs: what is waited for, what HELIOS said and did, and the text of one
+stream.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Screen:
         self._text = (self._text + delta)[-400:]
 
     def record(self, record: Record) -> None:
-        """The runtime's own words: decisions and events in full, pods and jobs when something is wrong with them."""
+        """The runtime's own words: decisions and events in full, pods and jobs when something is wrong
+        with them.
+        """
         if record.source in _SAID:
             self.console.print(f"  [cyan]{record.reason}[/cyan]  {escape(record.message)}")
         elif record.type == "Warning":

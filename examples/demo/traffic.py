@@ -1,6 +1,7 @@
 """Callers in a closed loop: each sends a prompt, reads the stream to its end, and sends the next.
 
-Used by the demo and by the benches. It counts what came back, token by token, for whoever asks; it decides nothing.
+Used by the demo and by the benches. It counts what came back, token by token, for whoever asks; it
+decides nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-
 from helios_proto.client import GenerationClient
 from helios_proto.v1.generation_pb2 import GenerateRequest, SamplingParams
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One request that ended. Times are monotonic seconds; `error` is "" for an answer that came to its end."""
+    """One request that ended. Times are monotonic seconds; `error` is "" for an answer that came to its
+    end.
+    """
 
     domain: str
     prompt: str
@@ -54,7 +56,9 @@ class Ledger:
 class Traffic:
     """`callers` concurrent callers at `address`, sending prompts of one domain at a time until `stop`."""
 
-    def __init__(self, address: str, *, callers: int, osl: int, on_text: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, address: str, *, callers: int, osl: int, on_text: Callable[[str], None] | None = None
+    ) -> None:
         self._address = address
         self._callers = callers
         self._osl = osl
