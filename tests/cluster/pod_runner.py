@@ -64,7 +64,7 @@ class PodRunner:
         self.namespace = namespace
         self.node = f"node-of-{namespace}"
         self._folder = folder
-        self._claims = claims
+        self.claims = claims
         self._capacity = {"cpu": "8", "memory": "64Gi", "pods": "100"} | (capacity or {})
         self.pods: dict[str, Running] = {}
         self._service: dict[str, Object] = {}
@@ -242,7 +242,7 @@ class PodRunner:
             if claim := volume.get("persistentVolumeClaim"):
                 place.parent.mkdir(parents=True, exist_ok=True)
                 if not place.exists():
-                    place.symlink_to(self._claims / claim["claimName"])
+                    place.symlink_to(self.claims / claim["claimName"])
                 continue
             place.mkdir(parents=True, exist_ok=True)
             for name, content in [pair async for pair in self._content(volume)]:

@@ -41,7 +41,7 @@ def node(
 
 
 def pod(
-    name: str, on: str, resources: dict[str, str], phase: str = "Running", **labels: str
+    name: str, on: str, resources: dict[str, str], phase: str = "Running", ours: bool = False
 ) -> dict[str, Any]:
     return {
         "metadata": {

@@ -80,7 +80,7 @@ def see(job_status: dict[str, Any], message: str | None = None, code: int = 0, n
         }
         labels = {"helios.dev/profiles": hd.name}
         mirror.put(POD, pod(container(state=state), labels=labels, ownerReferences=[{"uid": "j"}]))
-    (seen,) = jobs.see(hd, mirror, objects.CPU, now)
+    (seen,) = jobs.see(hd, hd.spec.candidates, mirror, objects.CPU, now)
     return seen
 
 

@@ -11,11 +11,12 @@ import json
 import logging
 from typing import Any
 
-from helios_operator.api.types import Candidate, Deployment
+from helios_operator.api.types import Deployment
 from helios_operator.cluster import events, jobs
+from helios_operator.cluster.candidates import candidates_of, missing_claims
 from helios_operator.cluster.client import Client, being_cleared
 from helios_operator.cluster.events import ACTION, NUMBERS, Events
-from helios_operator.cluster.kinds import CLAIM, CONFIG_MAP, JOB, POD, REVISION, SERVICE, Kind, Object
+from helios_operator.cluster.kinds import CONFIG_MAP, JOB, POD, REVISION, SERVICE, Kind, Object
 from helios_operator.cluster.mirror import Mirror, belongs_to
 from helios_operator.cluster.pods import address
 from helios_operator.cluster.profiles import Profiles
@@ -40,7 +41,7 @@ from helios_operator.errors import ConflictError
 from helios_operator.passes import jobs as passes
 from helios_operator.passes.actions import describe
 from helios_operator.passes.prompts import holder
-from helios_operator.render import labels, names, ports, volumes
+from helios_operator.render import labels, names, ports
 from helios_operator.render.configmap import limits_config_map, prompts_config_map
 from helios_operator.render.deployment import revision_deployment
 from helios_operator.render.installation import Installation
@@ -118,18 +119,13 @@ class Applier:
     async def _create_revision(
         self, number: int, limits: ServingLimits, replicas: int, snapshot: Snapshot
     ) -> None:
-        """The document first: a pod that starts finds it."""
+        """The document first: a pod that starts finds it. One with a missing claim would never start."""
         hd = snapshot.deployment
-        candidates = [c for c in _candidates(snapshot) if await self._is_reachable(c, hd)]
+        every = candidates_of(hd, snapshot.models)
+        candidates = [c for c in every if not await missing_claims(c, hd.namespace, self._reads)]
         wanted = revision_deployment(hd, number, limits, replicas, candidates, snapshot.hardware, self._by)
         await self._write_limits(hd, number, limits)
         await self._create(REVISION, wanted, hd.uid)
-
-    async def _is_reachable(self, candidate: Candidate, hd: Deployment) -> bool:
-        """A pod with a claim that does not exist would never start."""
-        claims = volumes.claims(volumes.candidate_uris([candidate]))
-        found = [await self._reads.get(CLAIM, hd.namespace, claim) for claim in claims]
-        return all(found)
 
     async def _write_limits(self, hd: Deployment, number: int, limits: ServingLimits) -> None:
         """Pods that run are told at the next look, one that starts reads it."""
@@ -192,7 +188,7 @@ class Applier:
     # -- how ------------------------------------------------------------------------------------------------
 
     async def _create(self, kind: Kind, wanted: Object, uid: str) -> None:
-        """Once: what exists already is what an earlier pass made (or, a Job, another deployment), and stays."""
+        """Once: what exists is what an earlier pass made (or, a Job, another deployment), and stays."""
         try:
             answer = await self._client.create(kind, wanted)
         except ConflictError:
@@ -220,13 +216,3 @@ class Applier:
             about[NUMBERS] = json.dumps(dict(why.numbers))
         type = events.NORMAL if why.ok else events.WARNING
         await self._events.say(hd, type, why.reason, f"{describe(action)}: {why.message}", about)
-
-
-def _candidates(snapshot: Snapshot) -> tuple[Candidate, ...]:
-    """Of the spec, or of the catalogue."""
-    selector = snapshot.deployment.spec.candidate_selector
-    if selector is None:
-        return snapshot.deployment.spec.candidates
-    wanted = selector.match_labels.items()
-    models = (model for model in snapshot.models if wanted <= model.labels.items())
-    return tuple(model.candidate for model in models)

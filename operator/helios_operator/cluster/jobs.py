@@ -7,13 +7,13 @@ leaves is final. It starts and deletes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from helios_operator.api.timestamps import parse_time
-from helios_operator.api.types import Deployment
+from helios_operator.api.types import Candidate, Deployment
 from helios_operator.cluster import pods
-from helios_operator.cluster.kinds import JOB, MODEL, POD, Object, key_of
+from helios_operator.cluster.kinds import JOB, POD, Object, key_of
 from helios_operator.cluster.mirror import Mirror, owner_of
 from helios_operator.decide.snapshot import Hardware, Job, JobPhase
 from helios_operator.passes import jobs as passes
@@ -24,19 +24,19 @@ _PATIENCE = timedelta(seconds=30)
 """For the news of a pod whose Job has ended already."""
 
 
-def see(hd: Deployment, mirror: Mirror, hardware: Hardware, now: datetime) -> tuple[Job, ...]:
+def see(
+    hd: Deployment, candidates: Iterable[Candidate], mirror: Mirror, hardware: Hardware, now: datetime
+) -> tuple[Job, ...]:
     """Its own Jobs, and those of other deployments that measure for it too: rows are shared."""
-    return tuple(_see(obj, mirror, hardware, hd, now) for obj in _of_interest(hd, mirror))
+    uris = {candidate.uri for candidate in candidates}
+    return tuple(_see(obj, mirror, hardware, hd, now) for obj in _of_interest(hd, uris, mirror))
 
 
 def is_own(hd: Deployment, job: Object) -> bool:
     return owner_of(job) == (hd.namespace, hd.name)
 
 
-def _of_interest(hd: Deployment, mirror: Mirror) -> Iterator[Object]:
-    uris = {candidate.uri for candidate in hd.spec.candidates}
-    if hd.spec.candidate_selector is not None:
-        uris = {model["spec"]["uri"] for model in mirror.all(MODEL, hd.namespace)}
+def _of_interest(hd: Deployment, uris: set[str], mirror: Mirror) -> Iterator[Object]:
     for obj in mirror.all(JOB, hd.namespace):
         known = labels.JOB_SPEC in (obj["metadata"].get("annotations") or {})
         if known and not obj["metadata"].get("deletionTimestamp"):
@@ -52,7 +52,7 @@ def _see(obj: Object, mirror: Mirror, hardware: Hardware, hd: Deployment, now: d
     ended = _condition(obj, "Complete") or _condition(obj, "Failed")
     its_pods = _pods(obj, mirror)
     if ended is None:
-        waiting = (text for pod in its_pods if (text := pods.message(pod)))
+        waiting = (text for pod in its_pods if (text := pods.trouble(pod)))
         return Job(spec, JobPhase.RUNNING, started, message=next(waiting, ""))
     when = parse_time(status.get("completionTime") or ended["lastTransitionTime"])
     if ended["type"] == "Failed":

@@ -16,6 +16,7 @@ from helios_operator.api import identity, parse
 from helios_operator.api.rows import QualityRow, TimingRow
 from helios_operator.api.types import Deployment
 from helios_operator.cluster import jobs, nodes
+from helios_operator.cluster.candidates import candidates_of, unreachable
 from helios_operator.cluster.controls import Changed
 from helios_operator.cluster.kinds import CONFIG_MAP, MODEL, PROFILE, Kind, Object, version_of
 from helios_operator.cluster.mirror import Mirror
@@ -44,17 +45,17 @@ class Observer:
         rows = [
             self._parse(PROFILE, obj, parse.profile_row) for obj in self._mirror.all(PROFILE, hd.namespace)
         ]
+        models = tuple(self._parse(MODEL, obj, parse.model) for obj in self._mirror.all(MODEL, hd.namespace))
+        lost = await unreachable(hd, models, self._reads, now)
         return Snapshot(
             deployment=hd,
             hardware=hardware,
             free_memory_mib=room.pods * pod_mib if room.pods else min(room.free_mib, pod_mib - 1),
             performance_version=PERFORMANCE_VERSION,
-            models=tuple(
-                self._parse(MODEL, obj, parse.model) for obj in self._mirror.all(MODEL, hd.namespace)
-            ),
+            models=models,
             timings=tuple(row for row in rows if isinstance(row, TimingRow)),
             qualities=tuple(row for row in rows if isinstance(row, QualityRow)),
-            jobs=jobs.see(hd, self._mirror, hardware, now),
+            jobs=lost + jobs.see(hd, candidates_of(hd, models), self._mirror, hardware, now),
             revisions=revisions,
             prompts=await self._prompt_source(hd),
             accelerators_free=room.pods if hardware.accelerators else None,

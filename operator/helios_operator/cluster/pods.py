@@ -50,6 +50,15 @@ def message(pod: Object) -> str:
     """Why it is not ready: the scheduler's words, the kubelet's, or the process's own last ones."""
     if is_ready(pod):
         return ""
+    if words := trouble(pod):
+        return words
+    if pod.get("status", {}).get("phase") != "Running":
+        return "starting"
+    return "not ready" if any(c.get("started") for c in _containers(pod)) else "loading the model"
+
+
+def trouble(pod: Object) -> str:
+    """What holds it up, when somebody said so; "" when it is only not done yet."""
     status = pod.get("status", {})
     unscheduled = _condition(pod, "PodScheduled")
     if unscheduled.get("status") == "False":
@@ -59,9 +68,7 @@ def message(pod: Object) -> str:
         return said[0][:_MESSAGE]
     if status.get("phase") == "Failed":
         return f"{status.get('reason', 'Failed')}: {status.get('message', '')}"[:_MESSAGE]
-    if status.get("phase") != "Running":
-        return "starting"
-    return "not ready" if any(c.get("started") for c in _containers(pod)) else "loading the model"
+    return ""
 
 
 def termination(pod: Object, container: str) -> dict[str, Any] | None:

@@ -173,13 +173,19 @@ class Table:
         if waiting and "quiet" in waiting:
             return Verdict(False, Reason.WAITING_FOR_IDLE, f"{text}; {waiting}")
         if wanted:
-            names = ", ".join(f"{spec.kind.lower()} {spec.name}" for spec in wanted[:3])
+            names = ", ".join(self._named(spec) for spec in wanted[:3])
             return Verdict(False, Reason.PROFILING_RUNNING, f"{text}; {waiting or names}")
         if self.quality_possible is None:
             return Verdict(False, Reason.WAITING_FOR_PROMPTS, f"{text}; live prompts are being collected")
         if failed:
             return Verdict(False, Reason.PROFILE_FAILED, text)
         return Verdict(True, Reason.ALL_CANDIDATES_CURRENT, text)
+
+    def _named(self, spec: JobSpec) -> str:
+        """With what holds it up, in the words of whoever runs it."""
+        job = self._job(spec.name)
+        words = f" ({job.message})" if job and job.phase is JobPhase.RUNNING and job.message else ""
+        return f"{spec.kind.lower()} {spec.name}{words}"
 
     def again_at(self, wanted: list[JobSpec]) -> datetime | None:
         times = [self._retry_time(job) for spec in wanted if (job := self._job(spec.name))]

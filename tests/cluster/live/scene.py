@@ -306,7 +306,7 @@ async def scene(
         await admin.apply(
             NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         )
-        await _claim(admin, namespace)
+        await claim(admin, namespace, "models")
         async with PodRunner(admin, namespace, folder / "pods", claims, capacity) as runner:
             made = Scene(admin, namespace, folder, runner)
             try:
@@ -321,38 +321,39 @@ async def scene(
                 await admin.delete(NAMESPACE, "", namespace)
                 await admin.delete(ROLE, "", f"helios-{namespace}")
                 await admin.delete(BINDING, "", f"helios-{namespace}")
-                await admin.delete(VOLUME, "", f"models-{namespace}")
+                for name in ("models", "lost"):
+                    await admin.delete(VOLUME, "", f"{name}-{namespace}")
     finally:
         await admin.close()
 
 
-async def _claim(admin: Admin, namespace: str) -> None:
-    """A bound claim `models`: a static volume, for the scheduler asks."""
+async def claim(admin: Admin, namespace: str, name: str) -> None:
+    """A bound claim: a static volume, for the scheduler asks."""
     size = {"storage": "1Gi"}
     volume = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": f"models-{namespace}"},
+        "metadata": {"name": f"{name}-{namespace}"},
         "spec": {
             "capacity": size,
             "accessModes": ["ReadOnlyMany"],
             "hostPath": {"path": "/nonexistent"},
             "storageClassName": "",
-            "claimRef": {"namespace": namespace, "name": "models"},
+            "claimRef": {"namespace": namespace, "name": name},
         },
     }
-    claim = {
+    wanted = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "models", "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace},
         "spec": {
             "accessModes": ["ReadOnlyMany"],
             "resources": {"requests": size},
             "storageClassName": "",
-            "volumeName": f"models-{namespace}",
+            "volumeName": f"{name}-{namespace}",
         },
     }
-    for kind, obj in ((VOLUME, volume), (CLAIM, claim)):
+    for kind, obj in ((VOLUME, volume), (CLAIM, wanted)):
         try:
             await admin.create(kind, obj)
         except ConflictError:
