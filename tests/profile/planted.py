@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from helios_server.exits.bundle import describe_backbone, write_bundle
+from helios_server.exits.confidence import Calibration
 from helios_server.exits.head import head_shapes
 from helios_server.models.checkpoint import Checkpoint
 from safetensors.torch import load_file, save_file
@@ -33,9 +35,14 @@ def idle_after(directory: Path, layer: int, layers: int = 4) -> Path:
 
 
 def noise_bundle(
-    directory: Path, model: Path, layers: tuple[int, ...], kind: str = "mlp", seed: int = 0
+    directory: Path,
+    model: Path,
+    layers: tuple[int, ...],
+    kind: str = "mlp",
+    seed: int = 0,
+    calibration: Mapping[int, Calibration] | None = None,
 ) -> Path:
-    """Heads that were never trained."""
+    """Heads that were never trained, with the calibrations that one likes."""
     checkpoint = Checkpoint.open(model)
     generator = torch.Generator().manual_seed(seed)
     shapes = head_shapes(kind, checkpoint.config.hidden_size)
@@ -43,7 +50,8 @@ def noise_bundle(
         layer: (kind, {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()})
         for layer in layers
     }
-    write_bundle(directory, heads, {"backbone": describe_backbone(checkpoint)})
+    known = {str(layer): found.to_json() for layer, found in (calibration or {}).items()}
+    write_bundle(directory, heads, {"backbone": describe_backbone(checkpoint), "calibration": known})
     return directory
 
 

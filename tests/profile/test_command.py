@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from helios_operator.api import identity, results
 from helios_server.engine.limits import EngineConfig, EngineLimits
+from helios_server.exits.confidence import Calibration
 from helios_server.profile import main
 from helios_server.profile.sweep import EFFORTS, Effort
 from helios_server.rpc.auth import Token
@@ -78,6 +79,16 @@ def test_one_bad_candidate_does_not_spoil_an_inspection(tmp_path: Path, model: P
     assert resolved["own"].backbone == resolved["heads"].backbone
     assert resolved["own"].num_layers == 4
     assert resolved["own"].max_context_tokens == 512
+
+
+def test_an_inspection_tells_the_calibrated_thresholds(tmp_path: Path, model: Path) -> None:
+    told = Calibration(lowest=(0.05, 0.4, 0.8), tokens=(500, 500, 500), agreed=(50, 420, 495))
+    hopeless = Calibration(lowest=(0.05,), tokens=(500,), agreed=(100,))
+    heads = noise_bundle(tmp_path / "heads", model, (1, 2, 3), calibration={1: hopeless, 2: told})
+    candidate = {"name": "one", "uri": f"file://{model}", "exits": f"file://{heads}"}
+    _, document = run(tmp_path, "--kind", "inspect", "--candidates", as_json(candidate))
+    resolved, _ = results.inspection(document)
+    assert resolved["one"].breach_thresholds == {2: 0.4}
 
 
 def test_quality_of_a_prompts_file(tmp_path: Path, model: Path, prompts: Path) -> None:

@@ -18,7 +18,7 @@ from helios_server.models.backbone import Backbone
 
 @dataclass(frozen=True)
 class LoadedBundle:
-    """One bundle's heads by exit layer. digest: "" for the model's own head; nbytes: resident."""
+    """One bundle's heads and breach thresholds (confidence, 0 to 1) by exit layer. digest: "" for the bare one."""
 
     digest: str
     heads: dict[int, ExitHead]
@@ -94,4 +94,4 @@ def _load(
 
 def _resident(bundle: HeadBundle, backbone: Backbone) -> LoadedBundle:
     heads = {layer: bundle.head(layer, backbone) for layer in bundle.layers}
-    return LoadedBundle(bundle.digest, heads, {})
+    return LoadedBundle(bundle.digest, heads, bundle.breach_thresholds())

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from helios_server.errors import BundleError, CheckpointError
-from helios_server.exits.confidence import Calibration
+from helios_server.exits.confidence import BREACH_DISAGREEMENT, Calibration
 from helios_server.exits.head import KINDS, BareHead, ExitHead, head_shapes
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint, TensorEntry, read_header
@@ -82,6 +82,18 @@ class HeadBundle:
         """What the exit's confidence is worth, as measured when the bundle was made; None: not measured."""
         content = self.meta.get("calibration", {}).get(str(layer))
         return Calibration.from_json(content) if content else None
+
+    def breach_thresholds(self) -> dict[int, float]:
+        """By exit: the confidence, 0 to 1, under which a token counts as a breach.
+
+        Exits that were not measured, or whose confidence tells too little, are not among them.
+        """
+        found = {
+            layer: calibration.threshold(BREACH_DISAGREEMENT)
+            for layer in self.layers
+            if (calibration := self.calibration(layer))
+        }
+        return {layer: threshold for layer, threshold in found.items() if threshold is not None}
 
     def tensors(self, layer: int) -> dict[str, Tensor]:
         """Reads one exit's tensors, float16, by their name within the head."""

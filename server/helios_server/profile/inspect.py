@@ -33,6 +33,7 @@ def _resolved(candidate: Candidate, volumes: Path | None) -> Document:
             "exitsDigest": found.exits_digest,
             "headKind": found.head_kind,
             "exitLayers": list(found.exit_layers),
+            "breachThresholds": {str(layer): round(at, 3) for layer, at in found.breach_thresholds.items()},
         }
     except HeliosError as error:
         return {"error": str(error)}

@@ -39,6 +39,12 @@ class OpenCandidate:
         """bare | affine | mlp"""
         return self.bundle.kind if self.bundle else BareHead.kind
 
+    @property
+    def breach_thresholds(self) -> dict[int, float]:
+        """By legal exit, if calibrated: the confidence, 0 to 1, under which a token counts as a breach."""
+        known = self.bundle.breach_thresholds() if self.bundle else {}
+        return {layer: known[layer] for layer in self.exit_layers if layer in known}
+
     def head(self, layer: int, backbone: Backbone) -> ExitHead:
         """The head after `layer` layers: the bundle's where it has one there, else the model's own."""
         return self.bundle.head(layer, backbone) if self.bundle else BareHead(backbone)
