@@ -14,7 +14,7 @@ from helios_server.engine.limits import AuditLimits, BundleSpec, EngineConfig, E
 from helios_server.engine.request import Event, FailedEvent, FinishedEvent, GenerationRequest, TokensEvent
 from helios_server.engine.sampling import SamplingParams
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 240
 
 
 @dataclass

@@ -18,7 +18,10 @@ from helios_server.models.backbone import Backbone
 
 @dataclass(frozen=True)
 class LoadedBundle:
-    """One bundle's heads and breach thresholds (confidence, 0 to 1) by exit layer. digest: "" for the bare one."""
+    """One bundle's heads and breach thresholds (confidence, 0 to 1) by exit layer.
+
+    digest: "" for the bare one.
+    """
 
     digest: str
     heads: dict[int, ExitHead]

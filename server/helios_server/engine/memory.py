@@ -14,7 +14,7 @@ from helios_server.engine import host_memory
 from helios_server.engine.heads import Heads
 from helios_server.engine.kv_pool import KvPool
 from helios_server.engine.limits import EngineConfig, EngineLimits
-from helios_server.engine.paged_attention import GATHER_TOKENS
+from helios_server.engine.paged_attention import gather_tokens
 from helios_server.engine.runner import Runner
 from helios_server.engine.sampling import SamplingParams
 from helios_server.engine.scheduler import Row, StepPlan
@@ -152,7 +152,7 @@ def _activation_bytes(backbone: Backbone, config: EngineConfig) -> int:
     attention = 4 * d + 2 * heads_out + model.q_size
     layer = config.step_tokens * size * max(mlp, attention)
     context = context_tokens(backbone, config)
-    gathered = 2 * model.kv_size * size * max(GATHER_TOKENS, context)
+    gathered = 2 * model.kv_size * size * max(gather_tokens(backbone.numerics.device), context)
     mask = config.step_tokens * context * (size + 1)
     picking = 8 * model.vocab_size * 8  # one row being filtered, its noise in float64
     slack = ALLOCATOR_SLACK if backbone.numerics.device.type == "cpu" else 0

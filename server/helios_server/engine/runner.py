@@ -92,7 +92,7 @@ class _Batch:
 
     def __init__(self, plan: StepPlan, pool: KvPool, captures: Mapping[Sequence, Capture]) -> None:
         self._pool = pool
-        self._rows = sorted(plan.rows, key=lambda row: (-row.sequence.depth, row.count > 1))
+        self._rows = sorted(plan.rows, key=lambda row: (-row.sequence.depth, row.count > 1, row.start))
         self._firsts = _offsets(self._rows)
         self._captures = [
             (first, row, captures[row.sequence])
