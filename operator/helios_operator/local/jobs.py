@@ -121,6 +121,7 @@ class Jobs:
             "--result", str(folder / "result.json"), "--volumes", str(settings.volumes),
             "--device", settings.device, "--dtype", settings.hardware.dtype,
             "--isl", str(workload.isl), "--osl", str(workload.osl),
+            "--search", deployment.spec.profiling.search_strategy,
         )  # fmt: skip
         if deployment.spec.limits.memory_mib:
             command += ["--memory-mib", str(deployment.spec.limits.memory_mib)]
