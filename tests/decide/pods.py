@@ -91,10 +91,11 @@ class SimulatedPod:
             self._take(document)
 
     def _take(self, document: ServingLimits) -> None:
-        if reason := self.world.refuses(document):
+        is_change = _service(document) != _service(self.limits)
+        if reason := self.world.refuses(document) if is_change else self.world.refuses_all:
             self.refused, self.refusal = document.generation, reason
             return
-        if _service(document) != _service(self.limits):
+        if is_change:
             self.at_change = self.requests
             self.alarms.clear()
             self._restart_detectors()

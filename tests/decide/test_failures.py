@@ -41,6 +41,19 @@ def test_after_a_refusal_the_change_is_made_when_the_pod_can() -> None:
     assert made.active == ("general", 27)
 
 
+def test_a_pod_that_refuses_everything_is_asked_less_and_less_often() -> None:
+    made = selected(world(general=GENERAL))
+    made.refuses, made.refuses_all = refuse_27, "the disk is full"
+    made.serve(60, "code")
+    made.run(300, every=1)
+    writes = [action for action in made.actions if isinstance(action, WriteLimits)]
+    assert len(writes) < 12
+    made.refuses, made.refuses_all = (lambda limits: ""), ""
+    made.run(600, every=5)
+    made.serve(200, "code")
+    assert made.active == ("general", 27)
+
+
 def test_a_refusal_is_said() -> None:
     made = selected(world(general=GENERAL))
     made.refuses = refuse_27

@@ -60,6 +60,7 @@ class World:
     now: datetime = START
     starts: Callable[[ServingLimits], bool] = lambda limits: True
     refuses: Callable[[ServingLimits], str] = lambda limits: ""
+    refuses_all: str = ""
     fails: Callable[[JobSpec], str] = lambda job: ""
     start_seconds: float = 2.0
     job_seconds: float = 3.0
@@ -80,7 +81,6 @@ class World:
         self.actions: list[Action] = []
         self.lost = self.finished = 0
         self.domains: list[str] = []
-        self.clock_only = False
 
     # -- what a test does ------------------------------------------------------------------------------------
 

@@ -256,8 +256,11 @@ def _optimise(case: Case, current: Option, judged: tuple[Option, ...], evidence:
     cooled = hysteresis.cooled_down(case)
     if not cooled.ok:
         return _note(case, Decision.BLOCKED, replace(cooled, message=f"{gain.message}; {cooled.message}"))
+    source = f" ({evidence.source})" if evidence else ""
     verdict = replace(
-        gain, message=f"{gain.message}: {select.describe(best)}", numbers=gain.numbers | select.numbers(best)
+        gain,
+        message=f"{gain.message}: {select.describe(best)}{source}",
+        numbers=gain.numbers | select.numbers(best),
     )
     return _commit(case, _kind(case, best), best, evidence, verdict)
 

@@ -225,8 +225,8 @@ class Step:
     def take_back(self, routed: Revision, why: Verdict) -> Carried:
         """The old limits again, under a new generation; nothing was taken away meanwhile."""
         old = self._before(routed)
-        if old is None:
-            return self._still(why, target=self.status.target)
+        if old is None or (_is_same(old, routed.limits) and not hysteresis.backed_off(self.case).ok):
+            return self._still(replace(why, reason=Reason.ROLLED_BACK), target=self.status.target)
         undone = replace(old, generation=self._generation)
         progress = Verdict(False, Reason.ROLLED_BACK, why.message)
         failed = record.entry(self.case, self.memory, self._coming(routed), "Failed")
@@ -461,6 +461,13 @@ class Step:
         if before is None or before.phase not in ("Draining", "RollingOut"):
             return before
         return replace(before, revision=routed.number, phase="Completed", end_time=self.case.now)
+
+
+def _is_same(some: ServingLimits, other: ServingLimits) -> bool:
+    """Taking back was refused too: it is tried again, but not at every look."""
+    return replace(some, generation=0, quality_baseline=None) == replace(
+        other, generation=0, quality_baseline=None
+    )
 
 
 def _shape(limits: ServingLimits) -> str:

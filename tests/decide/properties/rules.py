@@ -1,4 +1,5 @@
-"""The rules that hold at every moment, as watchers of a simulated world: each looks at every pass and complains.
+"""The rules that hold at every moment, as watchers of a simulated world: each looks at every pass and
+complains.
 
 A watcher knows the rule, not the code: it judges what a Plan does to the world that it saw.
 """
@@ -180,6 +181,7 @@ class NoFlapping(Rule):
         recent = self.wins[-needed:] if needed else []
         assert len(recent) >= needed, f"optimised after {len(recent)} wins"
         assert len({winner for winner, _ in recent}) <= 1
+        assert not recent or made.finished - recent[-1][1] >= 20, "won twice on the same evidence"
 
     def _remember(self, after: ReassessmentStatus, made: World) -> None:
         if after.reason != "WaitingForWins":
@@ -189,7 +191,7 @@ class NoFlapping(Rule):
         ):
             same = self.wins if self.wins and self.wins[-1][0] == after.winner else []
             done = made.finished
-            assert not same or done - same[-1][1] >= 20 or made.clock_only, "won twice on the same evidence"
+            assert not same or done - same[-1][1] >= 20, "won twice on the same evidence"
             self.wins = [*same, (str(after.winner), done)]
 
 
@@ -220,16 +222,19 @@ class ColdSamplesAreNoEvidence(Rule):
     """What is decided on live traffic rests on enough of it, and on none from right after a change."""
 
     def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
-        cause = snapshot.deployment.status.reassessment.trigger or plan.status.reassessment.trigger
-        if not decided(snapshot, plan) or plan.status.reassessment.reason in ("ByHand", "SpecChanged"):
-            return
+        before, after = snapshot.deployment.status.reassessment, plan.status.reassessment
         serving = routed(snapshot)
-        audited = sum(len(pod.telemetry.audits) for pod in serving.pods if pod.telemetry) if serving else 0
-        if "audited requests" in plan.status.reassessment.message:
-            assert audited >= 8, f"decided on {audited} audits"
-        if cause == "Requests" and serving:
-            since = sum(pod.telemetry.requests_since_change for pod in serving.pods if pod.telemetry)
-            assert since >= 20, f"decided {since} requests after a change"
+        if serving is None or not decided(snapshot, plan) or "audited requests" not in after.message:
+            return
+        seen = [pod.telemetry for pod in serving.pods if pod.telemetry]
+        alarms = [a for t in seen for a in t.alarms if before.last_time is None or a.time > before.last_time]
+        if alarms:
+            since = min(alarm.since_request for alarm in alarms)
+            audited = sum(row.request >= since for t in seen for row in t.audits)
+            assert audited >= 8, f"decided on {audited} audits since the alarm"
+        else:
+            requests = sum(t.requests_since_change for t in seen)
+            assert requests >= 20, f"decided {requests} requests after a change"
 
 
 class LimitsRestartNoPod(Rule):
@@ -299,7 +304,8 @@ class NoiseIsNeverChosen(Rule):
 
 @dataclass
 class MemoryIsInTheApi(Rule):
-    """What the API holds of a deployment is all that a decision needs: read back from it, the plan is the same."""
+    """What the API holds of a deployment is all that a decision needs: read back from it, the plan is the
+    same."""
 
     every: int = 5
     passes: int = 0
@@ -314,7 +320,8 @@ class MemoryIsInTheApi(Rule):
 
 
 class AnInfeasibleSloTakesNothingDown(Rule):
-    """While nothing is feasible (an inter-token latency of 1 ms), what serves is kept, and the conditions say both."""
+    """While nothing is feasible (an inter-token latency of 1 ms), what serves is kept, and the conditions say
+    both."""
 
     def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
         if (
@@ -377,8 +384,8 @@ class OldPodsStayAsLongAsAsked(Rule):
 
 @dataclass
 class RepairsNeedOnlyAnAlarm(Rule):
-    """After enough traffic of one kind, what serves is good enough for it if anything is: whatever cooldown, wins and
-    improvement an optimisation would have to wait for."""
+    """After enough traffic of one kind, what serves is good enough for it if anything is: whatever cooldown,
+    wins and improvement an optimisation would have to wait for."""
 
     def end(self, made: World) -> None:
         asked = (made.spec.slo.min_quality_percent or 0) / 100
@@ -400,6 +407,9 @@ class ItSettles(Rule):
 
     def end(self, made: World) -> None:
         made.run(90, every=3)
+        for revision in made.revisions.values():
+            told = [pod.limits for pod in revision.pods if pod.ready]
+            assert all(limits == revision.limits for limits in told), "pods do not run their document"
         first = made.look()
         second = made.look()
         assert not first.actions, first.actions

@@ -1,4 +1,5 @@
-"""Random stories: a deployment, and what happens to it. Hypothesis writes them, and shortens those that break a rule."""
+"""Random stories: a deployment, and what happens to it. Hypothesis writes them, and shortens those that break
+a rule."""
 
 from __future__ import annotations
 
@@ -145,6 +146,8 @@ def happen(made: World, name: str, value: object) -> None:
     match name, value:
         case "serve", str(domain):
             made.serve(60, domain)
+        case "few", str(domain):
+            made.serve(18, domain)
         case "wait", int(seconds):
             made.run(seconds, every=2)
         case "quality", int(percent):

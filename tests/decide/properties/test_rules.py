@@ -1,4 +1,5 @@
-"""DESIGN's rules over random stories. What a story may not break is in `rules`; what may happen in it, in `stories`."""
+"""DESIGN's rules over random stories. What a story may not break is in `rules`; what may happen in it, in
+`stories`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,189 @@
+"""Each rule's guarding expression, and what deleting or weakening it looks like. The rule's law must notice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`law`: name of the law that must break when `old` reads `new` in `module`. A rule that is guarded in
+    two places is deleted in both: `also`."""
+
+    law: str
+    module: str
+    old: str
+    new: str
+    also: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def edits(self) -> tuple[tuple[str, str, str], ...]:
+        return ((self.module, self.old, self.new), *self.also)
+
+
+MUTANTS = (
+    # -- serving is never taken away
+    Mutant("serving is never taken away", "rollout", "if all_ready(pending):", "if True:"),
+    Mutant("serving is never taken away", "rollout", "if not is_empty(revision):", "if False:"),
+    Mutant(
+        "serving is never taken away",
+        "strategy",
+        "path = _in_place(option, reachable,",
+        "return _go(Way.RECREATE, Reason.OUTAGE_BY_RECREATE, fits.message)\n    path = _in_place(option, reachable,",
+    ),
+    Mutant("no request is lost", "rollout", "if all_ready(pending):", "if True:"),
+    # -- an infeasible SLO or a failed profile never takes the running model down
+    Mutant(
+        "an infeasible SLO takes nothing down",
+        "reassess",
+        "feasible = [option for option in others if option.verdict.ok]",
+        "feasible = list(others)",
+    ),
+    Mutant(
+        "an infeasible SLO takes nothing down",
+        "select",
+        "if target is not None and predicted > target:",
+        "if False:",
+    ),
+    Mutant(
+        "the first choice is measured",
+        "reassess",
+        "    if not case.measuring_done:\n        return _note(\n            case, None",
+        "    if False:\n        return _note(\n            case, None",
+    ),
+    # -- at most one change in flight
+    Mutant(
+        "one change at a time",
+        "fleet",
+        "return bool(self.pending or self.retired or self.behind or self.target)",
+        "return False",
+        also=(
+            ("rollout", "    if fleet.retired:\n        return step.retire()\n    if step", "    if step"),
+        ),
+    ),
+    # -- no flapping
+    Mutant(
+        "no flapping",
+        "hysteresis",
+        "return Verdict(count >= limit, Reason.WAITING_FOR_WINS",
+        "return Verdict(True, Reason.WAITING_FOR_WINS",
+    ),
+    Mutant(
+        "no flapping",
+        "hysteresis",
+        "return before + 1 if has_new_evidence(case) else before",
+        "return before + 1",
+    ),
+    Mutant(
+        "no flapping",
+        "hysteresis",
+        "    until = case.memory.cooldown_until\n    if until and case.now < until:",
+        "    until = case.memory.cooldown_until\n    if until and False:",
+    ),
+    Mutant("no flapping", "hysteresis", "if percent < rules.min_improvement_percent:", "if False:"),
+    Mutant("no flapping", "hysteresis", "before = case.memory.consecutive_wins if same else 0", "before = 9"),
+    # -- back-off
+    Mutant(
+        "back-off doubles", "hysteresis", "max(base, timedelta(seconds=2 * memory.backoff_seconds))", "base"
+    ),
+    Mutant("back-off doubles", "hysteresis", "    if _is_reversal(to, history):", "    if False:"),
+    Mutant("back-off doubles", "reassess", "    if not backed_off.ok:", "    if False:"),
+    # -- cold samples
+    Mutant(
+        "cold samples are no evidence",
+        "gathering",
+        "    audits = _most_telling(case, alarms)\n    if len(audits) < MIN_AUDITS:",
+        "    audits = _most_telling(case, alarms)\n    if not audits:",
+    ),
+    Mutant("cold samples are no evidence", "gathering", "is_cold = since < COLD_REQUESTS", "is_cold = False"),
+    # -- repairs
+    Mutant(
+        "repairs need only an alarm",
+        "reassess",
+        "backed_off = hysteresis.backed_off(case)",
+        "backed_off = hysteresis.cooled_down(case)",
+    ),
+    Mutant(
+        "repairs need only an alarm",
+        "reassess",
+        "return _repair(case, current, judged, evidence, standing.verdict)",
+        "return _unsure(case, evidence, standing.verdict)",
+    ),
+    Mutant(
+        "repairs need only an alarm",
+        "gathering",
+        "if found and found.digest and found.from_request >= since:",
+        "if False:",
+    ),
+    Mutant(
+        "repairs need only an alarm",
+        "gathering",
+        "return case.contender is not None and quality.are_other_texts(",
+        "return False and quality.are_other_texts(",
+    ),
+    # -- limits and heads restart no pod
+    Mutant("limits restart no pod", "strategy", "if same_backbone and reachable:", "if False:"),
+    # -- decision memory is in the API
+    Mutant(
+        "memory is in the API",
+        "hysteresis",
+        "    count, limit = wins(best, case), case.spec",
+        "    SEEN.append(1)\n    count, limit = len(SEEN), case.spec",
+        also=(("hysteresis", "COLD_REQUESTS = 20", "COLD_REQUESTS, SEEN = 20, []"),),
+    ),
+    # -- Auto
+    Mutant("auto says which and why", "strategy", "    if needed > free:", "    if False:"),
+    Mutant("auto says which and why", "strategy", 'f"Auto chose InPlace: {fits.message}"', '"in place"'),
+    Mutant("auto says which and why", "strategy", 'f"Auto chose Surge: {fits.message}"', '"surge"'),
+    # -- choices
+    Mutant("choices fit", "candidates", "if lowest <= layer <= highest", "if layer"),
+    Mutant(
+        "choices fit",
+        "options",
+        "layers=layer,\n            tokens_per_request=workload.isl + workload.osl,\n            exit_bytes=self._exit_bytes(contender),\n            audit_bytes=self._audit_bytes(timing),\n            max_rows=",
+        "layers=max(1, layer // 3),\n            tokens_per_request=workload.isl + workload.osl,\n            exit_bytes=self._exit_bytes(contender),\n            audit_bytes=self._audit_bytes(timing),\n            max_rows=",
+    ),
+    Mutant("noise is never chosen", "select", "if estimate.low < target:", "if False:"),
+    # -- what the user holds
+    Mutant("what is held is held", "reassess", "    if spec.rollout.paused:", "    if False:"),
+    Mutant(
+        "what is held is held",
+        "reassess",
+        "    if spec.selection.policy is SelectionPolicy.ADVISORY:",
+        "    if False:",
+    ),
+    Mutant(
+        "what is held is held",
+        "reassess",
+        "    if spec.reassessment.suspend and kind is not Decision.SELECT:",
+        "    if False:",
+    ),
+    Mutant(
+        "what is held is held",
+        "reassess",
+        "maintenance and not window.is_open(maintenance, case.now)",
+        "False",
+    ),
+    Mutant(
+        "old pods stay as long as asked",
+        "rollout",
+        "        if since and self.case.now < since + delay:",
+        "        if False:",
+    ),
+    # -- it settles
+    Mutant("it settles", "limits", "return None if same else replace(", "return replace("),
+    Mutant(
+        "it settles",
+        "fleet",
+        "    return max((revision.limits.generation for revision in snapshot.revisions), default=0) + 1",
+        "    return 1",
+    ),
+    # -- names
+    Mutant(
+        "names",
+        "options",
+        "return (self.contender.key, self.layer_budget)",
+        "return ((self.contender.name, '', '', ()), self.layer_budget)",
+    ),
+)

@@ -1,0 +1,64 @@
+"""Every rule, when its code is deleted, fails its law. A mutant that survives is a rule that nobody holds."""
+
+from __future__ import annotations
+
+import traceback
+
+import pytest
+
+from tests.decide.mutations.sandbox import mutated
+from tests.decide.mutations.table import MUTANTS, Mutant
+from tests.decide.properties.laws import ALIKE, LAWS, by_name, make_alike, names_do_not_matter
+from tests.decide.world import World
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{m.law}-{m.module}-{n}" for n, m in enumerate(MUTANTS)])
+def test_the_law_notices(mutant: Mutant) -> None:
+    decide = mutated(*mutant.edits)
+
+    def use(made: World) -> None:
+        made.decide = decide
+
+    if mutant.law == "names":
+        assert breaks_on_names(use)
+        return
+    law = by_name(mutant.law)
+    for told in law.witnesses:
+        try:
+            law.check(told, use)
+        except AssertionError as broken:
+            if complains(broken):
+                return
+    pytest.fail(f"survived: {mutant.edits}")
+
+
+def complains(broken: AssertionError) -> bool:
+    """The law itself said so, not some other check of the simulated world."""
+    frames = traceback.extract_tb(broken.__traceback__)
+    return frames[-1].filename.endswith("rules.py")
+
+
+def breaks_on_names(use) -> bool:  # type: ignore[no-untyped-def]
+    def prepare(made: World) -> None:
+        make_alike(made)
+        use(made)
+
+    try:
+        names_do_not_matter(ALIKE, prepare)
+    except AssertionError:
+        return True
+    return False
+
+
+def test_every_law_has_a_mutant() -> None:
+    assert {law.name for law in LAWS} <= {mutant.law for mutant in MUTANTS}
+
+
+def test_the_sandbox_leaves_the_real_code_alone() -> None:
+    from helios_operator.decide import decide, hysteresis
+
+    mutated(("hysteresis", "MARGIN = 1.1", "MARGIN = 99"))
+    assert hysteresis.MARGIN == 1.1
+    from helios_operator.decide import decide as again
+
+    assert again is decide
