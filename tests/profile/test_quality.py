@@ -12,7 +12,7 @@ from helios_server.errors import BundleError, InvalidRequest, OutOfMemoryBudget
 from helios_server.models.tokenizer import Tokenizer
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import open_backbone
-from helios_server.profile.quality import measure_quality
+from helios_server.profile.quality import QualitySettings, measure_quality
 from helios_server.profile.report import Progress
 from transformers import AutoModelForCausalLM
 
@@ -24,7 +24,7 @@ def measure(
     candidates: list[Candidate], prompts: list[str] = TEXTS, memory_mib: int | None = None
 ) -> dict[str, Any]:
     opened = open_backbone(candidates, volumes=None)
-    return measure_quality(opened, prompts, "cpu", "float64", memory_mib, Progress())
+    return measure_quality(opened, prompts, QualitySettings("cpu", "float64", memory_mib), Progress())
 
 
 def candidate(

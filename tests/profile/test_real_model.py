@@ -13,7 +13,7 @@ from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.store import ensure_smollm2
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import open_backbone
-from helios_server.profile.quality import measure_quality
+from helios_server.profile.quality import QualitySettings, measure_quality
 from helios_server.profile.report import Progress
 
 from tests.profile.planted import noise_bundle
@@ -26,7 +26,7 @@ def exits(domain: str, bundle: str) -> dict[int, dict[str, Any]]:
     """By layer. About 500 tokens: enough to tell the domains apart, not to tell tenths of a percent."""
     torch.set_num_threads(2)
     opened = open_backbone([Candidate("one", f"file://{ensure_smollm2()}", None, bundle)], None)
-    document = measure_quality(opened, prompts(domain, PROMPTS), "cpu", None, None, Progress())
+    document = measure_quality(opened, prompts(domain, PROMPTS), QualitySettings(), Progress())
     return {exit_["layer"]: exit_ for exit_ in document["rows"][0]["exits"]}
 
 

@@ -20,7 +20,7 @@ from helios_server.profile.document import Document
 from helios_server.profile.inspect import inspect
 from helios_server.profile.opened import open_backbone
 from helios_server.profile.prompts import check_digest, from_file, from_pod, token_from
-from helios_server.profile.quality import measure_quality
+from helios_server.profile.quality import QualitySettings, measure_quality
 from helios_server.profile.report import Progress
 from helios_server.profile.timing import TimingSettings, measure_timing
 
@@ -53,7 +53,7 @@ def _measure(
     prompts = _prompts(options) if kind == "quality" else ()
     opened = open_backbone(candidates, options.volumes)
     if kind == "quality":
-        return measure_quality(opened, prompts, options.device, options.dtype, options.memory_mib, progress)
+        return measure_quality(opened, prompts, _quality_settings(options), progress)
     return measure_timing(opened, _timing_settings(options), progress)
 
 
@@ -97,6 +97,16 @@ def _prompts(options: argparse.Namespace) -> tuple[str, ...]:
         prompts = from_pod(options.prompts_from, token, options.prompts_digest)
     check_digest(prompts, options.prompts_digest)
     return prompts
+
+
+def _quality_settings(options: argparse.Namespace) -> QualitySettings:
+    return QualitySettings(
+        device=options.device,
+        dtype=options.dtype,
+        memory_mib=options.memory_mib,
+        # Whoever waits for a Job's document does not wait for what stands in its log alone.
+        generated=options.result is None or options.search == "thorough",
+    )
 
 
 def _timing_settings(options: argparse.Namespace) -> TimingSettings:
@@ -145,7 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     timing = parser.add_argument_group("timing")
     timing.add_argument("--isl", metavar="N", type=_positive, default=512, help="prompt tokens (default 512)")
     timing.add_argument("--osl", metavar="N", type=_positive, default=128, help="new tokens (default 128)")
-    timing.add_argument("--search", choices=("rapid", "thorough"), default="rapid")
+    machine.add_argument(
+        "--search", choices=("rapid", "thorough"), default="rapid", help="how long to measure"
+    )
     parser.add_argument("--result", metavar="FILE", type=Path, help="where the result document goes")
     parser.add_argument("--output", choices=("json", "table"), default="table")
     return parser

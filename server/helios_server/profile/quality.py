@@ -7,6 +7,7 @@ one decoder layer resident at a time. Texts are held in memory only and reach ne
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -24,13 +25,22 @@ from helios_server.profile.streaming import GROUP_TOKENS
 from helios_server.telemetry.prompts import prompts_digest
 
 
+@dataclass(frozen=True, slots=True)
+class QualitySettings:
+    """How to measure. memory_mib: the process's limit, None for none; generated: check text that the model
+    writes too, and tell of it in the log."""
+
+    device: str = "cpu"
+    dtype: str | None = None
+    memory_mib: int | None = None
+    generated: bool = False
+
+
 @torch.inference_mode()
 def measure_quality(
     candidates: Sequence[OpenCandidate],
     prompts: Sequence[str],
-    device: str,
-    dtype: str | None,
-    memory_mib: int | None,
+    settings: QualitySettings,
     progress: Progress,
 ) -> Document:
     """The result document of kind `quality`; the candidates share one backbone."""
@@ -38,15 +48,16 @@ def measure_quality(
     tokenizer = Tokenizer.open(checkpoint.path)
     texts = read_texts(tokenizer, prompts, checkpoint.config.max_context)
     scored_bytes = [tokenizer.bytes_of(ids[1:].tolist()) for ids in texts.ids]
-    backbone = Backbone.load(checkpoint, 1, device, dtype)
+    backbone = Backbone.load(checkpoint, 1, settings.device, settings.dtype)
     heads = {
         opened.candidate.name: {layer: opened.head(layer, backbone) for layer in opened.exit_layers}
         for opened in candidates
     }
-    _check_memory(backbone, texts, memory_mib)
+    _check_memory(backbone, texts, settings.memory_mib)
     progress(f"{len(prompts)} prompts, {texts.scored_tokens} tokens, {checkpoint.config.num_layers} layers")
     measured = measure_exits(backbone, heads, texts, progress)
-    check_generated(backbone, heads, texts, memory_mib, progress)
+    if settings.generated:
+        check_generated(backbone, heads, texts, settings.memory_mib, progress)
     return {
         "schema": SCHEMA,
         "kind": "quality",
