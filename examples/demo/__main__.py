@@ -79,7 +79,7 @@ def programmes(file: Path, traffic: Sequence[str], acts: Sequence[int]) -> list[
             _programme(len(played) + 1, "Exit heads: the traffic decides the depth", objects, traffic)
         )
     if 2 in acts:
-        turn = ("prose", "code")
+        turn = ("prose", "stdlib")  # the standard library: no head was trained for this act
         objects = load_objects(_HERE / "two-backbones.yaml")
         title = "Two models: the traffic decides the model"
         played.append(_programme(len(played) + 1, f"{title} (a new process)", objects, turn))

@@ -26,6 +26,8 @@ from examples.demo.traffic import Stream, Traffic
 
 _LEAST_REQUESTS = 64
 """In a phase that nothing ends, so that its figures mean something."""
+_WORDS = {"stdlib": (30, 50)}
+"""Least and most words of a prompt, where the domain's own would be too short to tell two models apart."""
 _MOST_REQUESTS = 240
 """To wait for a change after the traffic changed."""
 
@@ -173,7 +175,7 @@ class Act:
         return f"{kind}: {newest.message}"
 
     def _prompts(self, domain: str, seed: int) -> list[str]:
-        return prompts(domain, 400, seed=seed)
+        return prompts(domain, 300, words=_WORDS.get(domain), seed=seed)
 
     async def _until(self, holds: Callable[[], bool], doing: str, recorder: Recorder | None = None) -> None:
         """Waits, with a line on the screen that says for what and since when. Ten minutes are a failure."""
