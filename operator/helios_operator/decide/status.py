@@ -23,7 +23,7 @@ from helios_operator.decide.plan import Event, Verdict
 from helios_operator.decide.profiling import Measuring
 from helios_operator.decide.quality import percentile
 from helios_operator.decide.reassess import Outcome
-from helios_operator.decide.rollout import Carried
+from helios_operator.decide.step import Carried
 
 UNDER_WAY = (
     Reason.ROLLOUT_STARTED,

@@ -24,15 +24,15 @@ class Mutant:
 
 MUTANTS = (
     # -- serving is never taken away
-    Mutant("serving is never taken away", "rollout", "if all_ready(pending):", "if True:"),
-    Mutant("serving is never taken away", "rollout", "if not is_empty(revision):", "if False:"),
+    Mutant("serving is never taken away", "starting", "if all_ready(pending):", "if True:"),
+    Mutant("serving is never taken away", "ending", "if not is_empty(revision):", "if False:"),
     Mutant(
         "serving is never taken away",
         "strategy",
         "path = _in_place(option, reachable,",
         "return _go(Way.RECREATE, Reason.OUTAGE_BY_RECREATE, fits.message)\n    path = _in_place(option, reachable,",
     ),
-    Mutant("no request is lost", "rollout", "if all_ready(pending):", "if True:"),
+    Mutant("no request is lost", "starting", "if all_ready(pending):", "if True:"),
     # -- an infeasible SLO or a failed profile never takes the running model down
     Mutant(
         "an infeasible SLO takes nothing down",
@@ -58,9 +58,7 @@ MUTANTS = (
         "fleet",
         "return bool(self.pending or self.retired or self.behind or self.target)",
         "return False",
-        also=(
-            ("rollout", "    if fleet.retired:\n        return step.retire()\n    if step", "    if step"),
-        ),
+        also=(("rollout", "    if fleet.retired:\n        return ending.retire(step)\n    if", "    if"),),
     ),
     # -- no flapping
     Mutant(
@@ -139,10 +137,7 @@ MUTANTS = (
     # -- choices
     Mutant("choices fit", "candidates", "if lowest <= layer <= highest", "if layer"),
     Mutant(
-        "choices fit",
-        "options",
-        "layers=layer,\n            tokens_per_request=workload.isl + workload.osl,\n            exit_bytes=self._exit_bytes(contender),\n            audit_bytes=self._audit_bytes(timing),\n            max_rows=",
-        "layers=max(1, layer // 3),\n            tokens_per_request=workload.isl + workload.osl,\n            exit_bytes=self._exit_bytes(contender),\n            audit_bytes=self._audit_bytes(timing),\n            max_rows=",
+        "choices fit", "options", "limit_bytes=self.memory_mib * MIB", "limit_bytes=3 * self.memory_mib * MIB"
     ),
     Mutant("noise is never chosen", "select", "if estimate.low < target:", "if False:"),
     # -- what the user holds
@@ -167,9 +162,9 @@ MUTANTS = (
     ),
     Mutant(
         "old pods stay as long as asked",
-        "rollout",
-        "        if since and self.case.now < since + delay:",
-        "        if False:",
+        "ending",
+        "    if since and step.case.now < since + delay:",
+        "    if False:",
     ),
     # -- it settles
     Mutant("it settles", "limits", "return None if same else replace(", "return replace("),

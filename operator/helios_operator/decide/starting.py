@@ -1,0 +1,113 @@
+"""Beginning to serve: the reference when nothing is there, a successor until it is ready or given up.
+
+Called by `rollout`. It must not touch what serves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from helios_operator.api.conditions import Reason
+from helios_operator.api.types import (
+    HistoryEntry,
+)
+from helios_operator.decide import hysteresis, record, reference
+from helios_operator.decide.case import served_contender
+from helios_operator.decide.fleet import (
+    all_ready,
+    has_crashed,
+    trouble,
+)
+from helios_operator.decide.gathering import profiles_of
+from helios_operator.decide.limits import limits_for
+from helios_operator.decide.options import Option
+from helios_operator.decide.plan import (
+    DeleteRevision,
+    Route,
+    Verdict,
+)
+from helios_operator.decide.snapshot import Revision
+from helios_operator.decide.step import Carried, Step
+from helios_operator.decide.strategy import Way
+from helios_operator.decide.triggers import Cause
+
+
+def start(step: Step) -> Carried:
+    """Nothing is there. After a Recreate the target follows; else the reference starts."""
+    option = _target_option(step) or reference.choose(step.case, step.status.history)
+    held = hysteresis.backed_off(step.case)
+    if isinstance(option, Verdict):
+        return step.still(option, target=step.status.target)
+    if not held.ok:
+        return step.still(held, target=step.status.target)
+    what = f"{option.contender.name} at {option.layer_budget} layers"
+    if step.status.target:
+        why = Verdict(True, Reason.ROLLOUT_STARTED, f"the old pods are gone: {what} starts")
+    else:
+        why = Verdict(True, Reason.REFERENCE_CANDIDATE, f"nothing serves yet: the reference, {what}, starts")
+    limits = limits_for(
+        option, step.case.bench.contenders, step.case.snapshot, profiles_of(step.case), step.generation
+    )
+    return step.create(limits, Way.RECREATE if step.status.target else Way.SURGE, why)
+
+
+def await_successor(step: Step, pending: Revision) -> Carried:
+    """It starts, beside what serves or alone; when every pod is ready, traffic moves."""
+    if step.case.spec.rollout.paused and step.fleet.routed:
+        return step.still(Verdict(True, Reason.PAUSED, "rollout.paused is true"), target=step.coming(pending))
+    if all_ready(pending):
+        ready = f"{pending.replicas} of {pending.replicas} pods of revision {pending.number} are ready"
+        why = Verdict(True, Reason.TRAFFIC_MOVED, ready)
+        return step.still(why, Route(revision=pending.number, why=why), target=step.coming(pending))
+    if (why_not := _will_not_serve(step, pending)) is not None:
+        return _give_up(step, pending, why_not)
+    words = trouble(pending)
+    message = f"revision {pending.number} starts {pending.limits.candidate}" + (f": {words}" if words else "")
+    progress = Verdict(True, Reason.ROLLOUT_STARTED, message)
+    return step.still(progress, *step.scaled(pending), target=step.coming(pending))
+
+
+def _will_not_serve(step: Step, pending: Revision) -> Verdict | None:
+    contender = served_contender(pending.limits, step.case.bench.contenders)
+    if contender is None or not contender.competes:
+        return Verdict(False, Reason.SPEC_CHANGED, f"{pending.limits.candidate} is not a candidate any more")
+    words = trouble(pending) or "it is not ready"
+    if has_crashed(pending):
+        return Verdict(False, Reason.PROGRESS_DEADLINE_EXCEEDED, f"its pods end again and again: {words}")
+    deadline = step.case.spec.rollout.progress_deadline_seconds
+    if step.case.now >= pending.created + timedelta(seconds=deadline):
+        return Verdict(False, Reason.PROGRESS_DEADLINE_EXCEEDED, f"not ready after {deadline} s: {words}")
+    return None
+
+
+def _give_up(step: Step, pending: Revision, why: Verdict) -> Carried:
+    """It serves nothing, so it may go. At the first start only when there is something else to try."""
+    failed = record.entry(step.case, step.memory, step.coming(pending), "Failed")
+    failed = replace(failed, reason=why.reason, message=why.message)
+    unwanted = why.reason == Reason.SPEC_CHANGED
+    if step.fleet.routed is None and not unwanted and not _has_alternative(step, pending, failed):
+        return step.still(why, target=step.coming(pending))
+    memory = replace(step.memory, trigger=Cause.SPEC.value) if unwanted else step.after_failure(why)
+    return replace(
+        step.still(why, DeleteRevision(number=pending.number, why=why), target=None),
+        memory=memory,
+        history=step.status.history if unwanted else record.appended(step.status.history, failed),
+        rollout=step.ended(pending.number, "Failed", why),
+    )
+
+
+def _has_alternative(step: Step, pending: Revision, failed: HistoryEntry) -> bool:
+    """Something else to start, or the certainty that nothing fits: then nothing is left half-started."""
+    option = reference.choose(step.case, (*step.status.history, failed))
+    tried = (pending.limits.candidate, pending.limits.layer_budget)
+    return isinstance(option, Verdict) or (option.contender.name, option.layer_budget) != tried
+
+
+def _target_option(step: Step) -> Option | None:
+    target = step.status.target
+    contender = next((c for c in step.case.bench.contenders if target and c.name == target.candidate), None)
+    if target is None or contender is None or not contender.measurable:
+        return None
+    option = step.case.bench.option(contender, target.layer_budget, None)
+    return replace(option, max_batch_size=target.max_batch_size)
