@@ -1,1 +1,3 @@
-"""The HELIOS operator: a typed API, pure decisions, and two ways to carry them out (a cluster, one machine)."""
+"""The HELIOS operator: a typed API, pure decisions, and two ways to carry them out (a cluster, one
+machine).
+"""

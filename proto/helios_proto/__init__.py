@@ -1,3 +1,5 @@
-"""Generated protobuf and gRPC stubs (`make proto`; the sources are in proto/helios/) and the client that uses them."""
+"""Generated protobuf and gRPC stubs (`make proto`; the sources are in proto/helios/) and the client that
+uses them.
+"""
 
 __version__ = "0.1.0"

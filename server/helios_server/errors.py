@@ -1,7 +1,8 @@
 """The root of every error that the server raises on purpose.
 
-Each error names the field (or file) at fault, what is wrong with it and what to do about it, so that a user who sees
-only the message can act. Raised everywhere; caught by the doors (`rpc/`, the command), which show it without a trace.
+Each error names the field (or file) at fault, what is wrong with it and what to do about it, so that a
+user who sees only the message can act. Raised everywhere; caught by the doors (`rpc/`, the command),
+which show it without a trace.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import ClassVar
 class HeliosError(Exception):
     """Something the user can put right.
 
-    field: the option, object field or file at fault. problem: what is wrong. fix: what to do. code: the gRPC status.
+    field: the option, object field or file at fault. problem: what is wrong. fix: what to do. code: the
+    gRPC status.
     """
 
     code: ClassVar[str] = "FAILED_PRECONDITION"

@@ -344,7 +344,9 @@ class ReassessmentStatus:
     """Digest of the live prompts that the reassessment under way measures on; "" when it needs no new
     measurement."""
     shifted_at: datetime | None = None
-    """When an alarm last told of other traffic: what was measured before it does not judge what came after."""
+    """When an alarm last told of other traffic: what was measured before it does not judge what came
+    after.
+    """
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The memory law: how many tokens of KV cache fit beside k layers.
 
-Called by the engine when it sizes its KV pool and by the decisions when they compare depths. It must not measure or
-allocate anything: every number comes in as an argument.
+Called by the engine when it sizes its KV pool and by the decisions when they compare depths. It must
+not measure or allocate anything: every number comes in as an argument.
 
     tokens_max(k) = (usable - fixed - k * layer - activations) / (k * kv_per_token_and_layer)
 """
@@ -15,7 +15,9 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class MemoryFacts:
-    """What a backbone costs at one dtype on one device. All fields are bytes unless their name says otherwise."""
+    """What a backbone costs at one dtype on one device. All fields are bytes unless their name says
+    otherwise.
+    """
 
     process_start_bytes: int
     """Held by the process before the model (anonymous memory on CPU, the context on CUDA)."""
@@ -57,9 +59,9 @@ def capacity(
 ) -> Capacity:
     """Rows and tokens that fit under `limit_bytes` with `layers` layers loaded.
 
-    `exit_bytes`: head bundles held; `audit_bytes`: the audit's own peak (one layer and its batch). `max_rows` caps the
-    rows (0: no cap) and so also the logits; memory that the rows do not need is still given to KV, so that longer
-    requests fit. Returns zero rows when not even one fits.
+    `exit_bytes`: head bundles held; `audit_bytes`: the audit's own peak (one layer and its batch).
+    `max_rows` caps the rows (0: no cap) and so also the logits; memory that the rows do not need is
+    still given to KV, so that longer requests fit. Returns zero rows when not even one fits.
     """
     free = (
         limit_bytes

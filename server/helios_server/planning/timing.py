@@ -1,11 +1,12 @@
 """The timing law: how long a step lasts, and what that makes of a workload.
 
-    t_step = step + k * (per_layer + per_layer_row * rows + per_layer_kv_token * kv_tokens) + head_kind(sampled)
+    t_step = step + k * (per_layer + per_layer_row * rows + per_layer_kv_token * kv_tokens)
+           + head_kind(sampled)
 
-`rows` are the new tokens in the step, prefill included; `sampled` are the rows that go through the LM head, which costs
-nothing in a step without any. Called by
-the profile (to fit), by the decisions (to predict, and to refine a fit with what serving measured). It must not read
-clocks: durations come in as arguments.
+`rows` are the new tokens in the step, prefill included; `sampled` are the rows that go through the LM
+head, which costs nothing in a step without any. Called by the profile (to fit), by the decisions (to
+predict, and to refine a fit with what serving measured). It must not read clocks: durations come in as
+arguments.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ class HeadCost:
 
 @dataclass(frozen=True)
 class StepTimeFit:
-    """The law's coefficients in nanoseconds; `error_percent` is the 95th percentile of the relative residual."""
+    """The law's coefficients in nanoseconds; `error_percent` is the 95th percentile of the relative
+    residual.
+    """
 
     step_ns: int
     per_layer_ns: int
@@ -34,7 +37,9 @@ class StepTimeFit:
     error_percent: int = 0
 
     def step(self, *, layers: int, rows: float, kv_tokens: float, sampled: float, head_kind: str) -> float:
-        """Nanoseconds that a step lasts. `kv_tokens`: context summed over the rows. KeyError: unknown head kind."""
+        """Nanoseconds that a step lasts. `kv_tokens`: context summed over the rows. KeyError: unknown head
+        kind.
+        """
         head = self.heads[head_kind]
         head_ns = head.base_ns + head.per_row_ns * sampled if sampled else 0
         per_layer = self.per_layer_ns + self.per_layer_row_ns * rows + self.per_layer_kv_token_ns * kv_tokens
@@ -43,7 +48,9 @@ class StepTimeFit:
 
 @dataclass(frozen=True)
 class StepPoint:
-    """One measured shape of a step. `weight` is how many steps stand behind `step_ns`, their median or mean."""
+    """One measured shape of a step. `weight` is how many steps stand behind `step_ns`, their median or
+    mean.
+    """
 
     layers: int
     rows: float
@@ -56,7 +63,9 @@ class StepPoint:
 
 @dataclass(frozen=True)
 class Workload:
-    """What callers send. Lengths in tokens; at most one of concurrency and requests per second, none: saturating."""
+    """What callers send. Lengths in tokens; at most one of concurrency and requests per second, none:
+    saturating.
+    """
 
     isl: int
     osl: int
@@ -78,10 +87,11 @@ class Prediction:
 def predict(
     fit: StepTimeFit, *, layers: int, head_kind: str, batch: int, workload: Workload, step_tokens: int
 ) -> Prediction:
-    """Steady state with at most `batch` rows: every step decodes each row once and prefills what newcomers need.
+    """Steady state with at most `batch` rows: every step decodes each row once and prefills what newcomers
+    need.
 
-    A request lives osl steps after its prefill, so a step carries rows * isl / osl tokens of prefill on average. The
-    rows are the batch, or fewer when the workload does not fill it.
+    A request lives osl steps after its prefill, so a step carries rows * isl / osl tokens of prefill on
+    average. The rows are the batch, or fewer when the workload does not fill it.
     """
     rows: float = min(batch, workload.concurrency) if workload.concurrency else batch
 
@@ -124,7 +134,9 @@ def _rows_in_flight(rate: float, osl: int, batch: int, step_ns: Callable[[float]
 
 
 def fit(points: Sequence[StepPoint]) -> StepTimeFit:
-    """Non-negative least squares of the relative error over the measured shapes. ValueError: fewer than four points."""
+    """Non-negative least squares of the relative error over the measured shapes. ValueError: fewer than
+    four points.
+    """
     if len(points) < 4:
         raise ValueError(f"a timing fit needs at least 4 points, got {len(points)}")
     kinds = sorted({point.head_kind for point in points})
@@ -158,9 +170,11 @@ def _features(point: StepPoint, kinds: Sequence[str]) -> list[float]:
 
 
 def _non_negative_least_squares(design: list[list[float]], target: list[float]) -> list[float]:
-    """Coordinate descent on the normal equations; columns are scaled to unit length so that it converges fast.
+    """Coordinate descent on the normal equations; columns are scaled to unit length so that it converges
+    fast.
 
-    Where every step samples, the constants of step and head are not told apart by the data; a whisper of ridge settles it.
+    Where every step samples, the constants of step and head are not told apart by the data; a whisper
+    of ridge settles it.
     """
     width = len(design[0])
     norms = [sum(row[j] ** 2 for row in design) ** 0.5 or 1.0 for j in range(width)]
