@@ -210,8 +210,10 @@ class PodRunner:
         if running.process is not None:
             await running.process.stop(grace)
         running.ready = False
-        with contextlib.suppress(ClusterError):
-            await self.admin.delete_now(POD, self.namespace, running.name)
+        while running.name in self.pods:  # a loaded server may not answer at once
+            with contextlib.suppress(ClusterError):
+                await self.admin.delete_now(POD, self.namespace, running.name)
+            await asyncio.sleep(1)
 
     async def _kill(self, running: Running) -> None:
         if running.life is not None:
