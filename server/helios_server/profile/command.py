@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from helios_server.errors import HeliosError, InvalidRequest
+from helios_server.planning.timing import Workload
 from helios_server.profile import document, report
 from helios_server.profile.candidates import Candidate, named_by_hand, parse_candidates
 from helios_server.profile.document import Document
@@ -116,6 +117,7 @@ def _timing_settings(options: argparse.Namespace) -> TimingSettings:
         memory_mib=options.memory_mib,
         search=options.search,
         watts=options.watts,
+        workload=Workload(options.isl, options.osl),
     )
 
 

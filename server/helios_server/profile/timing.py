@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 
@@ -24,10 +24,11 @@ from helios_server.errors import OutOfMemoryBudget
 from helios_server.exits.head import BareHead, ExitHead
 from helios_server.models.backbone import Backbone
 from helios_server.planning.memory import MIB, MemoryFacts, capacity, limit_for_rows
-from helios_server.planning.timing import StepPoint, StepTimeFit, fit
+from helios_server.planning.timing import StepPoint, StepTimeFit, Workload, fit
 from helios_server.profile.document import SCHEMA, Document
 from helios_server.profile.energy import measure_energy
 from helios_server.profile.opened import OpenCandidate
+from helios_server.profile.outlook import tell_outlook
 from helios_server.profile.report import Progress
 from helios_server.profile.sweep import EFFORTS, StepDuration, sweep
 from helios_server.profile.workload import Room, Shape, plan_step, shape_to_check, shapes_to_fit
@@ -41,14 +42,24 @@ _MAX_TOKENS = 8192
 
 @dataclass(frozen=True, slots=True)
 class TimingSettings:
-    """How to measure. memory_mib: the process's limit, None for none; search: rapid | thorough; watts: of one
-    busy core, where no energy counter exists."""
+    """How to measure. memory_mib: the process's limit, None for all there is; search: rapid | thorough;
+    watts: of one busy core, where no energy counter exists; workload: what the log's outlook is for, no part
+    of the row."""
 
     device: str = "cpu"
     dtype: str | None = None
     memory_mib: int | None = None
     search: str = "rapid"
     watts: float | None = None
+    workload: Workload = field(default_factory=lambda: Workload(isl=512, osl=128))
+
+    def limit_bytes(self) -> int:
+        """What may be held: as given, else all of the container, the machine or the accelerator."""
+        if self.memory_mib:
+            return self.memory_mib * MIB
+        if torch.device(self.device).type == "cpu":
+            return host_memory.limit_bytes()
+        return int(torch.cuda.mem_get_info(self.device)[1])
 
 
 def measure_timing(
@@ -66,6 +77,8 @@ def measure_timing(
     fitted = fit([_point(shape, duration) for shape, duration in zip(shapes, durations, strict=True)])
     error = max(fitted.error_percent, _error_percent(fitted, _point(unseen, checked)))
     progress(f"{checked.count} rounds; the fit is {error} % off")
+    limit, workload = settings.limit_bytes(), settings.workload
+    tell_outlook(candidates, fitted, bench.facts, bench.exit_bytes, limit, workload, progress)
     result: Document = {
         "schema": SCHEMA,
         "kind": "timing",
@@ -79,9 +92,9 @@ def measure_timing(
     }
     meter = open_meter(settings.device, settings.watts)
     if meter is not None:
+        progress(f"energy by {meter.source}")
         decoding = {(s.layers, s.rows): step for s, step in zip(shapes, steps, strict=False) if not s.prefill}
         result["energy"] = measure_energy(meter, decoding)
-        progress(f"energy by {meter.source}")
     return result
 
 
@@ -121,8 +134,7 @@ class Bench:
         facts = measure(backbone, config)
         samples = _sample_heads(candidates, backbone)
         held = sum(sample.head.nbytes for sample in samples.values())
-        limit = settings.memory_mib * MIB if settings.memory_mib else None
-        layers, rows, tokens = _deepest(facts, checkpoint.config.num_layers, held, limit)
+        layers, rows, tokens = _deepest(facts, checkpoint.config.num_layers, held, settings.limit_bytes())
         backbone.attach([backbone.load_layer(index) for index in range(1, layers)])
         host_memory.trim()
         room = Room(rows, tokens, config.page_tokens, checkpoint.config.max_context, config.step_tokens)
@@ -168,12 +180,8 @@ def _sample_heads(candidates: Sequence[OpenCandidate], backbone: Backbone) -> di
     return samples
 
 
-def _deepest(
-    facts: MemoryFacts, num_layers: int, exit_bytes: int, limit_bytes: int | None
-) -> tuple[int, int, int]:
+def _deepest(facts: MemoryFacts, num_layers: int, exit_bytes: int, limit_bytes: int) -> tuple[int, int, int]:
     """The deepest stretch of layers that fits with a few rows: layers, rows, tokens of KV cache."""
-    if limit_bytes is None:
-        return num_layers, _MAX_ROWS, _MAX_TOKENS
     request = {"tokens_per_request": _ROW_TOKENS, "exit_bytes": exit_bytes}
     for layers in range(num_layers, 0, -1):
         fits = capacity(facts, limit_bytes=limit_bytes, layers=layers, max_rows=_MAX_ROWS, **request)
