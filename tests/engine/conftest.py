@@ -32,5 +32,6 @@ def smollm2() -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    """Tiny matrices gain nothing from a second thread, and lose much when other work wants its core."""
+    torch.set_num_threads(1)

@@ -255,7 +255,10 @@ def test_a_model_with_the_same_tokenizer_takes_over_running_streams(
         limits = replace(
             limits_for(other), generation=current.generation + 1, candidate="other", exit_layers=(2, 3)
         )
-        outcome = engine.set_limits(limits).result(60)
+        future = engine.set_limits(limits)
+        while not future.done():
+            assert engine.telemetry().requests_failed == 0
+        outcome = future.result()
         events = list(finished(streams, library))
         assert engine.info().total_layers == 4
     assert outcome.reprefilled == len(streams)

@@ -51,9 +51,8 @@ def test_what_is_planned_for_two_per_cent_more_does_not_survive(smollm2: Path) -
 
 @pytest.mark.parametrize("layers", [6, 18, 30])
 def test_tensor_bytes_are_those_of_the_plan(smollm2: Path, layers: int) -> None:
-    with running(
-        smollm2, EngineConfig(max_context=512), layer_budget=layers, exit_layers=(layers,)
-    ) as engine:
+    config = EngineConfig(max_context=512, threads=1)
+    with running(smollm2, config, layer_budget=layers, exit_layers=(layers,)) as engine:
         serving = engine.serving
         facts, report, backbone = serving.model.facts, serving.capacity, serving.weights.backbone
         plan = serving.model.plan(serving.limits, serving.weights.heads, backbone.numerics.device)

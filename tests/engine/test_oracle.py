@@ -12,7 +12,7 @@ from helios_server.models.tokenizer import Tokenizer
 
 from tests.checkpoints import FAMILIES, make_checkpoint
 from tests.engine.helpers import Stream, prompt_of, running, send
-from tests.engine.oracle import same_but_for_near_ties, transformers_greedy
+from tests.engine.oracle import Library, same_but_for_near_ties, transformers_greedy
 
 PROSE = "The harpooner looked out over the grey water, and the ship rose slowly on the swell. "
 CODE = "def read_lines(path):\n    with open(path) as handle:\n        for line in handle:\n"
@@ -67,8 +67,23 @@ def test_preemption_does_not_change_a_request(tiny: Path) -> None:
 def test_the_real_model_in_a_crowd_equals_transformers(smollm2: Path) -> None:
     tokenizer = Tokenizer.open(smollm2)
     prompts = [tuple(tokenizer.encode((PROSE, CODE)[i % 2] * (1 + i % 3))[i:]) for i in range(16)]
-    config = EngineConfig(dtype="float32", max_context=512, step_tokens=64)
+    config = EngineConfig(dtype="float32", max_context=512, step_tokens=64, threads=1)
     with running(smollm2, config) as engine:
-        crowd = [send(engine, prompt, max_tokens=16, ignore_eos=True) for prompt in prompts]
+        crowd = [send(engine, prompt, max_tokens=12, ignore_eos=True) for prompt in prompts]
         for prompt, stream in zip(prompts, crowd, strict=True):
             same_but_for_near_ties(smollm2, prompt, list(stream.result().output_ids), torch.float32)
+
+
+def test_the_real_model_preempted_and_resumed_equals_the_plain_loop(smollm2: Path) -> None:
+    """As it serves on a CPU, with packed float16 weights: 4 requests that need more pages than there are."""
+    tokenizer = Tokenizer.open(smollm2)
+    prompts = [tuple(tokenizer.encode((PROSE, CODE)[i % 2] * 2)[i:]) for i in range(4)]
+    library = Library("float16")
+    with running(
+        smollm2, EngineConfig(max_context=128, threads=1), exit_layers=(24,), layer_budget=24
+    ) as engine:
+        engine.at_boundary(lambda: engine.serving.resize(12)).result()
+        crowd = [send(engine, prompt, max_tokens=45, ignore_eos=True) for prompt in prompts]
+        for prompt, stream in zip(prompts, crowd, strict=True):
+            library.check(prompt, stream.result())
+        assert engine.telemetry().preemptions > 0

@@ -34,6 +34,7 @@ from helios_server.errors import Draining, EngineFailed, HeliosError, InvalidReq
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
+_RETRY_SECONDS = 0.02  # between two tries of a boundary task that has to wait, while nothing runs
 
 
 class Engine:
@@ -242,7 +243,7 @@ class Engine:
         try:
             while not self._stopping:
                 if not self.step():
-                    self._wake.wait()
+                    self._wake.wait(_RETRY_SECONDS if self._tasks else None)
                     self._wake.clear()
             self.fail(Draining("server", "was stopped", "Send the request to another server"))
         except Exception as error:
@@ -323,6 +324,9 @@ class Engine:
                     self._tasks.append((task, future))
                 except HeliosError as error:
                     future.set_exception(error)
+                except Exception as error:
+                    future.set_exception(error)
+                    raise
 
     def live(self) -> Collection[Sequence]:
         """Every request that has not ended. Under the lock, as boundary tasks are."""

@@ -53,9 +53,9 @@ class Heads:
         """The head after `depth` layers: the model's own norm at full depth and where the bundle has none."""
         return self._bundles[digest].heads.get(depth, self._bare)
 
-    def threshold(self, digest: str, depth: int) -> float:
-        """The calibrated confidence, in [0, 1], under which a token at this exit is a breach; 0: none."""
-        return self._bundles[digest].thresholds.get(depth, 0.0)
+    def thresholds(self, digest: str) -> dict[int, float]:
+        """By exit layer: the calibrated confidence, in [0, 1], under which a token there is a breach."""
+        return self._bundles[digest].thresholds
 
     def loaded(self, digest: str) -> LoadedBundle | None:
         """A bundle that need not be read again."""

@@ -136,6 +136,8 @@ class Serving:
     def _hold(self, limits: EngineLimits, backbone: Backbone, heads: Heads, plan: MemoryPlan) -> None:
         """From now on these serve."""
         self.limits = limits
+        self._served: dict[int, Served] = {}
+        self._thresholds = heads.thresholds(limits.exits_digest)
         self.kv_tokens = plan.pages * self.config.page_tokens
         self.runner: Runner | None = Runner(backbone, heads, self.pool, limits.exits_digest)
         self.scheduler.max_rows = plan.rows
@@ -185,15 +187,11 @@ class Serving:
 
     def served(self, depth: int) -> Served:
         """By what a token at this depth is produced."""
-        limits = self.limits
-        return Served(
-            limits.candidate,
-            limits.model_uri,
-            limits.model_revision,
-            self.model.fingerprint,
-            limits.exits_digest,
-            depth,
-        )
+        if depth not in self._served:
+            limits, fingerprint = self.limits, self.model.fingerprint
+            names = limits.candidate, limits.model_uri, limits.model_revision, fingerprint
+            self._served[depth] = Served(*names, limits.exits_digest, depth)
+        return self._served[depth]
 
     @property
     def exit_in_use(self) -> ExitInUse:
@@ -207,7 +205,7 @@ class Serving:
         """Confidence, in [0, 1], under which a token counts as a breach; none at full depth."""
         if depth == self.num_layers:
             return 0.0
-        return self.limits.breach_threshold or self.weights.heads.threshold(self.limits.exits_digest, depth)
+        return self.limits.breach_threshold or self._thresholds.get(depth, 0.0)
 
     # -- how it changes, always between two steps ------------------------------------------------------------
 
