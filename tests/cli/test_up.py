@@ -19,7 +19,7 @@ from tests.local.world import deployment, other_than
 def test_up_serves_is_asked_and_ends_without_a_trace(state: Path, volumes: Path, tmp_path: Path) -> None:
     file = write(tmp_path / "chat.yaml", deployment())
     with up(file, state, volumes) as running:
-        running.until("Ready=True")
+        running.until("Available=True")
         told = ("--state", state)
 
         answer = helios("generate", "Call me Ishmael.", "--max-tokens", 8, *told)
@@ -61,7 +61,7 @@ def test_up_serves_is_asked_and_ends_without_a_trace(state: Path, volumes: Path,
 
 def test_a_second_interrupt_cuts_the_streams(state: Path, volumes: Path, tmp_path: Path) -> None:
     with up(write(tmp_path / "chat.yaml", deployment()), state, volumes) as running:
-        running.until("Ready=True")
+        running.until("Available=True")
         children = running.children()
         for child in children:
             child.suspend()  # as deaf as a process can be
@@ -88,7 +88,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_folder_and_no_process(
         assert Store.read(state / "objects").names(DEPLOYMENT) == ["chat"]
         assert helios("status", "chat", "--state", state).code == 0
     with up(file, state, volumes) as running:
-        running.until("Ready=True")
+        running.until("Available=True")
         assert "Started  Timing" not in running.text  # what was measured is kept
         assert running.interrupt() == 0
 

@@ -117,7 +117,7 @@ def test_a_damaged_state_is_named_and_kept(state: Path, volumes: Path, tmp_path:
 
 def test_prompts_that_no_model_takes(state: Path, volumes: Path, tmp_path: Path) -> None:
     with up(write(tmp_path / "chat.yaml", deployment()), state, volumes) as running:
-        running.until("Ready=True")
+        running.until("Available=True")
         told = ("--state", state)
         assert "512" in error_of(helios("generate", "word " * 2000, *told))
         assert "sampling_params.top_p: " in error_of(helios("generate", "word", "--top-p", 7, *told))
