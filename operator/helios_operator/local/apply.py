@@ -49,6 +49,7 @@ class Applier:
             self._act(action, site, snapshot, now)
             self._log_action(action, site)
         self._write_status(plan.status, site)
+        self._own_what_is_used(plan.status, snapshot.deployment)
         for event in plan.events:
             site.log.add("event", site.name, event.reason, event.message, type=event.type)
 
@@ -85,26 +86,29 @@ class Applier:
 
     def _write_profile(self, row: TimingRow | QualityRow, deployment: Deployment) -> None:
         """Created with this deployment as an owner, or completed, and owned by it too."""
-        owners = _owners(self._store.find(PROFILE, row.name))
-        this = Owner(deployment.name, deployment.uid)
-        if this not in owners:
-            owners.append(this)
-        obj = serialize.profile(row, namespace=deployment.namespace, owners=owners)
+        owners = {*_owners(self._store.find(PROFILE, row.name)), _owner(deployment)}
+        obj = _profile(row, owners, deployment.namespace)
         self._store.apply(obj)
-        if "status" in obj:
-            self._store.write_status(PROFILE, row.name, obj["status"])
+        self._store.write_status(PROFILE, row.name, obj.get("status", {}))
 
     def _release_profile(self, name: str, deployment: Deployment) -> None:
         """Deleted when no other deployment uses it."""
-        existing = self._store.find(PROFILE, name)
-        if existing is None:
-            return
-        others = [owner for owner in _owners(existing) if owner.uid != deployment.uid]
-        if others:
-            row = parse.profile_row(existing)
-            self._store.apply(serialize.profile(row, namespace=deployment.namespace, owners=others))
+        owners = _owners(self._store.find(PROFILE, name)) - {_owner(deployment)}
+        if owners:
+            self._store.apply(_profile(self._row(name), owners, deployment.namespace))
         else:
             self._store.delete(PROFILE, name)
+
+    def _own_what_is_used(self, status: DeploymentStatus, deployment: Deployment) -> None:
+        """A row that another deployment had measured is this one's too, and stays when the other goes."""
+        for name in {row for c in status.candidates for row in (c.timing, c.quality) if row}:
+            owners = _owners(self._store.find(PROFILE, name))
+            if owners and _owner(deployment) not in owners:
+                owners |= {_owner(deployment)}
+                self._store.apply(_profile(self._row(name), owners, deployment.namespace))
+
+    def _row(self, name: str) -> TimingRow | QualityRow:
+        return parse.profile_row(self._store.get(PROFILE, name))
 
     def _write_status(self, status: DeploymentStatus, site: Site) -> None:
         document = serialize.status(replace(status, endpoint=site.front.address))
@@ -118,6 +122,15 @@ class Applier:
         )
 
 
-def _owners(profile: dict[str, Any] | None) -> list[Owner]:
+def _owner(deployment: Deployment) -> Owner:
+    return Owner(deployment.name, deployment.uid)
+
+
+def _owners(profile: dict[str, Any] | None) -> set[Owner]:
     references = (profile or {}).get("metadata", {}).get("ownerReferences", [])
-    return [Owner(reference["name"], reference["uid"]) for reference in references]
+    return {Owner(reference["name"], reference["uid"]) for reference in references}
+
+
+def _profile(row: TimingRow | QualityRow, owners: set[Owner], namespace: str) -> dict[str, Any]:
+    in_order = sorted(owners, key=lambda owner: (owner.name, owner.uid))
+    return serialize.profile(row, namespace=namespace, owners=in_order)
