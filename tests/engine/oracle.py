@@ -6,12 +6,9 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from helios_server.engine.offline import Weights, generate
-from helios_server.engine.request import FinishedEvent, Served
+from helios_server.engine.offline import Shelf, generate
+from helios_server.engine.request import FinishedEvent
 from helios_server.engine.sampling import SamplingParams
-from helios_server.exits.bundle import BundleRef, open_bundle
-from helios_server.exits.head import BareHead
-from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -58,34 +55,18 @@ def same_but_for_near_ties(
 
 
 class Library:
-    """Backbones and heads for the plain loop, at full depth, loaded once."""
+    """The plain loop over models and bundles (uri by digest) that are loaded once."""
 
     def __init__(self, dtype: str, bundles: dict[str, str] | None = None) -> None:
-        self._dtype = dtype
-        self._bundles = bundles or {}
-        self._backbones: dict[str, Backbone] = {}
-
-    def resolve(self, served: Served) -> Weights:
-        if served.model_uri not in self._backbones:
-            checkpoint = Checkpoint.open(served.model_uri.removeprefix("file://"))
-            self._backbones[served.model_uri] = Backbone.load(
-                checkpoint, checkpoint.config.num_layers, dtype=self._dtype
-            )
-        backbone = self._backbones[served.model_uri]
-        assert served.backbone == backbone.checkpoint.fingerprint
-        if not served.exits_digest:
-            return Weights(backbone, BareHead(backbone))
-        ref = BundleRef(self._bundles[served.exits_digest], served.exits_digest)
-        return Weights(backbone, open_bundle(ref, backbone.checkpoint).head(served.depth, backbone))
+        self._shelf = Shelf(bundles or {}, dtype)
 
     def check(
         self, prompt: tuple[int, ...], event: FinishedEvent, sampling: SamplingParams | None = None
     ) -> None:
         """An answer equals the plain loop's along its spans, but for near-ties."""
-        sampling = sampling or SamplingParams()
-        output = event.output_ids
+        sampling, output = sampling or SamplingParams(), event.output_ids
         offline = generate(
-            self.resolve, event.request_id, prompt, sampling, event.spans, len(output), forced=output
+            self._shelf, event.request_id, prompt, sampling, event.spans, len(output), forced=output
         )
         for place, (mine, theirs) in enumerate(zip(output, offline.token_ids, strict=True)):
             assert mine == theirs or offline.margins[place] < NEAR_TIE, (place, event.spans)

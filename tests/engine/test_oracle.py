@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from helios_server.engine.engine import Engine
 from helios_server.engine.limits import EngineConfig
+from helios_server.engine.offline import Shelf, generate
+from helios_server.engine.request import Served, Span
+from helios_server.engine.sampling import SamplingParams
+from helios_server.errors import BundleError, CheckpointError
+from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.tokenizer import Tokenizer
 
 from tests.checkpoints import FAMILIES, make_checkpoint
@@ -31,6 +37,25 @@ def test_greedy_equals_transformers_at_every_depth(family: str, tmp_path: Path) 
         for (depth, prompt), stream in streams.items():
             wanted = transformers_greedy(path, prompt, 24, depth, torch.float64)
             assert list(stream.result().output_ids) == wanted, (depth, len(prompt))
+
+
+@pytest.mark.parametrize("depth", [2, 6])
+def test_the_plain_loop_equals_transformers(tiny: Path, depth: int) -> None:
+    checkpoint = Checkpoint.open(tiny)
+    served = Served("c", f"file://{tiny}", "", checkpoint.fingerprint, "", depth)
+    params = SamplingParams(ignore_eos=True)
+    said = generate(Shelf({}, "float64"), "r", prompt_of(40), params, [Span(0, served)], 30)
+    assert list(said.token_ids) == transformers_greedy(tiny, prompt_of(40), 30, depth, torch.float64)
+
+
+def test_a_span_of_another_backbone_is_not_followed(tiny: Path, other: Path) -> None:
+    served = Served("c", f"file://{other}", "", Checkpoint.open(tiny).fingerprint, "", 2)
+    with pytest.raises(CheckpointError, match="is another backbone than the span's"):
+        Shelf({}, "float64")(served)
+    with pytest.raises(BundleError, match="no bundle with this digest was given"):
+        Shelf({}, "float64")(
+            replace(served, backbone=Checkpoint.open(other).fingerprint, exits_digest="sha256:1")
+        )
 
 
 def test_company_does_not_change_a_request(tiny: Path) -> None:

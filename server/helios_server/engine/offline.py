@@ -7,9 +7,10 @@ tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +20,13 @@ from helios_server.engine.request import Served, Span
 from helios_server.engine.sampler import choose
 from helios_server.engine.sampling import SamplingParams
 from helios_server.engine.sequence import Sequence
-from helios_server.exits.head import ExitHead
+from helios_server.errors import BundleError, CheckpointError
+from helios_server.exits.bundle import BundleRef, open_bundle
+from helios_server.exits.head import BareHead, ExitHead
 from helios_server.models.backbone import Backbone
 from helios_server.models.block import Attend
+from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.store import resolve
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Offline:
 
 @torch.inference_mode()
 def generate(
-    resolve: Resolve,
+    weights_of: Resolve,
     request_id: str,
     prompt_ids: tuple[int, ...],
     sampling: SamplingParams,
@@ -65,7 +70,7 @@ def generate(
     cache, chosen, margins = _Cache(), list[int](), list[float]()
     for index in range(tokens):
         served = next(span.served for span in reversed(spans) if span.from_token <= index)
-        weights = resolve(served)
+        weights = weights_of(served)
         cache.follow(weights.backbone, served.depth)
         hidden = cache.extend(sequence.tokens(cache.length, sequence.length), served.depth)
         logits = weights.backbone.logits(weights.head.apply(hidden[-1:]))
@@ -75,6 +80,56 @@ def generate(
         chosen.append(choice.token_id)
         sequence.append(forced[index] if index < len(forced) else choice.token_id, served)
     return Offline(tuple(chosen), tuple(margins))
+
+
+class Shelf:
+    """Finds the weights that a span names; loads each model once, with all its layers.
+
+    bundles: uri of each bundle by its digest, which is all that a span tells; dtype: as the server computes.
+    """
+
+    def __init__(
+        self,
+        bundles: Mapping[str, str],
+        dtype: str | None = None,
+        device: str = "cpu",
+        volumes: Path | None = None,
+    ) -> None:
+        self._bundles = bundles
+        self._dtype = dtype
+        self._device = device
+        self._volumes = volumes
+        self._backbones: dict[tuple[str, str], Backbone] = {}
+        self._heads: dict[Served, ExitHead] = {}
+
+    def __call__(self, served: Served) -> Weights:
+        """Raises BundleError for a digest that is not on the shelf, CheckpointError for a backbone that is
+        another.
+        """
+        backbone = self._backbone(served)
+        if served not in self._heads:
+            self._heads[served] = self._head(served, backbone)
+        return Weights(backbone, self._heads[served])
+
+    def _backbone(self, served: Served) -> Backbone:
+        key = served.model_uri, served.revision
+        if key not in self._backbones:
+            found = resolve(served.model_uri, served.revision, volumes=self._volumes)
+            checkpoint = Checkpoint.open(found.path)
+            if checkpoint.fingerprint != served.backbone:
+                problem = f"is another backbone than the span's, {served.backbone[:12]}"
+                raise CheckpointError(served.model_uri, problem, "Put the model back that served")
+            layers = checkpoint.config.num_layers
+            self._backbones[key] = Backbone.load(checkpoint, layers, self._device, self._dtype)
+        return self._backbones[key]
+
+    def _head(self, served: Served, backbone: Backbone) -> ExitHead:
+        if not served.exits_digest:
+            return BareHead(backbone)
+        if served.exits_digest not in self._bundles:
+            raise BundleError(served.exits_digest, "no bundle with this digest was given", "Give its uri")
+        ref = BundleRef(self._bundles[served.exits_digest], served.exits_digest)
+        return open_bundle(ref, backbone.checkpoint, volumes=self._volumes).head(served.depth, backbone)
 
 
 class _Cache:
