@@ -9,6 +9,7 @@ output equals full depth's.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 from queue import SimpleQueue
 from typing import Any
 
@@ -37,35 +38,53 @@ def main() -> None:
         model_uri=f"file://{model}",
         exits_uri=bundle.uri,
         exit_layers=(24, 27),
+        max_queue_size=1000,
         audit=AuditLimits(bundles=(bundle,)),
     )
     engine, tokenizer = Engine.start(EngineConfig(), limits), Tokenizer.open(model)
     texts = [
         (domain, text) for domain in ("prose", "code") for text in prompts(domain, options.prompts, seed=7)
     ]
+    depths = (*options.layers, 30)
+    asked = {
+        f"{number}-{depth}": GenerationRequest(
+            f"{number}-{depth}",
+            tuple(tokenizer.encode(text)),
+            SamplingParams(max_tokens=options.tokens),
+            depth=depth,
+        )
+        for number, (_, text) in enumerate(texts)
+        for depth in depths
+    }
+    answers = _generate(engine, asked.values())
     written: list[dict[str, Any]] = []
-    for domain, text in texts:
-        ids = tuple(tokenizer.encode(text))
-        outputs = {depth: _generate(engine, ids, depth, options.tokens) for depth in (*options.layers, 30)}
+    for number, (domain, text) in enumerate(texts):
+        outputs = {depth: answers[f"{number}-{depth}"] for depth in depths}
         written.append(
-            {"domain": domain, "prompt": text, "outputs": {str(d): o.text for d, o in outputs.items()}}
-            | {"equalTokens": {str(d): _common(o, outputs[30]) for d, o in outputs.items() if d != 30}}
+            {
+                "domain": domain,
+                "prompt": text,
+                "outputs": {str(depth): output.text for depth, output in outputs.items()},
+                "equalTokens": {str(d): _common(o, outputs[30]) for d, o in outputs.items() if d != 30},
+            }
         )
     engine.stop()
     claims = [_claim(written, domain, depth) for domain in ("prose", "code") for depth in options.layers]
     publish(options.output, {"outputs": written}, claims)
 
 
-def _generate(engine: Engine, ids: tuple[int, ...], depth: int, tokens: int) -> FinishedEvent:
+def _generate(engine: Engine, asked: Iterable[GenerationRequest]) -> dict[str, FinishedEvent]:
+    """Answers by request id; they share batches, which changes no token."""
     events: SimpleQueue[Event] = SimpleQueue()
-    request = GenerationRequest(f"{depth}-{hash(ids)}", ids, SamplingParams(max_tokens=tokens), depth=depth)
-    engine.submit(request, events.put)
-    while True:
+    waiting = [engine.submit(request, events.put) for request in asked]
+    answers: dict[str, FinishedEvent] = {}
+    while len(answers) < len(waiting):
         event = events.get()
         if isinstance(event, FailedEvent):
             raise event.error
         if isinstance(event, FinishedEvent):
-            return event
+            answers[event.request_id] = event
+    return answers
 
 
 def _common(one: FinishedEvent, other: FinishedEvent) -> int:
