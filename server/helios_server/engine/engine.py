@@ -27,6 +27,7 @@ from helios_server.engine.runner import StepResult
 from helios_server.engine.scheduler import StepPlan
 from helios_server.engine.sequence import Sequence
 from helios_server.engine.serving import Serving, load_model
+from helios_server.engine.snapshots import Life, model_info, telemetry
 from helios_server.engine.stats import Stats
 from helios_server.engine.telemetry import AuditRow, EngineTelemetry, Load, ModelInfo
 from helios_server.engine.watch import Watch
@@ -157,23 +158,8 @@ class Engine:
 
     def info(self) -> ModelInfo:
         """What serves."""
-        serving = self.serving
-        limits, model = serving.limits, serving.model
-        *exits, budget = limits.depths(model.config.num_layers)
-        return ModelInfo(
-            candidate=limits.candidate,
-            model_uri=limits.model_uri,
-            model_revision=limits.model_revision,
-            backbone_fingerprint=model.fingerprint,
-            exits_uri=limits.exits_uri,
-            exits_digest=limits.exits_digest,
-            layer_budget=budget,
-            total_layers=model.config.num_layers,
-            exit_layers=tuple(exits),
-            max_context_tokens=model.context,
-            vocabulary_size=model.config.vocab_size,
-            dtype=model.dtype,
-        )
+        with self._lock:
+            return model_info(self.serving)
 
     def load(self) -> Load:
         """How busy it is."""
@@ -191,36 +177,9 @@ class Engine:
     def telemetry(self) -> EngineTelemetry:
         """Everything that decisions read."""
         with self._lock:
-            stats, window, serving = self._stats, self._stats.window, self.serving
-            refused = self._changes.refused
-            if refused and refused.generation <= serving.limits.generation:
-                refused = None
-            return EngineTelemetry(
-                boot_id=self._boot_id,
-                uptime_seconds=time.monotonic() - self._started,
-                limits=serving.limits,
-                capacity=serving.capacity,
-                draining=self._draining,
-                running=self.running,
-                waiting=self.waiting,
-                requests_finished=stats.finished,
-                requests_failed=stats.failed,
-                prompt_tokens=stats.prompt_tokens,
-                generation_tokens=stats.generation_tokens,
-                preemptions=stats.preemptions,
-                batch_reached=window.batch_reached,
-                requests_since_change=window.requests,
-                ttft_ms=window.ttft_ms.snapshot(),
-                itl_ms=window.itl_ms.snapshot(),
-                e2e_ms=window.e2e_ms.snapshot(),
-                confidence_percent=window.confidence_percent.snapshot(),
-                audits=tuple(self._watch.audits),
-                alarms=tuple(self._watch.alarms),
-                breaches=self._watch.breaches(serving.threshold(serving.budget)),
-                steps=window.steps(),
-                generation_tokens_per_second=stats.tokens_per_second,
-                refused=refused,
-            )
+            uptime = time.monotonic() - self._started
+            life = Life(self._boot_id, uptime, self._draining, self.running, self.waiting)
+            return telemetry(life, self.serving, self._stats, self._watch, self._changes.refused)
 
     # -- the thread ------------------------------------------------------------------------------------------
 
@@ -260,7 +219,7 @@ class Engine:
         now = time.monotonic()
         eos_ids = self.serving.model.config.eos_token_ids
         with self._lock:
-            self._count_step(plan, began, now)
+            self._stats.step(plan, now - began)
             for sequence, choice in result.choices.items():
                 answer = self._answers[sequence.request_id]
                 breach = choice.confidence < self.serving.threshold(sequence.depth)
@@ -370,28 +329,11 @@ class Engine:
                 answer.scheduled = now
                 self._stats.prompt_tokens += len(sequence.prompt_ids) * answer.request.counted
 
-    def _count_step(self, plan: StepPlan, began: float, now: float) -> None:
-        if not any(row.sequence.ordinal for row in plan.rows):
-            return  # nothing but the server's own warm-up
-        window = self._stats.window
-        window.batch_reached = max(window.batch_reached, len(plan.rows))
-        sampled = sum(row.samples for row in plan.rows)
-        self._stats.worked(now - began, sampled)
-        depths = {row.sequence.depth for row in plan.rows}
-        if len(depths) == 1:
-            context = sum(row.start + row.count for row in plan.rows)
-            window.step(depths.pop(), plan.tokens, sampled, context, now - began)
-
     def _count_token(self, answer: Answer, confidence: float, breach: bool, now: float) -> None:
-        if not answer.request.counted:
-            return
-        self._watch.token(breach, answer.sequence.ordinal, time.time())
-        window = self._stats.window
-        window.confidence_percent.add(100 * confidence)
-        if answer.last_token is None:
-            window.ttft_ms.add((now - answer.arrived) * 1e3)
-        else:
-            window.itl_ms.add((now - answer.last_token) * 1e3)
+        if answer.request.counted:
+            self._watch.token(breach, answer.sequence.ordinal, time.time())
+            last = answer.last_token
+            self._stats.token(confidence, now - (last or answer.arrived), first=last is None)
 
 
 def _live(config: EngineConfig, limits: EngineLimits, started: Future[Engine]) -> None:

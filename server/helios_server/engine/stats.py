@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from helios_server.engine.request import FinishedEvent
+from helios_server.engine.scheduler import StepPlan
 from helios_server.engine.telemetry import Histogram, StepTiming
 
 _MS = (1, 2, 5, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000)
@@ -133,8 +134,24 @@ class Stats:
         """The limits changed."""
         self.window = Window()
 
-    def worked(self, seconds: float, tokens: int) -> None:
-        """A step took `seconds` and generated `tokens` tokens."""
+    def step(self, plan: StepPlan, seconds: float) -> None:
+        """A step ran. One of nothing but the server's own warm-up is not counted."""
+        if not any(row.sequence.ordinal for row in plan.rows):
+            return
+        sampled = sum(row.samples for row in plan.rows)
+        self._worked(seconds, sampled)
+        self.window.batch_reached = max(self.window.batch_reached, len(plan.rows))
+        depths = {row.sequence.depth for row in plan.rows}
+        if len(depths) == 1:
+            context = sum(row.start + row.count for row in plan.rows)
+            self.window.step(depths.pop(), plan.tokens, sampled, context, seconds)
+
+    def token(self, confidence: float, seconds: float, first: bool) -> None:
+        """A token came, `seconds` after the one before it, or after the request when it is the first."""
+        self.window.confidence_percent.add(100 * confidence)
+        (self.window.ttft_ms if first else self.window.itl_ms).add(seconds * 1e3)
+
+    def _worked(self, seconds: float, tokens: int) -> None:
         self.generation_tokens += tokens
         self._recent.append((seconds, tokens))
         self._recent_seconds += seconds
