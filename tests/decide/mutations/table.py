@@ -1,5 +1,4 @@
-"""Each rule's guarding expression, and what deleting or weakening it looks like. The rule's law must notice.
-"""
+"""Each rule's guarding expression, and what deleting or weakening it looks like. The rule's law must notice."""
 
 from __future__ import annotations
 
@@ -30,7 +29,8 @@ MUTANTS = (
         "serving is never taken away",
         "strategy",
         "path = _in_place(option, reachable,",
-        "return _go(Way.RECREATE, Reason.OUTAGE_BY_RECREATE, fits.message)\n    path = _in_place(option, reachable,",
+        "return _go(Way.RECREATE, Reason.OUTAGE_BY_RECREATE, fits.message)\n"
+        "    path = _in_place(option, reachable,",
     ),
     Mutant("no request is lost", "starting", "if all_ready(pending):", "if True:"),
     # -- an infeasible SLO or a failed profile never takes the running model down
