@@ -180,6 +180,8 @@ def test_drift_that_hits_a_whole_round_does_not_move_the_medians() -> None:
     rounds = [[round(t * slow * noise.uniform(0.99, 1.01)) for t in true] for slow in slowness]
     found = [duration.p50_ns for duration in summarize(rounds)]
     assert [f / found[0] for f in found] == pytest.approx([t / true[0] for t in true], rel=0.02)
+    quiet = [duration.quiet_ns for duration in summarize(rounds)]
+    assert quiet == pytest.approx([1.1 * t for t in true], rel=0.02)  # of slownesses from 1 to 2, a low one
     assert all(duration.p95_ns > 1.8 * t for duration, t in zip(summarize(rounds), true, strict=True))
     assert {duration.count for duration in summarize(rounds)} == {21}
 

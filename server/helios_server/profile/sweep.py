@@ -29,8 +29,10 @@ EFFORTS = {"rapid": Effort(12.0, 5), "thorough": Effort(60.0, 15)}
 
 @dataclass(frozen=True, slots=True)
 class StepDuration:
-    """Of one shape, in nanoseconds. p50: corrected for drift; p95: as it was; count: of steps."""
+    """Of one shape, in nanoseconds. quiet: typical while little else ran on the machine; p50: typical,
+    corrected for drift; p95: as it was; count: of steps."""
 
+    quiet_ns: float
     p50_ns: float
     p95_ns: float
     count: int
@@ -50,7 +52,9 @@ def summarize(rounds: Sequence[Sequence[int]]) -> tuple[StepDuration, ...]:
     """rounds: durations in nanoseconds, one per step in each round.
 
     A round is as slow as the median of its steps against their own medians; dividing by that compares steps
-    as if all had run in one round (the machine's speed drifts by more than the differences that matter).
+    as if all had run in one round (the machine's speed drifts by more than the differences that matter). The
+    quietest tenth of the rounds says how fast that round is without company: what was measured beside traffic
+    and what was measured alone may then be compared.
     """
     raw = [list(column) for column in zip(*rounds, strict=True)]
     middles = [median(column) for column in raw]
@@ -58,13 +62,18 @@ def summarize(rounds: Sequence[Sequence[int]]) -> tuple[StepDuration, ...]:
         median([duration / middle for duration, middle in zip(durations, middles, strict=True)])
         for durations in rounds
     ]
+    quiet = sorted(slowness)[len(slowness) // 10]
+    typical = [
+        median([duration / slow for duration, slow in zip(column, slowness, strict=True)]) for column in raw
+    ]
     return tuple(
         StepDuration(
-            p50_ns=median([duration / slow for duration, slow in zip(column, slowness, strict=True)]),
+            quiet_ns=quiet * p50,
+            p50_ns=p50,
             p95_ns=sorted(column)[min(len(column) - 1, int(0.95 * len(column)))],
             count=len(column),
         )
-        for column in raw
+        for p50, column in zip(typical, raw, strict=True)
     )
 
 

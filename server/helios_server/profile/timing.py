@@ -199,7 +199,7 @@ def _point(shape: Shape, duration: StepDuration) -> StepPoint:
         kv_tokens=shape.kv_tokens,
         sampled=shape.decoding,
         head_kind=shape.head_kind,
-        step_ns=duration.p50_ns,
+        step_ns=duration.quiet_ns,
     )
 
 
