@@ -50,7 +50,7 @@ class Case:
 
     @property
     def departed(self) -> Contender | None:
-        """Whose model serves though it is no candidate any more, as far as candidates on its backbone tell."""
+        """Whose model serves though it is no candidate any more, as candidates on its backbone tell."""
         serving = self.fleet.serving
         for sibling in self.bench.contenders:
             resolved = sibling.resolved

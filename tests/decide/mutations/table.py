@@ -1,4 +1,4 @@
-"""Each rule's guarding expression, and what deleting or weakening it looks like. The rule's law must notice."""
+"""Each rule's guarding expression, and what deleting or weakening it is. The rule's law must notice."""
 
 from __future__ import annotations
 
