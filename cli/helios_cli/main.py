@@ -29,7 +29,6 @@ VERBS = {
     "serve": "one serving process",
     "profile": "measure a model's exits: quality, time, memory",
     "tune": "train exit heads for a checkpoint",
-    "bench": "benchmarks",
     "version": "versions of HELIOS and of what it runs on",
 }
 _WRONG_INPUT, _INTERRUPTED = 2, 130

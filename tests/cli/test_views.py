@@ -82,7 +82,7 @@ def test_help_needs_neither_torch_nor_grpc() -> None:
     assert all(verb in done.stdout for verb in command.VERBS)
 
 
-@pytest.mark.parametrize("verb", sorted(set(command.VERBS) - {"bench"}))
+@pytest.mark.parametrize("verb", sorted(command.VERBS))
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         command.main([verb, "--help"])

@@ -106,6 +106,12 @@ def test_port_in_use(tmp_path: Path, volumes: Path) -> None:
     assert not (tmp_path / "state" / "admin.json").exists()
 
 
+def test_a_state_that_cannot_be_written(tmp_path: Path, volumes: Path) -> None:
+    file = write(tmp_path / "chat.yaml", deployment())
+    error = error_of(helios("up", file, "--state", file / "state", "--volumes", volumes, *UP))
+    assert error.startswith(f"error: state: {file}/state cannot be written (")
+
+
 def test_a_damaged_state_is_named_and_kept(state: Path, volumes: Path, tmp_path: Path) -> None:
     damaged = next((state / "objects" / "heliosprofiles").glob("q-*.json"))
     damaged.write_text(damaged.read_text()[:100])

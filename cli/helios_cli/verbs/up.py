@@ -8,6 +8,7 @@ can.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -145,4 +146,5 @@ class _Screen:
         time = datetime.fromisoformat(record.time).astimezone().strftime("%H:%M:%S")
         style = "yellow" if record.type == WARNING else _STYLES[record.source]
         head = escape(f"{record.about}: {record.reason}")
-        self._console.print(f"{time}  [{style}]{head}[/]  {escape(record.message)}")
+        with contextlib.suppress(OSError, SystemExit):  # rich's answer to a reader that has gone; we serve on
+            self._console.print(f"{time}  [{style}]{head}[/]  {escape(record.message)}")

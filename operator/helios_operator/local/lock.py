@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from helios_operator.errors import StateLockedError
+from helios_operator.errors import StateError, StateLockedError
 
 _NAME = "lock"
 
@@ -36,10 +36,14 @@ class StateLock:
 
     @classmethod
     def acquire(cls, folder: Path, command: str) -> StateLock:
-        """Takes the folder. StateLockedError says who has it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / _NAME
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8")
+        """Takes the folder. StateLockedError says who has it, StateError why it cannot be used."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            problem = f"{folder} cannot be written ({error.strerror})"
+            raise StateError("state", problem, "give a folder of your own with --state DIR") from None
+        file = os.fdopen(descriptor, "r+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

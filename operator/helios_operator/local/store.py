@@ -101,6 +101,8 @@ class Store:
     def write_status(self, kind: str, name: str, status: Mapping[str, Any]) -> Object:
         """Replaces the status and nothing else. An equal status is not written."""
         old = self.get(kind, name)
+        if old.get("status") == status:
+            return old
         return self._write(kind, self._rules(old | {"status": copy.deepcopy(dict(status))}, old))
 
     def annotate(self, kind: str, name: str, annotations: Mapping[str, str | None]) -> Object:
