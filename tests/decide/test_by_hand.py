@@ -1,4 +1,4 @@
-"""What a person may ask for or forbid: by annotation, by the selection's policy, by suspending and pausing."""
+"""What a person may ask for or forbid: by annotation, by the policy, by suspending and pausing."""
 
 from __future__ import annotations
 

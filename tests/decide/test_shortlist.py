@@ -1,4 +1,4 @@
-"""A catalogue of twelve models: three are measured, nine are turned away, each with its reason and numbers."""
+"""A catalogue of twelve models: three are measured, nine turned away, each with its reason and numbers."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ It must not weigh options.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from helios_operator.api.conditions import Reason
@@ -74,27 +74,31 @@ class Combined:
 
 @dataclass(frozen=True)
 class BreachEvidence:
-    """The paper's policy: the depth in use is breached, so are shallower ones; the remaining layers, or
-    another backbone as profiled, are the remedies."""
+    """The paper's policy: what serves is breached. The remedies are the remaining layers, all of them, or
+    another backbone, both as profiled."""
 
     serving: Contender
     layer: int
     profiles: ProfileEvidence | None
     source: str = "the confidence breach counter"
-    samples: int = field(default=100)
+    samples: int = 100
 
     def quality(self, contender: Contender, layer: int) -> Estimate | None:
-        if same_backbone(self.serving, contender) and layer <= self.layer:
+        if self._is_breached(contender, layer):
             return quality.exactly(0.0, self.samples)
         return self.profiles.quality(contender, layer) if self.profiles else None
 
     def agreement(self, contender: Contender, layer: int) -> Estimate | None:
-        if same_backbone(self.serving, contender) and layer <= self.layer:
+        if self._is_breached(contender, layer):
             return quality.exactly(0.0, self.samples)
         return self.profiles.agreement(contender, layer) if self.profiles else None
 
     def baseline(self, contender: Contender, layer: int) -> Baseline | None:
         return self.profiles.baseline(contender, layer) if self.profiles else None
+
+    def _is_breached(self, contender: Contender, layer: int) -> bool:
+        full = contender.resolved.num_layers if contender.resolved else 0
+        return same_backbone(self.serving, contender) and (layer < full or layer <= self.layer)
 
 
 def gather(case: Case) -> Gathered:
