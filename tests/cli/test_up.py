@@ -6,13 +6,14 @@ from __future__ import annotations
 import json
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import psutil
 from helios_operator.local.store import DEPLOYMENT, Store
 
-from tests.cli.command import helios, up, write
+from tests.cli.command import HELIOS, UP, helios, up, write
 from tests.local.world import deployment, other_than
 
 
@@ -128,3 +129,22 @@ def test_profiles_are_listed_with_who_uses_them(state: Path) -> None:
     table = helios("profiles", "--state", state).out
     assert "us a layer" in table
     assert "layers full (3 prompts)" in table
+
+
+def test_a_reader_that_goes_away_stops_nothing(state: Path, volumes: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "chat.yaml", deployment())
+    command = [*HELIOS, "up", str(file), "--state", str(state), "--volumes", str(volumes), *UP]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        end = time.monotonic() + 240
+        while (
+            json.loads(helios("status", "chat", "--state", state, "--output", "json").out)["ready"] != "True"
+        ):
+            assert process.poll() is None
+            assert time.monotonic() < end
+        answer = helios("generate", "Call me Ishmael.", "--max-tokens", 8, "--state", state)
+        assert answer.code == 0
+        process.send_signal(signal.SIGINT)
+        assert process.wait(240) == 0
