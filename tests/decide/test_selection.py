@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from helios_operator.api.types import Objective, Slo, WorkloadSpec
+from helios_server.planning.memory import MIB
 
 from tests.decide.builders import inline, selected, world
 from tests.decide.truth import BARE_BIG, CODE, GENERAL, NOISE, PROSE, Backbone, Model, bundle
@@ -114,6 +115,26 @@ def test_names_and_order_change_nothing(names: tuple[str, str], reverse: bool) -
         made.deployment = replace(made.deployment, spec=made.spec)
     made.run(30)
     assert made.active == (names[0], 24)
+
+
+def test_a_serving_process_that_holds_more_than_the_profiling_one_leaves_fewer_rows() -> None:
+    light, heavy = world(inline(), 90, general=GENERAL), world(inline(), 90, general=GENERAL)
+    heavy.process_start_bytes = 380 * MIB
+    for made in (light, heavy):
+        made.run(30)
+    assert heavy.active == light.active
+    assert heavy.status.active.max_batch_size < light.status.active.max_batch_size
+    writes = len(heavy.actions)
+    heavy.process_start_bytes += MIB // 2
+    heavy.run(5)
+    assert heavy.actions[writes:] == []
+
+
+def test_the_batch_that_the_pods_found_is_the_one_that_is_told() -> None:
+    made = world(inline(), 90, general=GENERAL)
+    made.rows_that_fit = 7
+    made.run(30)
+    assert made.status.active.max_batch_size == 7
 
 
 def test_a_workload_that_does_not_fill_the_batch_is_predicted_as_such() -> None:

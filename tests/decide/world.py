@@ -65,6 +65,8 @@ class World:
     start_seconds: float = 2.0
     job_seconds: float = 3.0
     stream_seconds: float = 3.0
+    rows_that_fit: int = 1000
+    process_start_bytes: int = 0
     claims: tuple[str, ...] | None = None
     accelerators_free: int | None = None
     models: tuple[object, ...] = ()

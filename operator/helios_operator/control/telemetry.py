@@ -41,6 +41,7 @@ def from_proto(message: pb.Telemetry, head_kind: str) -> Telemetry:
         steps=tuple(_step(step, message.capacity.total_layers, head_kind) for step in message.steps),
         refused_generation=message.refused.generation,
         refused_message=message.refused.message,
+        process_start_bytes=message.capacity.process_start_bytes,
     )
 
 

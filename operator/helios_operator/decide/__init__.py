@@ -49,12 +49,11 @@ def weigh(snapshot: Snapshot, now: datetime) -> tuple[tuple[Contender, ...], tup
 
 
 def _bench(snapshot: Snapshot, fleet: Fleet) -> Bench:
-    """The contenders, shortlisted, and the pace that steps really have on this machine."""
+    """The contenders, shortlisted, and what serving tells of this machine."""
     known = candidates.gather(snapshot)
     serving = served_contender(fleet.serving, known) if fleet.serving else None
     fit = serving.timing.fit if serving and serving.timing else None
-    steps = [(fit, step) for telemetry in fleet.telemetry for step in telemetry.steps] if fit else []
-    bench = Bench.of(snapshot, known, steps)
+    bench = Bench.of(snapshot, known, fleet.telemetry, fit)
     return replace(bench, contenders=shortlist.shortlist(bench, serving.key if serving else None))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, exp, log
 
-from helios_server.planning.memory import MIB, capacity, limit_for_rows
+from helios_server.planning.memory import MIB, MemoryFacts, capacity, limit_for_rows
 from helios_server.planning.timing import Prediction, StepPoint, StepTimeFit, Workload, predict
 
 from helios_operator.api.conditions import Reason
@@ -21,7 +21,7 @@ from helios_operator.decide.candidates import Contender, Key, backbones, legal_d
 from helios_operator.decide.evidence import Evidence
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.quality import Estimate
-from helios_operator.decide.snapshot import Snapshot
+from helios_operator.decide.snapshot import Snapshot, Telemetry
 
 MIN_STEPS = 200
 """Serving steps behind a refined timing fit."""
@@ -81,22 +81,32 @@ class Option:
 
 @dataclass(frozen=True)
 class Bench:
-    """All that options are built from, once per pass: `pace` is how much longer steps last here than
-    profiled."""
+    """All that options are built from, once per pass. Two things that serving tells better than a profile:
+    `pace`, how much longer steps last here than profiled, and `process_start_bytes`, what a serving process
+    holds beside the model (0: no pod told yet)."""
 
     spec: DeploymentSpec
     memory_mib: int
     contenders: tuple[Contender, ...]
     pace: float = 1.0
+    process_start_bytes: int = 0
 
     @classmethod
     def of(
         cls,
         snapshot: Snapshot,
         contenders: tuple[Contender, ...],
-        steps: Sequence[tuple[StepTimeFit, StepPoint]] = (),
+        pods: Sequence[Telemetry] = (),
+        fit: StepTimeFit | None = None,
     ) -> Bench:
-        return cls(snapshot.deployment.spec, memory_mib(snapshot), contenders, measured_pace(steps))
+        """`pods`: of those that serve; `fit`: of what they serve."""
+        return cls(
+            spec=snapshot.deployment.spec,
+            memory_mib=memory_mib(snapshot),
+            contenders=contenders,
+            pace=measured_pace(fit, [step for pod in pods for step in pod.steps]) if fit else 1.0,
+            process_start_bytes=max((pod.process_start_bytes for pod in pods), default=0),
+        )
 
     def options(self, evidence: Evidence | None) -> tuple[Option, ...]:
         return tuple(
@@ -125,7 +135,7 @@ class Bench:
             return 0
         workload = self.spec.workload
         return capacity(
-            timing.memory,
+            self._facts(timing.memory),
             limit_bytes=self.memory_mib * MIB,
             layers=layer,
             tokens_per_request=workload.isl + workload.osl,
@@ -140,7 +150,7 @@ class Bench:
         if timing is None or timing.memory is None:
             return 0
         needed = limit_for_rows(
-            timing.memory,
+            self._facts(timing.memory),
             layers=layer,
             rows=1,
             tokens_per_request=workload.isl + workload.osl,
@@ -148,6 +158,9 @@ class Bench:
             audit_bytes=self._audit_bytes(timing),
         )
         return ceil(needed / MIB)
+
+    def _facts(self, profiled: MemoryFacts) -> MemoryFacts:
+        return replace(profiled, process_start_bytes=self.process_start_bytes or profiled.process_start_bytes)
 
     def _no_memory(self, contender: Contender, layer: int) -> Verdict:
         needed = self.needed_mib(contender, layer)
@@ -234,16 +247,15 @@ def latency_excess(performance: Performance, spec: DeploymentSpec) -> float:
     return max((value / target for value, target in pairs if target), default=0.0)
 
 
-def measured_pace(steps: Sequence[tuple[StepTimeFit, StepPoint]]) -> float:
+def measured_pace(fit: StepTimeFit, steps: Sequence[StepPoint]) -> float:
     """Geometric mean of measured / predicted step times over serving steps, within a factor of two: more than
     that is a neighbour's noise, or a cold start. One factor for all backbones: it is the machine that is
     slower today."""
-    weight = sum(point.weight for _, point in steps)
+    weight = sum(point.weight for point in steps)
     if weight < MIN_STEPS:
         return 1.0
     drift = sum(
-        point.weight * log(max(1e-3, point.step_ns / max(1.0, _predicted(fit, point))))
-        for fit, point in steps
+        point.weight * log(max(1e-3, point.step_ns / max(1.0, _predicted(fit, point)))) for point in steps
     )
     return min(2.0, max(0.5, exp(drift / weight)))
 

@@ -19,11 +19,12 @@ KEPT_HISTORY = 10
 
 
 def served(revision: Revision, case: Case) -> Served:
-    """What the document of a revision says, with the rows it stands on. A batch of "what fits" is what the
-    pods found."""
+    """What the document of a revision says, with the rows of the history table it stands on. The batch is
+    what its pods found to fit of it."""
     limits = revision.limits
-    found = (pod.telemetry.max_batch_size for pod in revision.pods if pod.telemetry)
-    return _described(limits, revision.number, limits.max_batch_size or max(found, default=0), case)
+    found = max((pod.telemetry.max_batch_size for pod in revision.pods if pod.telemetry), default=0)
+    rows = min(limits.max_batch_size or found, found or limits.max_batch_size)
+    return _described(limits, revision.number, rows, case)
 
 
 def coming(limits: ServingLimits, number: int, case: Case) -> Served:

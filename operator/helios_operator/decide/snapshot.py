@@ -202,6 +202,8 @@ class Telemetry:
     steps: tuple[StepPoint, ...] = ()
     refused_generation: int = 0
     refused_message: str = ""
+    process_start_bytes: int = 0
+    """What the process holds beside the model; 0: not told."""
 
 
 class PodPhase(StrEnum):
