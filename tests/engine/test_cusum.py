@@ -72,6 +72,19 @@ def test_a_lasting_shift_is_noticed_and_dated(shift: float, within: int) -> None
     assert sorted(errors)[50] <= 3
 
 
+@pytest.mark.parametrize("shift", [-2.0, 3.0, -4.0])
+def test_a_strong_shift_is_not_dated_before_it_began(shift: float) -> None:
+    """What came before it would be weighed as evidence of what came after."""
+    early = []
+    for seed in range(100):
+        cusum, before, after = Cusum(KNOWN, 20, 0.01), values(seed), values(seed + 1000, shift)
+        for label in range(1, 101):
+            cusum.observe(next(before), label)
+        change = next(change for at in range(101, 200) if (change := cusum.observe(next(after), at)))
+        early.append(max(0, 101 - change.since))
+    assert sorted(early)[90] <= 2
+
+
 def test_a_shift_is_noticed_against_a_learnt_baseline() -> None:
     """Two deviations, after forty requests: at the median the seventh request calls it."""
     delays = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 SLACK = 0.5
@@ -16,6 +17,8 @@ THRESHOLD = 8.0
 """Summed standard deviations at which a change is called."""
 WINSOR = 4.0
 """Values further off count as this many standard deviations, so that it takes three odd requests to alarm."""
+NEWEST = 4
+"""Values by which the size of a change is judged, to date it."""
 LEARN_LONG = 300
 """Values after which what was learnt is good enough to stand still."""
 BREACH_WINDOW = 100
@@ -102,7 +105,7 @@ class Cusum:
 
 
 class _Side:
-    """One direction. `since`: label of the first value after the sum was last zero."""
+    """One direction, and what it observed since its sum was last zero."""
 
     def __init__(self, down: bool) -> None:
         self._down = down
@@ -110,13 +113,31 @@ class _Side:
 
     def restart(self) -> None:
         self._sum = 0.0
-        self._since = 0
+        self._path: list[tuple[int, float]] = []  # label, how far off in this direction
 
     def observe(self, z: float, label: int) -> Change | None:
+        off = -z if self._down else z
+        self._sum = max(0.0, self._sum + off - SLACK)
         if self._sum == 0:
-            self._since = label
-        self._sum = max(0.0, self._sum + (-z if self._down else z) - SLACK)
-        return Change(self._down, self._since, self._sum) if self._sum > THRESHOLD else None
+            self._path = []
+            return None
+        self._path.append((label, off))
+        return Change(self._down, _onset(self._path), self._sum) if self._sum > THRESHOLD else None
+
+
+def _onset(path: Sequence[tuple[int, float]]) -> int:
+    """Label at which the change most likely began. The sum's last zero may lie well before a strong change,
+    for chance alone keeps a sum with so little slack above zero: the sum is run again, backwards, with the
+    slack that suits the size of the newest values.
+    """
+    newest = [off for _, off in path[-NEWEST:]]
+    slack = max(SLACK, sum(newest) / len(newest) / 2)
+    total, best, onset = 0.0, -math.inf, path[-1][0]
+    for label, off in reversed(path):
+        total += off - slack
+        if total > best:
+            best, onset = total, label
+    return onset
 
 
 class BreachWindow:
