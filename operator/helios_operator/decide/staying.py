@@ -51,16 +51,18 @@ def _resynchronised(step: Step, routed: Revision) -> ServingLimits | None:
         current = replace(current, max_batch_size=routed.limits.max_batch_size)
     elif current.max_batch_size == 0:
         return None
-    elif _is_about(routed.limits.max_batch_size, current.max_batch_size, step):
+    elif _is_good_enough(routed.limits.max_batch_size, current.max_batch_size, step):
         current = replace(current, max_batch_size=routed.limits.max_batch_size)
     wanted = limits_for(current, step.case.bench.contenders, step.case.snapshot, None, step.generation)
     return resynchronised(routed.limits, wanted)
 
 
-def _is_about(told: int, wanted: int, step: Step) -> bool:
-    """A row more or less is not worth telling: processes differ by a few MiB each time they start."""
+def _is_good_enough(told: int, wanted: int, step: Step) -> bool:
+    """A row more or less is not worth telling: processes differ by a few MiB each time they start. And until
+    a pod says what it holds, what an earlier one was told is the better guess."""
     most = step.case.spec.limits.max_batch_size
-    return told > 0 and abs(told - wanted) <= max(1, wanted // 10) and (most is None or told <= most)
+    close = not step.fleet.telemetry or abs(told - wanted) <= max(1, wanted // 10)
+    return told > 0 and close and (most is None or told <= most)
 
 
 def _renew_pods(step: Step, routed: Revision) -> Carried:
