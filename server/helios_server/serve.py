@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from helios_server.engine import host_memory
 from helios_server.engine.limits import AuditLimits, EngineConfig, EngineLimits
 from helios_server.errors import HeliosError, InvalidRequest, OutOfMemoryBudget
 from helios_server.exits.bundle import BundleRef, open_bundle
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve(config: ServeConfig) -> int:
     """Returns 0 when drained, 1 when the engine failed. HeliosError when it cannot start; nothing is left
     then."""
+    host_memory.share_one_heap()
     return asyncio.run(_Process(config).run())
 
 

@@ -21,6 +21,7 @@ CONTEXT = 1024
 
 
 def main(checkpoint: str, layers: str, mib: str) -> None:
+    host_memory.share_one_heap()  # as `helios serve` does
     depth = int(layers)
     limits = limits_for(
         Path(checkpoint),

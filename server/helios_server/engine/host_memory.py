@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+_ARENA_MAX = -8  # of mallopt(3)
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -41,6 +42,15 @@ def limit_bytes() -> int:
     """The container's memory limit, or the machine's memory where there is none."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *(limit for path in _CGROUP_LIMITS if (limit := _read_limit(Path(path))))])
+
+
+def share_one_heap() -> None:
+    """Call before any thread allocates: glibc gives each thread a heap of its own otherwise, and `trim` gives
+    back the end of the first one only, so that a model exchanged in place would leave tens of MiB behind.
+    """
+    libc = _libc()
+    if libc is not None and hasattr(libc, "mallopt"):
+        libc.mallopt(_ARENA_MAX, 1)
 
 
 def trim() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from helios_server.engine import host_memory
 from helios_server.errors import HeliosError, InvalidRequest
 from helios_server.planning.timing import Workload
 from helios_server.profile import document, report
@@ -31,6 +32,7 @@ _KINDS = ("inspect", "timing", "quality")
 def run(argv: Sequence[str] | None) -> int:
     """Runs one profile and returns the exit status."""
     options = _parser().parse_args(argv)
+    host_memory.share_one_heap()
     progress = Progress()
     kind = options.kind or "quality"
     try:
