@@ -21,6 +21,7 @@ from tests.local.world import (
     active,
     ask,
     deployment,
+    follow_offline,
     is_ready,
     options,
     other_than,
@@ -28,6 +29,7 @@ from tests.local.world import (
     started_jobs,
     switch_to,
     traffic,
+    under_way_at_the_change,
 )
 
 
@@ -39,7 +41,7 @@ async def test_a_second_run_measures_nothing_and_serves_what_the_first_chose(
         jobs = started_jobs(runtime)
         await runtime.wait_for(is_ready, timeout=PATIENCE)
         async with GenerationClient(runtime.front_address("chat")) as client:
-            (span,) = await ask(client)
+            (span,) = (await ask(client)).spans
         assert (span["candidate"], span["depth"]) == (chosen["candidate"], chosen["layerBudget"])
         assert started_jobs(runtime) == jobs
         assert runtime.deployment("chat")["metadata"]["generation"] == 1
@@ -53,11 +55,12 @@ async def test_a_switch_by_surge_loses_no_stream(state: Path, volumes: Path) -> 
         before = active(runtime)["candidate"]
         after = other_than(before)
         old_pod = set(runtime.pids("chat").values())
-        async with traffic(runtime.front_address("chat")) as answered:
+        async with traffic(runtime.front_address("chat"), tokens=200) as answered:
             switch_to(runtime, after)
             await runtime.wait_for(settled_on(after), timeout=PATIENCE)
-        assert answered[0] == before
-        assert answered[-1] == after
+        assert {len(stream.spans) for stream in answered} == {1}  # the old pod finished what it had begun
+        assert under_way_at_the_change(answered, before, after)
+        follow_offline(answered, volumes)
         assert not old_pod & set(runtime.pids("chat").values())
         entry = runtime.deployment("chat")["status"]["history"][-1]
         assert (entry["kind"], entry["to"]["candidate"], entry["result"]) == ("Switch", after, "Promoted")
@@ -70,10 +73,13 @@ async def test_a_switch_in_place_when_memory_holds_one_pod(state: Path, volumes:
         before = active(runtime)["candidate"]
         after = other_than(before)
         pod = runtime.pids("chat")
-        async with traffic(runtime.front_address("chat")) as answered:
+        async with traffic(runtime.front_address("chat"), tokens=200) as answered:
             switch_to(runtime, after)
             await runtime.wait_for(settled_on(after), timeout=PATIENCE)
-        assert {answered[0], answered[-1]} == {before, after}
+        moved = [stream for stream in answered if len(stream.spans) == 2]
+        assert moved  # the new model went on with what the old one had begun
+        assert (answered[0].candidate, answered[-1].candidate) == (before, after)
+        follow_offline(answered, volumes)
         assert runtime.pids("chat") == pod  # the same process, another model
         assert runtime.deployment("chat")["status"]["rollout"]["strategy"] == "InPlace"
 
@@ -87,7 +93,7 @@ async def test_a_killed_pod_is_started_again_with_what_was_chosen(state: Path, v
         await runtime.wait_for(lambda r: r.pids("chat").get(name) not in (None, pid), timeout=PATIENCE)
         await runtime.wait_for(is_ready, timeout=PATIENCE)
         async with GenerationClient(runtime.front_address("chat")) as client:
-            (span,) = await ask(client)
+            (span,) = (await ask(client)).spans
         assert span["depth"] == chosen["layerBudget"]
         reasons = [record.reason for record in runtime.events("chat") if record.source == "pod"]
         assert "BackOff" in reasons

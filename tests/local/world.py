@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -23,6 +25,11 @@ from helios_operator.api import annotations as by_hand
 from helios_operator.local.runtime import LocalRuntime, Options
 from helios_proto.client import GenerationClient
 from helios_proto.v1.generation_pb2 import GenerateRequest, SamplingParams
+from helios_server.engine import sampling
+from helios_server.engine.offline import Shelf, first_difference
+from helios_server.models.store import resolve
+from helios_server.models.tokenizer import Tokenizer
+from helios_server.rpc.messages import read_spans
 
 from tests.checkpoints import make_checkpoint
 
@@ -149,27 +156,46 @@ def switch_to(runtime: LocalRuntime, candidate: str) -> None:
 
 # -- callers ------------------------------------------------------------------------------------------------
 
+TEXT, SEED = "Call me Ishmael.", 7
 
-async def ask(client: GenerationClient, tokens: int = 40) -> list[dict[str, Any]]:
-    """One stream to its end: the spans that produced it. Raises what gRPC raises when the request is lost."""
-    parameters = SamplingParams(max_tokens=tokens, ignore_eos=True, temperature=1.0)
-    request = GenerateRequest(model="chat", text="Call me Ishmael.", sampling_params=parameters)
+
+@dataclass(frozen=True)
+class Stream:
+    """One that came to its end. Times are of the event loop, in seconds."""
+
+    began: float
+    ended: float
+    output_ids: tuple[int, ...]
+    spans: list[dict[str, Any]]
+
+    @property
+    def candidate(self) -> str:
+        """That produced its last token."""
+        return str(self.spans[-1]["candidate"])
+
+
+async def ask(client: GenerationClient, tokens: int = 40) -> Stream:
+    """Raises what gRPC raises when the request is lost."""
+    began = asyncio.get_running_loop().time()
+    parameters = SamplingParams(max_tokens=tokens, ignore_eos=True, temperature=1.0, seed=SEED)
+    request = GenerateRequest(model="chat", text=TEXT, sampling_params=parameters)
     answer = client.generate(request, timeout=PATIENCE)
     complete = await answer.complete()
     assert complete.usage.completion_tokens == tokens
-    return await answer.spans()
+    ended = asyncio.get_running_loop().time()
+    return Stream(began, ended, tuple(complete.output_ids), await answer.spans())
 
 
 @asynccontextmanager
-async def traffic(address: str, callers: int = 4) -> AsyncIterator[list[str]]:
-    """Callers in a closed loop; inside the block the list grows by the candidate that ended each stream."""
-    answered: list[str] = []
+async def traffic(address: str, callers: int = 4, tokens: int = 40) -> AsyncIterator[list[Stream]]:
+    """Callers in a closed loop; inside the block the list grows by each stream that ended."""
+    answered: list[Stream] = []
     stop = asyncio.Event()
 
     async def call() -> None:
         async with GenerationClient(address) as client:
             while not stop.is_set():
-                answered.append((await ask(client))[-1]["candidate"])
+                answered.append(await ask(client, tokens))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(callers):
@@ -181,3 +207,20 @@ async def traffic(address: str, callers: int = 4) -> AsyncIterator[list[str]]:
         while len(answered) < after:
             await asyncio.sleep(0.05)
         stop.set()
+
+
+def under_way_at_the_change(streams: Sequence[Stream], before: str, after: str) -> list[Stream]:
+    """Those of the old model that began before its successor's first one, and ended after that one began."""
+    first = min(stream.began for stream in streams if stream.candidate == after)
+    return [stream for stream in streams if stream.candidate == before and stream.ended > first]
+
+
+def follow_offline(streams: Sequence[Stream], volumes: Path) -> None:
+    """Each stream is what a run alone comes to, with the model, heads and depth that its end names."""
+    shelf = Shelf({}, "float32", volumes=volumes)
+    tokenizer = Tokenizer.open(resolve("pvc://models/deep", volumes=volumes).path)
+    prompt = tuple(tokenizer.encode(TEXT, add_special=True))
+    for told in {(stream.output_ids, json.dumps(stream.spans)) for stream in streams}:
+        output, spans = told[0], read_spans(json.loads(told[1]))
+        asked = sampling.SamplingParams(max_tokens=len(output), ignore_eos=True, temperature=1.0, seed=SEED)
+        assert first_difference(shelf, "any", prompt, asked, spans, output) is None, spans

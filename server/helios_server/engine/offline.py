@@ -38,6 +38,8 @@ class Weights:
 
 
 Resolve = Callable[[Served], Weights]
+NEAR_TIE = 1e-3
+"""Of two logits: closer than that, float32 sums in another order may swap them."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,24 @@ def generate(
         chosen.append(choice.token_id)
         sequence.append(forced[index] if index < len(forced) else choice.token_id, served)
     return Offline(tuple(chosen), tuple(margins))
+
+
+def first_difference(
+    weights_of: Resolve,
+    request_id: str,
+    prompt_ids: tuple[int, ...],
+    sampling: SamplingParams,
+    spans: Many[Span],
+    output: Many[int],
+) -> int | None:
+    """Place of the first token of an answer that the loop would not have chosen, near-ties apart; None: it
+    would have chosen them all.
+    """
+    offline = generate(weights_of, request_id, prompt_ids, sampling, spans, len(output), forced=output)
+    compared = zip(output, offline.token_ids, offline.margins, strict=True)
+    return next(
+        (place for place, (a, b, margin) in enumerate(compared) if a != b and margin >= NEAR_TIE), None
+    )
 
 
 class Shelf:

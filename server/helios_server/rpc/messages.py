@@ -7,12 +7,13 @@ name.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from helios_proto import __version__
 from helios_proto.v1 import generation_pb2 as pb
 
-from helios_server.engine.request import FinishedEvent, FinishReason, Span, TokensEvent
+from helios_server.engine.request import FinishedEvent, FinishReason, Served, Span, TokensEvent
 from helios_server.engine.sampling import SamplingParams
 from helios_server.engine.telemetry import Load, ModelInfo
 from helios_server.errors import InvalidRequest
@@ -134,6 +135,24 @@ def _span(span: Span) -> dict[str, object]:
         "exits": served.exits_digest,
         "depth": served.depth,
     }
+
+
+def read_spans(entries: Sequence[Mapping[str, Any]]) -> tuple[Span, ...]:
+    """The spans that `helios-spans` tells, for whoever follows an answer offline."""
+    return tuple(
+        Span(
+            entry["fromToken"],
+            Served(
+                candidate=entry["candidate"],
+                model_uri=entry["modelUri"],
+                revision=entry["revision"],
+                backbone=entry["backbone"],
+                exits_digest=entry["exits"],
+                depth=entry["depth"],
+            ),
+        )
+        for entry in entries
+    )
 
 
 def _ascii(text: str) -> str:
