@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ from examples.demo import report
 from examples.demo.act import Act, Outcome, Programme
 from examples.demo.screen import Screen
 
-_HERE = Path(__file__).parent.parent
+EXAMPLES = Path(__file__).parent.parent
 _DROPPED = (13, 14, 17, 25)
-_CALLERS = 16
+CALLERS = 16
 _FULL_DEPTH_ROWS = 4
 
 
@@ -38,7 +39,7 @@ def main() -> int:
     parser.add_argument("--traffic", default=os.environ.get("TRAFFIC", "prose,code"))
     parser.add_argument("--acts", default=os.environ.get("ACTS", "1,2"))
     parser.add_argument(
-        "--file", type=Path, default=_HERE / "quickstart.yaml", help="the first act's objects"
+        "--file", type=Path, default=EXAMPLES / "quickstart.yaml", help="the first act's objects"
     )
     parser.add_argument("--result", type=Path, default=Path("demo-result.json"))
     parser.add_argument("--state", type=Path, default=cache_root() / "demo")
@@ -51,11 +52,13 @@ def main() -> int:
     began = time.monotonic()
     prepare(screen)
     acts = [int(act) for act in arguments.acts.split(",")]
-    outcomes = asyncio.run(_play(programmes(arguments.file, traffic, acts), arguments.state, screen))
+    state = arguments.state / time.strftime("%Y%m%d-%H%M%S")
+    outcomes = asyncio.run(_play(programmes(arguments.file, traffic, acts, state), state, screen))
     screen.console.print(report.table(outcomes))
     for line in report.decisions(outcomes):
         screen.say(line)
-    document = report.write(arguments.result, outcomes, traffic)
+    document = report.document(outcomes, traffic)
+    report.write(arguments.result, document)
     requests = document["requests"]
     screen.say(
         f"{requests['ok']} requests answered, {requests['failed']} failed; "
@@ -70,33 +73,32 @@ def prepare(screen: Screen) -> None:
     drop_layers(model, model.with_name(model.name + "-26"), _DROPPED)
 
 
-def programmes(file: Path, traffic: Sequence[str], acts: Sequence[int]) -> list[Programme]:
-    """The second act is played twice: where memory holds two processes, and where it holds one."""
+def programmes(file: Path, traffic: Sequence[str], acts: Sequence[int], state: Path) -> list[Programme]:
+    """The second act is played twice: where memory holds two processes, and, from where the first kind of
+    traffic was served, where it holds one."""
     played = []
     if 1 in acts:
-        objects = load_objects(file)
-        played.append(
-            _programme(len(played) + 1, "Exit heads: the traffic decides the depth", objects, traffic)
-        )
+        title = "Exit heads: the traffic decides the depth"
+        played.append(_programme(1, title, load_objects(file), traffic))
     if 2 in acts:
         turn = ("prose", "stdlib")  # the standard library: no head was trained for this act
-        objects = load_objects(_HERE / "two-backbones.yaml")
-        title = "Two models: the traffic decides the model"
-        played.append(_programme(len(played) + 1, f"{title} (a new process)", objects, turn))
-        one = objects[-1]["spec"]["limits"]["memoryMiB"]
-        played.append(_programme(len(played) + 1, f"{title} (memory for one: in place)", objects, turn, one))
+        objects, title = (
+            load_objects(EXAMPLES / "two-backbones.yaml"),
+            "Two models: the traffic decides the model",
+        )
+        one, kept = objects[-1]["spec"]["limits"]["memoryMiB"], state / "kept"
+        first = _programme(len(played) + 1, f"{title} (a new process)", objects, turn)
+        again = _programme(len(played) + 2, f"{title} (memory for one: in place)", objects, turn)
+        played.append(replace(first, keeps=kept))
+        played.append(replace(again, begins_from=kept, memory_mib=one))
     return played
 
 
 def _programme(
-    number: int,
-    title: str,
-    objects: Sequence[dict[str, Any]],
-    traffic: Sequence[str],
-    memory_mib: int | None = None,
+    number: int, title: str, objects: Sequence[dict[str, Any]], traffic: Sequence[str]
 ) -> Programme:
     osl = objects[-1]["spec"]["workload"]["osl"]
-    return Programme(number, title, objects, traffic, callers=_CALLERS, osl=osl, memory_mib=memory_mib)
+    return Programme(number, title, objects, traffic, callers=CALLERS, osl=osl)
 
 
 def load_objects(file: Path) -> list[dict[str, Any]]:
@@ -124,8 +126,7 @@ async def _play(acts: Sequence[Programme], state: Path, screen: Screen) -> list[
         screen.say(
             f"{' then '.join(act.traffic)}; {act.callers} callers; {limit} MiB for the serving process"
         )
-        folder = state / f"{time.strftime('%Y%m%d-%H%M%S')}-{act.number}"
-        outcomes.append(await Act(act, folder, cache_root(), screen).play())
+        outcomes.append(await Act(act, state / str(act.number), cache_root(), screen).play())
     return outcomes
 
 

@@ -37,10 +37,10 @@ def decisions(outcomes: Sequence[Outcome]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def write(path: Path, outcomes: Sequence[Outcome], traffic: Sequence[str]) -> dict[str, Any]:
-    """Writes the document and returns it."""
+def document(outcomes: Sequence[Outcome], traffic: Sequence[str]) -> dict[str, Any]:
+    """What `demo-result.json` holds."""
     streams = [stream for outcome in outcomes for stream in outcome.streams]
-    document = {
+    return {
         "traffic": list(traffic),
         "phases": [_phase(phase) for outcome in outcomes for phase in outcome.phases],
         "selections": [_change(o.selection, act) for act, o in enumerate(outcomes, 1) if o.selection],
@@ -50,8 +50,10 @@ def write(path: Path, outcomes: Sequence[Outcome], traffic: Sequence[str]) -> di
             "failed": sum(bool(stream.error) for stream in streams),
         },
     }
+
+
+def write(path: Path, document: dict[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return document
 
 
 def _phase(phase: Phase) -> dict[str, Any]:

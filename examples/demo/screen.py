@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from helios_operator.local.events import Record
 from rich.console import Console
@@ -21,8 +22,8 @@ _WIDTH = 90
 class Screen:
     """A terminal gets a live line with the text as it streams; a log file gets plain lines only."""
 
-    def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+    def __init__(self, file: TextIO | None = None) -> None:
+        self.console = Console(file=file, highlight=False, soft_wrap=True)
         self._text = ""
         self._live: Live | None = None
         self._doing = ""
