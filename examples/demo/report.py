@@ -15,7 +15,7 @@ from examples.demo.phases import Phase
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
-    """A row per phase; the first row of each act is full depth."""
+    """A row per phase; an act that begins from nothing begins at full depth."""
     shown = Table(title="What served what", title_justify="left")
     for column in ("act", "traffic", "model", "layers", "batch", "reached", "tokens/s", "quality"):
         shown.add_column(column, justify="left" if column in ("traffic", "model") else "right", no_wrap=True)
