@@ -200,7 +200,7 @@ def test_messages_are_cut_to_what_the_schema_takes() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     endless = "no " * 20000
     status = DeploymentStatus(
-        conditions=(Condition("Ready", "False", "NoReplicaServing", endless, 1, now),),
+        conditions=(Condition("Ready", "False", "NoReplicaServing", endless, now, 1),),
         history=(HistoryEntry(now, Decision.GROW, Served("a", 1, 27, 4), None, "r", endless, "Failed"),),
     )
     written = serialize.status(status)

@@ -118,7 +118,7 @@ def test_a_status_needs_what_its_types_need() -> None:
         for field in fields(kind):
             optional = NoneType in get_args(hints[field.name])
             needed = field.default is MISSING and field.default_factory is MISSING and not optional
-            if needed and kind.__name__ != "Condition":
+            if needed:
                 assert wire_name(field) in schema["required"], (kind, field.name)
 
 

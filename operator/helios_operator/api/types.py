@@ -261,8 +261,8 @@ class Condition:
     status: str
     reason: str
     message: str
-    observed_generation: int
     last_transition_time: datetime
+    observed_generation: int = 0
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def invalid(hd: Deployment, problem: str, now: datetime) -> DeploymentStatus:
     old = before.get(ConditionType.READY)
     since = old.last_transition_time if old and old.status == "False" else now
     ready = Condition(
-        ConditionType.READY.value, "False", Reason.INVALID_SPEC.value, problem, hd.generation, since
+        ConditionType.READY.value, "False", Reason.INVALID_SPEC.value, problem, since, hd.generation
     )
     others = tuple(c for c in hd.status.conditions if c.type != ConditionType.READY)
     return replace(hd.status, observed_generation=hd.generation, phase="Invalid", conditions=(*others, ready))

@@ -118,7 +118,7 @@ def _condition(report: Report, kind: ConditionType, status: str, verdict: Verdic
     deployment = report.case.snapshot.deployment
     before = next((c for c in deployment.status.conditions if c.type == kind), None)
     since = before.last_transition_time if before and before.status == status else report.case.now
-    return Condition(kind.value, status, str(verdict.reason), verdict.message, deployment.generation, since)
+    return Condition(kind.value, status, str(verdict.reason), verdict.message, since, deployment.generation)
 
 
 def _unless_unknown(slo: Verdict) -> str:
