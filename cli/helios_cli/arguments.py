@@ -10,13 +10,16 @@ from typing import NoReturn
 from helios_operator.errors import OperatorError
 
 OUTPUTS = ("table", "json", "yaml")
+HELIOS, KUBECTL = "helios", "kubectl helios"
+"""What a person typed before the verb."""
 
 
 class Parser(argparse.ArgumentParser):
     """Raises instead of printing its own usage: the command shows one line."""
 
-    def __init__(self, verb: str, description: str) -> None:
-        super().__init__(prog=f"helios {verb}", description=description, allow_abbrev=False)
+    def __init__(self, verb: str, description: str, program: str = HELIOS) -> None:
+        super().__init__(prog=f"{program} {verb}", description=description, allow_abbrev=False)
+        self._program = program
 
     def error(self, message: str) -> NoReturn:
         raise OperatorError("arguments", message, f"see `{self.prog} --help`")
@@ -31,6 +34,20 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--state", type=Path, metavar="DIR", help="the state folder of `helios up` (default: by name)"
         )
+        return self
+
+    def with_place(self, *, several: bool = False) -> Parser:
+        """What `places.place` reads. `several`: the verb may look into all namespaces at once."""
+        self.set_defaults(program=self._program, state=None, everywhere=False, name=None)
+        self.set_defaults(cluster_only=self._program == KUBECTL)
+        if self._program != KUBECTL:
+            self.with_state()
+        add = self.add_argument_group("of a cluster").add_argument
+        add("-n", "--namespace", metavar="NAME", help="where it is (default: the kubeconfig's)")
+        if several:
+            add("-A", "--all-namespaces", dest="everywhere", action="store_true", help="look into all")
+        add("--context", metavar="NAME", help="of the kubeconfig (default: its current one)")
+        add("--kubeconfig", metavar="FILE", help="default: KUBECONFIG, else ~/.kube/config")
         return self
 
     def with_name(self) -> Parser:

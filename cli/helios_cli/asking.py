@@ -1,18 +1,17 @@
-"""Asking a running `helios up` for a change: what `reassess`, `switch`, `rollback` and `pause` have in
-common."""
+"""Asking for a change: what `reassess`, `switch`, `rollback` and `pause` have in common."""
 
 from __future__ import annotations
 
-import asyncio
+from argparse import Namespace
 
-from helios_operator.local import admin
 from helios_operator.local.admin import Change
 
-from helios_cli.state import State
+from helios_cli.places import Found
 
 
-def ask(found: State, change: Change, answer: str) -> int:
+def ask(found: Found, change: Change, options: Namespace, answer: str) -> int:
     """Has it made, and says where to look."""
-    asyncio.run(admin.ask(found.folder, change))
-    print(f"{answer}; `helios why {change.deployment}` says what comes of it")
+    found.change(change)
+    namespace = f" -n {options.namespace}" if options.namespace else ""
+    print(f"{answer}; `{options.program} why {change.deployment}{namespace}` says what comes of it")
     return 0

@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from helios_operator.local import lifeline
+
+from helios_cli.arguments import HELIOS
 
 VERBS = {
     "up": "serve what FILE asks for on this machine, and keep it right",
@@ -38,21 +40,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit status: 2 for what the user can put right."""
     lifeline.hold_on()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    return enter(["version"] if arguments == ["--version"] else arguments, HELIOS, VERBS)
+
+
+def enter(arguments: list[str], program: str, verbs: Mapping[str, str], *more: str) -> int:
+    """`more`: what the verbs are told beside their arguments."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
+        print(_help(program, verbs))
         return 0 if arguments else _WRONG_INPUT
     verb, *rest = arguments
-    if verb == "--version":
-        verb = "version"
-    if verb not in VERBS:
-        return _say(f"{verb}: is not a verb; use one of {', '.join(VERBS)}")
-    return _run(verb, rest)
+    if verb not in verbs:
+        return _say(f"{verb}: is not a verb; use one of {', '.join(verbs)}")
+    return _run(verb, rest, *more)
 
 
-def _run(verb: str, arguments: list[str]) -> int:
+def _run(verb: str, arguments: list[str], *more: str) -> int:
     module = importlib.import_module(f"helios_cli.verbs.{verb}")
     try:
-        return int(module.run(arguments))
+        return int(module.run(arguments, *more))
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:  # the reader of our output has seen enough
@@ -82,10 +87,10 @@ def _say(*lines: str) -> int:
     return _WRONG_INPUT
 
 
-def _help() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:{width}}  {summary}" for verb, summary in VERBS.items())
+def _help(program: str, verbs: Mapping[str, str]) -> str:
+    width = max(map(len, verbs))
+    lines = "\n".join(f"  {verb:{width}}  {summary}" for verb, summary in verbs.items())
     return (
         "helios: serves early-exit LLMs, measures what each exit is worth, and adapts to the traffic\n\n"
-        f"usage: helios VERB ...   (helios VERB --help says more)\n\n{verbs}"
+        f"usage: {program} VERB ...   ({program} VERB --help says more)\n\n{lines}"
     )

@@ -1,17 +1,26 @@
-"""Where the state folders of `helios up` are, and which of them a verb means.
+"""Where the state folders of `helios up` are, and which of them a verb means: this machine's half of
+`places`.
 
-Reading is always from the folder, which is whole and current while `helios up` runs and after it ended.
+Reading is always from the folder, which is whole and current while `helios up` runs and after it ended. A
+change is asked of the `helios up` that runs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 from helios_operator.errors import ObjectNotFoundError, StateError
-from helios_operator.local import lock
-from helios_operator.local.store import DEPLOYMENT, Store
+from helios_operator.local import admin, events, lock
+from helios_operator.local.admin import Change
+from helios_operator.local.events import Record
+from helios_operator.local.store import DEPLOYMENT, PROFILE, Store
+
+Object = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -22,8 +31,59 @@ class State:
     store: Store
     running: bool
 
-    def events_file(self, name: str) -> Path:
-        return self.folder / "deployments" / name / "events.jsonl"
+
+@dataclass(frozen=True)
+class LocalDeployment:
+    """A HeliosDeployment in a state folder."""
+
+    obj: Object
+    state: State
+
+    @property
+    def running(self) -> bool:
+        return self.state.running
+
+    def records(self) -> list[Record]:
+        return events.read(self.state.folder / "deployments" / self.obj["metadata"]["name"] / "events.jsonl")
+
+    def profiles(self) -> list[Object]:
+        return self.state.store.objects(PROFILE)
+
+    def change(self, change: Change) -> None:
+        asyncio.run(admin.ask(self.state.folder, change))
+
+
+class Folders:
+    """All state folders, or the one given."""
+
+    nothing = "No deployments. Start one with `helios up FILE`."
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> Folders:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def hold(self, name: str | None) -> bool:
+        """A deployment of that name; None: any."""
+        held = {known for found in every(self._folder) for known in found.store.names(DEPLOYMENT)}
+        return bool(held) if name is None else name in held
+
+    def find(self, name: str) -> LocalDeployment:
+        found = holding(name, self._folder)
+        return LocalDeployment(found.store.get(DEPLOYMENT, name), found)
+
+    def all(self) -> list[LocalDeployment]:
+        states = every(self._folder)
+        return [LocalDeployment(obj, found) for found in states for obj in found.store.objects(DEPLOYMENT)]
+
+    def profiles(self) -> list[Object]:
+        return [obj for found in every(self._folder) for obj in found.store.objects(PROFILE)]
 
 
 def root() -> Path:
@@ -57,7 +117,6 @@ def holding(name: str, folder: Path | None) -> State:
         known = sorted({n for state in every(folder) for n in state.store.names(DEPLOYMENT)})
         where = folder or root()
         problem = f"there is no {name!r} in {where} (there: {', '.join(known) or 'nothing'})"
-        raise ObjectNotFoundError(
-            "name", problem, "start it with `helios up FILE`, or give its folder with --state DIR"
-        )
+        fix = "start it with `helios up FILE`, give its folder with --state, or a cluster with --kubeconfig"
+        raise ObjectNotFoundError("name", problem, fix)
     return candidates[0]

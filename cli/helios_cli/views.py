@@ -1,6 +1,6 @@
 """What `helios status|why|profiles` know: dataclasses made from objects, wherever those came from.
 
-The objects are dicts in the spelling of the CRDs (a state folder here, an API server later). Nothing is
+The objects are dicts in the spelling of the CRDs (a state folder, an API server). Nothing is
 read or printed here.
 """
 
@@ -19,7 +19,7 @@ Object = Mapping[str, Any]
 @dataclass(frozen=True)
 class StatusView:
     """A deployment as it is. `layers` and `batch` (rows) are of what serves now; `running`: its `helios up`
-    runs."""
+    runs, or it is a cluster's."""
 
     name: str
     namespace: str
@@ -106,6 +106,7 @@ class ProfileView:
     words."""
 
     name: str
+    namespace: str
     kind: str
     phase: str
     about: str
@@ -124,6 +125,7 @@ class ProfileView:
         summary = _timing(measured) if kind == "Timing" else _quality(measured)
         return cls(
             name=obj["metadata"]["name"],
+            namespace=obj["metadata"].get("namespace", "default"),
             kind=kind,
             phase=status.get("phase", "Pending"),
             about=model["uri"],

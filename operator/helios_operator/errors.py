@@ -53,6 +53,10 @@ class UnsupportedError(OperatorError):
     """The object asks for what this version cannot do; doing without it in silence would be worse."""
 
 
+class KubeconfigError(OperatorError):
+    """There is no kubeconfig, or it names no cluster that can be spoken to."""
+
+
 class ClusterError(OperatorError):
     """The API server refused or did not answer. `status`: HTTP's code, 0 without an answer; `reason`: the
     server's word, as in AlreadyExists."""

@@ -41,6 +41,17 @@ def write(path: Path, *objects: Any) -> Path:
     return path
 
 
+def plugin(folder: Path) -> Path:
+    """A folder for the PATH with `kubectl-helios`, as an installation makes it."""
+    script = folder / "bin" / "kubectl-helios"
+    script.parent.mkdir()
+    script.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom helios_cli.kubectl import main\nsys.exit(main())\n"
+    )
+    script.chmod(0o755)
+    return script.parent
+
+
 @dataclass(frozen=True)
 class Up:
     """A running `helios up`, its output in a file."""

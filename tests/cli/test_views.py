@@ -26,8 +26,10 @@ STATUS = {
     "endpoint": "127.0.0.1:8033",
     "active": {"candidate": "smollm2", "revision": 1, "layerBudget": 24, "maxBatchSize": 12},
     "conditions": [
-        {"type": "Available", "status": "True", "reason": "MinimumReplicasServing", "message": "1/1"},
-        {"type": "Ready", "status": "True", "reason": "Serving"},
+        {"type": "Available", "status": "True", "reason": "MinimumReplicasServing", "message": "1/1",
+         "lastTransitionTime": "2026-11-23T11:00:00Z"},
+        {"type": "Ready", "status": "True", "reason": "Serving", "message": "",
+         "lastTransitionTime": "2026-11-23T11:00:00Z"},
     ],
     "candidates": [
         {"name": "smollm2", "state": "Profiled", "feasible": True, "layerBudget": 24, "maxBatchSize": 12,

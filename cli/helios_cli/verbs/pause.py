@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from helios_operator.local.admin import Change
 
-from helios_cli import state
-from helios_cli.arguments import Parser
+from helios_cli.arguments import HELIOS, Parser
 from helios_cli.asking import ask
+from helios_cli.places import place
 
 
-def run(argv: Sequence[str]) -> int:
-    parser = Parser("pause", "Hold every change; what serves goes on.").with_name().with_state()
+def run(argv: Sequence[str], program: str = HELIOS) -> int:
+    parser = Parser("pause", "Hold every change; what serves goes on.", program).with_place().with_name()
     parser.add_argument("--off", action="store_true", help="let changes happen again")
     options = parser.parse_args(argv)
-    found = state.holding(options.name, options.state)
     change = Change(options.name, spec_path=("rollout", "paused"), spec_value=not options.off)
-    return ask(found, change, f"{options.name} is {'no longer ' if options.off else ''}paused")
+    with place(options) as here:
+        answer = f"{options.name} is {'no longer ' if options.off else ''}paused"
+        return ask(here.find(options.name), change, options, answer)

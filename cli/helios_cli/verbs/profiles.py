@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helios_operator.local.store import PROFILE
-
-from helios_cli import state
-from helios_cli.arguments import Parser
+from helios_cli.arguments import HELIOS, Parser
 from helios_cli.output import columns, show
+from helios_cli.places import place
 from helios_cli.views import ProfileView, short_time
 
 
-def run(argv: Sequence[str]) -> int:
-    parser = Parser("profiles", "What was measured.").with_output().with_state()
+def run(argv: Sequence[str], program: str = HELIOS) -> int:
+    parser = Parser("profiles", "What was measured.", program).with_output().with_place(several=True)
     parser.add_argument("name", metavar="NAME", nargs="?", help="only what this HeliosDeployment uses")
     options = parser.parse_args(argv)
-    found = [state.holding(options.name, options.state)] if options.name else state.every(options.state)
-    views = [ProfileView.of(obj) for folder in found for obj in folder.store.objects(PROFILE)]
+    with place(options) as here:
+        rows = here.find(options.name).profiles() if options.name else here.profiles()
+    views = [ProfileView.of(obj) for obj in rows]
     if options.name:
         views = [view for view in views if options.name in view.used_by]
-    show(views, options.output, _table)
+    show(views, options.output, lambda views: print(_table(views, options.everywhere)))
     return 0
 
 
-def _table(views: Sequence[ProfileView]) -> None:
-    if not views:
-        print("No profiles yet.")
-        return
+def _table(views: Sequence[ProfileView], namespaces: bool) -> str:
+    titles: tuple[str, ...] = ("NAME", "KIND", "PHASE", "MODEL", "MEASURED", "COMPLETED", "USED BY")
     rows = [
         [v.name, v.kind, v.phase, v.about, v.summary, short_time(v.completed), ",".join(v.used_by)]
         for v in views
     ]
-    print(columns(("NAME", "KIND", "PHASE", "MODEL", "MEASURED", "COMPLETED", "USED BY"), rows))
+    if namespaces:
+        titles = ("NAMESPACE", *titles)
+        rows = [[v.namespace, *row] for v, row in zip(views, rows, strict=True)]
+    return columns(titles, rows) if rows else "No profiles yet."

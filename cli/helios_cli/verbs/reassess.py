@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 from helios_operator.api import annotations as by_hand
 from helios_operator.local.admin import Change
 
-from helios_cli import state
-from helios_cli.arguments import Parser
+from helios_cli.arguments import HELIOS, Parser
 from helios_cli.asking import ask
+from helios_cli.places import place
 
 
-def run(argv: Sequence[str]) -> int:
-    options = Parser("reassess", "Look for something better now.").with_name().with_state().parse_args(argv)
-    found = state.holding(options.name, options.state)
+def run(argv: Sequence[str], program: str = HELIOS) -> int:
+    parser = Parser("reassess", "Look for something better now.", program).with_place().with_name()
+    options = parser.parse_args(argv)
     wanted = {by_hand.REASSESS: by_hand.reassess_value(datetime.now(UTC))}
-    return ask(found, Change(options.name, annotations=wanted), f"{options.name} is being reassessed")
+    with place(options) as here:
+        found = here.find(options.name)
+        answer = f"{options.name} is being reassessed"
+        return ask(found, Change(options.name, annotations=wanted), options, answer)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from helios_operator.errors import ObjectNotFoundError
-from helios_operator.local.store import DEPLOYMENT
 
-from helios_cli import state
-from helios_cli.arguments import Parser
+from helios_cli.arguments import HELIOS, Parser
+from helios_cli.places import place
 from helios_cli.verbs.switch import switch
 
 
-def run(argv: Sequence[str]) -> int:
-    options = Parser("rollback", "Back to what served before.").with_name().with_state().parse_args(argv)
-    found = state.holding(options.name, options.state)
-    history = found.store.get(DEPLOYMENT, options.name).get("status", {}).get("history", [])
-    for entry in reversed(history):
+def run(argv: Sequence[str], program: str = HELIOS) -> int:
+    parser = Parser("rollback", "Back to what served before.", program).with_place().with_name()
+    options = parser.parse_args(argv)
+    with place(options) as here:
+        found = here.find(options.name)
+        return switch(found, options, _before(found.obj, options.program))
+
+
+def _before(deployment: Mapping[str, Any], program: str) -> str:
+    for entry in reversed(deployment.get("status", {}).get("history", [])):
         before = entry.get("from")
         if before and before["candidate"] != entry["to"]["candidate"]:
-            return switch(found, options.name, before["candidate"])
-    problem = f"{options.name} has not changed its candidate yet"
-    raise ObjectNotFoundError("history", problem, f"choose one with `helios switch {options.name} CANDIDATE`")
+            return str(before["candidate"])
+    name = deployment["metadata"]["name"]
+    fix = f"choose one with `{program} switch {name} CANDIDATE`"
+    raise ObjectNotFoundError("history", f"{name} has not changed its candidate yet", fix)

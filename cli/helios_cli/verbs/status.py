@@ -7,39 +7,37 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from helios_operator.local.store import DEPLOYMENT
-
-from helios_cli import state
-from helios_cli.arguments import Parser
+from helios_cli.arguments import HELIOS, Parser
 from helios_cli.output import columns, show
+from helios_cli.places import Found, place
 from helios_cli.views import StatusView, short_age
 
 
-def run(argv: Sequence[str]) -> int:
-    parser = Parser("status", "What serves, the conditions and the candidates.").with_output().with_state()
-    parser.add_argument(
+def run(argv: Sequence[str], program: str = HELIOS) -> int:
+    parser = Parser("status", "What serves, the conditions and the candidates.", program)
+    parser.with_output().with_place(several=True).add_argument(
         "name", metavar="NAME", nargs="?", help="of the HeliosDeployment (default: a line for each)"
     )
     options = parser.parse_args(argv)
-    now = datetime.now(UTC)
-    if options.name is None:
-        views = [
-            StatusView.of(obj, found.running, now)
-            for found in state.every(options.state)
-            for obj in found.store.objects(DEPLOYMENT)
-        ]
-        show(views, options.output, lambda lines: print(_lines(lines)))
-        return 0
-    found = state.holding(options.name, options.state)
-    view = StatusView.of(found.store.get(DEPLOYMENT, options.name), found.running, now)
-    show(view, options.output, _table)
+    with place(options) as here:
+        if options.name is not None:
+            show(_view(here.find(options.name)), options.output, _table)
+            return 0
+        views, nothing = [_view(found) for found in here.all()], here.nothing
+    show(views, options.output, lambda views: print(_lines(views, options.everywhere) if views else nothing))
     return 0
+
+
+def _view(found: Found) -> StatusView:
+    return StatusView.of(found.obj, found.running, datetime.now(UTC))
 
 
 def _table(view: StatusView) -> None:
     print(_lines([view]))
     if not view.running:
         print("\nNot running: this is what it last was. Start it with `helios up FILE`.")
+    elif view.observed_generation < view.generation:
+        print(f"\nThe operator has seen generation {view.observed_generation} of {view.generation}.")
     if view.conditions:
         rows = [[c["type"], c["status"], c["reason"], c.get("message")] for c in view.conditions]
         print("\n" + columns(("CONDITION", "STATUS", "REASON", "MESSAGE"), rows))
@@ -51,14 +49,28 @@ def _table(view: StatusView) -> None:
         )
 
 
-def _lines(views: Sequence[StatusView]) -> str:
-    titles = ("NAME", "READY", "MODEL", "LAYERS", "BATCH", "QUALITY %", "PODS", "PHASE", "ADDRESS", "AGE")
+def _lines(views: Sequence[StatusView], namespaces: bool = False) -> str:
+    titles: tuple[str, ...] = (
+        "NAME",
+        "READY",
+        "MODEL",
+        "LAYERS",
+        "BATCH",
+        "QUALITY %",
+        "PODS",
+        "PHASE",
+        "ADDRESS",
+        "AGE",
+    )
     rows = [
         [v.name, v.ready, v.candidate, v.layers, v.batch, v.quality_percent, v.replicas, v.phase, v.endpoint,
          short_age(v.age_seconds)]
         for v in views
     ]  # fmt: skip
-    return columns(titles, rows) if rows else "No deployments. Start one with `helios up FILE`."
+    if namespaces:
+        titles = ("NAMESPACE", *titles)
+        rows = [[v.namespace, *row] for v, row in zip(views, rows, strict=True)]
+    return columns(titles, rows)
 
 
 def _candidate(candidate: dict[str, Any]) -> list[object]:

@@ -6,22 +6,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from helios_operator.local import events
-from helios_operator.local.store import DEPLOYMENT
-
-from helios_cli import state
-from helios_cli.arguments import Parser
+from helios_cli.arguments import HELIOS, Parser
 from helios_cli.output import columns, show
+from helios_cli.places import place
 from helios_cli.views import WhyView, short_time
 
 
-def run(argv: Sequence[str]) -> int:
-    parser = Parser("why", "The last decisions, with their numbers.").with_name().with_output().with_state()
+def run(argv: Sequence[str], program: str = HELIOS) -> int:
+    parser = Parser("why", "The last decisions, with their numbers.", program)
+    parser.with_output().with_place().with_name()
     parser.add_argument("--last", type=int, default=20, metavar="N", help="how many decisions (default: 20)")
     options = parser.parse_args(argv)
-    found = state.holding(options.name, options.state)
-    records = events.read(found.events_file(options.name))
-    view = WhyView.of(found.store.get(DEPLOYMENT, options.name), records, options.last)
+    with place(options) as here:
+        found = here.find(options.name)
+        view = WhyView.of(found.obj, found.records(), options.last)
     show(view, options.output, _table)
     return 0
 

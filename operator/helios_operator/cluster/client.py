@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
-from kubernetes.aio import config as kubernetes_config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from helios_operator.cluster import kubeconfig
 from helios_operator.cluster.kinds import Kind, Object
 from helios_operator.errors import ClusterError, ConflictError, NotFoundError
 from helios_operator.render import labels
@@ -31,32 +30,44 @@ _TRIES = 4
 _LONGEST_WAIT_SECONDS = 15.0
 _OVERLOADED = (429, 503, 504)
 _ERRORS = {404: NotFoundError, 409: ConflictError}
-_MANAGER = ("fieldManager", labels.MANAGER)
-
 Measure = Callable[[str, Kind | None, int, float], None]
 """(verb, kind, HTTP status, seconds)"""
 
 
 class Client:
-    """Speaks as the account of its configuration. `close` it."""
+    """Speaks as the account of its configuration. `namespace`: the one that it names; `manager`: whose the
+    fields are that are written. `close` it."""
 
-    def __init__(self, configuration: Configuration, measure: Measure | None = None) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        measure: Measure | None = None,
+        namespace: str = "default",
+        manager: str = labels.MANAGER,
+    ) -> None:
         configuration.connection_pool_maxsize = _CALLS_AT_ONCE
         self._api = ApiClient(configuration)
-        self._api.user_agent = labels.MANAGER
+        self._api.user_agent = manager
+        self._manager = ("fieldManager", manager)
         self._slots = asyncio.Semaphore(_CALLS_AT_ONCE)
         self._measure = measure or (lambda *_: None)
+        self.server = str(configuration.host)
+        self.namespace = namespace
 
     @classmethod
-    async def connect(cls, measure: Measure | None = None) -> Client:
-        """By KUBECONFIG (or ~/.kube/config), in a pod by its service account."""
+    async def connect(
+        cls,
+        measure: Measure | None = None,
+        *,
+        file: str | None = None,
+        context: str | None = None,
+        manager: str = labels.MANAGER,
+    ) -> Self:
+        """By the kubeconfig `file`, else by KUBECONFIG (or ~/.kube/config), in a pod by its service
+        account. KubeconfigError when there is none."""
         configuration = Configuration()
-        if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
-            kubernetes_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-        else:
-            load = kubernetes_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-            await load
-        return cls(configuration, measure)
+        namespace = await kubeconfig.load(configuration, file, context)
+        return cls(configuration, measure, namespace, manager)
 
     async def close(self) -> None:
         await self._api.close()  # type: ignore[no-untyped-call]
@@ -90,18 +101,18 @@ class Client:
     async def create(self, kind: Kind, obj: Object) -> Object:
         """ConflictError (AlreadyExists) when there is one of that name."""
         path = kind.path(obj["metadata"].get("namespace", ""))
-        return await self._call("POST", path, kind, "create", body=obj, query=[_MANAGER])
+        return await self._call("POST", path, kind, "create", body=obj, query=[self._manager])
 
     async def apply(self, kind: Kind, obj: Object, subresource: str = "") -> Object:
         """Server-side apply of all that the operator has to say of the object."""
         path = kind.path(obj["metadata"].get("namespace", ""), obj["metadata"]["name"], subresource)
-        query = [_MANAGER, ("force", "true")]
+        query = [self._manager, ("force", "true")]
         return await self._call("PATCH", path, kind, "patch", body=obj, query=query, content=_APPLY)
 
     async def merge(self, kind: Kind, namespace: str, name: str, changes: Mapping[str, Any]) -> Object:
         """A few fields of an object that is not applied as a whole."""
-        path = kind.path(namespace, name)
-        return await self._call("PATCH", path, kind, "patch", body=changes, query=[_MANAGER], content=_MERGE)
+        path, query = kind.path(namespace, name), [self._manager]
+        return await self._call("PATCH", path, kind, "patch", body=changes, query=query, content=_MERGE)
 
     async def delete(self, kind: Kind, namespace: str, name: str) -> None:
         """What it owns goes with it, in the background. Deleting what does not exist is no error."""

@@ -45,7 +45,7 @@ class Events:
         self._last[hd.uid] = (reason, message)
         _log.info("%s/%s %s: %s", hd.namespace, hd.name, reason, message)
         try:
-            await self._client.create(EVENT, _event(hd, type, reason, message, about or {}))
+            await self._client.create(EVENT, event(hd, type, reason, message, about or {}))
         except ClusterError as error:
             _log.warning("event of %s/%s is lost: %s", hd.namespace, hd.name, error)
 
@@ -53,7 +53,7 @@ class Events:
         self._last.pop(uid, None)
 
 
-def _event(hd: Deployment, type: str, reason: str, message: str, about: Mapping[str, str]) -> dict[str, Any]:
+def event(hd: Deployment, type: str, reason: str, message: str, about: Mapping[str, str]) -> dict[str, Any]:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     metadata = {
         "name": f"{hd.name}.{uuid.uuid4().hex[:16]}",
