@@ -21,6 +21,7 @@ from helios_operator.api.types import (
     LivePrompts,
     MaintenanceWindow,
     ModelCache,
+    ModelStatus,
     Resolved,
     SecretKeyRef,
     Tls,
@@ -31,6 +32,7 @@ from helios_server.planning.memory import MemoryFacts
 from tests.api.objects import minimal, put
 
 DEPLOYMENT = crds()["HeliosDeployment"].schema["properties"]
+MODEL = crds()["HeliosModel"].schema["properties"]
 PROFILE = crds()["HeliosProfile"].schema["properties"]
 TIMING = PROFILE["status"]["properties"]["timing"]["properties"]
 QUALITY = PROFILE["status"]["properties"]["quality"]["properties"]
@@ -38,6 +40,7 @@ QUALITY = PROFILE["status"]["properties"]["quality"]["properties"]
 PAIRS = {
     "deployment spec": (DeploymentSpec, DEPLOYMENT["spec"]),
     "deployment status": (DeploymentStatus, DEPLOYMENT["status"]),
+    "model status": (ModelStatus, MODEL["status"]),
     "memory": (MemoryFacts, TIMING["memory"]),
     "timing points": (TimingPoint, TIMING["points"]["items"]),
 }

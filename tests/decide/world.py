@@ -12,6 +12,7 @@ from functools import cache
 from helios_operator.api.conditions import Reason, Where
 from helios_operator.api.rows import ExitQuality, QualityRow, RowPhase, TimingRow
 from helios_operator.api.types import Candidate, Deployment, DeploymentSpec, Resolved
+from helios_operator.api.types import Model as HeliosModel
 from helios_operator.decide import decide
 from helios_operator.decide import plan as plans
 from helios_operator.decide.candidates import Key, key
@@ -69,7 +70,7 @@ class World:
     process_start_bytes: int = 0
     claims: tuple[str, ...] | None = None
     accelerators_free: int | None = None
-    models: tuple[object, ...] = ()
+    models: tuple[HeliosModel, ...] = ()
     watch: list[Callable[[World, Snapshot, Plan], None]] = field(default_factory=list)
     decide: Callable[[Snapshot, datetime], Plan] = decide
 
@@ -155,7 +156,7 @@ class World:
             hardware=HARDWARE,
             free_memory_mib=self.memory_mib - self._claimed_mib(),
             performance_version=1,
-            models=self.models,  # type: ignore[arg-type]
+            models=self.models,
             timings=tuple(row for row in self.rows.values() if isinstance(row, TimingRow)),
             qualities=tuple(row for row in self.rows.values() if isinstance(row, QualityRow)),
             jobs=tuple(job for job, _ in self.jobs.values()),
@@ -188,6 +189,8 @@ class World:
         self.actions += plan.actions
         if write_status:
             self.deployment = replace(self.deployment, status=plan.status)
+        written = {model.name: model for model in plan.models}
+        self.models = tuple(written.get(model.name, model) for model in self.models)
 
     def _act(self, action: Action) -> None:
         match action:

@@ -163,6 +163,11 @@ async def test_models_and_prompts_may_come_from_other_documents(state: Path, vol
         await runtime.wait_for(lambda r: r.condition("chat", "Profiled") == "True", timeout=PATIENCE)
         measured = [job for job in started_jobs(runtime)[len(jobs) :] if not job.startswith("Inspect")]
         assert measured == []
+        for name in ("deep", "flat"):
+            status = runtime.model(name)["status"]
+            (resolved,) = status["conditions"]
+            assert (resolved["type"], resolved["status"]) == ("Resolved", "True")
+            assert status["correctedBy"] in [profile["metadata"]["name"] for profile in runtime.profiles()]
 
 
 async def test_deployments_share_a_machine_and_what_was_measured(state: Path, volumes: Path) -> None:

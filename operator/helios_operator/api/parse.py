@@ -32,6 +32,7 @@ from helios_operator.api.types import (
     DeploymentSpec,
     DeploymentStatus,
     Model,
+    ModelStatus,
     Published,
     Resolved,
 )
@@ -71,7 +72,8 @@ def model(obj: Json) -> Model:
             tokens_per_second=speed.get("value"),
             accelerator=speed.get("accelerator"),
         ),
-        corrected_by=(obj.get("status") or {}).get("correctedBy"),
+        generation=metadata.get("generation", 0),
+        status=decode(ModelStatus, obj.get("status") or {}),
     )
 
 

@@ -19,7 +19,7 @@ from helios_operator.api.rows import (
     TimingRow,
 )
 from helios_operator.api.timestamps import format_time
-from helios_operator.api.types import Deployment, DeploymentStatus, Model, Owner
+from helios_operator.api.types import Deployment, DeploymentStatus, Model, ModelStatus, Owner
 
 API_VERSION = "helios.dev/v1alpha1"
 MESSAGE_LIMIT = 32768
@@ -46,7 +46,12 @@ def status(record: DeploymentStatus) -> Json:
 
 
 def model(record: Model) -> Json:
-    metadata = {"name": record.name, "namespace": record.namespace, "labels": dict(record.labels)}
+    metadata = {
+        "name": record.name,
+        "namespace": record.namespace,
+        "generation": record.generation,
+        "labels": dict(record.labels),
+    }
     spec = encode(record.candidate)
     del spec["name"]
     published = encode(record.published)
@@ -57,9 +62,12 @@ def model(record: Model) -> Json:
             published["tokensPerSecond"]["accelerator"] = accelerator
     if published:
         spec["published"] = published
-    return _object(
-        "HeliosModel", metadata, spec, {"correctedBy": record.corrected_by} if record.corrected_by else {}
-    )
+    return _object("HeliosModel", metadata, spec, model_status(record.status))
+
+
+def model_status(record: ModelStatus) -> Json:
+    document: Json = _clipped(encode(record))
+    return document
 
 
 def profile(row: TimingRow | QualityRow, *, namespace: str = "default", owners: Sequence[Owner] = ()) -> Json:

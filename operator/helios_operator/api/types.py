@@ -430,6 +430,15 @@ class Published:
 
 
 @dataclass(frozen=True)
+class ModelStatus:
+    """`conditions`: Resolved. `corrected_by`: the HeliosProfile that the published figures gave way to."""
+
+    observed_generation: int = 0
+    conditions: tuple[Condition, ...] = ()
+    corrected_by: str | None = None
+
+
+@dataclass(frozen=True)
 class Model:
     """A HeliosModel: an entry of the Model Repository."""
 
@@ -438,4 +447,5 @@ class Model:
     candidate: Candidate
     published: Published
     namespace: str = "default"
-    corrected_by: str | None = None
+    generation: int = 0
+    status: ModelStatus = ModelStatus()

@@ -7,16 +7,18 @@ must not weigh anything: a plan that says delete is obeyed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from typing import Any
 
-from helios_operator.api.types import Deployment
+from helios_operator.api import serialize
+from helios_operator.api.types import Deployment, Model
 from helios_operator.cluster import events, jobs
 from helios_operator.cluster.candidates import candidates_of, missing_claims
 from helios_operator.cluster.client import Client, being_cleared
 from helios_operator.cluster.events import ACTION, NUMBERS, Events
-from helios_operator.cluster.kinds import CONFIG_MAP, JOB, POD, REVISION, SERVICE, Kind, Object
+from helios_operator.cluster.kinds import CONFIG_MAP, JOB, MODEL, POD, REVISION, SERVICE, Kind, Object
 from helios_operator.cluster.mirror import Mirror, belongs_to
 from helios_operator.cluster.pods import address
 from helios_operator.cluster.profiles import Profiles
@@ -37,7 +39,7 @@ from helios_operator.decide.plan import (
     WriteProfile,
 )
 from helios_operator.decide.snapshot import JobKind, JobPhase, JobSpec, ServingLimits, Snapshot
-from helios_operator.errors import ConflictError
+from helios_operator.errors import ConflictError, NotFoundError
 from helios_operator.passes import jobs as passes
 from helios_operator.passes.actions import describe
 from helios_operator.passes.prompts import holder
@@ -81,9 +83,11 @@ class Applier:
             await self._say(action, hd)
         written = await self._status.write(hd, placed(hd, plan.status))
         await self._profiles.adopt(plan.status, hd)
+        for model in plan.models:
+            await self._write_model(model)
         for event in plan.events:
             await self._events.say(hd, event.type, event.reason, event.message)
-        return written or bool(plan.actions)
+        return written or bool(plan.actions or plan.models)
 
     async def _act(self, action: Action, snapshot: Snapshot) -> None:
         hd = snapshot.deployment
@@ -184,6 +188,19 @@ class Applier:
         job = self._mirror.get(JOB, hd.namespace, names.fitted(name))
         if job is not None and jobs.is_own(hd, job):
             await self._delete(JOB, hd, names.fitted(name))
+
+    # -- the catalogue --------------------------------------------------------------------------------------
+
+    async def _write_model(self, model: Model) -> None:
+        """One that was deleted meanwhile stays deleted."""
+        wanted = {
+            "apiVersion": MODEL.api_version,
+            "kind": MODEL.name,
+            "metadata": {"name": model.name, "namespace": model.namespace},
+            "status": serialize.model_status(model.status),
+        }
+        with contextlib.suppress(NotFoundError):
+            self._mirror.put(MODEL, await self._client.apply(MODEL, wanted, "status"))
 
     # -- how ------------------------------------------------------------------------------------------------
 

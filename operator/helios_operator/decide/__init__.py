@@ -9,7 +9,16 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from helios_operator.decide import candidates, gathering, profiling, reassess, rollout, shortlist, status
+from helios_operator.decide import (
+    candidates,
+    catalogue,
+    gathering,
+    profiling,
+    reassess,
+    rollout,
+    shortlist,
+    status,
+)
 from helios_operator.decide.candidates import Contender
 from helios_operator.decide.case import Case, served_contender
 from helios_operator.decide.fleet import Fleet
@@ -34,6 +43,7 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
     return Plan(
         actions=(*measuring.actions, *carried.actions),
         status=new,
+        models=tuple(catalogue.learned(snapshot, bench.contenders, now)),
         events=tuple(status.events(report, new)),
         requeue_after_seconds=_requeue(report),
     )

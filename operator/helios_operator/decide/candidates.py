@@ -15,7 +15,7 @@ from helios_operator.api.conditions import Reason
 from helios_operator.api.rows import QualityIdentity, QualityRow, RowPhase, TimingIdentity, TimingRow
 from helios_operator.api.types import Bounds, Candidate, CandidateStatus, Model, Published, Resolved
 from helios_operator.decide.plan import Verdict
-from helios_operator.decide.snapshot import JobKind, JobPhase, Snapshot
+from helios_operator.decide.snapshot import Job, JobKind, JobPhase, Snapshot
 
 Key = tuple[str, str, str, tuple[int, ...]]
 NOTHING_PUBLISHED = Published()
@@ -131,9 +131,8 @@ def _matches(model: Model, wanted: Mapping[str, str]) -> bool:
     return all(model.labels.get(label) == value for label, value in wanted.items())
 
 
-def _known(snapshot: Snapshot) -> dict[str, CandidateStatus]:
-    """What Inspect found, by identity: from the status, and from Jobs that just ended."""
-    known = {status.identity: status for status in snapshot.deployment.status.candidates if status.identity}
+def inspected(snapshot: Snapshot) -> Iterator[tuple[Job, CandidateStatus]]:
+    """What Inspect Jobs that ended found of each candidate."""
     for job in snapshot.jobs:
         if job.spec.kind is not JobKind.INSPECT or job.phase is JobPhase.RUNNING:
             continue
@@ -143,10 +142,18 @@ def _known(snapshot: Snapshot) -> dict[str, CandidateStatus]:
             found, problem = job.resolved.get(candidate.name), job.problems.get(candidate.name, job.message)
             if found or problem:
                 state = "Profiling" if found else "Failed"
-                known[identity(candidate)] = CandidateStatus(
-                    candidate.name, state, False, problem, found, identity=identity(candidate)
+                yield (
+                    job,
+                    CandidateStatus(
+                        candidate.name, state, False, problem, found, identity=identity(candidate)
+                    ),
                 )
-    return known
+
+
+def _known(snapshot: Snapshot) -> dict[str, CandidateStatus]:
+    """What is known of candidates, by identity: from the status, and from Jobs that just ended."""
+    known = {status.identity: status for status in snapshot.deployment.status.candidates if status.identity}
+    return known | {found.identity: found for _, found in inspected(snapshot)}
 
 
 def _with_inspection(contender: Contender, known: Mapping[str, CandidateStatus]) -> Contender:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from helios_operator.api.types import DeploymentStatus
+from helios_operator.api.types import DeploymentStatus, Model
 from helios_operator.decide.snapshot import JobSpec, QualityRow, ServingLimits, TimingRow
 
 
@@ -107,10 +107,12 @@ class DeleteRevision(Action):
 
 @dataclass(frozen=True)
 class Plan:
-    """`events`: transitions that no action tells of. `requeue_after_seconds`: when to look again though
-    nothing is seen to change; None: at the next event."""
+    """`events`: transitions that no action tells of. `models`: entries of the catalogue with a status that
+    is not what stands. `requeue_after_seconds`: when to look again though nothing is seen to change; None:
+    at the next event."""
 
     actions: tuple[Action, ...]
     status: DeploymentStatus
+    models: tuple[Model, ...] = ()
     events: tuple[Event, ...] = ()
     requeue_after_seconds: float | None = None

@@ -30,7 +30,7 @@ from helios_operator.decide.plan import (
 from helios_operator.decide.snapshot import JobSpec, Snapshot
 from helios_operator.local.observe import Observer
 from helios_operator.local.site import Site
-from helios_operator.local.store import DEPLOYMENT, PROFILE, Store
+from helios_operator.local.store import DEPLOYMENT, MODEL, PROFILE, Store
 from helios_operator.passes import prompts
 from helios_operator.passes.actions import describe
 
@@ -50,6 +50,8 @@ class Applier:
             self._log_action(action, site)
         self._write_status(plan.status, site)
         self._own_what_is_used(plan.status, snapshot.deployment)
+        for model in plan.models:
+            self._store.write_status(MODEL, model.name, serialize.model_status(model.status))
         for event in plan.events:
             site.log.add("event", site.name, event.reason, event.message, type=event.type)
 

@@ -136,6 +136,10 @@ class LocalRuntime:
         """The object with its status, as `kubectl get -o yaml` would show it."""
         return self._store.get(DEPLOYMENT, name)
 
+    def model(self, name: str) -> Object:
+        """An entry of the catalogue, with its status."""
+        return self._store.get(MODEL, name)
+
     def condition(self, name: str, type: str) -> str:
         """Its status: "True", "False" or "Unknown"."""
         conditions = self._store.get(DEPLOYMENT, name).get("status", {}).get("conditions", [])

@@ -1,0 +1,52 @@
+"""HeliosModels on a real API server: what the operator says of them, with the rights of the chart; once."""
+
+from __future__ import annotations
+
+import asyncio
+
+from helios_operator.cluster.kinds import MODEL, PROFILE, Object
+
+from tests.cluster.live.scene import Measured, Scene, condition
+
+LABELS = {"size": "tiny"}
+
+
+async def test_entries_say_what_was_found_of_them(place: Scene, measured: Measured) -> None:
+    for name in ("deep", "flat", "gone"):
+        metadata = {"name": name, "namespace": place.namespace, "labels": LABELS}
+        spec = {"uri": f"pvc://models/{name}", "exitLayers": [2]}
+        about = {"apiVersion": MODEL.api_version, "kind": MODEL.name, "metadata": metadata}
+        await place.admin.create(MODEL, about | {"spec": spec})
+    await place.start_operator()
+    obj = place.deployment(candidateSelector={"matchLabels": LABELS})
+    del obj["spec"]["candidates"]
+    await place.create(obj, measured)
+    await place.ready()
+    rows = {row["metadata"]["name"]: row for row in await place.objects(PROFILE)}
+    for name in ("deep", "flat"):
+        status = (await told(place, name))["status"]
+        resolved = condition(status, "Resolved")
+        assert (resolved["status"], resolved["reason"]) == ("True", "RevisionFound")
+        corrected = rows[status["correctedBy"]]["spec"]["quality"]["candidate"]
+        assert corrected["uri"] == f"pvc://models/{name}"
+        assert corrected["revision"] == resolved["message"]
+    gone = condition((await told(place, "gone"))["status"], "Resolved")
+    assert (gone["status"], gone["reason"]) == ("False", "RevisionNotFound")
+    assert "pvc://models/gone" in gone["message"]
+    before = await versions(place)
+    await asyncio.sleep(8)  # passes come every second
+    assert await versions(place) == before
+
+
+async def told(place: Scene, name: str) -> Object:
+    async with asyncio.timeout(120):
+        while True:
+            obj = await place.admin.get(MODEL, place.namespace, name) or {}
+            if obj.get("status", {}).get("conditions"):
+                return obj
+            await asyncio.sleep(0.25)
+
+
+async def versions(place: Scene) -> dict[str, str]:
+    found = await place.objects(MODEL)
+    return {obj["metadata"]["name"]: obj["metadata"]["resourceVersion"] for obj in found}
