@@ -68,6 +68,10 @@ def deployment(resources: dict[str, Any], **spec: Any) -> Any:
     return objects.deployment(template={"spec": {"containers": [container], **spec}})
 
 
+def room(hd: Any, seen: Mirror, pod_mib: int) -> nodes.Room:
+    return nodes.room(hd, seen, nodes.Load(seen), pod_mib)
+
+
 def test_hardware_is_that_of_the_nodes_that_offer_the_accelerator() -> None:
     labels = {f"{GPU}.product": "NVIDIA-L4", f"{GPU}.memory": "23034"}
     seen = mirror(node("a"), node("b", labels, **{GPU: "2"}))
@@ -82,35 +86,54 @@ def test_a_free_accelerator_is_room_a_taken_one_is_not() -> None:
     a = node("a", **{GPU: "2"})
     one, two = (pod(name, "a", {GPU: "1"}) for name in ("p", "q"))
     hd = deployment({GPU: 1})
-    assert nodes.room(hd, mirror(a), 100).pods == 2
-    assert nodes.room(hd, mirror(a, one), 100).pods == 1
-    assert nodes.room(hd, mirror(a, one, two), 100).pods == 0
+    assert room(hd, mirror(a), 100).pods == 2
+    assert room(hd, mirror(a, one), 100).pods == 1
+    assert room(hd, mirror(a, one, two), 100).pods == 0
     done = pod("p", "a", {GPU: "1"}, phase="Succeeded")
-    assert nodes.room(hd, mirror(a, done, two), 100).pods == 1
+    assert room(hd, mirror(a, done, two), 100).pods == 1
 
 
 def test_a_pod_of_ours_that_waits_for_a_node_will_take_one() -> None:
     waiting = pod("p", "", {GPU: "1"}, ours=True)
-    assert nodes.room(deployment({GPU: 1}), mirror(node("a", **{GPU: "2"}), waiting), 100).pods == 1
+    assert room(deployment({GPU: 1}), mirror(node("a", **{GPU: "2"}), waiting), 100).pods == 1
+
+
+def test_the_load_follows_the_pods() -> None:
+    seen = mirror(node("a", **{GPU: "2"}))
+    load, hd = nodes.Load(seen), deployment({GPU: 1})
+
+    def pods_that_fit() -> int:
+        return nodes.room(hd, seen, load, 100).pods
+
+    assert pods_that_fit() == 2
+    came = pod("p", "", {GPU: "1"}, ours=True)
+    seen.put(POD, came)
+    assert pods_that_fit() == 1
+    placed = pod("p", "a", {GPU: "1"}, ours=True)
+    placed["metadata"]["resourceVersion"] = "2"
+    seen.put(POD, placed)
+    assert pods_that_fit() == 1
+    seen.forget(POD, placed)
+    assert pods_that_fit() == 2
 
 
 def test_memory_is_room_on_one_node_not_on_all_together() -> None:
     seen = mirror(node("a"), node("b"), pod("p", "a", {"memory": "15Gi"}), pod("q", "b", {"memory": "15Gi"}))
-    found = nodes.room(deployment({}), seen, 1500)
+    found = room(deployment({}), seen, 1500)
     assert (found.pods, found.free_mib) == (0, 1024)
-    assert nodes.room(deployment({}), seen, 1000).pods == 2
+    assert room(deployment({}), seen, 1000).pods == 2
 
 
 def test_selectors_taints_and_cordons_keep_pods_away() -> None:
     taint = {"key": "gpu", "value": "yes", "effect": "NoSchedule"}
     a = node("a", {"zone": "1"}, [taint])
-    assert nodes.room(deployment({}), mirror(a), 100).pods == 0
+    assert room(deployment({}), mirror(a), 100).pods == 0
     tolerant = deployment({}, tolerations=[{"key": "gpu", "operator": "Exists"}])
-    assert nodes.room(tolerant, mirror(a), 100).pods > 0
+    assert room(tolerant, mirror(a), 100).pods > 0
     elsewhere = deployment({}, tolerations=[{"operator": "Exists"}], nodeSelector={"zone": "2"})
-    assert nodes.room(elsewhere, mirror(a), 100).pods == 0
+    assert room(elsewhere, mirror(a), 100).pods == 0
     cordoned = a | {"spec": {"unschedulable": True}}
-    assert nodes.room(tolerant, mirror(cordoned), 100).pods == 0
+    assert room(tolerant, mirror(cordoned), 100).pods == 0
 
 
 def test_the_pods_own_limit_is_what_the_server_may_spend() -> None:

@@ -23,7 +23,9 @@ class Mirror:
 
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[Key, Object]] = defaultdict(dict)
+        self._in: dict[tuple[Kind, str], set[Key]] = defaultdict(set)
         self._of: dict[tuple[Kind, Key], set[Key]] = defaultdict(set)
+        self._changes: dict[Kind, int] = defaultdict(int)
         self._gone: dict[str, None] = {}
         self.heard = time.time()
         """When the watch last told something, or was found to have told everything. Unix seconds."""
@@ -36,9 +38,8 @@ class Mirror:
     def all(self, kind: Kind, namespace: str | None = None) -> Iterator[Object]:
         """By name. None: of every namespace."""
         found = self._objects[kind]
-        for key in sorted(found):
-            if namespace is None or key[0] == namespace:
-                yield found[key]
+        for key in sorted(found if namespace is None else self._in[kind, namespace]):
+            yield found[key]
 
     def of(self, kind: Kind, deployment: Key) -> list[Object]:
         """Those that are labelled as a HeliosDeployment's, by name."""
@@ -46,6 +47,10 @@ class Mirror:
 
     def count(self, kind: Kind) -> int:
         return len(self._objects[kind])
+
+    def changes(self, kind: Kind) -> int:
+        """How often one came, changed or went: what was computed of all is valid until the next."""
+        return self._changes[kind]
 
     # -- fed ------------------------------------------------------------------------------------------------
 
@@ -58,8 +63,10 @@ class Mirror:
         if known is not None:
             self._unlist(kind, known)
         self._objects[kind][key] = kept = _trimmed(kind, obj)
+        self._in[kind, key[0]].add(key)
         if owner := owner_of(kept):
             self._of[kind, owner].add(key)
+        self._changes[kind] += 1
         return True
 
     def forget(self, kind: Kind, obj: Object) -> bool:
@@ -70,6 +77,7 @@ class Mirror:
             return False
         self._unlist(kind, known)
         del self._objects[kind][key_of(obj)]
+        self._changes[kind] += 1
         return True
 
     def compare(self, kind: Kind, listed: Iterable[Object], before: int) -> list[Object]:
@@ -89,8 +97,10 @@ class Mirror:
         return max(map(version_of, self._objects[kind].values()), default=0)
 
     def _unlist(self, kind: Kind, obj: Object) -> None:
+        key = key_of(obj)
+        self._in[kind, key[0]].discard(key)
         if owner := owner_of(obj):
-            self._of[kind, owner].discard(key_of(obj))
+            self._of[kind, owner].discard(key)
 
     def _bury(self, uid: str) -> None:
         self._gone[uid] = None

@@ -69,14 +69,52 @@ def memory_limit_mib(hd: Deployment) -> int | None:
     return mib(_server(hd).get("resources", {}).get("limits", {}).get("memory")) or None
 
 
-def room(hd: Deployment, mirror: Mirror, pod_mib: int) -> Room:
+class Load:
+    """What all pods have asked for, added up once for all passes until a pod changes."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+        self._as_of = -1
+        self._taken: dict[str, dict[str, float]] = {}
+        self._waiting: list[set[str]] = []
+
+    def taken(self, node: str) -> Mapping[str, float]:
+        """By resource."""
+        self._renew()
+        return self._taken.get(node, {})
+
+    def waiting(self) -> list[set[str]]:
+        """The resources of each pod of ours that has no node yet: it will take the room of one."""
+        self._renew()
+        return self._waiting
+
+    def _renew(self) -> None:
+        if self._as_of == self._mirror.changes(POD):
+            return
+        self._as_of = self._mirror.changes(POD)
+        self._taken, self._waiting = {}, []
+        for pod in self._mirror.all(POD):
+            if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+                self._add(pod, pod.get("spec", {}).get("nodeName") or "")
+
+    def _add(self, pod: Object, node: str) -> None:
+        requests = list(_requests(pod))
+        if not node and owner_of(pod) is not None:
+            self._waiting.append({resource for resource, _ in requests})
+        taken = self._taken.setdefault(node, {})
+        for resource, amount in requests:
+            taken[resource] = taken.get(resource, 0.0) + amount
+
+
+def room(hd: Deployment, mirror: Mirror, load: Load, pod_mib: int) -> Room:
     """Beside everything that is there. `pod_mib`: memory that one pod asks for, unless the template says."""
     asked = _asked(hd, pod_mib)
-    free = list(_free(hd, mirror))
+    free = list(_free(hd, mirror, load))
     fits = sum(
         min((int(left.get(r, 0.0) // n) for r, n in asked.items() if n > 0), default=0) for left in free
     )
-    waiting = sum(1 for pod in mirror.all(POD) if _waits_for_same(pod, asked))
+    same = {name for name in asked if "/" in name or name == "memory"}
+    waiting = sum(1 for wanted in load.waiting() if wanted >= same)
     free_mib = max((int(left.get("memory", 0.0) // MIB) for left in free), default=0)
     return Room(max(0, fits - waiting), free_mib)
 
@@ -91,17 +129,12 @@ def _asked(hd: Deployment, pod_mib: int) -> dict[str, float]:
     return found
 
 
-def _free(hd: Deployment, mirror: Mirror) -> Iterator[dict[str, float]]:
+def _free(hd: Deployment, mirror: Mirror, load: Load) -> Iterator[dict[str, float]]:
     """Of each node that its pods may run on, what nobody has asked for."""
-    taken: dict[str, list[Object]] = {}
-    for pod in mirror.all(POD):
-        if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
-            taken.setdefault(pod.get("spec", {}).get("nodeName") or "", []).append(pod)
     for node in _usable(hd, mirror):
         left = {k: number(v) for k, v in node.get("status", {}).get("allocatable", {}).items()}
-        for pod in taken.get(node["metadata"]["name"], ()):
-            for resource, amount in _requests(pod):
-                left[resource] = left.get(resource, 0.0) - amount
+        for resource, amount in load.taken(node["metadata"]["name"]).items():
+            left[resource] = left.get(resource, 0.0) - amount
         yield left
 
 
@@ -110,13 +143,6 @@ def _requests(pod: Object) -> Iterator[tuple[str, float]]:
         resources = container.get("resources") or {}
         for name, value in {**(resources.get("limits") or {}), **(resources.get("requests") or {})}.items():
             yield name, number(value)
-
-
-def _waits_for_same(pod: Object, asked: Mapping[str, float]) -> bool:
-    """One of ours that has no node yet will take the room of one."""
-    unplaced = not pod.get("spec", {}).get("nodeName") and owner_of(pod) is not None
-    wants = {name for name, _ in _requests(pod)}
-    return unplaced and wants >= {name for name in asked if "/" in name or name == "memory"}
 
 
 def _home(hd: Deployment, mirror: Mirror) -> Object | None:

@@ -33,6 +33,7 @@ class Observer:
         self._mirror = mirror
         self._reads = reads
         self._revisions = revisions
+        self._load = nodes.Load(mirror)
         self._parsed: dict[tuple[Kind, str], tuple[int, Any]] = {}
 
     async def observe(self, hd: Deployment, token: str, now: datetime, changed: Changed) -> Snapshot:
@@ -41,7 +42,7 @@ class Observer:
         kinds = {c.name: c.resolved.head_kind for c in hd.status.candidates if c.resolved}
         revisions = await self._revisions.see(hd, token, lambda name: kinds.get(name, "bare"), changed)
         pod_mib = hd.spec.limits.memory_mib or hardware.memory_mib
-        room = nodes.room(hd, self._mirror, pod_mib)
+        room = nodes.room(hd, self._mirror, self._load, pod_mib)
         rows = [
             self._parse(PROFILE, obj, parse.profile_row) for obj in self._mirror.all(PROFILE, hd.namespace)
         ]

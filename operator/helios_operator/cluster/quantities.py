@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 
 MIB = 1024 * 1024
 _SUFFIXES = {
@@ -14,10 +15,18 @@ _SUFFIXES = {
 }
 
 
+_LONGEST_FIRST = sorted(_SUFFIXES, key=len, reverse=True)
+
+
 def number(quantity: object) -> float:
     """In the resource's own unit: cores, bytes, devices. 0 for what is no quantity."""
-    text = str(quantity or 0).strip()
-    for suffix in sorted(_SUFFIXES, key=len, reverse=True):
+    return _number(str(quantity or 0).strip())
+
+
+@lru_cache(maxsize=4096)
+def _number(text: str) -> float:
+    """The same few are asked for again and again."""
+    for suffix in _LONGEST_FIRST:
         if text.endswith(suffix):
             return float(Fraction(text.removesuffix(suffix)) * _SUFFIXES[suffix])
     try:
