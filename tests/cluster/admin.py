@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 from helios_operator.cluster.client import Client
-from helios_operator.cluster.kinds import Kind
+from helios_operator.cluster.kinds import Kind, Object
+
+from tests.chart import chart
 
 NAMESPACE = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
@@ -30,6 +32,11 @@ class Admin(Client):
         path = kind.path(namespace, name)
         await self._call("DELETE", path, kind, "delete", body={"gracePeriodSeconds": 0})
 
+    async def select(self, kind: Kind, fields: str) -> list[Object]:
+        """In all namespaces, by a field selector."""
+        answer = await self._call("GET", kind.path(), kind, "list", query=[("fieldSelector", fields)])
+        return list(answer["items"])
+
     async def token(self, namespace: str, account: str) -> str:
         """Of a service account, for an hour."""
         path = ACCOUNT.path(namespace, account, "token")
@@ -40,6 +47,23 @@ class Admin(Client):
         }
         answer = await self._call("POST", path, ACCOUNT, "create", body=body)
         return str(answer["status"]["token"])
+
+
+async def operator_account(admin: Admin, namespace: str) -> str:
+    """The token of an account `helios` with the chart's rights, bound cluster-wide as `helios-NAMESPACE`."""
+    role = chart.only_role(chart.render(), "ClusterRole")
+    account, name = {"name": "helios", "namespace": namespace}, f"helios-{namespace}"
+    await admin.apply(ACCOUNT, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+    await admin.apply(ROLE, role | {"metadata": {"name": name}})
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"kind": "ServiceAccount"} | account],
+    }
+    await admin.apply(BINDING, binding)
+    return await admin.token(namespace, "helios")
 
 
 def as_account(kubeconfig: Path, token: str, target: Path, server: str | None = None) -> Path:

@@ -14,16 +14,16 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from helios_operator.cluster.kinds import CONFIG_MAP, NODE, POD, SECRET, SERVICE, Object
+from helios_operator.cluster.kinds import CONFIG_MAP, POD, SECRET, SERVICE, Object
 from helios_operator.errors import ClusterError
 from helios_operator.local.probes import probe
 from helios_operator.local.processes import Process, helios_command
 
-from tests.cluster.admin import LEASE, Admin
+from tests.cluster.admin import Admin
+from tests.cluster.node import Node
 
 LABEL = "helios.dev/test-node"
 _LOOK_SECONDS = 0.25
@@ -62,27 +62,25 @@ class PodRunner:
     ) -> None:
         self.admin = admin
         self.namespace = namespace
-        self.node = f"node-of-{namespace}"
+        offered = {"cpu": "8", "memory": "64Gi", "pods": "100"} | (capacity or {})
+        self.node = Node(admin, f"node-of-{namespace}", offered, {LABEL: namespace}, taint=(LABEL, namespace))
         self._folder = folder
         self.claims = claims
-        self._capacity = {"cpu": "8", "memory": "64Gi", "pods": "100"} | (capacity or {})
         self.pods: dict[str, Running] = {}
         self._service: dict[str, Object] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._looking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> PodRunner:
-        await self.set_capacity({})
-        await self._beat()
-        self._tasks = [asyncio.create_task(self._look()), asyncio.create_task(self._heartbeat())]
+        await self.node.__aenter__()
+        self._looking = asyncio.create_task(self._look())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await asyncio.gather(*(self._kill(running) for running in self.pods.values()))
-        await self.admin.delete(NODE, "", self.node)
-        await self.admin.delete(LEASE, "kube-node-lease", self.node)
+        await self.node.__aexit__()
 
     # -- seen by tests --------------------------------------------------------------------------------------
 
@@ -107,31 +105,9 @@ class PodRunner:
             process.kill()
 
     async def set_capacity(self, more: dict[str, str]) -> None:
-        self._capacity |= more
-        metadata = {"name": self.node, "labels": {LABEL: self.namespace, "kubernetes.io/arch": "amd64"}}
-        node = {"apiVersion": "v1", "kind": "Node", "metadata": metadata}
-        taint = {"key": LABEL, "value": self.namespace, "effect": "NoSchedule"}
-        await self.admin.apply(NODE, node | {"spec": {"taints": [taint]}})
-        ready = {"type": "Ready", "status": "True", "reason": "Test", "message": ""}
-        now = _now()
-        times = {"lastHeartbeatTime": now, "lastTransitionTime": now}
-        status = {"capacity": self._capacity, "allocatable": self._capacity, "conditions": [ready | times]}
-        await self.admin.apply(NODE, node | {"status": status}, "status")
+        await self.node.set_capacity(more)
 
     # -- the kubelet's part ---------------------------------------------------------------------------------
-
-    async def _heartbeat(self) -> None:
-        while True:
-            await asyncio.sleep(5)
-            with contextlib.suppress(ClusterError):
-                await self._beat()
-
-    async def _beat(self) -> None:
-        metadata = {"name": self.node, "namespace": "kube-node-lease"}
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        spec = {"holderIdentity": self.node, "leaseDurationSeconds": 40, "renewTime": now}
-        kind = {"apiVersion": LEASE.api_version, "kind": LEASE.name}
-        await self.admin.apply(LEASE, kind | {"metadata": metadata, "spec": spec})
 
     async def _look(self) -> None:
         while True:
@@ -145,7 +121,7 @@ class PodRunner:
         there = {pod["metadata"]["uid"] for pod in pods}
         for pod in pods:
             uid = pod["metadata"]["uid"]
-            if pod["spec"].get("nodeName") != self.node:
+            if pod["spec"].get("nodeName") != self.node.name:
                 continue
             known = self.pods.get(pod["metadata"]["name"])
             if known is None or known.pod["metadata"]["uid"] != uid:
@@ -320,7 +296,3 @@ def _state(running: Running, once: bool) -> tuple[Object, str]:
 def _terminated(running: Running) -> Object:
     code, words = running.ended or (1, "")
     return {"exitCode": code % 256, "reason": "Error" if code else "Completed", "message": words}
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -34,9 +34,7 @@ from helios_operator.errors import ClusterError, ConflictError
 from helios_operator.local.front import Front
 from helios_operator.local.processes import Process, helios_command
 
-from tests.chart import chart
 from tests.cluster.admin import (
-    ACCOUNT,
     API_SERVICE,
     BINDING,
     CRD,
@@ -45,6 +43,7 @@ from tests.cluster.admin import (
     VOLUME,
     Admin,
     as_account,
+    operator_account,
 )
 from tests.cluster.pod_runner import LABEL, PodRunner
 from tests.cluster.proxy import Proxy
@@ -118,20 +117,7 @@ class Scene:
             self.operator = None
 
     async def _account(self) -> Path:
-        role = chart.only_role(chart.render(), "ClusterRole")
-        account, name = {"name": "helios", "namespace": self.namespace}, f"helios-{self.namespace}"
-        v1 = {"apiVersion": "v1", "kind": "ServiceAccount"}
-        await self.admin.apply(ACCOUNT, v1 | {"metadata": account})
-        await self.admin.apply(ROLE, role | {"metadata": {"name": name}})
-        binding = {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-            "subjects": [{"kind": "ServiceAccount"} | account],
-        }
-        await self.admin.apply(BINDING, binding)
-        token = await self.admin.token(self.namespace, "helios")
+        token = await operator_account(self.admin, self.namespace)
         server = self.proxy.address if self.proxy else None
         self._config = as_account(kubeconfig(), token, self.folder / "operator.kubeconfig", server)
         return self._config
@@ -299,7 +285,6 @@ async def scene(
     folder: Path, claims: Path, capacity: dict[str, str] | None = None, *, through_proxy: bool = False
 ) -> AsyncIterator[Scene]:
     admin = await Admin.connect()
-    assert isinstance(admin, Admin)
     namespace = f"helios-test-{uuid.uuid4().hex[:6]}"
     try:
         await install(admin)
