@@ -41,20 +41,27 @@ def claim(id: str, samples: Sequence[float], unit: str) -> Claim:
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m {_module()}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", choices=("text", "json"), default="text")
     return parser
 
 
-def publish(output: str, figures: dict[str, Any], claims: Sequence[Claim]) -> None:
-    """Prints the document, or its claims as a short table."""
+def publish(
+    output: str,
+    figures: dict[str, Any],
+    claims: Sequence[Claim],
+    packages: Sequence[str] = ("torch", "transformers", "grpcio"),
+) -> None:
+    """Prints the document, or its claims as a short table. `packages`: what the figures depend on."""
     if output == "json":
         document = {
             "command": "python -m " + " ".join([_module(), *sys.argv[1:]]),
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine(),
-            "versions": {name: version(name) for name in ("torch", "transformers", "grpcio")},
+            "versions": {name: version(name) for name in packages},
             "figures": figures,
             "claims": [asdict(one) for one in claims],
         }

@@ -31,6 +31,7 @@ VERBS = {
     "serve": "one serving process",
     "profile": "measure a model's exits: quality, time, memory",
     "tune": "train exit heads for a checkpoint",
+    "bench": "run one of the checkout's benches",
     "version": "versions of HELIOS and of what it runs on",
 }
 _WRONG_INPUT, _INTERRUPTED = 2, 130

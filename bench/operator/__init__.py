@@ -1,0 +1,1 @@
+"""The operator under many HeliosDeployments at once: see `__main__`."""
