@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import NormalDist
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_BLOCK_SECONDS = 30.0
-"""Samples are averaged over blocks so long that their errors hardly hang together."""
+_BLOCKS = 20
+"""Samples are averaged over so many stretches of time: long enough that their errors hardly hang together."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,12 @@ async def samples(pid: int, seconds: float, every: float = 1.0) -> list[Sample]:
 def growth(taken: Sequence[Sample], over_seconds: float = 600.0) -> tuple[float, float, float]:
     """Per cent of the mean per `over_seconds`: the slope of a straight line through means of blocks, and its
     95 % interval. The blocks' residuals are taken as independent."""
+    block_seconds = (taken[-1].seconds - taken[0].seconds) / (_BLOCKS - 1e-6)
     blocks: dict[int, list[Sample]] = {}
     for one in taken:
-        blocks.setdefault(int((one.seconds - taken[0].seconds) / _BLOCK_SECONDS), []).append(one)
+        blocks.setdefault(int((one.seconds - taken[0].seconds) / block_seconds), []).append(one)
     x = [statistics.fmean(s.seconds for s in block) for block in blocks.values()]
     y = [statistics.fmean(s.rss_mib for s in block) for block in blocks.values()]
-    if len(x) < 4:
-        return math.nan, -math.inf, math.inf
     slope, intercept = statistics.linear_regression(x, y)
     residuals = sum((b - slope * a - intercept) ** 2 for a, b in zip(x, y, strict=True))
     free = len(x) - 2
