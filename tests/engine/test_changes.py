@@ -251,7 +251,7 @@ def test_a_model_with_the_same_tokenizer_takes_over_running_streams(
 ) -> None:
     with running(tiny, **DEPTHS) as engine:
         streams = under_way(engine)
-        current = engine.serving.limits
+        current, tokenizer = engine.serving.limits, engine.serving.model.tokenizer
         limits = replace(
             limits_for(other), generation=current.generation + 1, candidate="other", exit_layers=(2, 3)
         )
@@ -261,6 +261,7 @@ def test_a_model_with_the_same_tokenizer_takes_over_running_streams(
         outcome = future.result()
         events = list(finished(streams, library))
         assert engine.info().total_layers == 4
+        assert engine.serving.model.tokenizer is tokenizer  # two of them would be held for a while
     assert outcome.reprefilled == len(streams)
     for event in events:
         assert [span.served.candidate for span in event.spans] == ["tiny", "other"]

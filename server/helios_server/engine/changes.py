@@ -172,7 +172,8 @@ class Changes:
         return self._host.serving.release()
 
     def _install(self, limits: EngineLimits) -> None:
-        loaded = load_model(self._host.serving.config, limits)
+        serving = self._host.serving
+        loaded = load_model(serving.config, limits, serving.model)
 
         def publish() -> None:
             _check_live(

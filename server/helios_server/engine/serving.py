@@ -71,11 +71,12 @@ class Loaded:
     plan: MemoryPlan
 
 
-def load_model(config: EngineConfig, limits: EngineLimits) -> Loaded:
+def load_model(config: EngineConfig, limits: EngineLimits, before: Model | None = None) -> Loaded:
     """Loads what the limits name. Raises HeliosError.
 
     One layer is loaded first: it tells what all of them take, so that a model that does not fit is refused
-    before its other layers are read.
+    before its other layers are read. before: the model that it takes the place of; a tokenizer that is the
+    same is taken over, for two of them would be held while memory is measured.
     """
     found = resolve(
         limits.model_uri, limits.model_revision or None, volumes=config.volumes, offline=config.offline
@@ -83,7 +84,7 @@ def load_model(config: EngineConfig, limits: EngineLimits) -> Loaded:
     limits = replace(limits, model_revision=found.revision)
     checkpoint = Checkpoint.open(found.path)
     limits.depths(checkpoint.config.num_layers)
-    tokenizer = Tokenizer.open(found.path)
+    tokenizer = _tokenizer(checkpoint, before)
     backbone = Backbone.load(checkpoint, 1, config.device, config.dtype, config.max_context)
     model = Model(
         config=checkpoint.config,
@@ -100,6 +101,13 @@ def load_model(config: EngineConfig, limits: EngineLimits) -> Loaded:
     backbone.attach([backbone.load_layer(index) for index in range(1, plan.layers)])
     host_memory.trim()
     return Loaded(limits, model, backbone, heads, plan)
+
+
+def _tokenizer(checkpoint: Checkpoint, before: Model | None) -> Tokenizer:
+    digest = tokenizer_digest(checkpoint)
+    if before is not None and digest and digest == before.tokenizer_digest:
+        return before.tokenizer
+    return Tokenizer.open(checkpoint.path)
 
 
 def tokenizer_digest(checkpoint: Checkpoint) -> str:
