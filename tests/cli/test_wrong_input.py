@@ -3,11 +3,14 @@ left."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
+import helios_cli
 import pytest
 
 from tests.checkpoints import make_checkpoint
@@ -132,6 +135,17 @@ def test_prompts_that_no_model_takes(state: Path, volumes: Path, tmp_path: Path)
         assert running.interrupt() == 0
     nowhere = helios("generate", "word", "--address", "127.0.0.1:1")
     assert "check that a deployment serves there" in error_of(nowhere)
+
+
+def test_benches_are_the_checkouts(tmp_path: Path) -> None:
+    assert "invalid choice: 'none' (choose from " in error_of(helios("bench", "none"))
+    assert "usage: python -m bench.operator" in helios("bench", "operator", "--help").out
+    package = tmp_path / "helios_cli"
+    shutil.copytree(Path(helios_cli.__file__).parent, package)
+    installed = helios(
+        "bench", "operator", PYTHONPATH=f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    )
+    assert "the benches are not part of an installed package; run" in error_of(installed)
 
 
 def test_verbs_and_arguments(tmp_path: Path) -> None:

@@ -1,19 +1,22 @@
 """HeliosProfiles: rows of the history table, owned by each deployment that uses them.
 
-Called by `apply`. Owners are read and written back under the object's version: two deployments that take up
-the same row at once do not forget each other (ConflictError, and the next pass tries again).
+Called by `apply`. Owners are read and written back under the object's version, one pass after the other: two
+deployments that take up the same row at once do not forget each other. Where somebody else wrote meanwhile it
+is a ConflictError, and the next pass tries again.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from helios_operator.api import parse, serialize
 from helios_operator.api.rows import QualityRow, TimingRow
 from helios_operator.api.types import Deployment, DeploymentStatus, Owner
 from helios_operator.cluster.client import Client
-from helios_operator.cluster.kinds import DEPLOYMENT, PROFILE, Object
+from helios_operator.cluster.kinds import DEPLOYMENT, PROFILE, Key, Object
 from helios_operator.cluster.mirror import Mirror
 
 
@@ -21,11 +24,18 @@ class Profiles:
     def __init__(self, client: Client, mirror: Mirror) -> None:
         self._client = client
         self._mirror = mirror
+        self._turns: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+
+    def _turn(self, namespace: str, name: str) -> asyncio.Lock:
+        """Of a row: whoever has it sees what the one before has written."""
+        return self._turns.setdefault((namespace, name), asyncio.Lock())
 
     async def write(self, row: TimingRow | QualityRow, hd: Deployment) -> None:
         """Created with this deployment as an owner, or completed, and owned by it too."""
-        existing = self._mirror.get(PROFILE, hd.namespace, row.name)
-        obj = await self._apply(row, hd, [*self._others(existing, hd), Owner(hd.name, hd.uid)], existing)
+        async with self._turn(hd.namespace, row.name):
+            existing = self._mirror.get(PROFILE, hd.namespace, row.name)
+            owners = [*self._others(existing, hd), Owner(hd.name, hd.uid)]
+            obj = await self._apply(row, hd, owners, existing)
         if "status" in obj:
             kept = {key: obj[key] for key in ("apiVersion", "kind", "status")}
             metadata = {"name": row.name, "namespace": hd.namespace}
@@ -34,24 +44,34 @@ class Profiles:
 
     async def release(self, name: str, hd: Deployment) -> None:
         """Deleted when no other deployment uses it."""
-        existing = self._mirror.get(PROFILE, hd.namespace, name)
-        if existing is None:
-            return
-        if others := self._others(existing, hd):
-            await self._apply(parse.profile_row(existing), hd, others, existing)
-        else:
-            await self._client.delete(PROFILE, hd.namespace, name)
-            self._mirror.forget(PROFILE, existing)
+        async with self._turn(hd.namespace, name):
+            existing = self._mirror.get(PROFILE, hd.namespace, name)
+            if existing is None:
+                return
+            if others := self._others(existing, hd):
+                await self._apply(parse.profile_row(existing), hd, others, existing)
+            else:
+                await self._client.delete(PROFILE, hd.namespace, name)
+                self._mirror.forget(PROFILE, existing)
 
     async def adopt(self, status: DeploymentStatus, hd: Deployment) -> None:
         """Rows that this deployment uses and that were measured for another."""
         served = [served for served in (status.active, status.target) if served]
         used = [(s.timing, s.quality) for s in served] + [(c.timing, c.quality) for c in status.candidates]
         for name in sorted({name for pair in used for name in pair if name}):
-            existing = self._mirror.get(PROFILE, hd.namespace, name)
-            if existing and Owner(hd.name, hd.uid) not in _owners(existing):
-                owners = [*self._others(existing, hd), Owner(hd.name, hd.uid)]
-                await self._apply(parse.profile_row(existing), hd, owners, existing)
+            if self._lacks(name, hd):
+                async with self._turn(hd.namespace, name):
+                    await self._adopt(name, hd)
+
+    async def _adopt(self, name: str, hd: Deployment) -> None:
+        existing = self._mirror.get(PROFILE, hd.namespace, name)
+        if existing is not None:
+            owners = [*self._others(existing, hd), Owner(hd.name, hd.uid)]
+            await self._apply(parse.profile_row(existing), hd, owners, existing)
+
+    def _lacks(self, name: str, hd: Deployment) -> bool:
+        existing = self._mirror.get(PROFILE, hd.namespace, name)
+        return existing is not None and Owner(hd.name, hd.uid) not in _owners(existing)
 
     async def _apply(
         self, row: TimingRow | QualityRow, hd: Deployment, owners: Sequence[Owner], existing: Object | None
