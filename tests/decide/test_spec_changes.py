@@ -11,7 +11,18 @@ from helios_operator.decide.plan import CreateRevision, DeleteRevision, DrainRev
 from tests.decide.builders import inline, selected, world
 from tests.decide.test_by_hand import ask_to_switch
 from tests.decide.test_stories import condition, second_act
-from tests.decide.truth import BARE_BIG, BARE_SMALL, BIG, CODE, GENERAL, PROSE, candidate, memory_for
+from tests.decide.truth import (
+    BARE_BIG,
+    BARE_SMALL,
+    BIG,
+    CODE,
+    GENERAL,
+    PROSE,
+    Backbone,
+    Model,
+    candidate,
+    memory_for,
+)
 from tests.decide.world import World
 
 
@@ -234,3 +245,30 @@ def test_in_place_is_taken_when_asked_for() -> None:
         a for a in made.actions[-20:] if isinstance(a, DrainRevision | DeleteRevision) and a.number == 2
     ]
     assert list(made.revisions) == [2]
+
+
+def test_a_rollout_is_given_up_when_the_spec_goes_back() -> None:
+    made = second_act()
+    made.start_seconds = 30
+    made.edit(selection=Selection(SelectionPolicy.PINNED, "big"))
+    made.run(3)
+    assert len(made.revisions) == 2
+    made.edit(selection=Selection(SelectionPolicy.PINNED, "small"))
+    made.run(60)
+    assert made.active == ("small", 26)
+    assert len(made.revisions) == 1
+    assert made.status.reassessment.backoff_seconds == 0
+
+
+def test_pods_of_a_model_that_must_go_are_not_renewed() -> None:
+    """Its successor has the new template anyway."""
+    made = second_act()
+    new = Model(Backbone("new", 30))
+    made.truth[("file:///models/new", "", "", ())] = new
+    made.fails = lambda job: "not yet"
+    made.edit(candidates=(candidate("new", new),))
+    before = creations(made)
+    for revision in made.revisions.values():
+        revision.template_current = False
+    made.run(30)
+    assert creations(made) == before

@@ -56,11 +56,12 @@ def await_successor(step: Step, pending: Revision) -> Carried:
     """It starts, beside what serves or alone; when every pod is ready, traffic moves."""
     if step.case.spec.rollout.paused and step.fleet.routed:
         return step.still(Verdict(True, Reason.PAUSED, "rollout.paused is true"), target=step.coming(pending))
-    if all_ready(pending):
+    unwanted = _is_unwanted(step, pending)
+    if all_ready(pending) and not (unwanted and step.fleet.routed):
         ready = f"{pending.replicas} of {pending.replicas} pods of revision {pending.number} are ready"
         why = Verdict(True, Reason.TRAFFIC_MOVED, ready)
         return step.still(why, Route(revision=pending.number, why=why), target=step.coming(pending))
-    if (why_not := _will_not_serve(step, pending)) is not None:
+    if (why_not := unwanted or _will_not_serve(step, pending)) is not None:
         return _give_up(step, pending, why_not)
     words = trouble(pending)
     message = f"revision {pending.number} starts {pending.limits.candidate}" + (f": {words}" if words else "")
@@ -68,10 +69,19 @@ def await_successor(step: Step, pending: Revision) -> Carried:
     return step.still(progress, *step.scaled(pending), target=step.coming(pending))
 
 
-def _will_not_serve(step: Step, pending: Revision) -> Verdict | None:
-    contender = served_contender(pending.limits, step.case.bench.contenders)
+def _is_unwanted(step: Step, pending: Revision) -> Verdict | None:
+    """The spec changed while it started."""
+    case, limits = step.case, pending.limits
+    contender = served_contender(limits, case.bench.contenders)
     if contender is None or not contender.competes:
-        return Verdict(False, Reason.SPEC_CHANGED, f"{pending.limits.candidate} is not a candidate any more")
+        return Verdict(False, Reason.SPEC_CHANGED, f"{limits.candidate} is not a candidate any more")
+    option = case.bench.option(contender, limits.layer_budget, None)
+    if step.fleet.routed and option.service not in {allowed.service for allowed in case.allowed(None)}:
+        return Verdict(False, Reason.SPEC_CHANGED, f"{option} is outside what the spec allows now")
+    return None
+
+
+def _will_not_serve(step: Step, pending: Revision) -> Verdict | None:
     words = trouble(pending) or "it is not ready"
     if has_crashed(pending):
         return Verdict(False, Reason.PROGRESS_DEADLINE_EXCEEDED, f"its pods end again and again: {words}")

@@ -33,10 +33,12 @@ def keep_in_step(step: Step, routed: Revision) -> Carried:
         return done
     if scaled := tuple(step.scaled(routed)):
         return replace(done, actions=scaled)
-    if not routed.template_current:
+    if not hysteresis.backed_off(step.case).ok:
+        return done
+    if not routed.template_current and not step.case.must_leave(step.case.current(None)):
         return _renew_pods(step, routed)
     limits = _resynchronised(step, routed)
-    if limits is None or not hysteresis.backed_off(step.case).ok:
+    if limits is None:
         return done
     why = Verdict(True, Reason.SPEC_CHANGED, f"same service, new settings: {shape(limits)}")
     write = WriteLimits(revision=routed.number, limits=limits, why=why)

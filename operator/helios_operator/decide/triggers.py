@@ -48,13 +48,16 @@ class Call:
 def opened(case: Case) -> tuple[ReassessmentStatus, Call | None]:
     """The memory with the reassessment that is due now, and the call if it was not under way before. A person
     and the spec also call while another one, or a change, is under way: theirs would be forgotten otherwise.
+    Whoever edits the spec has seen what failed: the back-off ends, and is doubled if it fails again.
     """
     memory = case.memory
     call = due(case)
     if call is None or (memory.trigger and call.cause not in (Cause.MANUAL, Cause.SPEC)):
         return memory, None
+    is_edited = case.snapshot.deployment.status.observed_generation != case.snapshot.deployment.generation
     started = replace(
         memory,
+        backoff_until=None if is_edited else memory.backoff_until,
         shifted_at=case.now if call.cause is Cause.ALARM else memory.shifted_at,
         trigger=call.cause.value,
         triggered_at=case.now,

@@ -23,7 +23,7 @@ class Mutant:
 
 MUTANTS = (
     # -- serving is never taken away
-    Mutant("serving is never taken away", "starting", "if all_ready(pending):", "if True:"),
+    Mutant("serving is never taken away", "starting", "if all_ready(pending) and", "if True and"),
     Mutant("serving is never taken away", "ending", "if not is_empty(revision):", "if False:"),
     Mutant(
         "serving is never taken away",
@@ -32,7 +32,7 @@ MUTANTS = (
         "return _go(Way.RECREATE, Reason.OUTAGE_BY_RECREATE, fits.message)\n"
         "    path = _in_place(option, reachable,",
     ),
-    Mutant("no request is lost", "starting", "if all_ready(pending):", "if True:"),
+    Mutant("no request is lost", "starting", "if all_ready(pending) and", "if True and"),
     # -- an infeasible SLO or a failed profile never takes the running model down
     Mutant(
         "an infeasible SLO takes nothing down",
