@@ -18,6 +18,11 @@ def creations(made: World) -> list[CreateRevision]:
     return [action for action in made.actions if isinstance(action, CreateRevision)]
 
 
+def looks(made: World) -> int:
+    jobs = [action.job for action in made.actions if isinstance(action, StartJob)]
+    return sum(job.kind is JobKind.INSPECT for job in jobs)
+
+
 def with_limits(made: World, **changes: object) -> World:
     """Before anything has run."""
     limits = replace(made.spec.limits, **changes)  # type: ignore[arg-type]
@@ -77,14 +82,16 @@ def test_when_none_can_be_found_nothing_starts_and_the_reason_is_said() -> None:
     assert "no such directory" in next(c.message for c in made.status.conditions if c.type == "Ready")
 
 
-def test_a_fault_is_looked_at_again_once_its_job_is_gone() -> None:
+def test_a_fault_is_looked_at_again_less_and_less_often() -> None:
     broken = Model(BARE_BIG.backbone, problem="no such directory")
     made = world(broken=broken)
-    made.run(10)
+    made.run(100, every=5)
+    soon = looks(made)
+    assert soon in (2, 3)
+    made.run(800, every=5)
+    assert looks(made) - soon in (2, 3, 4)
     made.truth = dict.fromkeys(made.truth, GENERAL)
-    made.run(400, every=10)
-    assert made.active is None
-    made.run(400, every=10)
+    made.run(620, every=5)
     assert made.active == ("broken", 30)
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from helios_operator.api.annotations import newest_request
-from helios_operator.api.conditions import Reason
+from helios_operator.api.conditions import ConditionType, Reason
 from helios_operator.api.identity import quality_name, timing_name
 from helios_operator.api.rows import QualityRow, RowPhase, TimingRow
 from helios_operator.decide.candidates import (
@@ -28,8 +28,10 @@ from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Sna
 
 Row = TimingRow | QualityRow
 
-SECOND_LOOK = timedelta(minutes=10)
-"""A Job that found a fault is kept so long: it is what holds the next look back."""
+SECOND_LOOK = timedelta(seconds=30)
+LAST_LOOK = timedelta(minutes=10)
+"""A Job that found a fault is kept for this long, at least and at most: it is what holds the next look back.
+"""
 
 
 def inspect_job(unknown: tuple[Contender, ...]) -> JobSpec:
@@ -134,7 +136,18 @@ def _is_over(job: Job, snapshot: Snapshot, now: datetime) -> bool:
     if not _found_fault(job):
         return now >= finished + lived
     request = newest_request(snapshot.deployment.annotations)
-    return now >= finished + SECOND_LOOK or (request is not None and request.asked > finished)
+    asked = request is not None and request.asked > finished
+    return asked or now >= finished + _patience(job, snapshot, finished)
+
+
+def _patience(job: Job, snapshot: Snapshot, finished: datetime) -> timedelta:
+    """What may be put right by hand is looked at again when it has been wrong for twice as long."""
+    if job.spec.kind is not JobKind.INSPECT:
+        return LAST_LOOK
+    conditions = snapshot.deployment.status.conditions
+    profiled = next((c for c in conditions if c.type == ConditionType.PROFILED), None)
+    since = profiled.last_transition_time if profiled and profiled.status != "True" else finished
+    return min(max(finished - since, SECOND_LOOK), LAST_LOOK)
 
 
 def _found_fault(job: Job) -> bool:

@@ -167,9 +167,7 @@ class Table:
         if failed:
             text += f"; {failed}"
         if self.quality_possible is False:
-            return Verdict(
-                False, Reason.NO_PROMPTS, f"{text}; set profiling.prompts.live, configMapRef or inline"
-            )
+            return Verdict(False, Reason.NO_PROMPTS, f"{text}; {self._where_prompts_are_missing()}")
         if waiting and "quiet" in waiting:
             return Verdict(False, Reason.WAITING_FOR_IDLE, f"{text}; {waiting}")
         if wanted:
@@ -180,6 +178,12 @@ class Table:
         if failed:
             return Verdict(False, Reason.PROFILE_FAILED, text)
         return Verdict(True, Reason.ALL_CANDIDATES_CURRENT, text)
+
+    def _where_prompts_are_missing(self) -> str:
+        ref = self.snapshot.deployment.spec.profiling.prompts.config_map_ref
+        if ref is None:
+            return "set profiling.prompts.live, configMapRef or inline"
+        return f"ConfigMap {ref.name} does not exist, or holds no prompt under {ref.key}"
 
     def _named(self, spec: JobSpec) -> str:
         """With what holds it up, in the words of whoever runs it."""
