@@ -351,7 +351,8 @@ class ReassessmentStatus:
 
 @dataclass(frozen=True)
 class RolloutStatus:
-    """Phase: RollingOut | Draining | Completed | Failed | RolledBack."""
+    """Phase: RollingOut | Analysing | Draining | Completed | Failed | RolledBack. `looks`: of the analysis so
+    far, and how many of them were bad."""
 
     revision: int
     phase: str
@@ -359,6 +360,8 @@ class RolloutStatus:
     message: str = ""
     start_time: datetime | None = None
     end_time: datetime | None = None
+    looks: int = 0
+    bad_looks: int = 0
 
 
 @dataclass(frozen=True)

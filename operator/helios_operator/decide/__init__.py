@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from helios_operator.decide import (
+    analysing,
     candidates,
     catalogue,
     gathering,
@@ -76,6 +77,7 @@ def _requeue(report: status.Report) -> float | None:
         memory.cooldown_until,
         memory.next_time,
         report.measuring.again_at,
+        analysing.next_look(case),
         pending.created + timedelta(seconds=rules.progress_deadline_seconds) if pending else None,
         active.since + timedelta(seconds=rules.scale_down_delay_seconds)
         if active and active.since and case.fleet.retired

@@ -12,8 +12,9 @@ from helios_operator.api.conditions import Reason
 from helios_operator.api.types import (
     Served,
 )
-from helios_operator.decide import hysteresis, record, remedies
+from helios_operator.decide import analysing, hysteresis, record, remedies
 from helios_operator.decide.fleet import (
+    ANALYSING,
     is_empty,
 )
 from helios_operator.decide.plan import (
@@ -42,9 +43,15 @@ def complete(step: Step, routed: Revision) -> Carried:
     began = step.status.rollout.message if step.status.rollout else message
     ended = step.ended(routed.number, phase, Verdict(True, Reason.ROLLOUT_COMPLETED, began))
     carried = replace(step.still(progress, target=None), active=now, rollout=ended)
+    if step.status.rollout and step.status.rollout.phase == "RolledBack":
+        carried = replace(carried, rollout=step.status.rollout)
     if not _was_decided(step, before, now):
         return replace(carried, memory=replace(step.memory, requests=step.fleet.requests))
     promoted = record.entry(step.case, step.memory, now, "Promoted")
+    if analysing.is_wanted(step):
+        watched = Verdict(True, Reason.ANALYSING, f"{message}, watched before it is kept")
+        watching = replace(ended, phase=ANALYSING, end_time=None, looks=0, bad_looks=0)
+        carried = replace(carried, progress=watched, rollout=watching)
     return replace(
         carried,
         history=record.appended(step.status.history, promoted),
@@ -57,6 +64,12 @@ def _was_decided(step: Step, before: Served | None, now: Served) -> bool:
     if step.memory.last_time is None or step.memory.decision not in remedies.CHANGES:
         return False
     return before is None or (before.candidate, before.layer_budget) != (now.candidate, now.layer_budget)
+
+
+def take_out(step: Step, revision: Revision) -> Carried:
+    """Of the traffic, back to what served before."""
+    why = Verdict(True, Reason.WAITING_FOR_DRAIN, f"revision {revision.number} was taken back")
+    return step.still(why, step.drain(revision, why), target=None)
 
 
 def retire(step: Step) -> Carried:

@@ -23,6 +23,8 @@ from helios_operator.decide.snapshot import (
     Telemetry,
 )
 
+ANALYSING = "Analysing"
+"""Phase of a rollout: what serves is watched before it is kept."""
 CRASHES = 3
 """Restarts after which a pod that never became ready is given up."""
 
@@ -37,6 +39,8 @@ class Fleet:
     retired: tuple[Revision, ...]
     target: Served | None
     """Of the status: a change that was begun and not yet seen to end."""
+    analysing: bool = False
+    """A change is being watched before it is kept."""
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Fleet:
@@ -49,7 +53,9 @@ class Fleet:
         ]
         pending = newer[-1] if newer else None
         retired = tuple(r for r in revisions if r is not routed and r is not pending)
-        return cls(routed, pending, retired, snapshot.deployment.status.target)
+        status = snapshot.deployment.status
+        analysing = status.rollout is not None and status.rollout.phase == ANALYSING
+        return cls(routed, pending, retired, status.target, analysing)
 
     @property
     def telemetry(self) -> tuple[Telemetry, ...]:
@@ -91,8 +97,8 @@ class Fleet:
     @property
     def in_flight(self) -> bool:
         """A change is on its way: a successor starts, limits are not everywhere yet, or an old revision still
-        ends."""
-        return bool(self.pending or self.retired or self.behind or self.target)
+        ends or is kept in case."""
+        return bool(self.pending or self.retired or self.behind or self.target or self.analysing)
 
     @property
     def requests(self) -> int:

@@ -9,7 +9,7 @@ never takes away what serves before its successor does (unless the strategy is R
 from __future__ import annotations
 
 from helios_operator.api.conditions import Reason
-from helios_operator.decide import changing, ending, starting, staying
+from helios_operator.decide import analysing, changing, ending, starting, staying
 from helios_operator.decide.case import Case
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.reassess import Outcome
@@ -19,6 +19,8 @@ from helios_operator.decide.step import Carried, Step
 def carry_out(case: Case, outcome: Outcome) -> Carried:
     """The first of these that holds is what this pass does."""
     step, fleet = Step(case, outcome), case.fleet
+    if fleet.pending is not None and fleet.routed and analysing.was_taken_back(step, fleet.pending):
+        return ending.take_out(step, fleet.pending)
     if fleet.pending is not None:
         return starting.await_successor(step, fleet.pending)
     if fleet.routed is None:
@@ -31,6 +33,8 @@ def carry_out(case: Case, outcome: Outcome) -> Carried:
         return changing.await_limits(step, fleet.routed)
     if ending.has_arrived(step, fleet.routed):
         return ending.complete(step, fleet.routed)
+    if analysing.is_under_way(step, fleet.routed):
+        return analysing.look(step, fleet.routed)
     if fleet.retired:
         return ending.retire(step)
     if changing.is_to_be_recreated(step, fleet.routed):

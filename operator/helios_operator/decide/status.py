@@ -11,23 +11,21 @@ from dataclasses import dataclass, replace
 
 from helios_operator.api.conditions import ConditionType, Reason, Where
 from helios_operator.api.types import CandidateStatus, Condition, Decision, DeploymentStatus
-from helios_operator.decide import select
+from helios_operator.decide import live, select
 from helios_operator.decide.candidates import Contender, identity
 from helios_operator.decide.case import Case
-from helios_operator.decide.evidence import MIN_AUDITS, LiveEvidence
 from helios_operator.decide.fleet import trouble
 from helios_operator.decide.gathering import profiles_of
-from helios_operator.decide.hysteresis import COLD_REQUESTS
 from helios_operator.decide.options import Option
 from helios_operator.decide.plan import Event, Verdict
 from helios_operator.decide.profiling import Measuring
-from helios_operator.decide.quality import percentile
 from helios_operator.decide.reassess import Outcome
 from helios_operator.decide.step import Carried
 
 UNDER_WAY = (
     Reason.ROLLOUT_STARTED,
     Reason.LIMITS_CHANGING,
+    Reason.ANALYSING,
     Reason.WAITING_FOR_DRAIN,
     Reason.WAITING_FOR_ACCELERATOR,
     Reason.OUTAGE_BY_RECREATE,
@@ -103,7 +101,7 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
 
 def _conditions(report: Report) -> Iterator[Condition]:
     available, progressing = _available(report), _progressing(report)
-    profiled, slo = report.measuring.progress, _slo_met(report)
+    profiled, slo = report.measuring.progress, live.slo_met(report.case)
     ready = _ready(report, available, progressing, slo)
     yield _condition(report, ConditionType.AVAILABLE, "True" if available.ok else "False", available)
     yield _condition(
@@ -147,57 +145,6 @@ def _progressing(report: Report) -> Verdict:
     if progress.reason in (Reason.REFERENCE_CANDIDATE, Reason.TRAFFIC_MOVED):
         return replace(progress, reason=Reason.ROLLOUT_STARTED)
     return progress if progress.reason in PROGRESS_WORDS else replace(progress, reason=Reason.NO_ROLLOUT)
-
-
-def _slo_met(report: Report) -> Verdict:
-    """From what clients saw since the last change, and from the audits of the depth in use."""
-    since = report.case.fleet.requests_since_change
-    if since < COLD_REQUESTS:
-        return Verdict(
-            False, Reason.INSUFFICIENT_DATA, f"{since} of {COLD_REQUESTS} requests since the last change"
-        )
-    latency, quality = _live_latency(report), _live_quality(report)
-    said = ", ".join(verdict.message for verdict in (latency, quality) if verdict.message)
-    for missed in (latency, quality):
-        if missed.reason in (Reason.LATENCY_MISSED, Reason.QUALITY_MISSED):
-            return replace(missed, message=said)
-    for verdict in (quality, latency):
-        if verdict.reason != Reason.NO_TARGET:
-            return replace(verdict, message=said)
-    return Verdict(False, Reason.NO_TARGET, said)
-
-
-def _live_latency(report: Report) -> Verdict:
-    slo, telemetry = report.case.spec.slo, report.case.fleet.telemetry
-    seen = (
-        ("ttft", slo.ttft_ms, percentile([t.ttft_ms for t in telemetry], slo.percentile)),
-        ("itl", slo.itl_ms, percentile([t.itl_ms for t in telemetry], slo.percentile)),
-        ("e2e", slo.e2e_latency_ms, percentile([t.e2e_ms for t in telemetry], slo.percentile)),
-    )
-    parts = [f"{name} {value:.0f} ms" for name, _, value in seen if value is not None]
-    missed = [
-        f"{name} above {target} ms" for name, target, value in seen if target and value and value > target
-    ]
-    message = f"p{slo.percentile} {', '.join(parts)}" if parts else ""
-    if missed:
-        return Verdict(False, Reason.LATENCY_MISSED, f"{message}: {', '.join(missed)}")
-    asked = any(target for _, target, _ in seen)
-    return Verdict(asked, Reason.WITHIN_TARGET if asked else Reason.NO_TARGET, message)
-
-
-def _live_quality(report: Report) -> Verdict:
-    case, target = report.case, select.minimum_quality(report.case.spec.slo)
-    contender, serving = case.contender, case.fleet.serving
-    if contender is None or serving is None or target is None or not case.spec.reassessment.audit_percent:
-        return Verdict(False, Reason.NO_TARGET, "")
-    audits = case.fleet.audits_since_change()
-    estimate = LiveEvidence(audits, contender, profiles_of(case)).quality(contender, serving.layer_budget)
-    if estimate is None or len(audits) < MIN_AUDITS:
-        return Verdict(False, Reason.INSUFFICIENT_DATA, f"{len(audits)} of {MIN_AUDITS} audited requests")
-    said = f"quality {estimate.mean:.1f} % of {target} asked, on {estimate.samples} audited requests"
-    if estimate.high < target:
-        return Verdict(False, Reason.QUALITY_MISSED, said)
-    return Verdict(True, Reason.WITHIN_TARGET, said)
 
 
 def _ready(report: Report, available: Verdict, progressing: Verdict, slo: Verdict) -> Verdict:

@@ -134,10 +134,9 @@ class Step:
         return RolloutStatus(number, "RollingOut", way.value, why.message, self.case.now)
 
     def ended(self, number: int, phase: str, why: Verdict) -> RolloutStatus:
-        before = self.status.rollout
+        before = self.status.rollout or RolloutStatus(number, phase)
         end: datetime | None = None if phase == "Draining" else self.case.now
-        strategy, start = (before.strategy, before.start_time) if before else ("", None)
-        return RolloutStatus(number, phase, strategy, why.message, start, end)
+        return replace(before, revision=number, phase=phase, message=why.message, end_time=end)
 
 
 def shape(limits: ServingLimits) -> str:

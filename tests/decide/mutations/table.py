@@ -56,7 +56,7 @@ MUTANTS = (
     Mutant(
         "one change at a time",
         "fleet",
-        "return bool(self.pending or self.retired or self.behind or self.target)",
+        "return bool(self.pending or self.retired or self.behind or self.target or self.analysing)",
         "return False",
         also=(("rollout", "    if fleet.retired:\n        return ending.retire(step)\n    if", "    if"),),
     ),
