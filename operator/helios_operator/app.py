@@ -27,6 +27,10 @@ from helios_operator.render.installation import Installation
 
 _SERVER_SECONDS, _CLIENT_SECONDS = 300, 310
 """A watch is renewed after this, by the server or, should it have forgotten, by us."""
+_SILENT_SECONDS = 70.0
+"""A watch on which nothing came for so long is dead: the server sends a bookmark every minute."""
+_ANSWER_SECONDS = 30.0
+"""For everything but a watch."""
 _RETRY_SECONDS = 3.0
 _log = logging.getLogger(__name__)
 
@@ -111,6 +115,8 @@ def _wire(registry: kopf.OperatorRegistry, operator: Operator, kind: Kind) -> No
         operator.begin()
         if event["type"] == "DELETED":
             operator.gone(kind, dict(event["object"]))
+        elif event["type"] is None:
+            operator.listed()
 
     kopf.index(*where, id=f"{kind.plural}-seen", registry=registry)(seen)
     kopf.on.event(*where, id=f"{kind.plural}-happened", registry=registry)(happened)
@@ -127,6 +133,8 @@ def _settings(watched: tuple[Kind, ...]) -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.watching.server_timeout = _SERVER_SECONDS
     settings.watching.client_timeout = _CLIENT_SECONDS
+    settings.watching.inactivity_timeout = _SILENT_SECONDS
+    settings.networking.request_timeout = _ANSWER_SECONDS
     settings.networking.error_backoffs = _Backoffs()
     for kind in watched:
         if kind in LABELLED:

@@ -8,6 +8,7 @@ started again, it goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -55,9 +56,13 @@ _SPACING_SECONDS = 0.1
 _AFTER_WRITE_SECONDS = 0.3
 _IN_FLUX_SECONDS = 1.0
 _CONFLICT_SECONDS = 0.5
+_UNREACHABLE_SECONDS = 5.0
+"""While the API server does not answer: it is nobody's fault, and no reason to be late when it is back."""
 _FAILURE_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _REFUSED_SECONDS = 30.0
 _CHORES_SECONDS = 30.0
+_LISTED_SECONDS = 2.0
+"""After the watch had to list everything again: a list does not tell what is gone."""
 _MOST_PASSES_PER_SECOND = 50.0
 """Of all regular looks together: with many deployments each is looked at more seldom."""
 _UNPROCESSABLE = (400, 422)
@@ -101,6 +106,7 @@ class Operator:
         self._applier = Applier(client, self._mirror, self._reads, by, self._status, self._events)
         self._queue = WorkQueue(_SPACING_SECONDS)
         self._begun = asyncio.Event()
+        self._listed = asyncio.Event()
         self._running: set[str] = set()
         self._missed: set[str] = set()
         self._failures: dict[str, int] = {}
@@ -116,6 +122,10 @@ class Operator:
 
     def begin(self) -> None:
         self._begun.set()
+
+    def listed(self) -> None:
+        """A watch has begun anew."""
+        self._listed.set()
 
     def seen(self, kind: Kind, obj: Object) -> None:
         self._mirror.heard = time.time()
@@ -196,7 +206,7 @@ class Operator:
             result, again = "conflict", _CONFLICT_SECONDS
         except ClusterError as error:
             _log.warning("pass of %s: %s", text, error)
-            again = self._back_off(text)
+            again = self._back_off(text) if error.status else _UNREACHABLE_SECONDS * random.uniform(0.8, 1.2)
         except Exception as error:
             _log.exception("pass of %s", text)
             again = self._back_off(text)
@@ -283,11 +293,16 @@ class Operator:
     async def _resync(self) -> None:
         """Compares what is known with what is there: a watch may lose a deletion, or fall silent."""
         while True:
-            await asyncio.sleep(self._options.resync_seconds * random.uniform(0.8, 1.2))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._options.resync_seconds * random.uniform(0.8, 1.2)):
+                    await self._listed.wait()
+                    await asyncio.sleep(_LISTED_SECONDS)
+            self._listed.clear()
             try:
                 missed = [each for kind in self._options.watched for each in await self._compare(kind)]
             except ClusterError as error:
                 _log.warning("comparing with the API server: %s", error)
+                self._listed.set()
                 continue
             for kind, obj in missed:
                 _log.warning("nobody told of %s %s", kind.name, "/".join(key_of(obj)))
