@@ -41,17 +41,23 @@ class Surroundings:
         self._by = by
         self._budget = budget
         self._applied: dict[tuple[str, str], Manifest] = {}
-        """By uid of the HeliosDeployment and what it is: as it was last rendered and applied."""
+        """By uid of the HeliosDeployment and what it is: as it was last rendered and applied; {}: removed."""
 
     async def ensure(self, hd: Deployment) -> str:
         """Returns the token of the Control ports."""
         token = await self._token(hd)
         for manifest in self._services(hd):
             await self._apply(hd, SERVICE, manifest)
-        if self._by.network_policies:
-            await self._apply(hd, NETWORK_POLICY, server_policy(hd, self._by))
-            await self._apply(hd, NETWORK_POLICY, job_policy(hd))
-        await self._ensure_budget(hd)
+        for policy in (server_policy(hd, self._by), job_policy(hd)):
+            if self._by.network_policies:
+                await self._apply(hd, NETWORK_POLICY, policy)
+            else:
+                await self._remove(hd, NETWORK_POLICY, policy["metadata"]["name"])
+        budget = disruption_budget(hd, self._budget.api_version)
+        if budget is not None:
+            await self._apply(hd, self._budget, budget)
+        else:
+            await self._remove(hd, self._budget, hd.name)
         return token
 
     def forget(self, uid: str) -> None:
@@ -79,15 +85,15 @@ class Surroundings:
         routed = routed_revision(service) if service else None
         return [client_service(hd, routed), pods_service(hd)]
 
-    async def _ensure_budget(self, hd: Deployment) -> None:
-        budget = disruption_budget(hd, self._budget.api_version)
-        at = (hd.uid, f"{self._budget.plural}/{hd.name}")
-        if budget is not None:
-            await self._apply(hd, self._budget, budget)
-        elif self._applied.get(at) != {}:
-            if await self._client.get(self._budget, hd.namespace, hd.name):
-                await self._client.delete(self._budget, hd.namespace, hd.name)
-            self._applied[at] = {}
+    async def _remove(self, hd: Deployment, kind: Kind, name: str) -> None:
+        """What an earlier operator or spec wanted; never somebody else's of the same name."""
+        at = (hd.uid, f"{kind.plural}/{name}")
+        if self._applied.get(at) == {}:
+            return
+        found = await self._client.get(kind, hd.namespace, name)
+        if found and belongs_to(found, hd.uid):
+            await self._client.delete(kind, hd.namespace, name)
+        self._applied[at] = {}
 
     async def _apply(self, hd: Deployment, kind: Kind, manifest: Manifest) -> None:
         at = (hd.uid, f"{kind.plural}/{manifest['metadata']['name']}")
