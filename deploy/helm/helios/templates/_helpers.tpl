@@ -56,29 +56,30 @@ runAsNonRoot: true
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
-{{- /* What the operator does in a namespace that it watches. Secrets are read by name and never listed. */ -}}
+{{- /* What the operator does in a namespace that it watches, and nothing else: its tests on a cluster use each of these
+       rights. Secrets are read by name and never listed. */ -}}
 {{- define "helios.namespacedRules" -}}
 - apiGroups: [helios.dev]
   resources: [heliosdeployments, heliosmodels]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [helios.dev]
   resources: [heliosprofiles]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 - apiGroups: [helios.dev]
-  resources: [heliosdeployments/status, heliosmodels/status, heliosprofiles/status]
+  resources: [heliosdeployments/status, heliosprofiles/status]
   verbs: [patch]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, list, watch, create, patch]
+  verbs: [list, watch, create, patch]
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, patch, delete]
