@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from helios_operator.api.types import Analysis, Bounds
+from helios_operator.api.types import Analysis, Bounds, Selection, SelectionPolicy
 from helios_operator.decide.plan import CreateRevision, Route
 
 from tests.decide.builders import inline, selected, world
@@ -110,6 +110,18 @@ def test_a_person_does_not_wait_for_the_looks() -> None:
     made.run(5)
     assert made.active == ("big", 30)
     ask_to_switch(made, "small")
+    made.run(10)
+    assert made.active == ("small", 26)
+
+
+def test_an_edit_of_the_spec_does_not_wait_for_the_looks() -> None:
+    """One that led to the change does not end its looks, one that comes later does."""
+    made = watched(second_act(), replace(ANALYSIS, interval=timedelta(hours=1)))
+    made.edit(selection=Selection(SelectionPolicy.PINNED, "big"))
+    made.run(10)
+    assert made.active == ("big", 30)
+    assert condition(made, "Progressing") == ("True", "Analysing")
+    made.edit(selection=Selection(SelectionPolicy.PINNED, "small"))
     made.run(10)
     assert made.active == ("small", 26)
 

@@ -56,7 +56,7 @@ def look(step: Step, routed: Revision) -> Carried:
     rollout, analysis, due = step.status.rollout, step.case.spec.rollout.analysis, next_look(step.case)
     if rollout is None or analysis is None or due is None:
         return _keep(step, routed, rollout, "no analysis is asked for any more")
-    if step.memory.trigger in (Cause.MANUAL, Cause.SPEC):
+    if _is_overtaken(step):
         return _keep(step, routed, rollout, "something else is asked for")
     if step.case.now < due:
         return _go_on(step, routed, analysis, rollout)
@@ -70,6 +70,15 @@ def look(step: Step, routed: Revision) -> Carried:
     if seen.looks >= analysis.count:
         return _keep(step, routed, seen, said)
     return _go_on(step, routed, analysis, seen)
+
+
+def _is_overtaken(step: Step) -> bool:
+    """By what was asked for since it serves; the call that led to it may still be open."""
+    deployment, memory, active = step.case.snapshot.deployment, step.memory, step.status.active
+    since = active.since if active else None
+    asked = memory.triggered_at if memory.trigger == Cause.MANUAL else None
+    is_wished = asked is not None and since is not None and asked > since
+    return is_wished or step.status.observed_generation != deployment.generation
 
 
 def _problem(step: Step) -> str:
