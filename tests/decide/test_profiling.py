@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from helios_operator.api.types import Profiling
+from helios_operator.api.types import ConfigMapRef, Profiling, Prompts
 from helios_operator.decide.plan import DeleteJob, DeleteProfile, StartJob
 from helios_operator.decide.snapshot import JobKind, JobPhase
 
@@ -151,3 +151,12 @@ def test_progress_is_said() -> None:
         "AllCandidatesCurrent",
     ]
     assert isinstance(made.spec.profiling, Profiling)
+
+
+def test_a_config_map_without_prompts_is_named_beside_what_is_measured() -> None:
+    prompts = Prompts(config_map_ref=ConfigMapRef("texts", "whales"))
+    made = with_profiling(world(general=GENERAL), prompts=prompts)
+    made.run(2)
+    profiled = next(c for c in made.status.conditions if c.type == "Profiled")
+    assert profiled.reason == "NoPrompts"
+    assert "ConfigMap texts does not exist, or holds no prompt under whales; inspect i-" in profiled.message

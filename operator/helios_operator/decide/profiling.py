@@ -166,13 +166,14 @@ class Table:
         text = f"{total - missing} of {total} profiles current"
         if failed:
             text += f"; {failed}"
+        under_way = waiting or ", ".join(self._named(spec) for spec in wanted[:3])
         if self.quality_possible is False:
-            return Verdict(False, Reason.NO_PROMPTS, f"{text}; {self._where_prompts_are_missing()}")
+            said = "; ".join(filter(None, (text, self._where_prompts_are_missing(), under_way)))
+            return Verdict(False, Reason.NO_PROMPTS, said)
         if waiting and "quiet" in waiting:
             return Verdict(False, Reason.WAITING_FOR_IDLE, f"{text}; {waiting}")
         if wanted:
-            names = ", ".join(self._named(spec) for spec in wanted[:3])
-            return Verdict(False, Reason.PROFILING_RUNNING, f"{text}; {waiting or names}")
+            return Verdict(False, Reason.PROFILING_RUNNING, f"{text}; {under_way}")
         if self.quality_possible is None:
             return Verdict(False, Reason.WAITING_FOR_PROMPTS, f"{text}; live prompts are being collected")
         if failed:
