@@ -39,7 +39,7 @@ from bench.operator import audit, process
 from bench.operator.fleet import NODE_LABELS, Fleet
 from bench.operator.pods import Pods
 from bench.report import Claim, arguments, publish
-from tests.cluster.admin import BINDING, NAMESPACE, ROLE, Admin, as_account, operator_account
+from tests.cluster.admin import CLUSTER_BINDING, CLUSTER_ROLE, NAMESPACE, Admin, as_account, operator_account
 from tests.cluster.live.scene import install, is_ready, kubeconfig
 from tests.cluster.node import Node
 
@@ -107,8 +107,8 @@ async def _prepared(admin: Admin, name: str, options: Namespace) -> AsyncIterato
                     await pods.delete(fleet.spaces)
     finally:
         await admin.delete(NAMESPACE, "", name)
-        await admin.delete(ROLE, "", f"helios-{name}")
-        await admin.delete(BINDING, "", f"helios-{name}")
+        await admin.delete(CLUSTER_ROLE, "", f"helios-{name}")
+        await admin.delete(CLUSTER_BINDING, "", f"helios-{name}")
 
 
 async def _operator(config: Path, name: str, folder: Path) -> tuple[Process, int]:

@@ -3,6 +3,7 @@ administrator makes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from tests.chart import chart
 NAMESPACE = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
-ROLE = Kind("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False)
-BINDING = Kind(
+ROLE = Kind("rbac.authorization.k8s.io", "v1", "roles", "Role")
+BINDING = Kind("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
+CLUSTER_ROLE = Kind("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False)
+CLUSTER_BINDING = Kind(
     "rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
 )
 CRD = Kind(
@@ -49,21 +52,34 @@ class Admin(Client):
         return str(answer["status"]["token"])
 
 
-async def operator_account(admin: Admin, namespace: str) -> str:
-    """The token of an account `helios` with the chart's rights, bound cluster-wide as `helios-NAMESPACE`."""
-    role = chart.only_role(chart.render(), "ClusterRole")
-    account, name = {"name": "helios", "namespace": namespace}, f"helios-{namespace}"
+async def operator_account(admin: Admin, namespace: str, watched: Sequence[str] = ()) -> str:
+    """The token of an account `helios` with the rights that the chart gives it: in the namespaces that it
+    watches, or in all. Roles and bindings are named `helios-NAMESPACE`."""
+    manifests = chart.render({"watch": {"namespaces": list(watched)}})
+    account = {"name": "helios", "namespace": namespace}
     await admin.apply(ACCOUNT, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
-    await admin.apply(ROLE, role | {"metadata": {"name": name}})
-    binding = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+    await _grant(admin, CLUSTER_ROLE, CLUSTER_BINDING, manifests, account)
+    if watched:
+        await _grant(admin, ROLE, BINDING, manifests, account)
+    return await admin.token(namespace, "helios")
+
+
+async def _grant(
+    admin: Admin, role: Kind, binding: Kind, manifests: Sequence[Object], account: dict[str, str]
+) -> None:
+    metadata = {"name": f"helios-{account['namespace']}"}
+    if role.namespaced:
+        metadata["namespace"] = account["namespace"]
+    given = chart.only_role(list(manifests), role.name)
+    await admin.apply(role, given | {"metadata": metadata})
+    bound = {
+        "apiVersion": binding.api_version,
+        "kind": binding.name,
+        "metadata": metadata,
+        "roleRef": {"apiGroup": role.group, "kind": role.name, "name": metadata["name"]},
         "subjects": [{"kind": "ServiceAccount"} | account],
     }
-    await admin.apply(BINDING, binding)
-    return await admin.token(namespace, "helios")
+    await admin.apply(binding, bound)
 
 
 def as_account(kubeconfig: Path, token: str, target: Path, server: str | None = None) -> Path:

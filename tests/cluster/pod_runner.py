@@ -12,6 +12,8 @@ import asyncio
 import base64
 import contextlib
 import itertools
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +35,8 @@ _ADDRESSES = itertools.count(1)
 
 @dataclass
 class Running:
-    """One pod as a process. `ended`: exit code and last words of its last process."""
+    """One pod as a process. `ended`: exit code and last words of its last process; `wants`: what its
+    container cannot be made without."""
 
     pod: Object
     ip: str
@@ -42,6 +45,7 @@ class Running:
     ready: bool = False
     restarts: int = 0
     ended: tuple[int, str] | None = None
+    wants: str = ""
     life: asyncio.Task[None] | None = None
     told: dict[str, Any] = field(default_factory=dict)
 
@@ -103,6 +107,18 @@ class PodRunner:
         process = self.pods[name].process
         if process is not None:
             process.kill()
+
+    async def slow_down(self, name: str, stop_seconds: float, run_seconds: float) -> None:
+        """As a busy neighbour does it, until it is cancelled or the pod ends."""
+        process = self.pods[name].process
+        with contextlib.suppress(ProcessLookupError):
+            while process is not None and process.exit_code is None:
+                try:
+                    os.killpg(process.pid, signal.SIGSTOP)
+                    await asyncio.sleep(stop_seconds)
+                finally:
+                    os.killpg(process.pid, signal.SIGCONT)
+                await asyncio.sleep(run_seconds)
 
     async def set_capacity(self, more: dict[str, str]) -> None:
         await self.node.set_capacity(more)
@@ -199,6 +215,7 @@ class PodRunner:
             await running.process.stop(0)
 
     async def _spawn(self, running: Running) -> None:
+        await self._await_environment(running)
         root = await self._mount(running)
         words = [word.replace("$$(", "$(") for word in running.container["command"]]
         words += running.container.get("args", [])
@@ -207,6 +224,26 @@ class PodRunner:
         told = [f"{root}{w}" if any(w == p or w.startswith(f"{p}/") for p in places) else w for w in words]
         told = [running.ip if word == "0.0.0.0" else word for word in told]
         running.process = await Process.start(helios_command(*told[1:]), log=running.folder / "log")
+
+    async def _await_environment(self, running: Running) -> None:
+        """Every Secret that a variable comes from, in the kubelet's words."""
+        variables = running.container.get("env") or ()
+        for source in (each.get("valueFrom", {}).get("secretKeyRef") for each in variables):
+            while source and (wants := await self._lacks(source)):
+                running.wants = wants
+                await self._tell(running)
+                await asyncio.sleep(0.5)
+        running.wants = ""
+
+    async def _lacks(self, source: Object) -> str:
+        with contextlib.suppress(ClusterError):
+            found = await self.admin.get(SECRET, self.namespace, source["name"])
+            if found is None:
+                return f'secret "{source["name"]}" not found'
+            if source["key"] not in found.get("data", {}):
+                return f"couldn't find key {source['key']} in Secret {self.namespace}/{source['name']}"
+            return ""
+        return "the API server does not answer"
 
     async def _mount(self, running: Running) -> Path:
         """The container's volumes below a folder that stands for its root."""
@@ -286,6 +323,8 @@ def _status(running: Running) -> Iterator[tuple[str, Any]]:
 def _state(running: Running, once: bool) -> tuple[Object, str]:
     if running.process is not None:
         return {"running": {}}, "Running"
+    if running.wants:
+        return {"waiting": {"reason": "CreateContainerConfigError", "message": running.wants}}, "Pending"
     if running.ended is None:
         return {"waiting": {"reason": "ContainerCreating"}}, "Pending"
     if once:

@@ -1,16 +1,18 @@
-"""A proxy before the API server that can be down, refuse, forget, or end whoever wrote something.
+"""A proxy before the API server that can be down, refuse, forget, fall silent, or end whoever wrote.
 
 The operator under test speaks to it in clear text; it passes requests on with the operator's own token, so
-that rights hold as without it.
+that rights hold as without it. It notes which rights were used, and which were missing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +20,47 @@ import aiohttp
 import yaml
 from aiohttp import web
 
+from tests.cluster.rights import Right, needed
+
 _EXPIRED = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired"}
+_TIMEOUT: dict[str, Any] = {"kind": "Status", "code": 504, "reason": "Timeout", "message": "it took too long"}
 _WRITES = ("POST", "PATCH", "PUT", "DELETE")
+_FORBIDDEN = 403
 _HOP = ("host", "content-length", "transfer-encoding", "connection", "content-encoding")
+
+
+@dataclass
+class Record:
+    """Of the rights that calls needed: those that the server granted, and those that it did not."""
+
+    used: set[Right] = field(default_factory=set)
+    missing: set[Right] = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class Watch:
+    """One that stands. `expired`: it is told that its version is too old; `silent`: it is told nothing."""
+
+    expired: asyncio.Event = field(default_factory=asyncio.Event)
+    silent: bool = False
 
 
 class Proxy:
     """`after_write` is called with (method, path) when the server has carried a write out, before its answer
-    is passed on. `answer` may return a status and a document instead of asking the server."""
+    is passed on; with `loses`, it is answered as if it had taken too long. `answer` may return a status and a
+    document instead of asking the server. `writes`: what was carried out so far."""
 
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, kubeconfig: Path, record: Record) -> None:
         self._server, self._tls = _server(kubeconfig)
+        self._record = record
         self.down = False
-        self.calls: list[tuple[str, str]] = []
+        self.writes: list[tuple[str, str]] = []
         self.after_write: Callable[[str, str], Any] = lambda method, path: None
+        self.loses: Callable[[str, str], bool] = lambda method, path: False
         self.answer: Callable[[str, str], tuple[int, dict[str, Any]] | None] = lambda method, path: None
-        self.cut_watches = 0
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._watches: set[asyncio.Event] = set()
+        self._watches: set[Watch] = set()
 
     async def __aenter__(self) -> Proxy:
         self._session = aiohttp.ClientSession(
@@ -64,7 +88,12 @@ class Proxy:
     def expire_watches(self) -> None:
         """Every watch that stands is told that its version is too old (410)."""
         for watch in self._watches:
-            watch.set()
+            watch.expired.set()
+
+    def silence_watches(self) -> None:
+        """Every watch that stands now stays open, and is never told anything again."""
+        for watch in self._watches:
+            watch.silent = True
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.path
@@ -72,7 +101,6 @@ class Proxy:
             if request.transport:
                 request.transport.abort()
             raise web.HTTPServiceUnavailable
-        self.calls.append((request.method, path))
         if (instead := self.answer(request.method, path)) is not None:
             status, document = instead
             return web.json_response(document, status=status)
@@ -85,33 +113,38 @@ class Proxy:
             data=await request.read() or None,
             timeout=aiohttp.ClientTimeout(total=None),
         ) as answer:
-            if request.query.get("watch"):
+            is_watch = bool(request.query.get("watch"))
+            self._note(needed(request.method, path, watch=is_watch, status=answer.status), answer.status)
+            if is_watch:
                 return await self._watch(request, answer)
             body = await answer.read()
             if request.method in _WRITES and answer.status < 300:
+                self.writes.append((request.method, path))
                 self.after_write(request.method, path)
+                if self.loses(request.method, path):
+                    return web.json_response(_TIMEOUT, status=_TIMEOUT["code"])
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP}
             return web.Response(status=answer.status, body=body, headers=kept)
+
+    def _note(self, rights: set[Right], status: int) -> None:
+        (self._record.missing if status == _FORBIDDEN else self._record.used).update(rights)
 
     async def _watch(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         stream = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
         await stream.prepare(request)
-        expired = asyncio.Event()
-        self._watches.add(expired)
+        watch = Watch()
+        self._watches.add(watch)
         try:
             with contextlib.suppress(ConnectionError, aiohttp.ClientError):
-                await self._pump(stream, answer, expired)
+                await self._pump(stream, answer, watch)
         finally:
-            self._watches.discard(expired)
+            self._watches.discard(watch)
         return stream
 
-    async def _pump(
-        self, stream: web.StreamResponse, answer: aiohttp.ClientResponse, expired: asyncio.Event
-    ) -> None:
-        end = asyncio.create_task(expired.wait())
+    async def _pump(self, stream: web.StreamResponse, answer: aiohttp.ClientResponse, watch: Watch) -> None:
+        end = asyncio.create_task(watch.expired.wait())
         while not self.down:
             line = asyncio.create_task(answer.content.readline())
-            await asyncio.wait({line, end}, return_when=asyncio.FIRST_COMPLETED, timeout=1.0)
             while not line.done() and not end.done() and not self.down:
                 await asyncio.wait({line, end}, return_when=asyncio.FIRST_COMPLETED, timeout=1.0)
             if end.done():
@@ -121,7 +154,8 @@ class Proxy:
             if not line.done() or not line.result():
                 line.cancel()
                 return
-            await stream.write(line.result())
+            if not watch.silent:
+                await stream.write(line.result())
 
 
 def _server(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
@@ -129,7 +163,5 @@ def _server(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
     cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
     tls = ssl.create_default_context(cafile=cluster.get("certificate-authority"))
     if data := cluster.get("certificate-authority-data"):
-        import base64
-
         tls.load_verify_locations(cadata=base64.b64decode(data).decode())
     return str(cluster["server"]), tls

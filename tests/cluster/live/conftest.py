@@ -55,7 +55,6 @@ async def place(tmp_path: Path, claims: Path) -> AsyncIterator[Scene]:
         yield made
 
 
-@pytest.fixture
-async def behind_proxy(tmp_path: Path, claims: Path) -> AsyncIterator[Scene]:
-    async with scene(tmp_path, claims, through_proxy=True) as made:
-        yield made
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What sums up the others comes last."""
+    items.sort(key=lambda item: item.path.name == "test_rights.py")

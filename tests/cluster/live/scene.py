@@ -1,18 +1,20 @@
 """A scene on a real API server: a namespace with models, a kubelet of processes, the chart's rights, and the
-operator as a process of its own."""
+operator as a process of its own, behind a proxy that can fail."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import yaml
 from helios_operator.api import annotations as by_hand
 from helios_operator.api import parse, serialize
@@ -20,34 +22,40 @@ from helios_operator.api.identity import timing_name
 from helios_operator.api.rows import TimingRow
 from helios_operator.cluster.kinds import (
     CLAIM,
+    CONFIG_MAP,
     DEPLOYMENT,
     EVENT,
     JOB,
+    NETWORK_POLICY,
     POD,
     PROFILE,
     REVISION,
+    SECRET,
     SERVICE,
     Kind,
     Object,
 )
+from helios_operator.cluster.surroundings import budget_kind
 from helios_operator.errors import ClusterError, ConflictError
 from helios_operator.local.front import Front
 from helios_operator.local.processes import Process, helios_command
 
 from tests.cluster.admin import (
     API_SERVICE,
-    BINDING,
+    CLUSTER_BINDING,
+    CLUSTER_ROLE,
     CRD,
     NAMESPACE,
-    ROLE,
     VOLUME,
     Admin,
     as_account,
     operator_account,
 )
 from tests.cluster.pod_runner import LABEL, PodRunner
-from tests.cluster.proxy import Proxy
+from tests.cluster.proxy import Proxy, Record
 
+RECORD = Record()
+"""Of all scenes of a session."""
 PROMPTS = [
     "The whale swam on through the night.",
     "A ship without a crew is only wood.",
@@ -81,27 +89,32 @@ async def _served(admin: Admin) -> bool:
 
 
 class Scene:
-    """One namespace. `operator` is None while it does not run."""
+    """One namespace. `operator` is None while it does not run. `everywhere`: it watches all namespaces."""
 
-    def __init__(self, admin: Admin, namespace: str, folder: Path, runner: PodRunner) -> None:
+    def __init__(
+        self, admin: Admin, namespace: str, folder: Path, runner: PodRunner, proxy: Proxy, everywhere: bool
+    ) -> None:
         self.admin = admin
         self.namespace = namespace
         self.folder = folder
         self.runner = runner
+        self.proxy = proxy
         self.operator: Process | None = None
-        self.proxy: Proxy | None = None
+        self._everywhere = everywhere
         self._config: Path | None = None
         self._fronts: dict[str, Front] = {}
+        self._volumes: set[str] = set()
 
     # -- the operator ---------------------------------------------------------------------------------------
 
     async def start_operator(self, *arguments: str) -> None:
-        """As the chart's account, with the chart's rights; through the proxy if there is one."""
+        """As the chart's account, with the chart's rights."""
         config = self._config or await self._account()
+        watched = () if self._everywhere else ("--watch-namespace", self.namespace)
         command = helios_command(
             "operator", "--server-image", "helios-server:test", "--operator-namespace", self.namespace,
-            "--operator-name", "helios", "--watch-namespace", self.namespace, "--http-host", "127.0.0.1",
-            "--http-port", "0", "--poll-seconds", "1", "--no-network-policies", *arguments,
+            "--operator-name", "helios", *watched, "--http-host", "127.0.0.1", "--http-port", "0",
+            "--poll-seconds", "1", *arguments,
         )  # fmt: skip
         before = os.environ["KUBECONFIG"]
         os.environ["KUBECONFIG"] = str(config)
@@ -116,10 +129,18 @@ class Scene:
             await self.operator.wait()
             self.operator = None
 
+    async def page(self, path: str) -> tuple[int, str]:
+        """Of the operator's own: status and text."""
+        said = (self.folder / "operator.log").read_text()
+        address = re.findall(r"listening on (\S+)", said)[-1]
+        async with aiohttp.ClientSession() as session, session.get(f"http://{address}{path}") as answer:
+            return answer.status, await answer.text()
+
     async def _account(self) -> Path:
-        token = await operator_account(self.admin, self.namespace)
-        server = self.proxy.address if self.proxy else None
-        self._config = as_account(kubeconfig(), token, self.folder / "operator.kubeconfig", server)
+        watched = () if self._everywhere else (self.namespace,)
+        token = await operator_account(self.admin, self.namespace, watched)
+        target = self.folder / "operator.kubeconfig"
+        self._config = as_account(kubeconfig(), token, target, self.proxy.address)
         return self._config
 
     # -- objects --------------------------------------------------------------------------------------------
@@ -159,18 +180,26 @@ class Scene:
         made = await self.admin.create(DEPLOYMENT, obj)
         if measured is not None:
             for row in measured.rows:
-                await self._write(PROFILE, row)
+                await self._write(PROFILE, row, made)
             found = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": obj["metadata"]}
             await self.admin.apply(
                 DEPLOYMENT, found | {"status": {"candidates": measured.candidates}}, "status"
             )
         return made
 
-    async def _write(self, kind: Kind, row: Object) -> None:
+    async def _write(self, kind: Kind, row: Object, user: Object) -> None:
         metadata = {"name": row["metadata"]["name"], "namespace": self.namespace}
         about = {"apiVersion": row["apiVersion"], "kind": row["kind"], "metadata": metadata}
-        await self.admin.apply(kind, about | {"spec": row["spec"]})
+        owner = {"apiVersion": user["apiVersion"], "kind": user["kind"], "name": user["metadata"]["name"]}
+        owned = {"ownerReferences": [owner | {"uid": user["metadata"]["uid"]}]}
+        await self.admin.apply(kind, about | {"metadata": metadata | owned, "spec": row["spec"]})
         await self.admin.apply(kind, about | {"status": row["status"]}, "status")
+
+    async def make(self, kind: Kind, name: str, content: Object) -> None:
+        """What a user has beside the deployment."""
+        metadata = {"name": name, "namespace": self.namespace}
+        about = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
+        await self.admin.apply(kind, about | content)
 
     async def patch(self, name: str, spec: dict[str, Any]) -> None:
         await self.admin.merge(DEPLOYMENT, self.namespace, name, {"spec": spec})
@@ -191,6 +220,12 @@ class Scene:
     async def objects(self, kind: Kind, name: str = "") -> list[Object]:
         selector = f"helios.dev/deployment={name}" if name else ""
         return await self.admin.list(kind, self.namespace, selector)
+
+    async def restarts(self, name: str = "chat") -> dict[str, int]:
+        """Of the serving pods, by uid."""
+        found = await self.objects(POD, name)
+        told = {pod["metadata"]["uid"]: pod["status"].get("containerStatuses", []) for pod in found}
+        return {uid: sum(status["restartCount"] for status in each) for uid, each in told.items()}
 
     async def routed(self, name: str = "chat") -> int:
         service = await self.admin.get(SERVICE, self.namespace, name)
@@ -243,6 +278,39 @@ class Scene:
         found[PROFILE.name] = await self.objects(PROFILE)
         return {kind: sorted(obj["metadata"]["name"] for obj in objs) for kind, objs in found.items()}
 
+    async def left_behind(self) -> list[str]:
+        """All that an operator may have made here; only HELIOS works in this namespace."""
+        made = (REVISION, JOB, POD, CONFIG_MAP, SECRET, SERVICE, PROFILE, NETWORK_POLICY)
+        found = []
+        for kind in (*made, await budget_kind(self.admin)):
+            found += [(kind.name, obj["metadata"]["name"]) for obj in await self.objects(kind)]
+        return sorted(f"{kind} {name}" for kind, name in found if not _is_the_clusters(kind, name))
+
+    async def until_gone(self, seconds: float = 200) -> None:
+        """Nothing of it is left."""
+        left: list[str] = []
+        try:
+            async with asyncio.timeout(seconds):
+                while left := await self.left_behind():
+                    await asyncio.sleep(0.5)
+        except TimeoutError:
+            raise AssertionError(f"left behind: {', '.join(left)}") from None
+
+    # -- claims ---------------------------------------------------------------------------------------------
+
+    async def claim(self, name: str) -> None:
+        """A bound claim: a static volume, for the scheduler asks."""
+        self._volumes.add(f"{name}-{self.namespace}")
+        await claim(self.admin, self.namespace, name)
+
+    async def clear(self) -> None:
+        """What a namespace does not take with it."""
+        await self.close()
+        for kind in (CLUSTER_ROLE, CLUSTER_BINDING):
+            await self.admin.delete(kind, "", f"helios-{self.namespace}")
+        for name in self._volumes:
+            await self.admin.delete(VOLUME, "", name)
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -273,6 +341,11 @@ def condition(status: Object, kind: str) -> Object:
     return next((c for c in status.get("conditions", []) if c["type"] == kind), {"status": "Unknown"})
 
 
+def _is_the_clusters(kind: str, name: str) -> bool:
+    """What controllers put into every namespace."""
+    return (kind, name) == ("ConfigMap", "kube-root-ca.crt") or (kind == "Secret" and "-token-" in name)
+
+
 def is_ready(status: Object) -> bool:
     """It serves what was chosen, and nothing is under way."""
     settled = "target" not in status and status.get("active")
@@ -282,38 +355,29 @@ def is_ready(status: Object) -> bool:
 
 @asynccontextmanager
 async def scene(
-    folder: Path, claims: Path, capacity: dict[str, str] | None = None, *, through_proxy: bool = False
+    folder: Path, claims: Path, capacity: dict[str, str] | None = None, *, everywhere: bool = False
 ) -> AsyncIterator[Scene]:
-    admin = await Admin.connect()
+    """`everywhere`: with an operator of all namespaces."""
     namespace = f"helios-test-{uuid.uuid4().hex[:6]}"
-    try:
+    async with AsyncExitStack() as stack:
+        admin = await Admin.connect()
+        assert isinstance(admin, Admin)
+        stack.push_async_callback(admin.close)
         await install(admin)
         await admin.apply(
             NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         )
-        await claim(admin, namespace, "models")
-        async with PodRunner(admin, namespace, folder / "pods", claims, capacity) as runner:
-            made = Scene(admin, namespace, folder, runner)
-            try:
-                if through_proxy:
-                    async with Proxy(kubeconfig()) as made.proxy:
-                        yield made
-                        await made.kill_operator()
-                else:
-                    yield made
-            finally:
-                await made.close()
-                await admin.delete(NAMESPACE, "", namespace)
-                await admin.delete(ROLE, "", f"helios-{namespace}")
-                await admin.delete(BINDING, "", f"helios-{namespace}")
-                for name in ("models", "lost"):
-                    await admin.delete(VOLUME, "", f"{name}-{namespace}")
-    finally:
-        await admin.close()
+        stack.push_async_callback(admin.delete, NAMESPACE, "", namespace)
+        kubelet = PodRunner(admin, namespace, folder / "pods", claims, capacity)
+        runner = await stack.enter_async_context(kubelet)
+        proxy = await stack.enter_async_context(Proxy(kubeconfig(), RECORD))
+        made = Scene(admin, namespace, folder, runner, proxy, everywhere)
+        stack.push_async_callback(made.clear)
+        await made.claim("models")
+        yield made
 
 
 async def claim(admin: Admin, namespace: str, name: str) -> None:
-    """A bound claim: a static volume, for the scheduler asks."""
     size = {"storage": "1Gi"}
     volume = {
         "apiVersion": "v1",

@@ -5,42 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from helios_operator.cluster.kinds import DEPLOYMENT, POD
+from helios_operator.cluster.kinds import DEPLOYMENT
 
 from tests.cluster.live.scene import Measured, Scene, condition
 from tests.cluster.live.traffic import traffic
-
-
-async def pods(place: Scene) -> dict[str, int]:
-    """Restarts of the serving pods, by uid."""
-    found = await place.objects(POD, "chat")
-    return {p["metadata"]["uid"]: p["status"]["containerStatuses"][0]["restartCount"] for p in found}
-
-
-async def test_a_change_of_limits_or_of_the_operator_restarts_no_pod(
-    place: Scene, measured: Measured
-) -> None:
-    await place.start_operator()
-    await place.create(place.deployment(selection={"policy": "Pinned", "candidate": "deep"}), measured)
-    obj = await place.ready()
-    before = await pods(place)
-    other = 4 if obj["status"]["active"]["layerBudget"] == 2 else 2
-    bounds = {"min": other, "max": other}
-    async with traffic(place):
-        await place.patch("chat", {"limits": {"layerBudget": bounds, "maxBatchSize": 7}})
-        await place.until(
-            lambda s: s["active"]["layerBudget"] == other and "target" not in s, what="no change"
-        )
-        await place.kill_operator()
-        await place.start_operator("--server-image", "helios-server:newer", "--image-pull-policy", "Always")
-        await place.patch("chat", {"limits": {"maxBatchSize": 5}})
-        await place.until(
-            lambda s: s["active"]["maxBatchSize"] == 5 and "target" not in s, what="no new batch"
-        )
-    assert await pods(place) == before
-    assert set(before.values()) == {0}
-    rows = (await place.census())["HeliosProfile"]
-    assert len(rows) == len(measured.rows)  # nothing was measured again
 
 
 async def test_a_switch_by_surge_loses_no_stream(place: Scene, measured: Measured) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helios_operator.errors import ClusterError
 
-from tests.cluster.live.scene import Measured, Scene, claim, condition, scene
+from tests.cluster.live.scene import Measured, Scene, condition, scene
 from tests.cluster.live.traffic import traffic
 
 GPU = "example.com/gpu"
@@ -75,7 +75,7 @@ async def test_a_claim_that_is_missing_is_named_and_awaited(place: Scene, measur
     await place.create(obj, measured)
     await place.until(lambda s: s.get("active"), what="the others do not serve")
     await place.until(lambda s: "PersistentVolumeClaim lost" in str(s["conditions"]), what="not named")
-    await claim(place.admin, place.namespace, "lost")
+    await place.claim("lost")
     (place.runner.claims / "lost").mkdir()
     (place.runner.claims / "lost" / "model").symlink_to(place.runner.claims / "models" / "flat")
     await place.until(lambda s: "PersistentVolumeClaim lost" not in str(s), what="not found again")

@@ -23,18 +23,24 @@ async def ask(client: GenerationClient, tokens: int = 40) -> str:
 
 
 @asynccontextmanager
-async def traffic(place: Scene, callers: int = 3, name: str = "chat") -> AsyncIterator[list[str]]:
+async def traffic(
+    place: Scene, callers: int = 3, name: str = "chat", *, anew: bool = False
+) -> AsyncIterator[list[str]]:
     """Inside the block the list grows by the candidate of each finished stream; at its end every caller has
-    had another answer."""
+    had another answer. `anew`: with a connection for each request; others stay where they are until a pod
+    goes."""
     answered: list[str] = []
     stop = asyncio.Event()
     address = await place.front(name)
 
     async def call() -> None:
-        async with GenerationClient(address) as client:
-            while not stop.is_set():
-                answered.append(await ask(client))
-                await asyncio.sleep(0.05)
+        while not stop.is_set():
+            async with GenerationClient(address) as client:
+                while not stop.is_set():
+                    answered.append(await ask(client))
+                    await asyncio.sleep(0.05)
+                    if anew:
+                        break
 
     async with asyncio.TaskGroup() as group:
         for _ in range(callers):
