@@ -1,0 +1,73 @@
+"""Changes that go wrong: what served before serves on, or again, and it is said why."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from helios_operator.cluster.kinds import SECRET
+
+from tests.cluster.live.scene import Measured, Scene, condition
+from tests.cluster.live.traffic import traffic
+
+PINNED = {"policy": "Pinned", "candidate": "deep"}
+DRAIN = {"preStopSeconds": 0, "timeoutSeconds": 60}
+
+
+async def test_pods_that_never_start_are_given_up(place: Scene, measured: Measured) -> None:
+    """At the deadline; tried again when the back-off is over, and then there is what they lacked."""
+    rollout = {"scaleDownDelaySeconds": 0, "progressDeadlineSeconds": 20, "drain": DRAIN}
+    await place.start_operator()
+    await place.create(place.deployment(selection=PINNED, rollout=rollout), measured)
+    await place.ready()
+    before = await place.restarts()
+    async with traffic(place):
+        await place.patch("chat", {"authSecret": {"name": "hub", "key": "token"}})
+        status = (await place.until(_has_failed, what="it was not given up"))["status"]
+        assert 'secret "hub" not found' in status["history"][-1]["message"]
+        assert status["reassessment"]["backoffSeconds"] >= 30
+        assert condition(status, "Available")["status"] == "True"
+        assert before.items() <= (await place.restarts()).items()
+        await place.make(SECRET, "hub", {"data": {"token": ""}})
+        await place.until(lambda s: s["active"]["revision"] > 2, what="it was not tried again")
+        await place.ready()
+    assert not (await place.restarts()).keys() & before.keys()
+
+
+async def test_a_successor_that_is_slow_is_taken_back(place: Scene, measured: Measured) -> None:
+    """By the analysis that the spec asks for: one pod is held up, as by a busy neighbour."""
+    analysis = {"interval": "3s", "count": 40, "failureLimit": 1}
+    slo = {"minQualityPercent": 30, "ttftMs": 700}
+    await place.start_operator()
+    await place.create(place.deployment(selection=PINNED, slo=slo), measured)
+    active = (await place.ready())["status"]["active"]
+    await place.patch("chat", {"rollout": {"analysis": analysis}})
+    async with traffic(place, anew=True) as answered:
+        await place.patch("chat", {"selection": {"candidate": "flat"}})
+        await place.until(lambda s: s["active"]["candidate"] == "flat", what="no switch")
+        new = next(r for r in place.runner.serving() if r.ip == place.runner.backends("chat")[0][0])
+        slow = asyncio.create_task(place.runner.slow_down(new.name, 1.2, 0.15))
+        await place.until(lambda s: s["active"]["candidate"] == "deep", what="it was kept")
+        await _one_pod(place)
+        slow.cancel()
+        with suppress(asyncio.CancelledError):
+            await slow
+        answered.clear()
+    assert set(answered) == {"deep"}
+    status = await place.status()
+    assert status["active"]["revision"] == active["revision"]
+    assert status["rollout"]["phase"] == "RolledBack"
+    assert status["history"][-1]["result"] == "RolledBack"
+    assert "looks were bad" in status["history"][-1]["message"]
+    assert any(event["reason"] == "RolledBack" for event in await place.events())
+
+
+def _has_failed(status: dict[str, object]) -> bool:
+    history = status.get("history")
+    return isinstance(history, list) and bool(history) and history[-1]["result"] == "Failed"
+
+
+async def _one_pod(place: Scene) -> None:
+    async with asyncio.timeout(200):
+        while len(place.runner.serving()) > 1:
+            await asyncio.sleep(0.25)
