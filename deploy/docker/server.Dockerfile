@@ -4,8 +4,8 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS install
-COPY wheels/ /wheels/
-RUN python3 -m venv /opt/helios \
+RUN --mount=type=bind,source=wheels,target=/wheels \
+    python3 -m venv /opt/helios \
  && /opt/helios/bin/python -m pip install --no-index --no-cache-dir --find-links=/wheels 'helios-serve[server]' \
  && /opt/helios/bin/python -m pip uninstall --yes --quiet pip
 

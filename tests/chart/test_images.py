@@ -47,7 +47,23 @@ def test_manifests_start_what_the_images_have() -> None:
     ],
 )
 def test_the_build_refuses_what_it_does_not_know(arguments: list[str], words: str) -> None:
-    command = [str(DOCKER / "build"), "--engine", "false", *arguments]
+    _refused("build", arguments, words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "NAME: is missing"),
+        (["--suite"], "--suite: has no value"),
+        (["--pull", "x"], "--pull: is not an option"),
+    ],
+)
+def test_so_does_the_making_of_a_base(arguments: list[str], words: str) -> None:
+    _refused("base", arguments, words)
+
+
+def _refused(script: str, arguments: list[str], words: str) -> None:
+    command = [str(DOCKER / script), "--engine", "false", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert words in done.stderr
