@@ -7,7 +7,7 @@ import asyncio
 import os
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,10 +21,8 @@ from helios_operator.api import parse, serialize
 from helios_operator.api.identity import timing_name
 from helios_operator.api.rows import TimingRow
 from helios_operator.cluster.kinds import (
-    CLAIM,
     CONFIG_MAP,
     DEPLOYMENT,
-    EVENT,
     JOB,
     NETWORK_POLICY,
     POD,
@@ -36,7 +34,6 @@ from helios_operator.cluster.kinds import (
     Object,
 )
 from helios_operator.cluster.surroundings import budget_kind
-from helios_operator.errors import ClusterError, ConflictError
 from helios_operator.local.front import Front
 from helios_operator.local.processes import Process, helios_command
 
@@ -51,6 +48,7 @@ from tests.cluster.admin import (
     as_account,
     operator_account,
 )
+from tests.cluster.place import Place, claim, condition, is_ready
 from tests.cluster.pod_runner import LABEL, PodRunner
 from tests.cluster.proxy import Proxy, Record
 
@@ -62,6 +60,8 @@ PROMPTS = [
     "Some years ago, never mind how long precisely.",
 ]
 CRDS = Path(__file__).parents[3] / "crds"
+
+__all__ = ["Measured", "Scene", "claim", "condition", "is_ready", "scene"]
 
 
 def kubeconfig() -> Path:
@@ -88,14 +88,14 @@ async def _served(admin: Admin) -> bool:
     return await admin.serves(DEPLOYMENT.group, DEPLOYMENT.version)
 
 
-class Scene:
-    """One namespace. `operator` is None while it does not run. `everywhere`: it watches all namespaces."""
+class Scene(Place):
+    """A place with pods of its own. `operator` is None while it does not run. `everywhere`: it watches all
+    namespaces."""
 
     def __init__(
         self, admin: Admin, namespace: str, folder: Path, runner: PodRunner, proxy: Proxy, everywhere: bool
     ) -> None:
-        self.admin = admin
-        self.namespace = namespace
+        super().__init__(admin, namespace)
         self.folder = folder
         self.runner = runner
         self.proxy = proxy
@@ -201,61 +201,17 @@ class Scene:
         about = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata}
         await self.admin.apply(kind, about | content)
 
-    async def patch(self, name: str, spec: dict[str, Any]) -> None:
-        await self.admin.merge(DEPLOYMENT, self.namespace, name, {"spec": spec})
-
     async def switch(self, name: str, candidate: str) -> None:
         """As `helios switch` asks for it."""
         value = by_hand.switch_value(candidate, datetime.now(UTC))
         annotations = {"annotations": {by_hand.SWITCH_TO: value}}
         await self.admin.merge(DEPLOYMENT, self.namespace, name, {"metadata": annotations})
 
-    async def get(self, name: str = "chat") -> Object:
-        found = await self.admin.get(DEPLOYMENT, self.namespace, name)
-        return found or {}
-
-    async def status(self, name: str = "chat") -> Object:
-        return dict((await self.get(name)).get("status", {}))
-
-    async def objects(self, kind: Kind, name: str = "") -> list[Object]:
-        selector = f"helios.dev/deployment={name}" if name else ""
-        return await self.admin.list(kind, self.namespace, selector)
-
     async def restarts(self, name: str = "chat") -> dict[str, int]:
         """Of the serving pods, by uid."""
         found = await self.objects(POD, name)
         told = {pod["metadata"]["uid"]: pod["status"].get("containerStatuses", []) for pod in found}
         return {uid: sum(status["restartCount"] for status in each) for uid, each in told.items()}
-
-    async def routed(self, name: str = "chat") -> int:
-        service = await self.admin.get(SERVICE, self.namespace, name)
-        return int((service or {}).get("spec", {}).get("selector", {}).get("helios.dev/revision", 0))
-
-    async def events(self, name: str = "chat") -> list[Object]:
-        found = await self.objects(EVENT)
-        return [event for event in found if event["involvedObject"]["name"] == name]
-
-    async def until(
-        self, holds: Callable[[Object], Any], name: str = "chat", seconds: float = 400, what: str = ""
-    ) -> Object:
-        """The object, once what is asked of its status holds."""
-        status: Object = {}
-        try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    try:
-                        obj = await self.get(name)
-                    except ClusterError:
-                        obj = {}
-                    status = obj.get("status", {})
-                    if status and holds(status):
-                        return obj
-                    await asyncio.sleep(0.25)
-        except TimeoutError:
-            raise AssertionError(f"{what or 'never'}: {yaml.safe_dump(status)}") from None
-
-    async def ready(self, name: str = "chat", seconds: float = 500) -> Object:
-        return await self.until(is_ready, name, seconds, "not Ready")
 
     async def front(self, name: str = "chat") -> str:
         """host:port of what a ClusterIP would be."""
@@ -270,13 +226,6 @@ class Scene:
         await self.kill_operator()
 
     # -- what exists ----------------------------------------------------------------------------------------
-
-    async def census(self, name: str = "chat") -> dict[str, list[str]]:
-        """Names of what belongs to a deployment, by kind."""
-        kinds = (REVISION, JOB, SERVICE, POD)
-        found = {kind.name: await self.objects(kind, name) for kind in kinds}
-        found[PROFILE.name] = await self.objects(PROFILE)
-        return {kind: sorted(obj["metadata"]["name"] for obj in objs) for kind, objs in found.items()}
 
     async def left_behind(self) -> list[str]:
         """All that an operator may have made here; only HELIOS works in this namespace."""
@@ -337,20 +286,9 @@ def _on(obj: Object, accelerator: str) -> Object:
     return serialize.profile(replace(row, name=timing_name(moved), identity=moved))
 
 
-def condition(status: Object, kind: str) -> Object:
-    return next((c for c in status.get("conditions", []) if c["type"] == kind), {"status": "Unknown"})
-
-
 def _is_the_clusters(kind: str, name: str) -> bool:
     """What controllers put into every namespace."""
     return (kind, name) == ("ConfigMap", "kube-root-ca.crt") or (kind == "Secret" and "-token-" in name)
-
-
-def is_ready(status: Object) -> bool:
-    """It serves what was chosen, and nothing is under way."""
-    settled = "target" not in status and status.get("active")
-    told = condition(status, "Ready")["status"], condition(status, "Progressing")["status"]
-    return bool(settled) and told == ("True", "False")
 
 
 @asynccontextmanager
@@ -375,35 +313,3 @@ async def scene(
         stack.push_async_callback(made.clear)
         await made.claim("models")
         yield made
-
-
-async def claim(admin: Admin, namespace: str, name: str) -> None:
-    size = {"storage": "1Gi"}
-    volume = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": f"{name}-{namespace}"},
-        "spec": {
-            "capacity": size,
-            "accessModes": ["ReadOnlyMany"],
-            "hostPath": {"path": "/nonexistent"},
-            "storageClassName": "",
-            "claimRef": {"namespace": namespace, "name": name},
-        },
-    }
-    wanted = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {
-            "accessModes": ["ReadOnlyMany"],
-            "resources": {"requests": size},
-            "storageClassName": "",
-            "volumeName": f"{name}-{namespace}",
-        },
-    }
-    for kind, obj in ((VOLUME, volume), (CLAIM, wanted)):
-        try:
-            await admin.create(kind, obj)
-        except ConflictError:
-            continue
