@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -21,8 +22,8 @@ from helios_proto.v1.generation_pb2 import GenerateRequest, SamplingParams
 
 @dataclass(frozen=True)
 class Stream:
-    """One request that ended. Times are monotonic seconds; `error` is "" for an answer that came to its
-    end.
+    """One request that ended. Times are monotonic seconds: when it was sent, when its first token came
+    (infinite: never) and when it ended; `error` is "" for an answer that came to its end.
     """
 
     domain: str
@@ -30,6 +31,7 @@ class Stream:
     text: str
     output_ids: tuple[int, ...]
     spans: tuple[dict[str, Any], ...]
+    sent: float
     began: float
     ended: float
     error: str = ""
@@ -89,11 +91,12 @@ class Traffic:
         request = GenerateRequest(
             text=prompt, sampling_params=SamplingParams(max_tokens=self._osl, ignore_eos=True)
         )
-        began, text, ids, spans, error = time.monotonic(), "", (), (), ""
+        sent, began, text, ids, spans, error = time.monotonic(), math.inf, "", (), (), ""
         answer = client.generate(request, timeout=300)
         try:
             async for message in answer:
                 if message.HasField("chunk"):
+                    began = min(began, time.monotonic())
                     self.ledger.tokens += len(message.chunk.token_ids)
                     if shown and self._on_text:
                         self._on_text(message.chunk.text)
@@ -102,4 +105,4 @@ class Traffic:
             spans = tuple(await answer.spans())
         except grpc.aio.AioRpcError as failure:
             error = f"{failure.code().name}: {failure.details()}"
-        return Stream(domain, prompt, text, ids, spans, began, time.monotonic(), error)
+        return Stream(domain, prompt, text, ids, spans, sent, began, time.monotonic(), error)
