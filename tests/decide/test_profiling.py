@@ -113,6 +113,15 @@ def test_live_prompts_are_waited_for_and_the_first_set_is_used_by_all() -> None:
     assert len(digests) == 1
 
 
+def test_a_newer_set_is_not_begun_while_one_is_half_measured() -> None:
+    """Traffic goes on while Jobs run, and pods freeze one set after the other."""
+    made = world(min_quality=85, big=BARE_BIG, small=BARE_SMALL)
+    while made.status.reassessment.last_time is None:
+        made.serve(30, "prose", each=0.02)
+    measured = [names for kind, names in starts(made) if kind is JobKind.QUALITY]
+    assert measured == [("small",), ("big",)]
+
+
 def test_finished_jobs_are_deleted_after_their_time() -> None:
     made = with_profiling(world(inline(), general=GENERAL), ttl_seconds_after_finished=30)
     made.run(60)

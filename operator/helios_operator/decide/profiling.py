@@ -102,7 +102,7 @@ class Table:
         if asked := self.snapshot.deployment.status.reassessment.prompts:
             return asked
         for job in self.snapshot.jobs:
-            if job.spec.kind is JobKind.QUALITY and job.phase is JobPhase.RUNNING:
+            if job.spec.kind is JobKind.QUALITY and self._is_under_way(job):
                 return job.spec.prompts_digest
         measured = [c for c in self.competing if c.resolved and not self._failed_lately(c)]
         common = newest_common(measured, self.now)
@@ -253,6 +253,11 @@ class Table:
         usable = [row for row in recent if row.identity.prompts_digest not in broken]
         newest = max(usable, key=lambda row: (row.completed, row.name), default=None)
         return newest.identity.prompts_digest if newest else ""
+
+    def _is_under_way(self, job: Job) -> bool:
+        """Until what it measured stands in the table."""
+        known = {row.name for row in self.snapshot.qualities}
+        return job.phase is JobPhase.RUNNING or any(row.name not in known for row in job.quality)
 
     def _newest_live_set(self) -> str:
         sets = [
