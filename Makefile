@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-12)
 
-.PHONY: help demo test test-cluster lint proto chart data heads clean
+.PHONY: help demo test test-cluster test-cluster-live test-cluster-node lint proto chart data heads clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,10 +23,17 @@ demo: $(STAMP) ## the main job on this machine: profile, serve, notice the shift
 test: $(STAMP) lint ## lint, types, contracts and every test that needs no cluster
 	$(BIN)/python -m pytest
 
-test-cluster: $(STAMP) ## the loop on a real API server, by KUBECONFIG; pods are processes of this machine
+test-cluster: test-cluster-live test-cluster-node ## the loop on a Kubernetes cluster, by KUBECONFIG
+
+test-cluster-live: $(STAMP) ## a real API server; pods are processes of this machine, so any control plane will do
 	@if [ -z "$$KUBECONFIG" ]; then \
-	  echo "make test-cluster: not run, KUBECONFIG names no cluster; start any (an API server with its controllers and scheduler is enough) and export KUBECONFIG"; \
+	  echo "make $@: not run, KUBECONFIG names no cluster; start any (an API server with its controllers and scheduler is enough) and export KUBECONFIG"; \
 	else HELIOS_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster/live --timeout=1200; fi
+
+test-cluster-node: $(STAMP) ## images, chart and the real model on a cluster with a node (docs/operator.md)
+	@missing=$$($(BIN)/python -m tests.cluster.on_node.means) || exit 1; \
+	if [ -n "$$missing" ]; then echo "make $@: not run, $$missing"; \
+	else HELIOS_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster/on_node --timeout=1200; fi
 
 lint: $(STAMP) ## ruff, mypy (strict on api, decide, planning), import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

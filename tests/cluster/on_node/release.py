@@ -1,0 +1,82 @@
+"""The chart, installed by the real helm with images that were built from this working tree."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.chart.chart import CHART
+from tests.cluster.on_node import means
+from tests.tools import helm, kubectl
+
+NAMESPACE = "helios-system"
+NAME = "helios"
+_TAG = "node-test"
+
+
+_IMAGES = f"images.registry=localhost,images.operator.tag={_TAG},images.server.tag={_TAG}"
+
+
+class Release:
+    """While it is installed, an operator watches every namespace."""
+
+    def __init__(self) -> None:
+        self.installed = False
+
+    def install(self) -> None:
+        """CRDs that are there already, by whatever way, become the release's."""
+        options = ["--create-namespace", "--take-ownership", "--set", _IMAGES]
+        _helm("install", NAME, str(CHART), *options, *_leniency(), "--wait")
+        self.installed = True
+
+    def upgrade(self, values: str) -> None:
+        options = ["--reset-then-reuse-values", "--set", values]
+        _helm("upgrade", NAME, str(CHART), *options, *_leniency(), "--wait")
+
+    def test(self) -> str:
+        return _helm("test", NAME)
+
+    def uninstall(self) -> None:
+        _helm("uninstall", NAME, "--wait")
+        self.installed = False
+
+
+@contextmanager
+def release(archives: Path) -> Iterator[Release]:
+    """Builds the images, gives them to the nodes, and installs the chart."""
+    images = ["--prefix", "localhost/", "--tag", _TAG, "--archives", str(archives)]
+    _run([*means.build_command(), "--python", sys.executable, *images])
+    for archive in sorted(archives.glob("*.tar")):
+        _run([*means.load_command(), str(archive)])
+        archive.unlink()
+    made = Release()
+    made.install()
+    try:
+        yield made
+    finally:
+        if made.installed:
+            made.uninstall()
+
+
+def kubectl_run(*arguments: str) -> str:
+    return _run([str(kubectl()), *arguments])
+
+
+def _leniency() -> list[str]:
+    """An API server that is older than CEL describes CRDs without rules, and helm would believe it."""
+    minor = json.loads(kubectl_run("get", "--raw", "/version"))["minor"]
+    return ["--disable-openapi-validation"] if int(minor.rstrip("+")) < 25 else []
+
+
+def _helm(verb: str, *arguments: str) -> str:
+    return _run([str(helm()), verb, *arguments, "--namespace", NAMESPACE, "--timeout", "5m"])
+
+
+def _run(command: Sequence[str]) -> str:
+    done = subprocess.run(command, cwd=means.ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout

@@ -1,0 +1,86 @@
+"""The loop with the real model, by images, chart and pods: what the README promises, on a cluster. Quality,
+errors and decisions are held against the promise; how fast it goes is not, for the machine is shared."""
+
+from __future__ import annotations
+
+import time
+
+from tests.cluster.on_node import truth
+from tests.cluster.on_node.served import ServedPlace, flowing, more
+
+_SETTLED = 40
+"""Requests after which what serves is known to its audit."""
+_STREAMS = 20
+_TELLING = (55, 80)
+"""Least and most words of a prompt of the standard library that tell two models apart, as in the demo."""
+
+
+async def test_the_quickstart_becomes_ready_and_grows_when_prose_turns_to_code(place: ServedPlace) -> None:
+    """In one go from nothing; no pod restarts."""
+    place.apply("examples/quickstart.yaml")
+    full = await place.timed()
+    traffic = await place.traffic()
+    chosen = await place.chosen(traffic, "prose")
+    pods = await place.restarts()
+    async with flowing(traffic, "prose") as ledger:
+        await more(ledger, _SETTLED)
+    assert chosen["layerBudget"] < full["layerBudget"] == 30
+    assert chosen["maxBatchSize"] > full["maxBatchSize"]  # the memory of the layers became rows
+    changes = await place.changes()
+    async with flowing(traffic, "code") as ledger:
+        change = await place.until_change(changes)
+        await more(ledger, 32)
+    assert change["kind"] == "Grow", change
+    assert change["to"]["layerBudget"] > chosen["layerBudget"]
+    await place.ready()
+    assert await place.restarts() == pods
+    assert set(pods.values()) == {0}
+    truth.check(ledger.streams[-8:])
+
+
+async def test_the_specialists_are_swapped_when_prose_turns_to_code(place: ServedPlace) -> None:
+    """Heads trained on prose, then those trained on code: on the same backbone, in the same pod."""
+    place.apply("examples/specialists.yaml")
+    await place.timed()
+    traffic = await place.traffic()
+    chosen = await place.chosen(traffic, "prose")
+    pods = await place.restarts()
+    async with flowing(traffic, "prose") as ledger:
+        await more(ledger, _SETTLED)
+    assert chosen["candidate"] == "prose"
+    changes = await place.changes()
+    async with flowing(traffic, "code") as ledger:
+        change = await place.until_change(changes)
+        await more(ledger, 32)
+    assert (change["kind"], change["to"]["candidate"]) == ("SwapHeads", "code"), change
+    await place.ready()
+    assert await place.restarts() == pods
+    assert set(pods.values()) == {0}
+    truth.check(ledger.streams[-8:])
+
+
+async def test_another_model_takes_over_and_loses_no_stream(place: ServedPlace) -> None:
+    """Prose is served by the shallower backbone, with a row for each of 20 streams; code is beyond it, and the
+    other one comes in a pod of its own."""
+    limits = {"memoryMiB": 860, "maxQueueSize": 256}
+    await place.create("examples/two-backbones.yaml", limits=limits)
+    await place.timed()
+    traffic = await place.traffic(callers=_STREAMS + 4)
+    chosen = await place.chosen(traffic, "prose")
+    async with flowing(traffic, "prose") as ledger:
+        await more(ledger, _SETTLED)
+    assert chosen["candidate"] == "smollm2-26"
+    assert chosen["maxBatchSize"] >= _STREAMS
+    changes = await place.changes()
+    async with flowing(traffic, "stdlib", _TELLING) as ledger:
+        change = await place.until_change(changes)
+        changed = time.monotonic()
+        await more(ledger, 3 * _STREAMS)
+    assert (change["kind"], change["to"]["candidate"], change["result"]) == ("Switch", "smollm2", "Promoted")
+    across = [stream for stream in ledger.streams if stream.began < changed < stream.ended]
+    assert len(across) >= _STREAMS
+    truth.check(across)
+    last = ledger.streams[-_STREAMS:]
+    assert {(span["candidate"], span["depth"]) for stream in last for span in stream.spans} == {
+        ("smollm2", 30)
+    }
