@@ -83,9 +83,10 @@ async def _measure(options: Namespace) -> None:
                 claims += await _changes(admin, fleet, pods, options, figures)
             finally:
                 await operator.stop(20)
+            publish(options.output, figures, claims, ("kubernetes", "kopf", "grpcio"))
+            _progress("clearing away")
     finally:
         await admin.close()
-    publish(options.output, figures, claims, ("kubernetes", "kopf", "grpcio"))
 
 
 # -- the scene -----------------------------------------------------------------------------------------------
@@ -154,6 +155,7 @@ async def _at_rest(
     figures["passesPerSecond"] = round(passes / seconds, 2)
     figures["millisecondsPerPass"] = round(1000 * (after["seconds"] - before["seconds"]) / max(passes, 1), 2)
     figures["telemetryPerSecond"] = round((pods.looks - looks) / seconds, 2)
+    figures["requestsPerSecond"] = round((after["requests"] - before["requests"]) / seconds, 2)
     cpu = (taken[-1].cpu_seconds - taken[0].cpu_seconds) / (taken[-1].seconds - taken[0].seconds)
     resident = [one.rss_mib for one in taken]
     claims = [
@@ -228,12 +230,13 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 
 async def _metrics(port: int) -> dict[str, float]:
-    """Passes that ended, and the seconds that they took."""
+    """Passes that ended, the seconds that they took, and calls of the API server, watches apart."""
     async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as answer:
         lines = (await answer.text()).splitlines()
     named = {
         "passes": "helios_operator_passes_total{",
         "seconds": "helios_operator_pass_duration_seconds_sum ",
+        "requests": "helios_operator_api_requests_total{",
     }
     return {
         name: sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(start))

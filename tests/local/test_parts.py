@@ -67,6 +67,20 @@ async def test_an_earlier_time_wins() -> None:
     assert await queue.get() == "b"
 
 
+async def test_looks_where_nothing_happened_wait_for_the_others() -> None:
+    queue = WorkQueue(spacing=0)
+    for number in range(3):
+        queue.add(f"idle-{number}", after=-1, idle=True)
+    queue.add("new")
+    queue.add("idle-2")  # something happened to it
+    queue.add("new", idle=True)  # which takes nothing from it
+    order = [await queue.get() for _ in range(4)]
+    assert order == ["idle-2", "new", "idle-0", "idle-1"]
+    queue.add("idle-2", idle=True)
+    queue.add("new")
+    assert [await queue.get() for _ in range(2)] == ["new", "idle-2"]
+
+
 # -- the machine --------------------------------------------------------------------------------------------
 
 

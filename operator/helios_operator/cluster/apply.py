@@ -18,12 +18,13 @@ from helios_operator.cluster import events, jobs
 from helios_operator.cluster.candidates import candidates_of, missing_claims
 from helios_operator.cluster.client import Client, being_cleared
 from helios_operator.cluster.events import ACTION, NUMBERS, Events
-from helios_operator.cluster.kinds import CONFIG_MAP, JOB, MODEL, POD, REVISION, SERVICE, Kind, Object
+from helios_operator.cluster.kinds import CONFIG_MAP, JOB, MODEL, POD, REVISION, Kind, Object
 from helios_operator.cluster.mirror import Mirror, belongs_to
 from helios_operator.cluster.pods import address
 from helios_operator.cluster.profiles import Profiles
 from helios_operator.cluster.reads import Reads
 from helios_operator.cluster.status import StatusWriter, placed
+from helios_operator.cluster.surroundings import Surroundings
 from helios_operator.decide.plan import (
     Action,
     CreateRevision,
@@ -48,7 +49,6 @@ from helios_operator.render.configmap import limits_config_map, prompts_config_m
 from helios_operator.render.deployment import revision_deployment
 from helios_operator.render.installation import Installation
 from helios_operator.render.job import profiling_job
-from helios_operator.render.service import client_service
 
 _log = logging.getLogger(__name__)
 _QUIET = (WriteProfile, DeleteProfile, DeleteJob)
@@ -62,6 +62,7 @@ class Applier:
         mirror: Mirror,
         reads: Reads,
         by: Installation,
+        surroundings: Surroundings,
         status: StatusWriter,
         said: Events,
     ) -> None:
@@ -69,6 +70,7 @@ class Applier:
         self._mirror = mirror
         self._reads = reads
         self._by = by
+        self._surroundings = surroundings
         self._profiles = Profiles(client, mirror)
         self._status = status
         self._events = said
@@ -107,7 +109,7 @@ class Applier:
             case WriteLimits(revision=number, limits=limits):
                 await self._write_limits(hd, number, limits)
             case Route(revision=number):
-                self._mirror.put(SERVICE, await self._client.apply(SERVICE, client_service(hd, number)))
+                await self._surroundings.route(hd, number)
             case DrainRevision(number=number):
                 drained = {labels.DRAINING: "true"}
                 await self._change_revision(

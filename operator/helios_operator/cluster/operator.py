@@ -86,6 +86,14 @@ class Options:
         return tuple(kind for kind in WATCHED if self.nodes or kind is not NODE)
 
 
+@dataclass(frozen=True)
+class Again:
+    """The next look at a deployment, in so many seconds. `idle`: nothing is known to be due then."""
+
+    after: float
+    idle: bool = False
+
+
 class Operator:
     """Fed by `seen` and `gone`; begins with `begin`, when everything that exists has been seen once."""
 
@@ -103,7 +111,9 @@ class Operator:
         self._surroundings = Surroundings(client, self._mirror, self._reads, by, budget)
         revisions = Revisions(self._mirror, self._reads, self._controls)
         self._observer = Observer(self._mirror, self._reads, revisions)
-        self._applier = Applier(client, self._mirror, self._reads, by, self._status, self._events)
+        self._applier = Applier(
+            client, self._mirror, self._reads, by, self._surroundings, self._status, self._events
+        )
         self._queue = WorkQueue(_SPACING_SECONDS)
         self._begun = asyncio.Event()
         self._listed = asyncio.Event()
@@ -165,12 +175,13 @@ class Operator:
         """One pass at a time over a deployment, a few at a time over all."""
         slots = asyncio.Semaphore(self._options.passes_at_once)
         while True:
+            await slots.acquire()
             text = await self._queue.get()
             self._metrics.waiting.set(len(self._queue))
             if text in self._running:
                 self._missed.add(text)
+                slots.release()
                 continue
-            await slots.acquire()
             self._running.add(text)
             task = group.create_task(self._take(text), name=f"pass of {text}")
             task.add_done_callback(lambda _: slots.release())
@@ -182,13 +193,12 @@ class Operator:
         self._running.discard(text)
         if text in self._missed:
             self._missed.discard(text)
-            again = 0.0
+            again = Again(0.0)
         if again is not None:
-            self._queue.add(text, after=again)
+            self._queue.add(text, again.after, idle=again.idle)
 
-    async def _try_pass(self, text: str) -> float | None:
-        """Seconds until the next pass; None: never. What fails is said and tried again: what serves goes on
-        serving."""
+    async def _try_pass(self, text: str) -> Again | None:
+        """None: never. What fails is said and tried again: what serves goes on serving."""
         key = _key(text)
         obj = self._mirror.get(DEPLOYMENT, *key)
         if obj is None:
@@ -203,7 +213,7 @@ class Operator:
             self._failures.pop(text, None)
         except ConflictError as error:
             _log.info("pass of %s: %s", text, error)
-            result, again = "conflict", _CONFLICT_SECONDS
+            result, again = "conflict", Again(_CONFLICT_SECONDS)
         except ClusterError as error:
             _log.warning("pass of %s: %s", text, error)
             again = self._back_off(text) if error.status else _UNREACHABLE_SECONDS * random.uniform(0.8, 1.2)
@@ -215,7 +225,7 @@ class Operator:
         self._metrics.passes.labels(result).inc()
         return again
 
-    async def _pass(self, obj: Object) -> float:
+    async def _pass(self, obj: Object) -> Again:
         now = datetime.now(UTC)
         try:
             hd = self._admit(obj)
@@ -242,24 +252,27 @@ class Operator:
             known = self._admitted[uid] = (generation, validation.admit(bare)["spec"])
         return parse.deployment({**obj, "spec": known[1]})
 
-    async def _refuse(self, obj: Object, problem: str, now: datetime) -> float:
+    async def _refuse(self, obj: Object, problem: str, now: datetime) -> Again:
         """It goes on as it is, and says why nothing more is done."""
         stub = _stub(obj)
         if await self._status.write(stub, invalid(stub, problem, now)):
             await self._events.say(stub, events.WARNING, "InvalidSpec", problem)
-        return _REFUSED_SECONDS
+        return Again(_REFUSED_SECONDS, idle=True)
 
-    def _again(self, plan: Plan, snapshot: Snapshot, wrote: bool) -> float:
+    def _again(self, plan: Plan, snapshot: Snapshot, wrote: bool) -> Again:
         if wrote:
-            return _AFTER_WRITE_SECONDS
-        seldom = max(self._options.poll_seconds, self._mirror.count(DEPLOYMENT) / _MOST_PASSES_PER_SECOND)
-        wait = _IN_FLUX_SECONDS if _in_flux(plan, snapshot) else seldom * random.uniform(0.8, 1.2)
+            return Again(_AFTER_WRITE_SECONDS)
         due = plan.requeue_after_seconds
-        return wait if due is None else min(wait, due)
+        if _in_flux(plan, snapshot):
+            return Again(_IN_FLUX_SECONDS if due is None else min(_IN_FLUX_SECONDS, due))
+        seldom = max(self._options.poll_seconds, self._mirror.count(DEPLOYMENT) / _MOST_PASSES_PER_SECOND)
+        wait = seldom * random.uniform(0.8, 1.2)
+        return Again(due) if due is not None and due < wait else Again(wait, idle=True)
 
-    def _back_off(self, text: str) -> float:
+    def _back_off(self, text: str) -> Again:
         failures = self._failures[text] = self._failures.get(text, 0) + 1
-        return _FAILURE_SECONDS[min(failures, len(_FAILURE_SECONDS)) - 1] * random.uniform(0.8, 1.2)
+        seconds = _FAILURE_SECONDS[min(failures, len(_FAILURE_SECONDS)) - 1]
+        return Again(seconds * random.uniform(0.8, 1.2))
 
     def _count(self, plan: Plan, snapshot: Snapshot) -> None:
         hd = snapshot.deployment

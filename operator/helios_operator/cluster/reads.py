@@ -13,6 +13,8 @@ from helios_operator.cluster.client import Client
 from helios_operator.cluster.kinds import Kind, Object, key_of
 
 _SECONDS = 30.0
+_MOST_PER_SECOND = 10.0
+"""Of all that are read again: where there are many, each is read more seldom."""
 _MISSING_SECONDS = 5.0
 """What is missing is looked for more often: somebody may be about to make it."""
 
@@ -44,4 +46,5 @@ class Reads:
         self._known = {at: kept for at, kept in self._known.items() if kept[0] > now - _SECONDS}
 
     def _keep(self, at: tuple[Kind, str, str], found: Object | None) -> None:
-        self._known[at] = (time.monotonic() + (_SECONDS if found else _MISSING_SECONDS), found)
+        lasts = max(_SECONDS, len(self._known) / _MOST_PER_SECOND) if found else _MISSING_SECONDS
+        self._known[at] = (time.monotonic() + lasts, found)

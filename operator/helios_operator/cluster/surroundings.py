@@ -2,7 +2,7 @@
 
 Called at the beginning of every pass. Each object is applied when it is missing, when it would be rendered
 differently, and once after the operator starts; a pass with nothing to do asks the server nothing. Which
-revision the client Service selects is `apply`'s.
+revision the client Service selects, `apply` says.
 """
 
 from __future__ import annotations
@@ -60,6 +60,10 @@ class Surroundings:
             await self._remove(hd, self._budget, hd.name)
         return token
 
+    async def route(self, hd: Deployment, number: int) -> None:
+        """Sends clients to the pods of this revision."""
+        await self._write(hd, SERVICE, client_service(hd, number))
+
     def forget(self, uid: str) -> None:
         """The HeliosDeployment is gone."""
         self._applied = {at: manifest for at, manifest in self._applied.items() if at[0] != uid}
@@ -96,17 +100,22 @@ class Surroundings:
         self._applied[at] = {}
 
     async def _apply(self, hd: Deployment, kind: Kind, manifest: Manifest) -> None:
-        at = (hd.uid, f"{kind.plural}/{manifest['metadata']['name']}")
-        if self._applied.get(at) == manifest and not self._is_missing(kind, manifest):
-            return
+        if self._applied.get(_at(hd, kind, manifest)) != manifest or self._is_missing(kind, manifest):
+            await self._write(hd, kind, manifest)
+
+    async def _write(self, hd: Deployment, kind: Kind, manifest: Manifest) -> None:
         answer = await self._client.apply(kind, manifest)
         if kind is SERVICE:
             self._mirror.put(kind, answer)
-        self._applied[at] = manifest
+        self._applied[_at(hd, kind, manifest)] = manifest
 
     def _is_missing(self, kind: Kind, manifest: Object) -> bool:
         metadata = manifest["metadata"]
         return kind is SERVICE and self._mirror.get(kind, metadata["namespace"], metadata["name"]) is None
+
+
+def _at(hd: Deployment, kind: Kind, manifest: Manifest) -> tuple[str, str]:
+    return hd.uid, f"{kind.plural}/{manifest['metadata']['name']}"
 
 
 async def budget_kind(client: Client) -> Kind:
