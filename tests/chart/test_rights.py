@@ -36,7 +36,7 @@ def test_what_the_operator_renders_it_may_write() -> None:
         assert needed <= granted, manifest["kind"]
 
 
-@pytest.mark.parametrize("resource", ["heliosdeployments", "heliosprofiles"])
+@pytest.mark.parametrize("resource", ["heliosdeployments", "heliosprofiles", "heliosmodels"])
 def test_status_is_written_apart_from_the_spec(resource: str) -> None:
     verbs = _verbs(chart.render())
     assert verbs["helios.dev", f"{resource}/status"] == {"patch"}

@@ -66,7 +66,7 @@ seccompProfile: {type: RuntimeDefault}
   resources: [heliosprofiles]
   verbs: [list, watch, create, patch, delete]
 - apiGroups: [helios.dev]
-  resources: [heliosdeployments/status, heliosprofiles/status]
+  resources: [heliosdeployments/status, heliosmodels/status, heliosprofiles/status]
   verbs: [patch]
 - apiGroups: [apps]
   resources: [deployments]
