@@ -80,7 +80,8 @@ class Desk:
         return dict(view)
 
     def choice(self, slo: Spec, *arguments: Any, **named: Any) -> tuple[str, int]:
-        chosen = self.plan(slo, *arguments, **named)["chosen"]
+        """("", 0): nothing fits."""
+        chosen = self.plan(slo, *arguments, **named)["chosen"] or {"candidate": "", "layers": 0}
         return chosen["candidate"], chosen["layers"]
 
 

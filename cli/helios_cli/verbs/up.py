@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -114,7 +115,7 @@ async def _serve(runtime: LocalRuntime) -> int:
         loop.add_signal_handler(number, stop)
     async with runtime:
         for name in runtime.names:
-            print(f"{name}: {runtime.front_address(name)}", flush=True)
+            _tell(f"{name}: {runtime.front_address(name)}")
         hopeless = asyncio.create_task(_nothing_can_serve(runtime))
         await asyncio.wait(
             [hopeless, asyncio.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED
@@ -125,6 +126,13 @@ async def _serve(runtime: LocalRuntime) -> int:
             print(f"error: {line}", file=sys.stderr)
         return 2
     return 0
+
+
+def _tell(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:  # the reader has gone; we serve on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _nothing_can_serve(runtime: LocalRuntime) -> list[str]:
