@@ -55,6 +55,7 @@ class Recorder:
         self._earlier = {row.request for row in _audits(snapshot)}
         self._audits: dict[int, AuditRow] = {}
         self._digest = ""
+        self._profiled = 100.0
 
     @property
     def requests(self) -> int:
@@ -70,6 +71,7 @@ class Recorder:
         self._max_batch = max(telemetry.max_batch_size for telemetry in pods)
         self._batch_reached = max(self._batch_reached, *(telemetry.batch_reached for telemetry in pods))
         self._digest = pods[0].limits.exits_digest
+        self._profiled = _profiled(snapshot, self._active)
         self._audits |= {row.request: row for row in _audits(snapshot) if row.request not in self._earlier}
 
     def close(self) -> None:
@@ -92,21 +94,29 @@ class Recorder:
         )
 
     def _quality(self) -> float | None:
-        """Of the audited requests; full depth is not among the scored exits: it is what they are scored
-        by.
+        """Of the audited requests; full depth is not among the scored exits: it is what they are scored by,
+        and what it is worth beside the best candidate's the newest profile knows.
         """
         if not self._audits:
             return None
         where = (self._digest, self._active.layer_budget)
         scored = [row for row in self._audits.values() if where in row.exits]
         if not scored:
-            return 100.0
+            return self._profiled
         full = sum(row.full_millibits for row in scored)
         return 100.0 * full / sum(row.exits[where][0] for row in scored)
 
 
 def _service(served: Served | None) -> tuple[str, int] | None:
     return (served.candidate, served.layer_budget) if served else None
+
+
+def _profiled(snapshot: Snapshot, served: Served) -> float:
+    """Quality percent of what serves, where the profile judged that depth; else it is its own reference."""
+    judged = next((c for c in snapshot.deployment.status.candidates if c.name == served.candidate), None)
+    if judged is None or judged.quality_percent is None or judged.layer_budget != served.layer_budget:
+        return 100.0
+    return float(judged.quality_percent)
 
 
 def _telemetry(snapshot: Snapshot) -> list[Telemetry]:
