@@ -216,7 +216,7 @@ class Operator:
             result, again = "conflict", Again(_CONFLICT_SECONDS)
         except ClusterError as error:
             _log.warning("pass of %s: %s", text, error)
-            again = self._back_off(text) if error.status else _UNREACHABLE_SECONDS * random.uniform(0.8, 1.2)
+            again = self._back_off(text) if error.status else _unreachable()
         except Exception as error:
             _log.exception("pass of %s", text)
             again = self._back_off(text)
@@ -329,6 +329,10 @@ class Operator:
         selector = OURS if kind in LABELLED else ""
         listed = [obj for space in spaces or ("",) for obj in await self._client.list(kind, space, selector)]
         return [(kind, obj) for obj in self._mirror.compare(kind, listed, before)]
+
+
+def _unreachable() -> Again:
+    return Again(_UNREACHABLE_SECONDS * random.uniform(0.8, 1.2))
 
 
 def _in_flux(plan: Plan, snapshot: Snapshot) -> bool:
