@@ -5,26 +5,33 @@ reaches.
 --rows rows; one saturating load; --pairs pairs of runs, full depth and budget in turn, each in a process of
 its own as a server is, so that the machine's drift cancels. Claims are medians of the pairs; low and high
 are their least and greatest.
+
+--model takes another checkpoint (`bench.random_model` makes one), served with its own head and prompts of
+random tokens; --device an accelerator.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
 import helios_server.serve  # noqa: F401  (what a serving process imports: it counts against the limit)
+import torch
 from helios_server.engine import host_memory
 from helios_server.engine.engine import Engine
 from helios_server.engine.limits import AuditLimits, BundleSpec, EngineConfig, EngineLimits
 from helios_server.exits.data import prompts
 from helios_server.models.cache import cache_root
-from helios_server.models.store import ensure_smollm2
+from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.store import ensure_smollm2, resolve
 from helios_server.models.tokenizer import Tokenizer
 
 from bench.load import Load, saturate
@@ -33,27 +40,43 @@ from bench.report import arguments, claim, publish
 _EXITS = "builtin://general"
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is served. exits: bundle of its heads, "" for the model's own head at every depth."""
+
+    uri: str
+    exits: str
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint.open(resolve(self.uri).path)
+
+
 def main() -> None:
     parser = arguments(__doc__)
+    parser.add_argument("--model", help="file:///path (default: SmolLM2-135M)")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, default=4, help="that full depth holds")
     parser.add_argument("--budget", type=int, default=24, help="layers to compare with")
     parser.add_argument("--isl", type=int, default=96)
     parser.add_argument("--osl", type=int, default=48)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--warm-up", type=float, default=10, help="seconds before the measured ones")
     parser.add_argument("--seconds", type=float, default=15)
     options = parser.parse_args()
-    model = ensure_smollm2()
-    uri, tokens = f"file://{model}", options.isl + options.osl
-    limit = _limit_mib(uri, options.rows, tokens)
-    tokenizer = Tokenizer.open(model)
-    texts = [tuple(tokenizer.encode(text))[: options.isl] for text in prompts("prose", 200)]
+    subject = Subject(options.model, "") if options.model else Subject(f"file://{ensure_smollm2()}", _EXITS)
+    deepest = subject.checkpoint.config.num_layers
+    limit = _limit_mib(subject, options)
+    texts = _random_prompts(subject, options.isl) if options.model else _prose(subject, options.isl)
     pairs: list[dict[str, Any]] = []
     for number in range(options.pairs):
-        order = (30, options.budget) if number % 2 == 0 else (options.budget, 30)
-        runs = {depth: _alone(_run, _limits(uri, depth, limit, tokens), texts, options) for depth in order}
+        order = (deepest, options.budget) if number % 2 == 0 else (options.budget, deepest)
+        runs = {
+            depth: _alone(_run, _limits(subject, depth, limit, options), texts, options) for depth in order
+        }
         pairs.append({str(depth): vars(runs[depth]) for depth in order})
         print(f"pair {number + 1}: {json.dumps(pairs[-1])}", file=sys.stderr)
-    full, shallow = ([pair[str(depth)] for pair in pairs] for depth in (30, options.budget))
+    full, shallow = ([pair[str(depth)] for pair in pairs] for depth in (deepest, options.budget))
     claims = [
         claim("rows-full-depth", [run["rows"] for run in full], "rows"),
         claim("rows-budget", [run["rows"] for run in shallow], "rows"),
@@ -67,7 +90,14 @@ def main() -> None:
         ),
     ]
     isl = round(statistics.mean(len(ids) for ids in texts))
-    figures = {"memoryMiB": limit, "budgetLayers": options.budget, "meanPromptTokens": isl, "pairs": pairs}
+    figures = {
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+        "memoryMiB": limit,
+        "layers": deepest,
+        "budgetLayers": options.budget,
+        "meanPromptTokens": isl,
+        "pairs": pairs,
+    }
     publish(options.output, figures, claims)
 
 
@@ -79,36 +109,52 @@ def _alone(run: Callable[..., Load], *arguments: Any) -> Load:
 
 def _run(limits: EngineLimits, texts: list[tuple[int, ...]], options: Any) -> Load:
     host_memory.share_one_heap()
-    engine = Engine.start(EngineConfig(volumes=cache_root()), limits)
+    engine = Engine.start(EngineConfig(device=options.device, volumes=cache_root()), limits)
+    in_flight = 2 * engine.load().max_batch_size
     try:
         return saturate(
-            engine, texts, osl=options.osl, in_flight=2 * engine.load().max_batch_size, warm_up=10,
+            engine,
+            texts,
+            osl=options.osl,
+            in_flight=in_flight,
+            warm_up=options.warm_up,
             seconds=options.seconds,
-        )  # fmt: skip
+        )
     finally:
         engine.stop()
 
 
-def _limits(uri: str, depth: int, memory_mib: int, tokens: int) -> EngineLimits:
-    exits = _EXITS if depth < 30 else ""
+def _limits(subject: Subject, depth: int, memory_mib: int, options: Any) -> EngineLimits:
+    full = depth == subject.checkpoint.config.num_layers
     return EngineLimits(
         generation=1,
-        candidate="smollm2",
-        model_uri=uri,
-        exits_uri=exits,
+        candidate="budget",
+        model_uri=subject.uri,
+        exits_uri="" if full else subject.exits,
         layer_budget=depth,
         memory_mib=memory_mib,
         max_queue_size=1000,
-        exit_layers=(24, 27),
-        audit=AuditLimits(percent=0, bundles=(BundleSpec("smollm2", _EXITS, ""),)),
-        tokens_per_request=tokens,
+        exit_layers=(24, 27) if subject.exits else (options.budget,),
+        audit=AuditLimits(percent=0, bundles=(BundleSpec("budget", subject.exits, ""),)),
+        tokens_per_request=options.isl + options.osl,
     )
 
 
-def _limit_mib(uri: str, rows: int, tokens: int) -> int:
-    command = [sys.executable, "-m", "examples.demo.memory", uri, f"--exits={_EXITS}"]
-    command += ["--rows", str(rows), "--tokens", str(tokens)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def _limit_mib(subject: Subject, options: Any) -> int:
+    command = [sys.executable, "-m", "examples.demo.memory", subject.uri, "--device", options.device]
+    command += ["--rows", str(options.rows), "--tokens", str(options.isl + options.osl)]
+    command += [f"--exits={subject.exits}"] if subject.exits else []
+    return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def _prose(subject: Subject, tokens: int) -> list[tuple[int, ...]]:
+    tokenizer = Tokenizer.open(subject.checkpoint.path)
+    return [tuple(tokenizer.encode(text))[:tokens] for text in prompts("prose", 200)]
+
+
+def _random_prompts(subject: Subject, tokens: int) -> list[tuple[int, ...]]:
+    source, vocabulary = random.Random(0), subject.checkpoint.config.vocab_size
+    return [tuple(source.choices(range(vocabulary), k=tokens)) for _ in range(200)]
 
 
 if __name__ == "__main__":

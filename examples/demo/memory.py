@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("uri")
     parser.add_argument("--exits", default=[], action="append", help="bundles that audits score side by side")
     parser.add_argument("--volumes", type=Path)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--tokens", type=int, required=True, help="per request, prompt and output")
     arguments = parser.parse_args()
@@ -33,7 +34,7 @@ def main() -> None:
         audit=AuditLimits(percent=1, bundles=bundles),
         tokens_per_request=arguments.tokens,
     )
-    loaded = load_model(EngineConfig(volumes=arguments.volumes), limits)
+    loaded = load_model(EngineConfig(device=arguments.device, volumes=arguments.volumes), limits)
     needed, more = (
         limit_for_rows(
             loaded.model.facts,

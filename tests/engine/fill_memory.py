@@ -43,11 +43,15 @@ def main(checkpoint: str, layers: str, mib: str) -> None:
 
 
 @torch.inference_mode()
-def write_every_page(engine: Engine) -> None:
+def write_every_page(engine: Engine, together: int = 1) -> None:
+    """together: pages in one write."""
     pool, config = engine.serving.pool, engine.serving.model.config
-    ones = torch.ones(pool.page_tokens, config.num_kv_heads, config.head_dim)
-    for page in range(pool.pages):
-        slots = torch.arange(pool.page_tokens) + page * pool.page_tokens
+    total, most = pool.pages * pool.page_tokens, together * pool.page_tokens
+    for start in range(0, total, most):
+        slots = torch.arange(start, min(total, start + most), device=pool.device)
+        ones = torch.ones(
+            len(slots), config.num_kv_heads, config.head_dim, dtype=pool.dtype, device=pool.device
+        )
         for layer in range(pool.layers):
             pool.write(layer, slots, ones, ones)
 

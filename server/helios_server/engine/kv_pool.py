@@ -108,6 +108,12 @@ class _Slab:
         if self._lazy and pages <= len(self.tensor):
             self._lazy.give_back(pages)
             return self
-        other = _Slab((pages, *self.tensor.shape[1:]), self.tensor.dtype, self.tensor.device)
-        other.tensor[:kept] = self.tensor[:kept]
+        contents, shape, device = self.tensor[:kept], (pages, *self.tensor.shape[1:]), self.tensor.device
+        try:
+            other = _Slab(shape, contents.dtype, device)
+        except torch.OutOfMemoryError:  # not both at once: the contents wait in the host's memory
+            contents = contents.cpu()
+            del self.tensor
+            other = _Slab(shape, contents.dtype, device)
+        other.tensor[:kept] = contents
         return other

@@ -11,24 +11,34 @@ from pathlib import Path
 
 from helios_server.errors import LimitsRefused
 
+_STEP_TOKENS = {"cpu": 128, "accelerator": 1024}
+"""New tokens in one step. A core's time grows with each token; on an accelerator a step of 128 takes hardly
+longer than one of 1 (measured on an H200, `bench/results/timing-cuda.json`).
+"""
+
 
 @dataclass(frozen=True)
 class EngineConfig:
     """How this process computes. device: a torch device; dtype: a name, None for the device's default.
 
-    threads: CPU threads of torch, None for its own choice; step_tokens: new tokens in one step; page_tokens:
-    tokens in a page of the KV cache; max_context: tokens, None for the model's; volumes: folder that stands
-    for mounted claims; offline: fetch nothing, None for what the environment says.
+    threads: CPU threads of torch, None for its own choice; step_tokens: new tokens in one step, 0 for the
+    device's default; page_tokens: tokens in a page of the KV cache; max_context: tokens, None for the
+    model's; volumes: folder that stands for mounted claims; offline: fetch nothing, None for what the
+    environment says.
     """
 
     device: str = "cpu"
     dtype: str | None = None
     threads: int | None = None
-    step_tokens: int = 128
+    step_tokens: int = 0
     page_tokens: int = 16
     max_context: int | None = None
     volumes: Path | None = None
     offline: bool | None = None
+
+    def __post_init__(self) -> None:
+        default = _STEP_TOKENS["cpu" if self.device == "cpu" else "accelerator"]
+        object.__setattr__(self, "step_tokens", self.step_tokens or default)
 
 
 @dataclass(frozen=True)
