@@ -33,7 +33,7 @@ test-cluster-live: $(STAMP) ## a real API server; pods are processes of this mac
 test-cluster-node: $(STAMP) ## images, chart and the real model on a cluster with a node (docs/operator.md)
 	@missing=$$($(BIN)/python -m tests.cluster.on_node.means) || exit 1; \
 	if [ -n "$$missing" ]; then echo "make $@: not run, $$missing"; \
-	else HELIOS_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster/on_node --timeout=1200; fi
+	else HELIOS_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster/on_node --timeout=1800; fi
 
 lint: $(STAMP) ## ruff, mypy (strict on api, cluster, decide, passes, planning, render), import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

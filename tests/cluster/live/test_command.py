@@ -137,9 +137,8 @@ async def test_who_may_not_is_told_what_to_ask_for(place: Scene, tmp_path: Path)
     assert stranger.err.startswith("error: credentials: ")
 
 
-async def test_a_server_without_helios_is_told_apart(behind_proxy: Scene, tmp_path: Path) -> None:
-    place, proxy = behind_proxy, behind_proxy.proxy
-    assert proxy is not None
+async def test_a_server_without_helios_is_told_apart(place: Scene, tmp_path: Path) -> None:
+    proxy = place.proxy
     unknown = {"kind": "Status", "code": 404, "reason": "NotFound", "message": "not found"}
     proxy.answer = lambda _, path: (404, unknown) if path.startswith("/apis/helios.dev") else None
     await guest(place)

@@ -61,7 +61,7 @@ class ServedPlace(Place):
     async def until_change(self, changes: int, name: str = "chat") -> Object:
         """The newest entry of the history, once it is longer than it was, and nothing is under way."""
         obj = await self.until(
-            lambda s: len(s.get("history", [])) > changes and "target" not in s, name, what="nothing changed"
+            lambda s: len(s.get("history", [])) > changes and "target" not in s, name, 600, "nothing changed"
         )
         return dict(obj["status"]["history"][-1])
 

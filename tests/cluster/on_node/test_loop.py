@@ -61,9 +61,11 @@ async def test_the_specialists_are_swapped_when_prose_turns_to_code(place: Serve
 
 async def test_another_model_takes_over_and_loses_no_stream(place: ServedPlace) -> None:
     """Prose is served by the shallower backbone, with a row for each of 20 streams; code is beyond it, and
-    the other one comes in a pod of its own."""
-    limits = {"memoryMiB": 860, "maxQueueSize": 256}
-    await place.create("examples/two-backbones.yaml", limits=limits)
+    the other one comes in a pod of its own. What the planner may spend is the containers' own hard
+    limit."""
+    limited = {"name": "helios-server", "resources": {"limits": {"memory": "860Mi"}}}
+    template = {"spec": {"containers": [limited]}}
+    await place.create("examples/two-backbones.yaml", limits={"maxQueueSize": 256}, template=template)
     await place.timed()
     traffic = await place.traffic(callers=_STREAMS + 4)
     chosen = await place.chosen(traffic, "prose")
