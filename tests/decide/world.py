@@ -70,6 +70,8 @@ class World:
     process_start_bytes: int = 0
     claims: tuple[str, ...] | None = None
     accelerators_free: int | None = None
+    cards: int | None = None
+    """Accelerators that there are; each pod and each Job that needs one takes one."""
     models: tuple[HeliosModel, ...] = ()
     watch: list[Callable[[World, Snapshot, Plan], None]] = field(default_factory=list)
     decide: Callable[[Snapshot, datetime], Plan] = decide
@@ -162,8 +164,14 @@ class World:
             jobs=tuple(job for job, _ in self.jobs.values()),
             revisions=tuple(self._seen(revision) for revision in self.revisions.values()),
             prompts=PromptSource("sha256:inline", len(inline)) if inline else None,
-            accelerators_free=self.accelerators_free,
+            accelerators_free=self.accelerators_free if self.cards is None else self.cards - self.cards_taken,
         )
+
+    @property
+    def cards_taken(self) -> int:
+        running = [job.spec for job, _ in self.jobs.values() if job.phase is JobPhase.RUNNING]
+        measuring = sum(spec.kind is not JobKind.INSPECT and not spec.on_cpu for spec in running)
+        return measuring + sum(len(revision.pods) for revision in self.revisions.values())
 
     def _seen(self, revision: SimulatedRevision) -> Revision:
         return Revision(

@@ -4,6 +4,7 @@ keep."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,12 +30,16 @@ _JOBS = st.builds(
     head_kinds=st.lists(_TEXT, max_size=2).map(tuple),
     prompts_digest=st.text(max_size=8),
     rows=st.lists(_TEXT, max_size=2).map(tuple),
+    on_cpu=st.booleans(),
 )
 
 
-def _job(kind: JobKind = JobKind.QUALITY, prompts_from: str | None = None, **spec: Any) -> Manifest:
+def _job(
+    kind: JobKind = JobKind.QUALITY, prompts_from: str | None = None, on_cpu: bool = False, **spec: Any
+) -> Manifest:
     hd = objects.deployment(**spec)
-    return profiling_job(hd, objects.job_spec(kind), objects.CPU, objects.installation(), prompts_from)
+    asked = replace(objects.job_spec(kind), on_cpu=on_cpu)
+    return profiling_job(hd, asked, objects.CPU, objects.installation(), prompts_from)
 
 
 def _container(job: Manifest) -> Manifest:
@@ -122,6 +127,16 @@ def test_a_job_runs_where_the_pods_do_without_what_only_a_server_has() -> None:
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 1, "memory": "20Gi"}
     assert _options(job)["--device"] == "cuda"
     assert not {"args", "ports", "lifecycle", "readinessProbe", "livenessProbe"} & set(container)
+
+
+@pytest.mark.parametrize(("kind", "on_cpu"), [(JobKind.INSPECT, False), (JobKind.QUALITY, True)])
+def test_a_job_on_the_cpu_takes_no_accelerator(kind: JobKind, on_cpu: bool) -> None:
+    job = _job(kind, on_cpu=on_cpu, template=objects.GPU_TEMPLATE, limits={"memoryMiB": 16000})
+    assert _container(job)["resources"]["limits"] == {"memory": "20Gi"}
+    options = _options(job)
+    assert options["--device"] == "cpu"
+    assert not {"--dtype", "--memory-mib"} & set(options)
+    assert job_spec(job).on_cpu is on_cpu
 
 
 def test_no_account_reaches_a_job_through_the_serving_template() -> None:

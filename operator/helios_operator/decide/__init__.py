@@ -36,7 +36,7 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
     fleet = Fleet.of(snapshot)
     bench = _bench(snapshot, fleet)
     measuring = profiling.measure(snapshot, bench, fleet, now)
-    case = Case(snapshot, bench, fleet, now, measuring.done)
+    case = Case(snapshot, bench, fleet, now, measuring.done, measuring.timed)
     outcome = reassess.reassess(case)
     carried = rollout.carry_out(case, outcome)
     report = status.Report(case, measuring, outcome, carried)

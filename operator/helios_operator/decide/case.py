@@ -26,6 +26,8 @@ class Case:
     now: datetime
     measuring_done: bool
     """Nothing that a choice waits for is missing in the history table."""
+    timed: bool = True
+    """No timing is missing there."""
 
     def remembering(self, memory: ReassessmentStatus) -> Case:
         """The same case with a newer memory."""

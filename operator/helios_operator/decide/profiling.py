@@ -14,7 +14,8 @@ from itertools import takewhile
 from helios_operator.api.annotations import newest_request
 from helios_operator.api.conditions import ConditionType, Reason
 from helios_operator.api.rows import RowPhase
-from helios_operator.decide import candidates, jobs, racing
+from helios_operator.decide import accelerators, candidates, jobs, racing
+from helios_operator.decide.accelerators import Accelerators
 from helios_operator.decide.candidates import Contender, backbones
 from helios_operator.decide.evidence import age, newest_common
 from helios_operator.decide.fleet import Fleet
@@ -37,11 +38,12 @@ SET_LIFETIME = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Measuring:
-    """`done`: nothing that a choice waits for is missing. `progress` is the Profiled condition's reason and
-    message."""
+    """`done`: nothing that a choice waits for is missing; `timed`: no timing is. `progress` is the Profiled
+    condition's reason and message."""
 
     actions: tuple[Action, ...]
     done: bool
+    timed: bool
     progress: Verdict
     again_at: datetime | None = None
 
@@ -58,6 +60,7 @@ def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Me
     return Measuring(
         actions=actions,
         done=not wanted and table.inspected and table.quality_possible is not None,
+        timed=all(spec.kind is JobKind.QUALITY for spec in wanted),
         progress=table.progress(wanted, waiting),
         again_at=table.again_at(wanted),
     )
@@ -143,18 +146,23 @@ class Table:
         """Jobs to start now, and what the first one that must wait is waiting for."""
         running = sum(job.phase is JobPhase.RUNNING for job in self.snapshot.jobs)
         free = self.snapshot.deployment.spec.profiling.max_parallelism - running
+        started: list[JobSpec] = []
         actions: list[Action] = []
         waiting = ""
-        for spec in wanted:
-            seen = self._job(spec.name)
+        devices = Accelerators.of(self.snapshot, self.fleet)
+        for wish in wanted:
+            seen = self._job(wish.name)
             if seen and (seen.phase is not JobPhase.FAILED or jobs.exhausted(seen, self.snapshot)):
                 continue
-            hold = self._hold(spec, seen) or (
-                "" if free > len(actions) else "maxParallelism Jobs are running"
-            )
+            left = devices.beside(started)
+            spec = left.place(wish)
+            hold = self._hold(spec, seen) or left.hold(spec)
+            if not hold and free <= len(actions):
+                hold = "maxParallelism Jobs are running"
             if hold:
                 waiting = waiting or f"{spec.name} waits: {hold}"
                 continue
+            started.append(spec)
             actions.append(StartJob(job=spec, why=self._why(spec, seen)))
         return actions, waiting
 
@@ -170,6 +178,8 @@ class Table:
         if self.quality_possible is False:
             said = "; ".join(filter(None, (text, self._where_prompts_are_missing(), under_way)))
             return Verdict(False, Reason.NO_PROMPTS, said)
+        if accelerators.TAKEN in waiting:
+            return Verdict(False, Reason.NO_CAPACITY_FOR_PROFILING, f"{text}; {waiting}")
         if waiting and "quiet" in waiting:
             return Verdict(False, Reason.WAITING_FOR_IDLE, f"{text}; {waiting}")
         if wanted:
@@ -293,8 +303,9 @@ class Table:
 
     def _why(self, spec: JobSpec, seen: Job | None) -> Verdict:
         names = ", ".join(sorted({candidate.name for candidate in spec.candidates}))
+        where = " on the CPU" if spec.on_cpu else ""
         again = f", attempt {seen.attempts + 1}" if seen else ""
-        return Verdict(True, Reason.PROFILING_STARTED, f"{spec.kind} of {names}{again}")
+        return Verdict(True, Reason.PROFILING_STARTED, f"{spec.kind} of {names}{where}{again}")
 
 
 def _unresolved(contender: Contender) -> str:

@@ -111,6 +111,8 @@ class JobSpec:
     prompts_digest: str = ""
     rows: tuple[str, ...] = ()
     """Names of the HeliosProfile rows that it fills."""
+    on_cpu: bool = False
+    """Though the pods ask for an accelerator. Inspect Jobs never take one."""
 
 
 @dataclass(frozen=True)

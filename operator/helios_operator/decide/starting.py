@@ -13,6 +13,7 @@ from helios_operator.api.types import (
     HistoryEntry,
 )
 from helios_operator.decide import hysteresis, record, reference
+from helios_operator.decide.accelerators import Accelerators
 from helios_operator.decide.case import served_contender
 from helios_operator.decide.fleet import (
     all_ready,
@@ -34,7 +35,8 @@ from helios_operator.decide.triggers import Cause
 
 
 def start(step: Step) -> Carried:
-    """Nothing is there. After a Recreate the target follows; else the reference starts."""
+    """Nothing is there. After a Recreate the target follows; else the reference starts, once what needs the
+    accelerators that it would take is measured."""
     option = _target_option(step) or reference.choose(step.case, step.status.history)
     held = hysteresis.backed_off(step.case)
     if isinstance(option, Verdict):
@@ -42,6 +44,10 @@ def start(step: Step) -> Carried:
     if not held.ok:
         return step.still(held, target=step.status.target)
     what = f"{option.contender.name} at {option.layer_budget} layers"
+    devices = Accelerators.of(step.case.snapshot, step.fleet)
+    if devices.measures_first and not step.case.timed and not step.status.target:
+        message = f"the candidates are timed first, on the accelerator that {what} will serve on"
+        return step.still(Verdict(False, Reason.STARTING, message), target=None)
     if step.status.target:
         why = Verdict(True, Reason.ROLLOUT_STARTED, f"the old pods are gone: {what} starts")
     else:

@@ -1,7 +1,7 @@
 """The accelerator that a pod asks for: any extended resource in its limits.
 
-Read from the user's template by the cluster's `observe` (does a second pod fit?) and by `pod.py` (which
-device?). It must not know how many are free.
+Read from the user's template by the cluster's `observe` (does a second pod fit?), by `deployment.py` and by
+`job.py` (which device?). It must not know how many are free.
 """
 
 from __future__ import annotations
@@ -36,6 +36,16 @@ def device(template: Mapping[str, Any]) -> str:
     """What `--device` says. A resource that torch does not know is scheduled for, and computed on the CPU."""
     asked = accelerator(template)
     return "cuda" if asked and asked.resource.startswith(_CUDA_VENDORS) else "cpu"
+
+
+def without(resources: Mapping[str, Any]) -> dict[str, Any]:
+    """A container's resources, less every extended one."""
+    return {
+        part: {name: amount for name, amount in value.items() if not _is_extended(name)}
+        if part in ("limits", "requests")
+        else value
+        for part, value in resources.items()
+    }
 
 
 def _is_extended(resource: str) -> bool:

@@ -45,7 +45,7 @@ def profiling_job(
     unless a Quality Job needs live prompts."""
     profiling = hd.spec.profiling
     template = _template(hd, asked, hardware, by, prompts_from)
-    users = (_from_serving(hd.spec.template), merge.pod_template(profiling.template))
+    users = (_from_serving(hd.spec.template, asked), merge.pod_template(profiling.template))
     for patch in (*users, {"spec": {"restartPolicy": "Never"}}):
         template = merge.merged(template, patch)
     kind = {labels.COMPONENT: labels.PROFILE, labels.JOB_KIND: asked.kind.value}
@@ -73,6 +73,7 @@ def job_spec(job: Manifest) -> JobSpec:
         head_kinds=tuple(document["headKinds"]),
         prompts_digest=document["promptsDigest"],
         rows=tuple(document["rows"]),
+        on_cpu=document.get("onCpu", False),
     )
 
 
@@ -96,17 +97,19 @@ def _template(
 
 
 def _command(hd: Deployment, asked: JobSpec, hardware: Hardware, prompts_from: str | None) -> list[str]:
-    workload = hd.spec.workload
+    workload, on_cpu = hd.spec.workload, _is_on_cpu(asked)
+    device = "cpu" if on_cpu else accelerator.device(hd.spec.template)
+    memory_mib = None if on_cpu and accelerator.accelerator(hd.spec.template) else hd.spec.limits.memory_mib
     return [
         *("helios", "profile"),
         *("--kind", asked.kind.value.lower()),
         *("--candidates", candidates_argument(asked.candidates)),
         *_prompts_arguments(asked, prompts_from),
-        *(("--memory-mib", str(hd.spec.limits.memory_mib)) if hd.spec.limits.memory_mib else ()),
+        *(("--memory-mib", str(memory_mib)) if memory_mib else ()),
         *("--isl", str(workload.isl), "--osl", str(workload.osl)),
         *("--search", hd.spec.profiling.search_strategy),
-        *("--device", accelerator.device(hd.spec.template)),
-        *("--dtype", hardware.dtype),
+        *("--device", device),
+        *(("--dtype", hardware.dtype) if device == accelerator.device(hd.spec.template) else ()),
         *("--volumes", volumes.ROOT),
         *("--result", _RESULT),
         *("--output", "json"),
@@ -134,14 +137,20 @@ def _inputs(hd: Deployment, asked: JobSpec, prompts_from: str | None) -> list[tu
     return [("prompts", _PROMPTS, pod.config_volume("prompts", *source, configmap.PROMPTS_KEY))]
 
 
-def _from_serving(template: Mapping[str, Any]) -> Manifest:
-    """The user's serving template for a pod that measures: same node, same image, same devices, nothing to
-    serve with. Sidecars stay away: a Job ends when all of its containers have."""
+def _is_on_cpu(asked: JobSpec) -> bool:
+    return asked.on_cpu or asked.kind is JobKind.INSPECT
+
+
+def _from_serving(template: Mapping[str, Any], asked: JobSpec) -> Manifest:
+    """The user's serving template for a pod that measures: same node, same image, nothing to serve with, the
+    same devices if it needs them. Sidecars stay away: a Job ends when all of its containers have."""
     users = merge.pod_template(template)
     server = containers.named(users, containers.SERVER)
     users["spec"] = {field: value for field, value in users["spec"].items() if field not in _POD_SERVER_ONLY}
     if server:
         kept = {field: value for field, value in server.items() if field not in _SERVER_ONLY}
+        if _is_on_cpu(asked):
+            kept |= {"resources": accelerator.without(kept.get("resources", {}))}
         users["spec"]["containers"] = [kept | {"name": containers.PROFILE}]
     return users
 
@@ -154,6 +163,7 @@ def _encoded(asked: JobSpec) -> str:
         "headKinds": asked.head_kinds,
         "promptsDigest": asked.prompts_digest,
         "rows": asked.rows,
+        "onCpu": asked.on_cpu,
     }
     return json.dumps(document, separators=(",", ":"))
 

@@ -167,14 +167,15 @@ async def test_kubectl_helios_switches(place: Scene, measured: Measured, tmp_pat
 
     await place.start_operator()
     await place.create(place.deployment(), measured)
-    served = (await place.ready())["status"]["active"]["candidate"]
+    active = (await place.ready())["status"]["active"]
+    served = active["candidate"]
     other = {"deep": "flat", "flat": "deep"}[served]
     assert f"`kubectl helios why chat -n {place.namespace}`" in await ask("switch", "chat", other)
     await place.until(lambda s: s["active"]["candidate"] == other, what="no switch")
     await place.ready()
     why = await ask("why", "chat")
     assert f"chat serves {other} at " in why
-    assert f"Create revision 2: {other}" in why
+    assert f"Create revision {active['revision'] + 1}: {other}" in why
     rows = json.loads(await ask("profiles", "chat", "-o", "json"))
     assert len(rows) == 4
     assert {row["namespace"] for row in rows} == {place.namespace}

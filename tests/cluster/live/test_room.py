@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helios_operator.cluster.kinds import JOB, Object
+from helios_operator.decide.snapshot import JobKind
 from helios_operator.errors import ClusterError
+from helios_operator.render.job import job_spec
 
 from tests.cluster.live.scene import Measured, Scene, condition, scene
 from tests.cluster.live.traffic import traffic
@@ -31,6 +34,25 @@ async def test_auto_surges_only_where_a_second_pod_fits(
         assert f"Auto chose {way}" in rollout["message"] or any(
             f"Auto chose {way}" in event["message"] for event in await place.events()
         )
+
+
+async def test_the_only_accelerator_measures_first_and_then_serves(tmp_path: Path, claims: Path) -> None:
+    """From nothing to Ready. Never do a pod and a Job want the same one."""
+    async with scene(tmp_path, claims, {GPU: "1"}) as place:
+        await place.start_operator()
+        await place.create(place.deployment(resources={GPU: 1}))
+        said = await place.until(lambda s: "are timed first" in str(s), what="it does not say why it waits")
+        assert condition(said["status"], "Available")["status"] == "False"
+        status = (await place.ready())["status"]
+        assert status["active"]["candidate"] in ("deep", "flat")
+        asked = {job_spec(job).kind: _limits(job) for job in await place.objects(JOB)}
+        assert GPU not in asked[JobKind.INSPECT] | asked[JobKind.QUALITY]
+        assert GPU in asked[JobKind.TIMING]
+
+
+def _limits(job: Object) -> dict[str, str]:
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    return dict(container["resources"]["limits"])
 
 
 async def test_surge_waits_for_an_accelerator_and_says_so(
