@@ -83,7 +83,7 @@ def full() -> Json:
                     "strategy": "Auto",
                     "progressDeadlineSeconds": 900,
                     "scaleDownDelaySeconds": 120,
-                    "revisionHistoryLimit": 3,
+                    "revisionHistoryLimit": 0,
                     "paused": False,
                     "analysis": {"interval": "30s", "count": 10, "failureLimit": 2, "autoRollback": True},
                     "drain": {"preStopSeconds": 15, "timeoutSeconds": 300},

@@ -201,7 +201,7 @@ def test_messages_are_cut_to_what_the_schema_takes() -> None:
     endless = "no " * 20000
     status = DeploymentStatus(
         conditions=(Condition("Ready", "False", "NoReplicaServing", endless, now, 1),),
-        history=(HistoryEntry(now, Decision.GROW, Served("a", 1, 27, 4), None, "r", endless, "Failed"),),
+        history=(HistoryEntry(now, Decision.GROW, Served("a", 1, 27, 4, ""), None, "r", endless, "Failed"),),
     )
     written = serialize.status(status)
     admit({**minimal(), "status": written})

@@ -235,6 +235,23 @@ def test_surge_waits_for_an_accelerator() -> None:
     assert made.active == ("big", 30)
 
 
+def test_old_revisions_are_kept_to_look_at_as_many_as_asked() -> None:
+    made = second_act()
+    made.edit(rollout=replace(made.spec.rollout, revision_history_limit=1))
+    for name in ("big", "small", "big"):
+        ask_to_switch(made, name)
+        made.run(60)
+        assert made.active is not None
+        assert made.active[0] == name
+        assert condition(made, "Progressing")[1] == "NoRollout"
+    newest = made.status.active.revision
+    assert sorted(made.revisions) == [newest - 1, newest]
+    assert not made.revisions[newest - 1].pods
+    made.edit(rollout=replace(made.spec.rollout, revision_history_limit=0))
+    made.run(10)
+    assert sorted(made.revisions) == [newest]
+
+
 def test_in_place_is_taken_when_asked_for() -> None:
     made = second_act()
     made.edit(rollout=replace(made.spec.rollout, strategy=Strategy.IN_PLACE))

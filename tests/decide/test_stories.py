@@ -9,7 +9,7 @@ from helios_operator.api.types import Decision, Strategy
 from helios_operator.decide.plan import CreateRevision, DrainRevision, WriteLimits
 
 from tests.decide.builders import selected, world
-from tests.decide.truth import BARE_BIG, BARE_SMALL, CODE, GENERAL, PROSE, bundle
+from tests.decide.truth import BARE_BIG, BARE_SMALL, CODE, GENERAL, PROSE, bundle, candidate
 from tests.decide.world import World
 
 
@@ -75,6 +75,19 @@ def test_specialists_are_swapped(at_24: float, depth: int) -> None:
     made.serve(120, "code")
     assert made.kinds == ["Select", "SwapHeads"]
     assert made.active == ("code", depth)
+
+
+def test_new_heads_under_an_old_name_are_a_change_like_any_other() -> None:
+    made = selected(world(live=PROSE))
+    made.serve(60, "prose")
+    new = {"live": CODE}
+    made.truth |= world(**new).truth
+    made.edit(candidates=tuple(candidate(name, model) for name, model in new.items()))
+    made.run(60)
+    made.serve(150, "prose")
+    last = made.status.history[-1]
+    assert (last.from_.exits_digest, last.to.exits_digest) == (PROSE.digest, CODE.digest)
+    assert last.to.candidate == "live"
 
 
 def test_every_remedy_is_weighed_with_its_numbers() -> None:

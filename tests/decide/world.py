@@ -252,6 +252,7 @@ class World:
         for revision in self.revisions.values():
             for pod in revision.pods:
                 pod.advance(revision.limits)
+            revision.pods = [pod for pod in revision.pods if pod.running or not pod.draining]
 
     def _finished(self, job: Job) -> Job:
         if message := self.fails(job.spec):

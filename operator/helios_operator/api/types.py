@@ -191,7 +191,7 @@ class Rollout:
     strategy: Strategy = Strategy.AUTO
     progress_deadline_seconds: int = 900
     scale_down_delay_seconds: int = 120
-    revision_history_limit: int = 3
+    revision_history_limit: int = 0
     paused: bool = False
     drain: Drain = Drain()
     analysis: Analysis | None = None
@@ -267,12 +267,14 @@ class Condition:
 
 @dataclass(frozen=True)
 class Served:
-    """`status.active` and `status.target`: what serves, or will. `revision`: the HELIOS revision's number."""
+    """`status.active` and `status.target`: what serves, or will. `revision`: the HELIOS revision's number;
+    `exits_digest`: "" for the model's own head, None where an older operator wrote it."""
 
     candidate: str
     revision: int
     layer_budget: int
     max_batch_size: int
+    exits_digest: str | None
     timing: str | None = None
     quality: str | None = None
     since: datetime | None = None

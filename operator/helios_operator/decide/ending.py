@@ -63,7 +63,7 @@ def _was_decided(step: Step, before: Served | None, now: Served) -> bool:
     """A change of what callers get; not the first start, nor new settings or pods of the same service."""
     if step.memory.last_time is None or step.memory.decision not in remedies.CHANGES:
         return False
-    return before is None or (before.candidate, before.layer_budget) != (now.candidate, now.layer_budget)
+    return before is None or not record.same_answers(before, now)
 
 
 def take_out(step: Step, revision: Revision) -> Carried:
@@ -84,6 +84,8 @@ def retire(step: Step) -> Carried:
 def _retirement(step: Step, revision: Revision) -> Action | None:
     if revision.draining:
         if not is_empty(revision):
+            return None
+        if revision.number in step.fleet.kept:
             return None
         return DeleteRevision(
             number=revision.number,

@@ -41,6 +41,8 @@ class Fleet:
     """Of the status: a change that was begun and not yet seen to end."""
     analysing: bool = False
     """A change is being watched before it is kept."""
+    kept: frozenset[int] = frozenset()
+    """Numbers of old revisions that stay to be looked at; they are retired until their last pod is gone."""
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Fleet:
@@ -52,10 +54,13 @@ class Fleet:
             if not r.draining and not r.routed and (routed is None or r.number > routed.number)
         ]
         pending = newer[-1] if newer else None
-        retired = tuple(r for r in revisions if r is not routed and r is not pending)
+        old = [r for r in revisions if r is not routed and r is not pending]
+        limit = snapshot.deployment.spec.rollout.revision_history_limit
+        kept = frozenset(sorted((r.number for r in old if r.draining), reverse=True)[:limit])
+        retired = tuple(r for r in old if r.pods or r.number not in kept)
         status = snapshot.deployment.status
         analysing = status.rollout is not None and status.rollout.phase == ANALYSING
-        return cls(routed, pending, retired, status.target, analysing)
+        return cls(routed, pending, retired, status.target, analysing, kept)
 
     @property
     def telemetry(self) -> tuple[Telemetry, ...]:

@@ -40,10 +40,14 @@ def renewed(active: Served | None, revision: Revision, case: Case) -> Served | N
 
 
 def same_service(one: Served, other: Served) -> bool:
-    return (one.candidate, one.revision, one.layer_budget) == (
-        other.candidate,
-        other.revision,
-        other.layer_budget,
+    return one.revision == other.revision and same_answers(one, other)
+
+
+def same_answers(one: Served, other: Served) -> bool:
+    """Callers cannot tell them apart. New heads may come under an old name."""
+    known = one.exits_digest is not None and other.exits_digest is not None
+    return (one.candidate, one.layer_budget) == (other.candidate, other.layer_budget) and not (
+        known and one.exits_digest != other.exits_digest
     )
 
 
@@ -78,6 +82,7 @@ def _described(limits: ServingLimits, number: int, rows: int, case: Case) -> Ser
         revision=number,
         layer_budget=limits.layer_budget,
         max_batch_size=rows,
+        exits_digest=limits.exits_digest,
         timing=contender.timing.name if contender and contender.timing else None,
         quality=_quality_name(contender, case),
         since=case.now,
