@@ -85,8 +85,11 @@ def test_an_unmeasured_successor_is_measured_first() -> None:
     made.edit(candidates=(small,))
     made.step()
     assert made.active == ("big", 30)
+    assert condition(made, "Available")[0] == "True"
+    assert condition(made, "Ready") == ("False", "SpecChanged")
     made.run(40)
     assert made.active == ("small", 26)
+    assert condition(made, "Ready")[0] == "True"
     assert made.lost == 0
 
 

@@ -262,6 +262,7 @@ class Reason(StrEnum):
     SPEC_CHANGED = (
         "SpecChanged",
         "The spec no longer allows what serves, or asks for something else.",
+        Where.READY,
         Where.DECISION,
         Where.EVENT,
     )

@@ -157,6 +157,8 @@ def _ready(report: Report, available: Verdict, progressing: Verdict, slo: Verdic
         return available
     if memory.reason in (Reason.NO_FEASIBLE_CANDIDATE, Reason.NO_FEASIBLE_OPTION):
         return Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, memory.message)
+    if leave := report.case.must_leave(report.case.current(None)):
+        return Verdict(False, Reason.SPEC_CHANGED, f"{leave}; it serves until its successor does")
     if memory.last_time is None:
         reason = (
             Reason.NO_PROMPTS
