@@ -240,20 +240,20 @@ async def test_the_warm_up_is_counted_nowhere(pod: Served) -> None:
     assert "helios_generation_tokens_total{" not in (await pod.page("/metrics"))[1]
 
 
-async def test_prompts_are_kept_only_with_consent_and_only_the_newest(tiny: Path) -> None:
+async def test_prompts_are_kept_only_with_consent_and_frozen_when_enough_are_there(tiny: Path) -> None:
     async with serving(tiny) as pod:
         await pod.generate()
         assert (await refusal(pod.control.GetPrompts(pb.GetPromptsRequest()))).code().name == "NOT_FOUND"
         assert not (await pod.telemetry()).HasField("prompts")
 
         await pod.set_limits(live_prompts=3)
-        texts = [f"{PROMPT}, number {i}" for i in range(6)]
+        texts = [f"{PROMPT}, number {i}" for i in range(3)]
         for text in texts:
             await pod.generate(text)
         named = (await pod.telemetry()).prompts
         kept = await pod.control.GetPrompts(pb.GetPromptsRequest(digest=named.digest))
-        assert list(kept.prompts) == texts[3:]
-        assert kept.digest == named.digest == prompts_digest(texts[3:])
+        assert list(kept.prompts) == texts
+        assert kept.digest == named.digest == prompts_digest(texts)
         assert (named.prompts, named.to_request - named.from_request) == (3, 2)
 
         other = pb.GetPromptsRequest(digest="sha256:other")

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from helios_server.telemetry.prompts import LivePrompts, prompts_digest
+import itertools
+
+from helios_server.telemetry import prompts as module
+from helios_server.telemetry.prompts import prompts_digest
 
 
-def serve(prompts: LivePrompts, first: int, last: int, tokens: int = 20) -> None:
+def ring(size: int) -> module.LivePrompts:
+    """One for which a new set is always due, and none in use for long."""
+    return module.LivePrompts(size, itertools.count(0.0, 1000.0).__next__)
+
+
+def serve(prompts: module.LivePrompts, first: int, last: int, tokens: int = 20) -> None:
     for ordinal in range(first, last + 1):
         prompts.add(ordinal, tokens, lambda ordinal=ordinal: f"prompt {ordinal}")  # type: ignore[misc]
 
 
 def test_nothing_is_kept_or_even_read_without_consent() -> None:
-    prompts = LivePrompts(0)
+    prompts = ring(0)
     prompts.alarmed(0)
     prompts.add(1, 20, lambda: 1 / 0)  # type: ignore[arg-type, return-value]
     assert prompts.newest is None
 
 
 def test_the_first_full_ring_freezes_and_then_only_new_prompts_do() -> None:
-    prompts = LivePrompts(4)
+    prompts = ring(4)
     serve(prompts, 1, 3)
     assert prompts.newest is None
     serve(prompts, 4, 4)
@@ -33,7 +41,7 @@ def test_the_first_full_ring_freezes_and_then_only_new_prompts_do() -> None:
 
 
 def test_an_alarm_freezes_what_came_later_as_soon_as_it_suffices() -> None:
-    prompts = LivePrompts(64)
+    prompts = ring(64)
     serve(prompts, 1, 64)
     prompts.alarmed(60)
     assert prompts.newest is not None
@@ -48,7 +56,7 @@ def test_an_alarm_freezes_what_came_later_as_soon_as_it_suffices() -> None:
 
 
 def test_an_alarm_over_prompts_that_are_there_freezes_at_once() -> None:
-    prompts = LivePrompts(64)
+    prompts = ring(64)
     serve(prompts, 1, 100)
     prompts.alarmed(70)
     assert prompts.newest is not None
@@ -56,7 +64,7 @@ def test_an_alarm_over_prompts_that_are_there_freezes_at_once() -> None:
 
 
 def test_a_small_ring_answers_an_alarm_with_what_it_holds() -> None:
-    prompts = LivePrompts(5)
+    prompts = ring(5)
     serve(prompts, 1, 5)
     prompts.alarmed(5)
     serve(prompts, 6, 10)
@@ -65,7 +73,7 @@ def test_a_small_ring_answers_an_alarm_with_what_it_holds() -> None:
 
 
 def test_a_shift_that_alarms_again_and_again_is_answered_once_until_the_ring_has_turned() -> None:
-    prompts = LivePrompts(32)
+    prompts = ring(32)
     serve(prompts, 1, 32)
     sets = []
     for ordinal in range(33, 97):
@@ -83,7 +91,7 @@ def test_a_shift_that_alarms_again_and_again_is_answered_once_until_the_ring_has
 
 
 def test_after_a_change_of_limits_the_next_alarm_is_answered() -> None:
-    prompts = LivePrompts(32)
+    prompts = ring(32)
     serve(prompts, 1, 32)
     prompts.alarmed(30)
     serve(prompts, 33, 46)
@@ -95,9 +103,9 @@ def test_after_a_change_of_limits_the_next_alarm_is_answered() -> None:
 
 
 def test_the_newest_sets_are_kept_by_digest() -> None:
-    prompts = LivePrompts(2)
+    prompts = ring(2)
     digests = []
-    for start in (1, 3, 5, 7, 9):
+    for start in range(1, 27, 2):
         serve(prompts, start, start + 1)
         assert prompts.newest is not None
         digests.append(prompts.newest.digest)
@@ -108,8 +116,40 @@ def test_the_newest_sets_are_kept_by_digest() -> None:
     assert prompts.get("") == prompts.newest
 
 
+def test_much_traffic_does_not_push_a_set_out_before_a_job_comes_for_it() -> None:
+    now = 0.0
+    prompts = module.LivePrompts(4, lambda: now)
+    serve(prompts, 1, 4)
+    told = prompts.newest
+    assert told is not None
+    for second in range(120):
+        now += 1.0
+        serve(prompts, 5 + 100 * second, 104 + 100 * second)
+    assert prompts.get(told.digest) == told
+    for second in range(120, 720):  # it was fetched, so the next backbone's Job finds it too
+        now += 1.0
+        serve(prompts, 5 + 100 * second, 104 + 100 * second)
+    assert prompts.get(told.digest) == told
+    for second in range(720, 1800):
+        now += 1.0
+        serve(prompts, 5 + 100 * second, 104 + 100 * second)
+    assert prompts.get(told.digest) is None
+    assert len(prompts._sets) == 12
+
+
+def test_a_change_of_limits_wants_new_prompts_at_once() -> None:
+    now = 0.0
+    prompts = module.LivePrompts(4, lambda: now)
+    serve(prompts, 1, 20)
+    assert prompts.newest is not None
+    assert prompts.newest.to_request == 4
+    prompts.resize(4)
+    serve(prompts, 21, 21)
+    assert (prompts.newest.from_request, prompts.newest.to_request) == (18, 21)
+
+
 def test_withdrawn_consent_forgets_everything() -> None:
-    prompts = LivePrompts(2)
+    prompts = ring(2)
     serve(prompts, 1, 2)
     prompts.resize(0)
     assert prompts.newest is None
@@ -119,7 +159,7 @@ def test_withdrawn_consent_forgets_everything() -> None:
 
 
 def test_prompts_too_short_to_be_scored_are_passed_over() -> None:
-    prompts = LivePrompts(1)
+    prompts = ring(1)
     serve(prompts, 1, 1, tokens=7)
     assert prompts.newest is None
 

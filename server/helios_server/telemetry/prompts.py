@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +19,11 @@ MIN_TOKENS = 8
 """A shorter prompt says too little to be scored."""
 _AFTER_ALARM = 16
 """Prompts that suffice to judge new traffic."""
-_KEPT_SETS = 4
-"""A Job that was told of one may take a while to come for it."""
+_KEPT_SETS = 12
+_SPACING_SECONDS = 15.0
+"""A Job that was told of a set may take minutes to come for it, however many requests come meanwhile."""
+_IN_USE_SECONDS = 900.0
+"""A set that was fetched is fetched again for the other backbones, one Job after another."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,12 @@ class FrozenSet:
 class LivePrompts:
     """A ring of the newest `size` prompts. Used by the event loop only."""
 
-    def __init__(self, size: int = 0) -> None:
+    def __init__(self, size: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
         self._ring: deque[tuple[int, str]] = deque(maxlen=size)
-        self._sets: deque[FrozenSet] = deque(maxlen=_KEPT_SETS)
+        self._sets: list[FrozenSet] = []
+        self._clock = clock
+        self._due = -math.inf
+        self._fetched: dict[str, float] = {}
         self._awaited_since: int | None = None
         self._answered = False
 
@@ -49,17 +57,20 @@ class LivePrompts:
             self._ring = deque(self._ring, maxlen=size)
         if size == 0:
             self._sets.clear()
+            self._fetched.clear()
             self._awaited_since = None
         self._answered = False
+        self._due = -math.inf
 
     def add(self, ordinal: int, tokens: int, text: Callable[[], str]) -> None:
         """A prompt that was served. ordinal: of its request since boot; `text` is asked only with consent."""
         if not self._ring.maxlen or tokens < MIN_TOKENS:
             return
         self._ring.append((ordinal, text()))
-        if len(self._ring) == self._ring.maxlen and self._all_newer_than(self._frozen_to()):
+        if self._is_full_of_news() and self._clock() >= self._due:
             self._freeze(list(self._ring))
             self._answered = False
+            self._due = self._clock() + _SPACING_SECONDS
         else:
             self._freeze_for_alarm()
 
@@ -83,10 +94,12 @@ class LivePrompts:
         return self._sets[-1] if self._sets else None
 
     def get(self, digest: str) -> FrozenSet | None:
-        """The set with this digest, if it is kept; the newest for ""."""
-        if not digest:
-            return self.newest
-        return next((frozen for frozen in self._sets if frozen.digest == digest), None)
+        """The set with this digest, if it is kept; the newest for "". It is kept for a while longer then."""
+        wanted = digest or (self.newest.digest if self.newest else "")
+        found = next((frozen for frozen in self._sets if frozen.digest == wanted), None)
+        if found:
+            self._fetched[wanted] = self._clock()
+        return found
 
     def _freeze_for_alarm(self) -> None:
         if self._awaited_since is None:
@@ -100,14 +113,21 @@ class LivePrompts:
         texts = tuple(text for _, text in prompts)
         ordinals = [ordinal for ordinal, _ in prompts]
         self._sets.append(FrozenSet(prompts_digest(texts), texts, min(ordinals), max(ordinals)))
+        self._forget()
         if self._awaited_since is not None and min(ordinals) > self._awaited_since:
             self._awaited_since = None
 
-    def _all_newer_than(self, ordinal: int) -> bool:
-        return all(prompt[0] > ordinal for prompt in self._ring)
+    def _forget(self) -> None:
+        """The oldest that are too many, but for those in use."""
+        since = self._clock() - _IN_USE_SECONDS
+        self._fetched = {digest: when for digest, when in self._fetched.items() if when > since}
+        spare = [frozen for frozen in self._sets if frozen.digest not in self._fetched]
+        gone = spare[: max(0, len(self._sets) - _KEPT_SETS)]
+        self._sets = [frozen for frozen in self._sets if frozen not in gone]
 
-    def _frozen_to(self) -> int:
-        return self._sets[-1].to_request if self._sets else -1
+    def _is_full_of_news(self) -> bool:
+        frozen_to = self._sets[-1].to_request if self._sets else -1
+        return len(self._ring) == self._ring.maxlen and all(prompt[0] > frozen_to for prompt in self._ring)
 
 
 def prompts_digest(prompts: Sequence[str]) -> str:
