@@ -38,16 +38,11 @@ def start(step: Step) -> Carried:
     """Nothing is there. After a Recreate the target follows; else the reference starts, once what needs the
     accelerators that it would take is measured."""
     option = _target_option(step) or reference.choose(step.case, step.status.history)
-    held = hysteresis.backed_off(step.case)
     if isinstance(option, Verdict):
         return step.still(option, target=step.status.target)
-    if not held.ok:
-        return step.still(held, target=step.status.target)
     what = f"{option.contender.name} at {option.layer_budget} layers"
-    devices = Accelerators.of(step.case.snapshot, step.fleet)
-    if devices.measures_first and not step.case.timed and not step.status.target:
-        message = f"the candidates are timed first, on the accelerator that {what} will serve on"
-        return step.still(Verdict(False, Reason.STARTING, message), target=None)
+    if (held := _held(step, what)) is not None:
+        return step.still(held, target=step.status.target)
     if step.status.target:
         why = Verdict(True, Reason.ROLLOUT_STARTED, f"the old pods are gone: {what} starts")
     else:
@@ -56,6 +51,17 @@ def start(step: Step) -> Carried:
         option, step.case.bench.contenders, step.case.snapshot, profiles_of(step.case), step.generation
     )
     return step.create(limits, Way.RECREATE if step.status.target else Way.SURGE, why)
+
+
+def _held(step: Step, what: str) -> Verdict | None:
+    backed_off = hysteresis.backed_off(step.case)
+    if not backed_off.ok:
+        return backed_off
+    devices = Accelerators.of(step.case.snapshot, step.fleet)
+    if devices.measures_first and not step.case.timed and not step.status.target:
+        message = f"the candidates are timed first, on the accelerator that {what} will serve on"
+        return Verdict(False, Reason.STARTING, message)
+    return None
 
 
 def await_successor(step: Step, pending: Revision) -> Carried:
