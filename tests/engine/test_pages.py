@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from helios_server.engine import kv_pool
 from helios_server.engine.kv_pool import KvPool
 from helios_server.engine.pages import PageAllocator
 from helios_server.models.config import ModelConfig
@@ -60,6 +63,22 @@ def test_resizing_keeps_pages_in_use_and_moves_those_beyond_the_end(reserved: in
     pool.resize(11, {})
     assert all(torch.equal(read(pool, layer, [1, 0]), before[layer]) for layer in range(2))
     assert not read(pool, 0, [10]).any()
+
+
+def test_where_two_do_not_fit_a_layers_pages_wait_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = filled_pool(2, 4)
+    before = [read(pool, layer, [1, 3]) for layer in range(2)]
+    make, tries = kv_pool._Slab.__init__, itertools.count()
+
+    def only_when_the_old_one_is_gone(slab: object, *arguments: object) -> None:
+        if next(tries) % 2 == 0:
+            raise torch.OutOfMemoryError("no room for both")
+        make(slab, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kv_pool._Slab, "__init__", only_when_the_old_one_is_gone)
+    pool.resize(9, {})
+    assert next(tries) == 4
+    assert all(torch.equal(read(pool, layer, [1, 3]), before[layer]) for layer in range(2))
 
 
 def test_layers_come_and_go_below_pages_in_use() -> None:
