@@ -89,13 +89,34 @@ def test_a_timing_that_fails_does_not_keep_serving_from_starting() -> None:
     assert made.active == ("big", 30)
 
 
-def test_with_none_free_the_first_job_asks_the_cluster_for_one() -> None:
-    """Nothing else would: an autoscaler adds a node for a pod that waits."""
-    made = world(inline(), 85, big=BARE_BIG)
+def looked_at_with_none_free(made: World) -> World:
+    """Inspected; what comes after that does not end."""
     made.accelerators_free = 0
     made.job_seconds = 1000
     made.run(3)
     for name, (job, _) in list(made.jobs.items()):
         made.jobs[name] = (job, made.now)
+    return made
+
+
+def test_with_none_free_the_first_job_asks_the_cluster_for_one() -> None:
+    """Nothing else would: an autoscaler adds a node for a pod that waits."""
+    made = looked_at_with_none_free(world(inline(), 85, big=BARE_BIG))
     made.run(20)
     assert order(made) == ["Inspect", "Timing"]
+
+
+def test_a_job_that_waits_for_a_node_is_told_of_beside_those_that_wait_for_it() -> None:
+    made = world(inline(), 85, big=BARE_BIG, small=BARE_SMALL)
+    made.spec = replace(made.spec, profiling=replace(made.spec.profiling, max_parallelism=2))
+    made.deployment = replace(made.deployment, spec=made.spec)
+    looked_at_with_none_free(made).run(2)
+    for name, (job, ends) in list(made.jobs.items()):
+        if job.spec.kind is JobKind.TIMING:
+            made.jobs[name] = (replace(job, message="Insufficient example.com/gpu"), ends)
+    made.run(2)
+    assert order(made) == ["Inspect", "Timing"]
+    assert condition(made, "Profiled") == ("False", "ProfilingRunning")
+    profiled = next(c for c in made.status.conditions if c.type == "Profiled")
+    assert "Insufficient example.com/gpu" in profiled.message
+    assert "the accelerators are for the Jobs before it" in profiled.message

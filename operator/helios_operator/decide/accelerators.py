@@ -13,29 +13,29 @@ from helios_operator.decide.fleet import Fleet
 from helios_operator.decide.snapshot import JobKind, JobPhase, JobSpec, Snapshot
 
 TAKEN = "no accelerator is free: it runs when one is, or while spec.replicas is 0"
+_IN_TURN = "the accelerators are for the Jobs before it"
 
 
 @dataclass(frozen=True)
 class Accelerators:
-    """`free`: for one pod or Job each; None: they ask for none. `pods`: that serve, or are to. `in_use`: by
-    pods or Jobs of this deployment."""
+    """`free`: for one pod or Job each; None: they ask for none. `pods`: that serve, or are to. `serving`,
+    `measuring`: pods and Jobs of this deployment have some, or wait for them."""
 
     free: int | None
     pods: int
     serving: bool
-    in_use: bool
+    measuring: bool
 
     @classmethod
     def of(cls, snapshot: Snapshot, fleet: Fleet) -> Accelerators:
         revisions = [revision for revision in (fleet.routed, fleet.pending) if revision and revision.replicas]
         missing = sum(max(0, revision.replicas - len(revision.pods)) for revision in revisions)
         free = snapshot.accelerators_free
-        measuring = any(job.phase is JobPhase.RUNNING and _needs_one(job.spec) for job in snapshot.jobs)
         return cls(
             free=None if free is None else max(0, free - missing),
             pods=max(1, snapshot.deployment.spec.replicas),
             serving=bool(revisions),
-            in_use=bool(revisions) or measuring,
+            measuring=any(job.phase is JobPhase.RUNNING and _needs_one(job.spec) for job in snapshot.jobs),
         )
 
     def beside(self, started: Iterable[JobSpec]) -> Accelerators:
@@ -43,7 +43,7 @@ class Accelerators:
         taken = sum(_needs_one(spec) for spec in started)
         if self.free is None or not taken:
             return self
-        return replace(self, free=max(0, self.free - taken), in_use=True)
+        return replace(self, free=max(0, self.free - taken), measuring=True)
 
     def place(self, spec: JobSpec) -> JobSpec:
         """Quality is the same wherever it is computed, so it leaves the last accelerators to serving."""
@@ -54,7 +54,9 @@ class Accelerators:
     def hold(self, spec: JobSpec) -> str:
         """Why a Job must wait. One that waits for a node is good only while nothing else of this deployment
         runs: then it asks the cluster for one."""
-        return TAKEN if self.free == 0 and self.in_use and _needs_one(spec) else ""
+        if self.free != 0 or not _needs_one(spec):
+            return ""
+        return _IN_TURN if self.measuring else TAKEN if self.serving else ""
 
     @property
     def measures_first(self) -> bool:

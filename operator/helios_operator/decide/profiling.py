@@ -174,7 +174,8 @@ class Table:
         text = f"{total - missing} of {total} profiles current"
         if failed:
             text += f"; {failed}"
-        under_way = waiting or ", ".join(self._named(spec) for spec in wanted[:3])
+        stuck = [self._named(spec) for spec in wanted if self._is_stuck(spec)]
+        under_way = "; ".join(filter(None, (*stuck, waiting))) or ", ".join(map(self._named, wanted[:3]))
         if self.quality_possible is False:
             said = "; ".join(filter(None, (text, self._where_prompts_are_missing(), under_way)))
             return Verdict(False, Reason.NO_PROMPTS, said)
@@ -199,8 +200,12 @@ class Table:
     def _named(self, spec: JobSpec) -> str:
         """With what holds it up, in the words of whoever runs it."""
         job = self._job(spec.name)
-        words = f" ({job.message})" if job and job.phase is JobPhase.RUNNING and job.message else ""
+        words = f" ({job.message})" if job and self._is_stuck(spec) else ""
         return f"{spec.kind.lower()} {spec.name}{words}"
+
+    def _is_stuck(self, spec: JobSpec) -> bool:
+        job = self._job(spec.name)
+        return bool(job and job.phase is JobPhase.RUNNING and job.message)
 
     def again_at(self, wanted: list[JobSpec]) -> datetime | None:
         times = [self._retry_time(job) for spec in wanted if (job := self._job(spec.name))]

@@ -61,7 +61,7 @@ async def test_no_node_has_the_accelerator(tmp_path: Path, claims: Path, measure
     async with scene(tmp_path, claims) as place:
         await place.start_operator()
         await place.create(place.deployment(resources={GPU: 1}), measured.on(GPU))
-        await named(place, f"Insufficient {GPU}", "Available")
+        await named(place, f"Insufficient {GPU}")
         await place.runner.set_capacity({GPU: "2"})
         await place.ready()
 
