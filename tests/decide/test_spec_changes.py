@@ -163,6 +163,16 @@ def test_bounds_that_exclude_what_serves_move_it() -> None:
     assert made.status.history[-1].reason == "SpecChanged"
 
 
+def test_going_back_and_forth_by_the_spec_holds_nothing_up() -> None:
+    made = selected(world(inline(), general=GENERAL))
+    for layers in (30, 24, 30, 24):
+        bounds = Bounds(layers, layers)
+        made.edit(limits=replace(made.spec.limits, layer_budget=bounds))
+        made.run(10)
+        assert made.active == ("general", layers)
+    assert made.status.reassessment.backoff_until is None
+
+
 def test_pinning_another_candidate_moves_to_it() -> None:
     made = selected(world(inline(), prose=PROSE, code=CODE))
     made.edit(selection=Selection(SelectionPolicy.PINNED, "code"))

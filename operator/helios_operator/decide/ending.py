@@ -63,7 +63,7 @@ def _was_decided(step: Step, before: Served | None, now: Served) -> bool:
     """A change of what callers get; not the first start, nor new settings or pods of the same service."""
     if step.memory.last_time is None or step.memory.decision not in remedies.CHANGES:
         return False
-    return before is None or not record.same_answers(before, now)
+    return before is None or not before.answers_as(now)
 
 
 def take_out(step: Step, revision: Revision) -> Carried:

@@ -26,6 +26,7 @@ MARGIN = 1.1
 FAILURE_BACKOFF = timedelta(seconds=30)
 REVERSAL_BACKOFF = timedelta(seconds=10)
 MAX_BACKOFF = timedelta(hours=1)
+ASKED_FOR = frozenset({Reason.SPEC_CHANGED, Reason.BY_HAND})
 
 
 def gain(best: Option, current: Option, way: Way | None, case: Case) -> Verdict:
@@ -94,10 +95,11 @@ def label(option: Option) -> str:
 def after_change(
     memory: ReassessmentStatus, case: Case, to: Served, history: Sequence[HistoryEntry]
 ) -> ReassessmentStatus:
-    """A change ended well. `history` is that before it."""
+    """A change ended well. `history` is that before it. What a person asked for, by the spec or by hand, is
+    no flapping, and must not hold up what they ask for next."""
     rules = case.spec.reassessment
     backoff = timedelta(0)
-    if _is_reversal(to, history):
+    if memory.reason not in ASKED_FOR and _is_reversal(to, history):
         backoff = _doubled(memory, max(REVERSAL_BACKOFF, rules.cooldown))
     return replace(
         memory,
@@ -134,7 +136,7 @@ def _is_reversal(to: Served, history: Sequence[HistoryEntry]) -> bool:
     """It goes back to what one of the last two changes left. The stopgap before the first selection was no
     choice."""
     left = [entry.from_ for entry in history if entry.result == "Promoted"][-2:]
-    return any(old and (old.candidate, old.layer_budget) == (to.candidate, to.layer_budget) for old in left)
+    return any(old and old.answers_as(to) for old in left)
 
 
 def _doubled(memory: ReassessmentStatus, base: timedelta) -> timedelta:

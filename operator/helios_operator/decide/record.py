@@ -40,15 +40,7 @@ def renewed(active: Served | None, revision: Revision, case: Case) -> Served | N
 
 
 def same_service(one: Served, other: Served) -> bool:
-    return one.revision == other.revision and same_answers(one, other)
-
-
-def same_answers(one: Served, other: Served) -> bool:
-    """Callers cannot tell them apart. New heads may come under an old name."""
-    known = one.exits_digest is not None and other.exits_digest is not None
-    return (one.candidate, one.layer_budget) == (other.candidate, other.layer_budget) and not (
-        known and one.exits_digest != other.exits_digest
-    )
+    return one.revision == other.revision and one.answers_as(other)
 
 
 def entry(case: Case, memory: ReassessmentStatus, to: Served, result: str) -> HistoryEntry:

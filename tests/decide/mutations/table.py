@@ -85,7 +85,7 @@ MUTANTS = (
     Mutant(
         "back-off doubles", "hysteresis", "max(base, timedelta(seconds=2 * memory.backoff_seconds))", "base"
     ),
-    Mutant("back-off doubles", "hysteresis", "    if _is_reversal(to, history):", "    if False:"),
+    Mutant("back-off doubles", "hysteresis", "and _is_reversal(to, history):", "and False:"),
     Mutant("back-off doubles", "reassess", "    if not backed_off.ok:", "    if False:"),
     # -- cold samples
     Mutant(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from helios_operator.api import parse, serialize
-from helios_operator.api.types import ReassessmentStatus, Strategy
+from helios_operator.api.types import ReassessmentStatus, Served, Strategy
 from helios_operator.decide.plan import (
     Action,
     CreateRevision,
@@ -195,6 +195,10 @@ class NoFlapping(Rule):
             self.wins = [*same, (str(after.winner), done)]
 
 
+def _service(served: Served) -> tuple[object, ...]:
+    return (served.candidate, served.exits_digest, served.layer_budget)
+
+
 class BackOffDoubles(Rule):
     """A reversal or a failure doubles the back-off; while it lasts nothing is decided, repairs included."""
 
@@ -208,10 +212,9 @@ class BackOffDoubles(Rule):
             return
         entry, before = new.history[-1], old.reassessment.backoff_seconds
         left = [e.from_ for e in old.history if e.result == "Promoted"][-2:]
-        is_reversal = any(
-            x and (x.candidate, x.layer_budget) == (entry.to.candidate, entry.to.layer_budget) for x in left
-        )
-        if entry.result == "Failed" or is_reversal:
+        is_reversal = any(x and _service(x) == _service(entry.to) for x in left)
+        is_asked_for = entry.reason in ("SpecChanged", "ByHand")
+        if entry.result == "Failed" or (is_reversal and not is_asked_for):
             assert new.reassessment.backoff_seconds >= max(1, min(3600, 2 * before)), (
                 "the back-off did not double"
             )
