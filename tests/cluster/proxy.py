@@ -26,6 +26,7 @@ _EXPIRED = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 4
 _TIMEOUT: dict[str, Any] = {"kind": "Status", "code": 504, "reason": "Timeout", "message": "it took too long"}
 _WRITES = ("POST", "PATCH", "PUT", "DELETE")
 _FORBIDDEN = 403
+_GOING = b"because it is being terminated"
 _HOP = ("host", "content-length", "transfer-encoding", "connection", "content-encoding")
 
 
@@ -114,10 +115,12 @@ class Proxy:
             timeout=aiohttp.ClientTimeout(total=None),
         ) as answer:
             is_watch = bool(request.query.get("watch"))
-            self._note(needed(request.method, path, watch=is_watch, status=answer.status), answer.status)
+            rights = needed(request.method, path, watch=is_watch, status=answer.status)
             if is_watch:
+                self._note(rights, answer.status)
                 return await self._watch(request, answer)
             body = await answer.read()
+            self._note(rights, answer.status, body)
             if request.method in _WRITES and answer.status < 300:
                 self.writes.append((request.method, path))
                 self.after_write(request.method, path)
@@ -126,8 +129,10 @@ class Proxy:
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP}
             return web.Response(status=answer.status, body=body, headers=kept)
 
-    def _note(self, rights: set[Right], status: int) -> None:
-        (self._record.missing if status == _FORBIDDEN else self._record.used).update(rights)
+    def _note(self, rights: set[Right], status: int, said: bytes = b"") -> None:
+        """A namespace that is going takes nothing new, whoever asks."""
+        is_refused = status == _FORBIDDEN and _GOING not in said
+        (self._record.missing if is_refused else self._record.used).update(rights)
 
     async def _watch(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         stream = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
