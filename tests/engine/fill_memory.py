@@ -1,26 +1,27 @@
 """Run in a process of its own: serves at a planned capacity with every page written and a prompt under way.
 
-Arguments: checkpoint, layers, MiB that the planner is told. Prints what was planned and what is held, as
-JSON, then "survived".
+Arguments: checkpoint, layers, MiB that the planner is told, percent of the requests that are audited. Prints
+what was planned and what is held, as JSON, then "survived".
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
 from helios_server.engine import host_memory
 from helios_server.engine.engine import Engine
-from helios_server.engine.limits import EngineConfig
+from helios_server.engine.limits import BundleSpec, EngineConfig
 
-from tests.engine.helpers import limits_for, send
+from tests.engine.helpers import audit_of, limits_for, prompt_of, send
 
 CONTEXT = 1024
 
 
-def main(checkpoint: str, layers: str, mib: str) -> None:
+def main(checkpoint: str, layers: str, mib: str, audited: str = "0") -> None:
     host_memory.share_one_heap()  # as `helios serve` does
     depth = int(layers)
     limits = limits_for(
@@ -29,6 +30,7 @@ def main(checkpoint: str, layers: str, mib: str) -> None:
         exit_layers=(depth,),
         memory_mib=int(mib),
         tokens_per_request=512,
+        audit=audit_of(int(audited), BundleSpec("tiny", "", "")),
     )
     engine = Engine.start(EngineConfig(max_context=CONTEXT, threads=1), limits)
     engine.at_boundary(lambda: write_every_page(engine)).result()
@@ -38,8 +40,19 @@ def main(checkpoint: str, layers: str, mib: str) -> None:
     report = {"planned": planned, "held": held, "tokens": capacity.kv_capacity_tokens}
     print(json.dumps(report), flush=True)
     send(engine, tuple(range(1000, 1000 + CONTEXT - 4)), max_tokens=3, temperature=1.0).result()
+    if int(audited):
+        until_audited(engine, requests=6)
     engine.stop()
     print("survived", flush=True)
+
+
+def until_audited(engine: Engine, requests: int) -> None:
+    """Prompts as long as audits score them, several at once beside the batch."""
+    streams = [send(engine, prompt_of(500, seed), max_tokens=8, ignore_eos=True) for seed in range(requests)]
+    for stream in streams:
+        stream.result()
+    while len(engine.telemetry().audits) < requests:
+        time.sleep(0.1)
 
 
 @torch.inference_mode()

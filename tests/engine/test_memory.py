@@ -25,11 +25,11 @@ KILLED = -9
 
 
 def fill(
-    model: Path, layers: int, told_mib: int, procs: Path | None = None
+    model: Path, layers: int, told_mib: int, procs: Path | None = None, audited: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """Runs `fill_memory.py`, under a hard limit from before its first import when `procs` is given."""
     join = f"echo $$ > {procs} && " if procs else ""
-    command = f"{join}exec {sys.executable} -m tests.engine.fill_memory {model} {layers} {told_mib}"
+    command = f"{join}exec {sys.executable} -m tests.engine.fill_memory {model} {layers} {told_mib} {audited}"
     return subprocess.run(["sh", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, timeout=280)
 
 
@@ -41,6 +41,13 @@ def test_every_page_that_was_planned_survives_a_hard_limit(smollm2: Path, layers
     report = json.loads(child.stdout.splitlines()[0])
     assert report["held"] == pytest.approx(report["planned"], rel=0.02)
     assert report["planned"] > 0.95 * (LIMIT_MIB << 20)
+
+
+def test_audits_stay_within_what_was_planned_for_them(smollm2: Path) -> None:
+    """At a depth that has them read the layers above it, one after the other."""
+    with hard_limit(LIMIT_MIB << 20) as procs:
+        child = fill(smollm2, 18, LIMIT_MIB, procs, audited=100)
+    assert child.stdout.endswith("survived\n"), child.stderr
 
 
 def test_what_is_planned_for_two_per_cent_more_does_not_survive(smollm2: Path) -> None:

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import torch
 
-_ARENA_MAX = -8  # of mallopt(3)
+_ARENA_MAX, _MMAP_THRESHOLD = -8, -3  # of mallopt(3)
+_LARGE_BYTES = 2 << 20
+"""A block's logits, and what else a step or an audit needs of that size, come and go by themselves."""
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -47,10 +49,14 @@ def limit_bytes() -> int:
 def share_one_heap() -> None:
     """Call before any thread allocates: glibc gives each thread a heap of its own otherwise, and `trim` gives
     back the end of the first one only, so that a model exchanged in place would leave tens of MiB behind.
+
+    Large blocks are kept out of that heap: a few bytes that stay where one was freed make the place too small
+    for the next, and an audit's blocks would pile up to more than a hundred MiB.
     """
     libc = _libc()
     if libc is not None and hasattr(libc, "mallopt"):
         libc.mallopt(_ARENA_MAX, 1)
+        libc.mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def trim() -> None:
