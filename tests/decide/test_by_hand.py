@@ -41,7 +41,7 @@ def test_it_is_obeyed_once() -> None:
 
 def test_it_may_come_before_anything_is_measured() -> None:
     made = world(inline(), 85, **{"general": GENERAL, "prose": PROSE})
-    made.run(7)
+    made.run(10)
     ask_to_switch(made, "prose")
     made.run(5)
     assert made.active[0] == "prose"

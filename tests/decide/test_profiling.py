@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from helios_operator.api.types import ConfigMapRef, Profiling, Prompts
-from helios_operator.decide.plan import DeleteJob, DeleteProfile, StartJob
-from helios_operator.decide.snapshot import JobKind, JobPhase
+from helios_operator.decide.plan import DeleteJob, DeleteProfile, Plan, StartJob
+from helios_operator.decide.snapshot import JobKind, JobPhase, Snapshot, TimingRow
 
 from tests.decide.builders import inline, selected, world
 from tests.decide.test_stories import condition, second_act
@@ -142,6 +142,28 @@ def test_old_rows_beyond_the_history_limit_go_and_those_in_use_stay() -> None:
     assert made.status.active.quality in made.rows
 
 
+def test_nothing_is_timed_while_pods_start() -> None:
+    """A model that is read takes the processors that are to be timed."""
+    made = world(inline(), 85, big=BARE_BIG, small=BARE_SMALL)
+    made.start_seconds = 20
+
+    def none_beside_it(w: World, snapshot: Snapshot, plan: Plan) -> None:
+        timing = [job for job in snapshot.jobs if job.spec.kind is JobKind.TIMING]
+        running = any(job.phase is JobPhase.RUNNING for job in timing)
+        assert not running or all(pod.ready for r in snapshot.revisions if not r.draining for pod in r.pods)
+
+    made.watch.append(none_beside_it)
+    made.run(40)
+    assert len([row for row in made.rows.values() if isinstance(row, TimingRow)]) == 2
+
+
+def test_pods_that_hang_do_not_keep_timing_waiting_for_ever() -> None:
+    made = world(inline(), 85, big=BARE_BIG)
+    made.start_seconds = 1000
+    made.run(150)
+    assert [kind for kind, _ in starts(made)][:2] == [JobKind.INSPECT, JobKind.TIMING]
+
+
 def test_progress_is_said() -> None:
     made = world(general=GENERAL)
     said: list[str] = []
@@ -151,12 +173,8 @@ def test_progress_is_said() -> None:
     selected(made)
     assert list(dict.fromkeys(said)) == [
         "ProfilingRunning",
+        "WaitingForIdle",
         "WaitingForPrompts",
-        "AllCandidatesCurrent",
-    ] or list(dict.fromkeys(said)) == [
-        "ProfilingRunning",
-        "WaitingForPrompts",
-        "ProfilingRunning",
         "AllCandidatesCurrent",
     ]
     assert isinstance(made.spec.profiling, Profiling)

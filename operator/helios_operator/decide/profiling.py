@@ -18,13 +18,16 @@ from helios_operator.decide import accelerators, candidates, jobs, racing
 from helios_operator.decide.accelerators import Accelerators
 from helios_operator.decide.candidates import Contender, backbones
 from helios_operator.decide.evidence import age, newest_common
-from helios_operator.decide.fleet import Fleet
+from helios_operator.decide.fleet import Fleet, all_ready
 from helios_operator.decide.options import Bench
 from helios_operator.decide.plan import Action, DeleteProfile, StartJob, Verdict
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
 
 IDLE_PATIENCE = timedelta(seconds=20)
 """How long a Timing Job waits for a quiet moment before it runs beside the traffic."""
+START_PATIENCE = timedelta(minutes=2)
+"""The same for pods that start: reading a model takes all processors, and what is timed beside it seems slow.
+"""
 RETRY = timedelta(seconds=10)
 """Before the second attempt of a failed Job; doubled for each further one."""
 FAILED_ROW_RETRY = timedelta(hours=1)
@@ -210,7 +213,7 @@ class Table:
     def again_at(self, wanted: list[JobSpec]) -> datetime | None:
         times = [self._retry_time(job) for spec in wanted if (job := self._job(spec.name))]
         if any(spec.kind is JobKind.TIMING for spec in wanted):
-            times.append(self._waiting_since() + IDLE_PATIENCE)
+            times += [self._waiting_since() + patience for patience in (IDLE_PATIENCE, START_PATIENCE)]
         return min((time for time in times if time > self.now), default=None)
 
     # -- which -----------------------------------------------------------------------------------------------
@@ -288,13 +291,27 @@ class Table:
     def _hold(self, spec: JobSpec, seen: Job | None) -> str:
         if seen and self.now < self._retry_time(seen):
             return f"next attempt in {age(self.now, self._retry_time(seen))}"
-        if (
-            spec.kind is JobKind.TIMING
-            and not self.fleet.idle
-            and self.now < self._waiting_since() + IDLE_PATIENCE
-        ):
+        return self._disturbance() if spec.kind is JobKind.TIMING else ""
+
+    def _disturbance(self) -> str:
+        """What a timing would share the processors with, for as long as it is worth waiting for."""
+        waited = self.now - self._waiting_since()
+        if self._pods_start and waited < START_PATIENCE:
+            return "for a quiet moment: pods start"
+        if not self.fleet.idle and waited < IDLE_PATIENCE:
             return "for a quiet moment"
         return ""
+
+    @property
+    def _pods_start(self) -> bool:
+        """Or are about to. On an accelerator they would not be in the way; and those that fail to start may
+        need to know what a timing tells of their memory."""
+        if self.snapshot.accelerators_free is not None or not self.snapshot.deployment.spec.replicas:
+            return False
+        serving = [revision for revision in (self.fleet.routed, self.fleet.pending) if revision]
+        if any(pod.restarts and not pod.ready for revision in serving for pod in revision.pods):
+            return False
+        return not serving or not all(all_ready(revision) for revision in serving)
 
     def _retry_time(self, job: Job) -> datetime:
         return (job.finished or job.started) + RETRY * float(2 ** (job.attempts - 1))
