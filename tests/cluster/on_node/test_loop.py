@@ -4,6 +4,9 @@ errors and decisions are held against the promise; how fast it goes is not, for 
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
+
+from helios_operator.cluster.kinds import Object
 
 from tests.cluster.on_node import truth
 from tests.cluster.on_node.served import ServedPlace, flowing, more
@@ -76,7 +79,7 @@ async def test_another_model_takes_over_and_loses_no_stream(place: ServedPlace) 
     changes = await place.changes()
     async with flowing(traffic, "stdlib", _TELLING) as ledger:
         change = await place.until_change(changes)
-        changed = time.monotonic()
+        changed = _moment(change)
         await more(ledger, 3 * _STREAMS)
     assert (change["kind"], change["to"]["candidate"], change["result"]) == ("Switch", "smollm2", "Promoted")
     across = [stream for stream in ledger.streams if stream.began < changed < stream.ended]
@@ -86,3 +89,9 @@ async def test_another_model_takes_over_and_loses_no_stream(place: ServedPlace) 
     assert {(span["candidate"], span["depth"]) for stream in last for span in stream.spans} == {
         ("smollm2", 30)
     }
+
+
+def _moment(change: Object) -> float:
+    """On the clock of the streams."""
+    ago = datetime.now(UTC) - datetime.fromisoformat(change["time"])
+    return time.monotonic() - ago.total_seconds()
