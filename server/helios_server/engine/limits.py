@@ -13,7 +13,7 @@ from helios_server.errors import LimitsRefused
 
 _STEP_TOKENS = {"cpu": 128, "accelerator": 1024}
 """New tokens in one step. A core's time grows with each token; on an accelerator a step of 128 takes hardly
-longer than one of 1 (measured on an H200, `bench/results/timing-cuda.json`).
+longer than one of 1 (measured: docs/decisions/0098-steps-on-an-accelerator.md).
 """
 
 
