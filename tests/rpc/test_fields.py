@@ -105,6 +105,7 @@ async def test_every_field_of_tokenized_input_means_something(tiny: Path) -> Non
         await pod.generate(tokenized=given)
         kept = await pod.control.GetPrompts(cpb.GetPromptsRequest())
         assert list(kept.prompts) == [text]
+        await pod.set_limits(live_prompts=1)  # so that a new set is due
         await pod.generate(tokenized=pb.TokenizedInput(input_ids=[*range(65, 85)]))
         decoded = await pod.control.GetPrompts(cpb.GetPromptsRequest())
         assert decoded.prompts != kept.prompts

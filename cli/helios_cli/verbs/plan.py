@@ -16,10 +16,9 @@ from typing import Any
 from helios_operator.api import documents, parse, results, validation
 from helios_operator.api.rows import Hardware, QualityRow, TimingRow
 from helios_operator.api.types import Deployment, Model
-from helios_operator.decide import decide, select, weigh
+from helios_operator.decide import missing, select, weigh
 from helios_operator.decide.candidates import Contender
 from helios_operator.decide.options import Option
-from helios_operator.decide.plan import StartJob
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
 from helios_operator.errors import OperatorError
 from helios_operator.local import hardware
@@ -156,14 +155,16 @@ def _view(snapshot: Snapshot) -> PlanView:
     now = datetime.now(UTC)
     contenders, options = weigh(snapshot, now)
     views = [_option(option) for option in options]
-    first = [action.job for action in decide(snapshot, now).actions if isinstance(action, StartJob)]
     machine = snapshot.hardware
     return PlanView(
         name=snapshot.deployment.name,
         chosen=next((view for view in views if view.feasible), None),
         options=views,
         turned_away=[_turned_away(contender) for contender in contenders if not contender.competes],
-        missing=[f"{job.kind.value} of {', '.join(c.name for c in job.candidates)}" for job in first],
+        missing=[
+            f"{job.kind.value} of {', '.join(c.name for c in job.candidates)}"
+            for job in missing(snapshot, now)
+        ],
         hardware=f"{machine.accelerator or machine.cpu}, {machine.cores} cores, {machine.dtype}",
         this_machine=machine == hardware.detect(dtype=machine.dtype)[1],
     )

@@ -25,9 +25,9 @@ from helios_operator.decide.case import Case, served_contender
 from helios_operator.decide.fleet import Fleet
 from helios_operator.decide.options import Bench, Option
 from helios_operator.decide.plan import Plan
-from helios_operator.decide.snapshot import Snapshot
+from helios_operator.decide.snapshot import JobSpec, Snapshot
 
-__all__ = ["decide", "weigh"]
+__all__ = ["decide", "missing", "weigh"]
 
 
 def decide(snapshot: Snapshot, now: datetime) -> Plan:
@@ -57,6 +57,12 @@ def weigh(snapshot: Snapshot, now: datetime) -> tuple[tuple[Contender, ...], tup
     bench = _bench(snapshot, fleet)
     case = Case(snapshot, bench, fleet, now, measuring_done=True)
     return bench.contenders, case.allowed(gathering.profiles_of(case))
+
+
+def missing(snapshot: Snapshot, now: datetime) -> tuple[JobSpec, ...]:
+    """The measurements that a choice waits for, the most urgent first: for `helios plan`."""
+    fleet = Fleet.of(snapshot)
+    return tuple(profiling.Table(snapshot, _bench(snapshot, fleet), fleet, now).wanted())
 
 
 def _bench(snapshot: Snapshot, fleet: Fleet) -> Bench:
