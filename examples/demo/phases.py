@@ -52,8 +52,8 @@ class Recorder:
         self._tokens = self._seen_tokens = self._ledger.tokens
         self._streams = len(self._ledger.streams)
         self._max_batch = self._batch_reached = 0
-        self._earlier = {row.request for row in _audits(snapshot)}
-        self._audits: dict[int, AuditRow] = {}
+        self._earlier = {pod.boot_id: _begun(pod) for pod in _telemetry(snapshot)}
+        self._audits: dict[tuple[str, int], AuditRow] = {}
         self._digest = ""
         self._profiled = 100.0
 
@@ -72,7 +72,12 @@ class Recorder:
         self._batch_reached = max(self._batch_reached, *(telemetry.batch_reached for telemetry in pods))
         self._digest = pods[0].limits.exits_digest
         self._profiled = _profiled(snapshot, self._active)
-        self._audits |= {row.request: row for row in _audits(snapshot) if row.request not in self._earlier}
+        self._audits |= {
+            (pod.boot_id, row.request): row
+            for pod in pods
+            for row in pod.audits
+            if row.request > self._earlier.get(pod.boot_id, 0)
+        }
 
     def close(self) -> None:
         """Keeps the phase, unless too little happened in it to say anything."""
@@ -130,5 +135,6 @@ def _telemetry(snapshot: Snapshot) -> list[Telemetry]:
     ]
 
 
-def _audits(snapshot: Snapshot) -> list[AuditRow]:
-    return [row for telemetry in _telemetry(snapshot) for row in telemetry.audits]
+def _begun(pod: Telemetry) -> int:
+    """The ordinal of the newest request: an audit may score it long after it came."""
+    return pod.requests_finished + pod.requests_failed + pod.running + pod.waiting

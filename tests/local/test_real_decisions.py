@@ -1,6 +1,6 @@
 """What is decided about SmolLM2, on profiles that this machine takes of it: two backbones, a bundle of heads
-and one of noise, measured once by the loop itself; `helios plan` then weighs them under one SLO after
-another."""
+and one of noise, measured once by the loop itself; `helios plan` then weighs them, with recorded times of a
+step, under one SLO after another."""
 
 from __future__ import annotations
 
@@ -21,6 +21,18 @@ from tests.profile.planted import noise_bundle
 SHORTER = (13, 14, 17, 25)
 """Layers that the second backbone does without."""
 PATIENCE = 400
+FIT = {
+    "stepNs": 0,
+    "perLayerNs": 1_084_723,
+    "perLayerRowNs": 43_205,
+    "perLayerKvTokenNs": 134,
+    "errorPercent": 6,
+    "head": {
+        "bare": {"baseNs": 2_646_213, "perRowNs": 536_336},
+        "mlp": {"baseNs": 3_134_946, "perRowNs": 578_161},
+    },
+}
+"""Of the steps, as a Timing Job on two cores of a Xeon found it."""
 
 Spec = dict[str, Any]
 
@@ -98,17 +110,18 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
             await runtime.wait_for(lambda r: r.condition("chat", "Profiled") == "True", timeout=PATIENCE)
 
     asyncio.run(measure())
-    _time_alike(root / "state" / "objects" / "heliosprofiles")
+    _time_as_recorded(root / "state" / "objects" / "heliosprofiles")
     return root, known
 
 
-def _time_alike(rows: Path) -> None:
-    """The layers of both backbones are of one shape: one fit for both, so that what else this machine did
-    between the two Jobs decides nothing."""
-    timings = [(path, row) for path in rows.glob("t-*.json") if (row := json.loads(path.read_text()))]
-    ((_, longer),) = [found for found in timings if "shorter" not in str(found[1]["spec"])]
+def _time_as_recorded(rows: Path) -> None:
+    """Quality is the model's and the same anywhere; time is the machine's and of the moment, so that it must
+    not decide a test. The layers of both backbones are of one shape: one fit for both."""
+    timings = [(path, json.loads(path.read_text())) for path in rows.glob("t-*.json")]
+    assert len(timings) == 2
     for path, row in timings:
-        row["status"]["timing"]["fit"] = longer["status"]["timing"]["fit"]
+        assert row["status"]["timing"]["fit"]["head"].keys() <= FIT["head"].keys()
+        row["status"]["timing"]["fit"] = FIT
         path.write_text(json.dumps(row))
 
 
