@@ -11,7 +11,7 @@ from helios_operator.cluster.kinds import CONFIG_MAP, EVENT, JOB, PROFILE, Objec
 from helios_proto.client import GenerationClient
 from helios_proto.v1.generation_pb2 import GenerateRequest, SamplingParams
 
-from tests.cluster.live.scene import Measured, Scene
+from tests.cluster.live.scene import Measured, Scene, condition
 
 SECRET_WORD = "Rachel"
 PROMPTS = 48
@@ -29,7 +29,7 @@ async def test_choices_are_made_on_live_prompts(place: Scene, measured: Measured
     for candidate in obj["spec"]["candidates"]:
         candidate["layerBudget"] = depths[candidate["name"]]
     await place.create(obj, timed)
-    await place.until(lambda s: "WaitingForPrompts" in str(s), what="it does not say that it waits")
+    await place.until(_waits_and_serves, what="it does not say that it waits")
     async with _requests(place):
         status = (await place.ready())["status"]
         assert status["active"]["candidate"] == "deep"
@@ -45,6 +45,11 @@ async def test_choices_are_made_on_live_prompts(place: Scene, measured: Measured
         assert status["history"][-1]["kind"] == "Switch"
     for kind in (CONFIG_MAP, EVENT, JOB, PROFILE):
         assert SECRET_WORD not in json.dumps(await place.objects(kind))
+
+
+def _waits_and_serves(status: Object) -> bool:
+    said = condition(status, "Available")["status"], condition(status, "Profiled").get("reason")
+    return said == ("True", "WaitingForPrompts")
 
 
 async def _qualities(place: Scene) -> list[Object]:
