@@ -158,6 +158,7 @@ async def _at_rest(
     figures["requestsPerSecond"] = round((after["requests"] - before["requests"]) / seconds, 2)
     cpu = (taken[-1].cpu_seconds - taken[0].cpu_seconds) / (taken[-1].seconds - taken[0].seconds)
     resident = [one.rss_mib for one in taken]
+    figures["rssMiB"] = [round(mib, 1) for _, mib in process.stretches(taken)]
     claims = [
         _claim("operator-cpu-at-rest", (cpu, cpu, cpu), "cores"),
         _claim("operator-rss", (statistics.fmean(resident), min(resident), max(resident)), "MiB"),

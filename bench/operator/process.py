@@ -43,15 +43,22 @@ async def samples(pid: int, seconds: float, every: float = 1.0) -> list[Sample]:
     return taken
 
 
-def growth(taken: Sequence[Sample], over_seconds: float = 600.0) -> tuple[float, float, float]:
-    """Per cent of the mean per `over_seconds`: the slope of a straight line through means of blocks, and its
-    95 % interval. The blocks' residuals are taken as independent."""
+def stretches(taken: Sequence[Sample]) -> list[tuple[float, float]]:
+    """Mean time and mean memory of each."""
     block_seconds = (taken[-1].seconds - taken[0].seconds) / (_BLOCKS - 1e-6)
     blocks: dict[int, list[Sample]] = {}
     for one in taken:
         blocks.setdefault(int((one.seconds - taken[0].seconds) / block_seconds), []).append(one)
-    x = [statistics.fmean(s.seconds for s in block) for block in blocks.values()]
-    y = [statistics.fmean(s.rss_mib for s in block) for block in blocks.values()]
+    return [
+        (statistics.fmean(s.seconds for s in block), statistics.fmean(s.rss_mib for s in block))
+        for block in blocks.values()
+    ]
+
+
+def growth(taken: Sequence[Sample], over_seconds: float = 600.0) -> tuple[float, float, float]:
+    """Per cent of the mean per `over_seconds`: the slope of a straight line through means of blocks, and its
+    95 % interval. The blocks' residuals are taken as independent."""
+    x, y = zip(*stretches(taken), strict=True)
     slope, intercept = statistics.linear_regression(x, y)
     residuals = sum((b - slope * a - intercept) ** 2 for a, b in zip(x, y, strict=True))
     free = len(x) - 2
