@@ -16,7 +16,7 @@ from typing import Any
 
 import kopf
 
-from helios_operator.cluster.client import Client
+from helios_operator.cluster.client import PAGE, Client
 from helios_operator.cluster.http import Page
 from helios_operator.cluster.kinds import DEPLOYMENT, LABELLED, OURS, Kind
 from helios_operator.cluster.metrics import Metrics
@@ -131,6 +131,7 @@ def _settings(watched: tuple[Kind, ...]) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
+    settings.watching.chunk_size = PAGE
     settings.watching.server_timeout = _SERVER_SECONDS
     settings.watching.client_timeout = _CLIENT_SECONDS
     settings.watching.inactivity_timeout = _SILENT_SECONDS

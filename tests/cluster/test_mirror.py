@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from helios_operator.cluster.kinds import DEPLOYMENT, NODE, POD, REVISION, Object
+from helios_operator.cluster.kinds import DEPLOYMENT, NODE, POD, REVISION, Object, key_of
 from helios_operator.cluster.mirror import Mirror
 
 
@@ -55,7 +55,8 @@ def test_a_comparison_finds_what_nobody_told_of() -> None:
     mirror.put(DEPLOYMENT, obj("same", 2))
     before = mirror.newest(DEPLOYMENT)
     mirror.put(DEPLOYMENT, obj("meanwhile", 4))
-    missed = mirror.compare(DEPLOYMENT, [obj("same", 2), obj("new", 3)], before)
+    listed = [obj("same", 2), obj("new", 3)]
+    missed = mirror.take(DEPLOYMENT, listed) + mirror.clear(DEPLOYMENT, {key_of(o) for o in listed}, before)
     assert {o["metadata"]["name"] for o in missed} == {"gone", "new"}
     assert {o["metadata"]["name"] for o in mirror.all(DEPLOYMENT)} == {"same", "meanwhile", "new"}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Self
 
 import aiohttp
@@ -21,6 +21,8 @@ from helios_operator.cluster.kinds import Kind, Object
 from helios_operator.errors import ClusterError, ConflictError, NotFoundError
 from helios_operator.render import labels
 
+PAGE = 100
+"""Objects that are asked for at once. What a list of thousands takes for a moment stays with the process."""
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _JSON = "application/json"
@@ -83,10 +85,22 @@ class Client:
 
     async def list(self, kind: Kind, namespace: str = "", selector: str = "") -> list[Object]:
         """All of them, in every namespace when none is given."""
-        query = [("labelSelector", selector)] if selector else []
-        answer = await self._call("GET", kind.path(namespace), kind, "list", query=query)
+        return [obj async for page in self.pages(kind, namespace, selector) for obj in page]
+
+    async def pages(
+        self, kind: Kind, namespace: str = "", selector: str = "", size: int = PAGE
+    ) -> AsyncIterator[Sequence[Object]]:
+        """What `list` gives, never more than `size` at once; all as they stood at the first page."""
         about = {"apiVersion": kind.api_version, "kind": kind.name}
-        return [about | item for item in answer.get("items") or []]
+        query = [("limit", str(size))] + ([("labelSelector", selector)] if selector else [])
+        rest: list[tuple[str, str]] = []
+        while True:
+            answer = await self._call("GET", kind.path(namespace), kind, "list", query=query + rest)
+            yield [about | item for item in answer.get("items") or []]
+            token = answer.get("metadata", {}).get("continue")
+            if not token:
+                return
+            rest = [("continue", token)]
 
     async def serves(self, group: str, version: str) -> bool:
         """Does the server know this version of an API group?"""

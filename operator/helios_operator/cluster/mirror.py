@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from helios_operator.cluster.kinds import LABELLED, NODE, POD, Key, Kind, Object, key_of, version_of
 from helios_operator.render import labels
@@ -80,18 +80,19 @@ class Mirror:
         self._changes[kind] += 1
         return True
 
-    def compare(self, kind: Kind, listed: Iterable[Object], before: int) -> list[Object]:
-        """Takes in a list of all objects; returns those of which nobody had told. `before`: `newest` when
-        the list was asked for: what is newer than that, and not listed, came meanwhile."""
-        objects = list(listed)
-        missed = [obj for obj in objects if is_ours(kind, obj) and self.put(kind, obj)]
-        names = {key_of(obj) for obj in objects}
+    def take(self, kind: Kind, listed: Iterable[Object]) -> list[Object]:
+        """Takes in objects that were listed; returns those of which nobody had told."""
+        return [obj for obj in listed if is_ours(kind, obj) and self.put(kind, obj)]
+
+    def clear(self, kind: Kind, listed: Container[Key], before: int) -> list[Object]:
+        """Forgets, and returns, what is not among all that were listed. `before`: `newest` when the list was
+        asked for: what is newer than that came meanwhile."""
         vanished = [
-            obj for key, obj in self._objects[kind].items() if key not in names and version_of(obj) <= before
+            obj for key, obj in self._objects[kind].items() if key not in listed and version_of(obj) <= before
         ]
         for obj in vanished:
             self.forget(kind, obj)
-        return missed + vanished
+        return vanished
 
     def newest(self, kind: Kind) -> int:
         return max(map(version_of, self._objects[kind].values()), default=0)

@@ -312,23 +312,32 @@ class Operator:
                     await asyncio.sleep(_LISTED_SECONDS)
             self._listed.clear()
             try:
-                missed = [each for kind in self._options.watched for each in await self._compare(kind)]
+                missed = sum([await self._compare(kind) for kind in self._options.watched])
             except ClusterError as error:
                 _log.warning("comparing with the API server: %s", error)
                 self._listed.set()
                 continue
-            for kind, obj in missed:
-                _log.warning("nobody told of %s %s", kind.name, "/".join(key_of(obj)))
-                self._look_at(kind, obj)
             if not missed:
                 self._mirror.heard = time.time()
 
-    async def _compare(self, kind: Kind) -> list[tuple[Kind, Object]]:
+    async def _compare(self, kind: Kind) -> int:
+        """How many there were that nobody had told of."""
         before = self._mirror.newest(kind)
         spaces: Sequence[str] = self._options.namespaces if kind.namespaced else ()
         selector = OURS if kind in LABELLED else ""
-        listed = [obj for space in spaces or ("",) for obj in await self._client.list(kind, space, selector)]
-        return [(kind, obj) for obj in self._mirror.compare(kind, listed, before)]
+        names: set[Key] = set()
+        missed = 0
+        for space in spaces or ("",):
+            async for page in self._client.pages(kind, space, selector):
+                names.update(map(key_of, page))
+                missed += self._found(kind, self._mirror.take(kind, page))
+        return missed + self._found(kind, self._mirror.clear(kind, names, before))
+
+    def _found(self, kind: Kind, objects: Sequence[Object]) -> int:
+        for obj in objects:
+            _log.warning("nobody told of %s %s", kind.name, "/".join(key_of(obj)))
+            self._look_at(kind, obj)
+        return len(objects)
 
 
 def _unreachable() -> Again:

@@ -38,6 +38,23 @@ async def test_entries_say_what_was_found_of_them(place: Scene, measured: Measur
     assert await versions(place) == before
 
 
+async def test_a_long_list_comes_in_pages(place: Scene) -> None:
+    names = [f"m{number}" for number in range(5)]
+    for name in names:
+        metadata = {"name": name, "namespace": place.namespace, "labels": LABELS if name != "m2" else {}}
+        about = {"apiVersion": MODEL.api_version, "kind": MODEL.name, "metadata": metadata}
+        await place.admin.create(MODEL, about | {"spec": {"uri": f"pvc://models/{name}"}})
+
+    async def pages(selector: str = "") -> list[list[str]]:
+        found = place.admin.pages(MODEL, place.namespace, selector, size=2)
+        return [[obj["metadata"]["name"] for obj in page] async for page in found]
+
+    assert await pages() == [["m0", "m1"], ["m2", "m3"], ["m4"]]
+    labelled = await pages("size=tiny")
+    assert max(map(len, labelled)) == 2
+    assert [name for page in labelled for name in page] == ["m0", "m1", "m3", "m4"]
+
+
 async def told(place: Scene, name: str) -> Object:
     async with asyncio.timeout(120):
         while True:
