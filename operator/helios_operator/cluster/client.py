@@ -21,7 +21,7 @@ from helios_operator.cluster.kinds import Kind, Object
 from helios_operator.errors import ClusterError, ConflictError, NotFoundError
 from helios_operator.render import labels
 
-PAGE = 100
+PAGE = 50
 """Objects that are asked for at once. What a list of thousands takes for a moment stays with the process."""
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
