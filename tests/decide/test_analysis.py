@@ -47,6 +47,7 @@ def test_a_good_change_is_kept_after_its_looks() -> None:
     made.run(20)
     assert made.status.rollout.phase == "Completed"
     assert (made.status.rollout.looks, made.status.rollout.bad_looks) == (4, 0)
+    assert "0 of 4 looks were bad, 40 requests since the change" in made.status.rollout.message
     assert list(made.revisions) == [number]
 
 

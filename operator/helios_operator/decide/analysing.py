@@ -68,7 +68,8 @@ def look(step: Step, routed: Revision) -> Carried:
         back = _take_back(step, routed, seen, why) if analysis.auto_rollback else None
         return back or _keep(step, routed, seen, f"{why.message}; what served before is not had back")
     if seen.looks >= analysis.count:
-        return _keep(step, routed, seen, said)
+        requests = step.fleet.requests_since_change
+        return _keep(step, routed, seen, f"{said}, {requests} requests since the change")
     return _go_on(step, routed, analysis, seen)
 
 
