@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-12)
+# Tests without tensors or processes to speak of: they run side by side. The others use all cores each.
+PURE := tests/api tests/chart tests/decide tests/render
 
 .PHONY: help demo test test-cluster test-cluster-live test-cluster-node lint proto chart data heads clean
 
@@ -21,7 +23,8 @@ demo: $(STAMP) ## the main job on this machine: profile, serve, notice the shift
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP) lint ## lint, types, contracts and every test that needs no cluster
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 $(PURE)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(PURE))
 
 test-cluster: test-cluster-live test-cluster-node ## the loop on a Kubernetes cluster, by KUBECONFIG
 
