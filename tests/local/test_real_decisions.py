@@ -1,6 +1,6 @@
 """What is decided about SmolLM2, on profiles that this machine takes of it: two backbones, a bundle of heads
 and one of noise, measured once by the loop itself; `helios plan` then weighs them, with recorded times of a
-step, under one SLO after another."""
+step and sizes of its memory, under one SLO after another."""
 
 from __future__ import annotations
 
@@ -21,18 +21,32 @@ from tests.profile.planted import noise_bundle
 SHORTER = (13, 14, 17, 25)
 """Layers that the second backbone does without."""
 PATIENCE = 400
-FIT = {
-    "stepNs": 0,
-    "perLayerNs": 1_084_723,
-    "perLayerRowNs": 43_205,
-    "perLayerKvTokenNs": 134,
-    "errorPercent": 6,
-    "head": {
-        "bare": {"baseNs": 2_646_213, "perRowNs": 536_336},
-        "mlp": {"baseNs": 3_134_946, "perRowNs": 578_161},
+TIMING = {
+    "fit": {
+        "stepNs": 0,
+        "perLayerNs": 1_084_723,
+        "perLayerRowNs": 43_205,
+        "perLayerKvTokenNs": 134,
+        "errorPercent": 6,
+        "head": {
+            "bare": {"baseNs": 2_646_213, "perRowNs": 536_336},
+            "mlp": {"baseNs": 3_134_946, "perRowNs": 578_161},
+        },
     },
+    "memory": {
+        "processStartBytes": 162_000_000,
+        "fixedBytes": 159_698_182,
+        "layerBytes": 11_237_265,
+        "kvBytesPerTokenLayer": 1539,
+        "activationBytesPerToken": 271_360,
+        "rowBytes": 196_608,
+        "stepTokens": 128,
+        "pageTokens": 16,
+    },
+    "exitBytes": {"bare": 0, "mlp": 15_367_168},
+    "auditBytes": 44_450_816,
 }
-"""Of the steps, as a Timing Job on two cores of a Xeon found it."""
+"""Of the steps and the memory, as Timing Jobs on two cores found it."""
 
 Spec = dict[str, Any]
 
@@ -110,18 +124,20 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
             await runtime.wait_for(lambda r: r.condition("chat", "Profiled") == "True", timeout=PATIENCE)
 
     asyncio.run(measure())
-    _time_as_recorded(root / "state" / "objects" / "heliosprofiles")
+    _as_recorded(root / "state" / "objects" / "heliosprofiles")
     return root, known
 
 
-def _time_as_recorded(rows: Path) -> None:
-    """Quality is the model's and the same anywhere; time is the machine's and of the moment, so that it must
-    not decide a test. The layers of both backbones are of one shape: one fit for both."""
+def _as_recorded(rows: Path) -> None:
+    """Quality is the model's and the same anywhere; time and memory are the machine's and of the moment, so
+    that they must not decide a test. The layers of both backbones are of one shape: one record for both."""
     timings = [(path, json.loads(path.read_text())) for path in rows.glob("t-*.json")]
     assert len(timings) == 2
     for path, row in timings:
-        assert row["status"]["timing"]["fit"]["head"].keys() <= FIT["head"].keys()
-        row["status"]["timing"]["fit"] = FIT
+        measured = row["status"]["timing"]
+        assert measured.keys() >= TIMING.keys()
+        assert measured["memory"].keys() == TIMING["memory"].keys()
+        row["status"]["timing"] = measured | TIMING
         path.write_text(json.dumps(row))
 
 

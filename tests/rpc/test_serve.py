@@ -56,16 +56,17 @@ async def test_sigterm_lets_streams_end_and_turns_new_ones_away(tiny: Path, tmp_
         channels = [grpc.aio.insecure_channel(f"127.0.0.1:{ports.port}", options=options) for _ in range(5)]
         outcomes: Counter[str] = Counter()
         lengths: Counter[int] = Counter()
-        first_tokens = asyncio.Semaphore(0)
 
         async def stream(channel: grpc.aio.Channel) -> None:
             call = generation_pb2_grpc.GenerationStub(channel).Generate(generate_request(max_tokens=TOKENS))
             tokens = 0
             async for message in call:
-                if not tokens:
-                    first_tokens.release()
                 tokens += len(message.chunk.token_ids)
             lengths[tokens] += 1
+
+        async def all_taken() -> bool:
+            load = await generation_pb2_grpc.GenerationStub(channels[0]).GetLoad(pb.GetLoadRequest())
+            return load.running + load.waiting + lengths.total() == STREAMS
 
         async def newcomers(channel: grpc.aio.Channel) -> None:
             stub = generation_pb2_grpc.GenerationStub(channel)
@@ -78,8 +79,7 @@ async def test_sigterm_lets_streams_end_and_turns_new_ones_away(tiny: Path, tmp_
                 await asyncio.sleep(0.002)
 
         streams = [asyncio.create_task(stream(channels[i % 5])) for i in range(STREAMS)]
-        for _ in range(8):
-            await first_tokens.acquire()
+        await eventually(all_taken)
         hammers = [asyncio.create_task(newcomers(channel)) for channel in channels]
         pod.process.send_signal(signal.SIGTERM)
         await asyncio.gather(*streams, *hammers)
