@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-12)
-# Tests without tensors or processes to speak of: they run side by side. The others use all cores each.
-PURE := tests/api tests/chart tests/decide tests/render
+# They run side by side, a core each. The others start pods and Jobs, which take all cores and wait for each other.
+ONE_CORE := tests/engine tests/exits tests/models tests/profile tests/api tests/chart tests/decide tests/render
 
 .PHONY: help demo test test-cluster test-cluster-live test-cluster-node lint proto chart data heads clean
 
@@ -23,8 +23,8 @@ demo: $(STAMP) ## the main job on this machine: profile, serve, notice the shift
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP) lint ## lint, types, contracts and every test that needs no cluster
-	$(BIN)/python -m pytest -n 2 $(PURE)
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(PURE))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ONE_CORE)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(ONE_CORE))
 
 test-cluster: test-cluster-live test-cluster-node ## the loop on a Kubernetes cluster, by KUBECONFIG
 

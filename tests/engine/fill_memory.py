@@ -19,6 +19,8 @@ from helios_server.engine.limits import BundleSpec, EngineConfig
 from tests.engine.helpers import audit_of, limits_for, prompt_of, send
 
 CONTEXT = 1024
+BATCHES, PROMPTS = 2, 6
+"""What audits leave behind shows in the second batch and later."""
 
 
 def main(checkpoint: str, layers: str, mib: str, audited: str = "0") -> None:
@@ -41,17 +43,18 @@ def main(checkpoint: str, layers: str, mib: str, audited: str = "0") -> None:
     print(json.dumps(report), flush=True)
     send(engine, tuple(range(1000, 1000 + CONTEXT - 4)), max_tokens=3, temperature=1.0).result()
     if int(audited):
-        until_audited(engine, requests=6)
+        for batch in range(1, BATCHES + 1):
+            audited_together(engine, batch)
     engine.stop()
     print("survived", flush=True)
 
 
-def until_audited(engine: Engine, requests: int) -> None:
-    """Prompts as long as audits score them, several at once beside the batch."""
-    streams = [send(engine, prompt_of(500, seed), max_tokens=8, ignore_eos=True) for seed in range(requests)]
+def audited_together(engine: Engine, batch: int) -> None:
+    """Prompts as long as audits score them, several at once. batch: counted from 1."""
+    streams = [send(engine, prompt_of(500, seed), max_tokens=8, ignore_eos=True) for seed in range(PROMPTS)]
     for stream in streams:
         stream.result()
-    while len(engine.telemetry().audits) < requests:
+    while len(engine.telemetry().audits) < batch * PROMPTS:
         time.sleep(0.1)
 
 

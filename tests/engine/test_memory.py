@@ -46,7 +46,7 @@ def test_every_page_that_was_planned_survives_a_hard_limit(smollm2: Path, layers
 def test_audits_stay_within_what_was_planned_for_them(smollm2: Path) -> None:
     """At a depth that has them read the layers above it, one after the other."""
     with hard_limit(LIMIT_MIB << 20) as procs:
-        child = fill(smollm2, 18, LIMIT_MIB, procs, audited=100)
+        child = fill(smollm2, 27, LIMIT_MIB, procs, audited=100)
     assert child.stdout.endswith("survived\n"), child.stderr
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 
+from helios_server.engine import host_memory
 from helios_server.engine.audit_batch import HEAD_ROWS, AuditBatch, PromptStates, Units
 from helios_server.engine.limits import EngineLimits
 from helios_server.engine.runner import Runner
@@ -107,6 +108,7 @@ class Auditor:
             next(self._units or iter(()))
         except StopIteration:
             self._units, self._batch_size = None, 0
+            host_memory.trim()  # or what audits leave in the heap adds to what steps leave there
 
     def _begin(
         self, weights: Runner, tokenizer: Tokenizer, limits: EngineLimits, now: float, idle: bool
