@@ -82,7 +82,7 @@ async def test_another_model_takes_over_and_loses_no_stream(place: ServedPlace) 
         changed = _moment(change)
         await more(ledger, 3 * _STREAMS)
     assert (change["kind"], change["to"]["candidate"], change["result"]) == ("Switch", "smollm2", "Promoted")
-    across = [stream for stream in ledger.streams if stream.began < changed < stream.ended]
+    across = [stream for stream in ledger.streams if stream.sent < changed < stream.ended]
     assert len(across) >= _STREAMS
     truth.check(across)
     last = ledger.streams[-_STREAMS:]
