@@ -80,6 +80,7 @@ async def test_sigterm_lets_streams_end_and_turns_new_ones_away(tiny: Path, tmp_
 
         streams = [asyncio.create_task(stream(channels[i % 5])) for i in range(STREAMS)]
         await eventually(all_taken)
+        assert lengths.total() < STREAMS  # or there is nothing to drain
         hammers = [asyncio.create_task(newcomers(channel)) for channel in channels]
         pod.process.send_signal(signal.SIGTERM)
         await asyncio.gather(*streams, *hammers)
