@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from helios_operator.api.types import Trigger
-from helios_operator.decide import triggers
 from helios_operator.decide.snapshot import Snapshot
+from helios_operator.decide.weigh import triggers
 from helios_operator.local.runtime import LocalRuntime, Options
 from helios_server.exits.data import prompts
 from helios_server.models.cache import cache_root

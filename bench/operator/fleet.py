@@ -27,7 +27,7 @@ from helios_operator.api.types import Candidate, CandidateStatus, DeploymentStat
 from helios_operator.cluster import nodes
 from helios_operator.cluster.kinds import DEPLOYMENT, NODE, PROFILE, Key, Object
 from helios_operator.cluster.mirror import Mirror
-from helios_operator.decide.candidates import identity
+from helios_operator.decide.facts.candidates import identity
 from helios_server.planning import PERFORMANCE_VERSION
 from helios_server.planning.memory import MemoryFacts
 from helios_server.planning.timing import HeadCost, StepTimeFit

@@ -16,7 +16,7 @@ from helios_operator.api.types import (
     Slo,
     WorkloadSpec,
 )
-from helios_operator.decide.candidates import key
+from helios_operator.decide.facts.candidates import key
 
 from tests.decide.truth import BIG, Model, candidate, memory_for
 from tests.decide.world import World

@@ -9,10 +9,10 @@ from math import inf
 import pytest
 from helios_operator.api.rows import ExitQuality, QualityIdentity, QualityRow, RowPhase
 from helios_operator.api.types import Candidate, Resolved
-from helios_operator.decide import quality
-from helios_operator.decide.candidates import Contender
-from helios_operator.decide.evidence import LiveEvidence, ProfileEvidence, age
-from helios_operator.decide.quality import Estimate
+from helios_operator.decide.facts import quality
+from helios_operator.decide.facts.candidates import Contender
+from helios_operator.decide.facts.evidence import LiveEvidence, ProfileEvidence, age
+from helios_operator.decide.facts.quality import Estimate
 from helios_operator.decide.snapshot import AuditRow, Histogram
 from hypothesis import given
 from hypothesis import strategies as st

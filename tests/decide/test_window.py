@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from helios_operator.api.types import MaintenanceWindow
-from helios_operator.decide.window import is_open, next_start
+from helios_operator.decide.facts.window import is_open, next_start
 
 
 def at(text: str) -> datetime:

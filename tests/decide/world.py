@@ -15,7 +15,7 @@ from helios_operator.api.types import Candidate, Deployment, DeploymentSpec, Res
 from helios_operator.api.types import Model as HeliosModel
 from helios_operator.decide import decide
 from helios_operator.decide import plan as plans
-from helios_operator.decide.candidates import Key, key
+from helios_operator.decide.facts.candidates import Key, key
 from helios_operator.decide.plan import Action, Plan
 from helios_operator.decide.snapshot import (
     Hardware,

@@ -16,10 +16,11 @@ from typing import Any
 from helios_operator.api import documents, parse, results, validation
 from helios_operator.api.rows import Hardware, QualityRow, TimingRow
 from helios_operator.api.types import Deployment, Model
-from helios_operator.decide import missing, select, weigh
-from helios_operator.decide.candidates import Contender
-from helios_operator.decide.options import Option
+from helios_operator.decide import missing, weigh
+from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
+from helios_operator.decide.weigh import select
+from helios_operator.decide.weigh.options import Option
 from helios_operator.errors import OperatorError
 from helios_operator.local import hardware
 from helios_operator.local.store import DEPLOYMENT, MODEL, PROFILE, Store

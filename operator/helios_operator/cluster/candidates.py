@@ -12,7 +12,7 @@ from datetime import datetime
 from helios_operator.api.types import Candidate, Deployment, Model
 from helios_operator.cluster.kinds import CLAIM
 from helios_operator.cluster.reads import Reads
-from helios_operator.decide.candidates import identity
+from helios_operator.decide.facts.candidates import identity
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec
 from helios_operator.render import volumes
 

@@ -9,23 +9,16 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from helios_operator.decide import (
-    analysing,
-    candidates,
-    catalogue,
-    gathering,
-    profiling,
-    reassess,
-    rollout,
-    shortlist,
-    status,
-)
-from helios_operator.decide.candidates import Contender
-from helios_operator.decide.case import Case, served_contender
-from helios_operator.decide.fleet import Fleet
-from helios_operator.decide.options import Bench, Option
+from helios_operator.decide.facts import candidates
+from helios_operator.decide.facts.candidates import Contender
+from helios_operator.decide.facts.fleet import Fleet
+from helios_operator.decide.measure import catalogue, profiling
 from helios_operator.decide.plan import Plan
+from helios_operator.decide.rollout import analysing, dispatch, status
 from helios_operator.decide.snapshot import JobSpec, Snapshot
+from helios_operator.decide.weigh import gathering, reassess, shortlist
+from helios_operator.decide.weigh.case import Case, served_contender
+from helios_operator.decide.weigh.options import Bench, Option
 
 __all__ = ["decide", "missing", "weigh"]
 
@@ -38,7 +31,7 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
     measuring = profiling.measure(snapshot, bench, fleet, now)
     case = Case(snapshot, bench, fleet, now, measuring.done, measuring.timed)
     outcome = reassess.reassess(case)
-    carried = rollout.carry_out(case, outcome)
+    carried = dispatch.next_step(case, outcome)
     report = status.Report(case, measuring, outcome, carried)
     new = status.compose(report)
     return Plan(

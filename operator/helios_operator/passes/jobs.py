@@ -16,7 +16,7 @@ from helios_operator.api import results
 from helios_operator.api.identity import timing_name
 from helios_operator.api.rows import Hardware, TimingIdentity
 from helios_operator.api.types import Deployment
-from helios_operator.decide.candidates import identity
+from helios_operator.decide.facts.candidates import identity
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec
 from helios_operator.errors import ResultError
 

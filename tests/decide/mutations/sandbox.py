@@ -25,7 +25,7 @@ FOLDER = Path(helios_operator.decide.__file__).parent
 
 
 Edit = tuple[str, str, str]
-"""(module, old text, new text)."""
+"""(module, old text, new text). The module by its file's name alone: the rooms share no name."""
 
 
 class Replacing(SourceFileLoader):
@@ -55,11 +55,20 @@ class Finder:
     def find_spec(
         self, name: str, path: object = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        mine = tuple(edit for edit in self._edits if f"{PACKAGE}.{edit[0]}" == name)
+        mine = tuple(edit for edit in self._edits if _full_name(edit[0]) == name)
         if not mine:
             return None
-        file = str(FOLDER / f"{mine[0][0]}.py")
+        file = str(_file(mine[0][0]))
         return importlib.util.spec_from_file_location(name, file, loader=Replacing(name, file, mine))
+
+
+def _file(module: str) -> Path:
+    (found,) = FOLDER.rglob(f"{module}.py")
+    return found
+
+
+def _full_name(module: str) -> str:
+    return ".".join((PACKAGE, *_file(module).relative_to(FOLDER).with_suffix("").parts))
 
 
 def mutated(*edits: Edit) -> Callable[[Snapshot, datetime], Plan]:

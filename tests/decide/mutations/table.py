@@ -58,7 +58,7 @@ MUTANTS = (
         "fleet",
         "return bool(self.pending or self.retired or self.behind or self.target or self.analysing)",
         "return False",
-        also=(("rollout", "    if fleet.retired:\n        return ending.retire(step)\n    if", "    if"),),
+        also=(("dispatch", "    if fleet.retired:\n        return ending.retire(step)\n    if", "    if"),),
     ),
     # -- no flapping
     Mutant(

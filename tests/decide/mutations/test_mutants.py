@@ -55,7 +55,8 @@ def test_every_law_has_a_mutant() -> None:
 
 
 def test_the_sandbox_leaves_the_real_code_alone() -> None:
-    from helios_operator.decide import decide, hysteresis
+    from helios_operator.decide import decide
+    from helios_operator.decide.weigh import hysteresis
 
     mutated(("hysteresis", "MARGIN = 1.1", "MARGIN = 99"))
     assert hysteresis.MARGIN == 1.1

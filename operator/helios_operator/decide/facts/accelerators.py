@@ -1,0 +1,68 @@
+"""Who gets an accelerator when there are few: measuring before serving, and judging on the CPU beside it.
+
+Called by `profiling` before a Job starts and by `starting` before the first pod does. Where pods ask for no
+accelerator, everything here says yes. It must not count devices: the snapshot tells how many are free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from helios_operator.decide.facts.fleet import Fleet
+from helios_operator.decide.snapshot import JobKind, JobPhase, JobSpec, Snapshot
+
+TAKEN = "no accelerator is free: it runs when one is, or while spec.replicas is 0"
+_IN_TURN = "the accelerators are for the Jobs before it"
+
+
+@dataclass(frozen=True)
+class Accelerators:
+    """`free`: for one pod or Job each; None: they ask for none. `pods`: that serve, or are to. `serving`,
+    `measuring`: pods and Jobs of this deployment have some, or wait for them."""
+
+    free: int | None
+    pods: int
+    serving: bool
+    measuring: bool
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, fleet: Fleet) -> Accelerators:
+        revisions = [revision for revision in (fleet.routed, fleet.pending) if revision and revision.replicas]
+        missing = sum(max(0, revision.replicas - len(revision.pods)) for revision in revisions)
+        free = snapshot.accelerators_free
+        return cls(
+            free=None if free is None else max(0, free - missing),
+            pods=max(1, snapshot.deployment.spec.replicas),
+            serving=bool(revisions),
+            measuring=any(job.phase is JobPhase.RUNNING and _needs_one(job.spec) for job in snapshot.jobs),
+        )
+
+    def beside(self, started: Iterable[JobSpec]) -> Accelerators:
+        """What is left when these Jobs have theirs too."""
+        taken = sum(_needs_one(spec) for spec in started)
+        if self.free is None or not taken:
+            return self
+        return replace(self, free=max(0, self.free - taken), measuring=True)
+
+    def place(self, spec: JobSpec) -> JobSpec:
+        """Quality is the same wherever it is computed, so it leaves the last accelerators to serving."""
+        spared = 0 if self.serving else self.pods
+        on_cpu = spec.kind is JobKind.QUALITY and self.free is not None and self.free <= spared
+        return replace(spec, on_cpu=on_cpu)
+
+    def hold(self, spec: JobSpec) -> str:
+        """Why a Job must wait. One that waits for a node is good only while nothing else of this deployment
+        runs: then it asks the cluster for one."""
+        if self.free != 0 or not _needs_one(spec):
+            return ""
+        return _IN_TURN if self.measuring else TAKEN if self.serving else ""
+
+    @property
+    def measures_first(self) -> bool:
+        """Pods would take the last ones, and what must be timed could not be any more."""
+        return self.free is not None and self.free <= self.pods
+
+
+def _needs_one(spec: JobSpec) -> bool:
+    return spec.kind is JobKind.TIMING or (spec.kind is JobKind.QUALITY and not spec.on_cpu)

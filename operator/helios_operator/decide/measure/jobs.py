@@ -1,0 +1,158 @@
+"""Profiling Jobs: what each kind is told, and what a finished one leaves in the history table.
+
+Called by `profiling`. Names follow from the work, so that the same Job is never started twice. It must not
+decide which are needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from helios_operator.api.annotations import newest_request
+from helios_operator.api.conditions import ConditionType, Reason
+from helios_operator.api.identity import quality_name, timing_name
+from helios_operator.api.rows import QualityRow, RowPhase, TimingRow
+from helios_operator.decide.facts.candidates import (
+    Contender,
+    backbones,
+    identity,
+    quality_identity,
+    timing_identity,
+)
+from helios_operator.decide.plan import Action, DeleteJob, Verdict, WriteProfile
+from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
+
+Row = TimingRow | QualityRow
+
+SECOND_LOOK = timedelta(seconds=30)
+LAST_LOOK = timedelta(minutes=10)
+"""A Job that found a fault is kept for this long, at least and at most: it is what holds the next look back.
+"""
+
+
+def inspect_job(unknown: tuple[Contender, ...]) -> JobSpec:
+    identities = sorted(identity(c.candidate) for c in unknown)
+    name = identities[0] if len(identities) == 1 else _hash(identities)
+    return JobSpec(name=f"i-{name}", kind=JobKind.INSPECT, candidates=tuple(c.candidate for c in unknown))
+
+
+def timing_job(family: tuple[Contender, ...], snapshot: Snapshot) -> JobSpec:
+    """One for all candidates on a backbone."""
+    wanted = timing_identity(family, snapshot)
+    name = timing_name(wanted)
+    return JobSpec(
+        name=name,
+        kind=JobKind.TIMING,
+        candidates=tuple(c.candidate for c in family),
+        head_kinds=wanted.head_kinds,
+        rows=(name,),
+    )
+
+
+def quality_job(family: tuple[Contender, ...], prompts_digest: str) -> JobSpec:
+    """One full-depth pass measures every bundle of a backbone."""
+    rows = tuple(quality_name(quality_identity(c, prompts_digest)) for c in family)
+    return JobSpec(
+        name=rows[0] if len(rows) == 1 else f"q-{_hash(sorted(rows))}",
+        kind=JobKind.QUALITY,
+        candidates=tuple(c.candidate for c in family),
+        prompts_digest=prompts_digest,
+        rows=rows,
+    )
+
+
+def exhausted(job: Job, snapshot: Snapshot) -> bool:
+    """Failed as often as allowed."""
+    return job.phase is JobPhase.FAILED and job.attempts > snapshot.deployment.spec.profiling.backoff_limit
+
+
+def harvest(snapshot: Snapshot, contenders: tuple[Contender, ...], now: datetime) -> Iterator[Action]:
+    """Rows of finished Jobs that the table lacks; then the Job itself goes, after its time to live."""
+    table: list[Row] = [*snapshot.timings, *snapshot.qualities]
+    settled = {row.name: row.phase for row in table}
+    for job in sorted(snapshot.jobs, key=lambda job: job.spec.name):
+        if job.phase is JobPhase.RUNNING or (job.phase is JobPhase.FAILED and not exhausted(job, snapshot)):
+            continue
+        rows = [row for row in _rows(job, contenders, snapshot, now) if _is_news(row, settled.get(row.name))]
+        for row in rows:
+            yield WriteProfile(row=row, why=_news(row, job))
+        if not rows and _is_over(job, snapshot, now):
+            yield DeleteJob(
+                name=job.spec.name, why=Verdict(True, Reason.JOB_EXPIRED, f"{job.spec.kind} Job is over")
+            )
+
+
+def _rows(job: Job, contenders: tuple[Contender, ...], snapshot: Snapshot, now: datetime) -> Iterator[Row]:
+    if job.phase is JobPhase.FAILED:
+        yield from _failed_rows(job, contenders, snapshot, now)
+        return
+    if job.timing:
+        yield _completed(job.timing, job, now)
+    for row in job.quality:
+        yield _completed(row, job, now)
+
+
+def _completed(row: Row, job: Job, now: datetime) -> Row:
+    return row if row.completed else replace(row, completed=job.finished or now)
+
+
+def _failed_rows(
+    job: Job, contenders: tuple[Contender, ...], snapshot: Snapshot, now: datetime
+) -> Iterator[Row]:
+    """So that the failure is remembered when the Job is gone."""
+    when = job.finished or now
+    for family in backbones(contenders).values():
+        timing = timing_identity(family, snapshot)
+        if timing_name(timing) in job.spec.rows:
+            yield TimingRow(timing_name(timing), timing, RowPhase.FAILED, job.message, when)
+        for contender in family:
+            quality = quality_identity(contender, job.spec.prompts_digest)
+            if quality_name(quality) in job.spec.rows:
+                yield QualityRow(quality_name(quality), quality, RowPhase.FAILED, job.message, when)
+
+
+def _is_news(row: Row, phase: RowPhase | None) -> bool:
+    return phase is None or (phase is not RowPhase.COMPLETE and phase is not row.phase)
+
+
+def _news(row: Row, job: Job) -> Verdict:
+    if row.phase is RowPhase.FAILED:
+        return Verdict(
+            False,
+            Reason.PROFILE_FAILED,
+            f"{job.spec.kind} failed after {job.attempts} attempts: {row.message}",
+        )
+    return Verdict(True, Reason.PROFILING_FINISHED, f"{job.spec.kind} row {row.name}")
+
+
+def _is_over(job: Job, snapshot: Snapshot, now: datetime) -> bool:
+    """Its time to live has passed; one that found a fault also goes when a person asks to look again."""
+    finished = job.finished or job.started
+    lived = timedelta(seconds=snapshot.deployment.spec.profiling.ttl_seconds_after_finished)
+    if not _found_fault(job):
+        return now >= finished + lived
+    request = newest_request(snapshot.deployment.annotations)
+    asked = request is not None and request.asked > finished
+    return asked or now >= finished + _patience(job, snapshot, finished)
+
+
+def _patience(job: Job, snapshot: Snapshot, finished: datetime) -> timedelta:
+    """What may be put right by hand is looked at again when it has been wrong for twice as long."""
+    if job.spec.kind is not JobKind.INSPECT:
+        return LAST_LOOK
+    conditions = snapshot.deployment.status.conditions
+    profiled = next((c for c in conditions if c.type == ConditionType.PROFILED), None)
+    since = profiled.last_transition_time if profiled and profiled.status != "True" else finished
+    return min(max(finished - since, SECOND_LOOK), LAST_LOOK)
+
+
+def _found_fault(job: Job) -> bool:
+    return job.phase is JobPhase.FAILED or bool(job.problems)
+
+
+def _hash(parts: list[str]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

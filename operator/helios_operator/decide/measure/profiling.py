@@ -1,0 +1,347 @@
+"""What must be measured, by which Job and when; and what finished Jobs brought home.
+
+Called by `decide` each pass. A measurement is found again by its identity, so nothing is measured twice, not
+after a restart and not for another deployment. It must not judge candidates: it fills the history table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import takewhile
+
+from helios_operator.api.annotations import newest_request
+from helios_operator.api.conditions import ConditionType, Reason
+from helios_operator.api.rows import RowPhase
+from helios_operator.decide.facts import accelerators, candidates
+from helios_operator.decide.facts.accelerators import Accelerators
+from helios_operator.decide.facts.candidates import Contender, backbones
+from helios_operator.decide.facts.evidence import age, newest_common
+from helios_operator.decide.facts.fleet import Fleet, all_ready
+from helios_operator.decide.measure import jobs, racing
+from helios_operator.decide.plan import Action, DeleteProfile, StartJob, Verdict
+from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
+from helios_operator.decide.weigh.options import Bench
+
+IDLE_PATIENCE = timedelta(seconds=20)
+"""How long a Timing Job waits for a quiet moment before it runs beside the traffic."""
+START_PATIENCE = timedelta(minutes=2)
+"""The same for pods that start: reading a model takes all processors, and what is timed beside it seems slow.
+"""
+RETRY = timedelta(seconds=10)
+"""Before the second attempt of a failed Job; doubled for each further one."""
+FAILED_ROW_RETRY = timedelta(hours=1)
+"""A row that failed for good is tried again this much later, or when its identity changes."""
+
+FAILED_SET_RETRY = timedelta(seconds=30)
+"""The same for live prompts, which are others each time; four times as long after each failure."""
+SET_LIFETIME = timedelta(minutes=10)
+"""For so long the rest of the candidates is measured on the prompts that the first ones were measured on."""
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """`done`: nothing that a choice waits for is missing; `timed`: no timing is. `progress` is the Profiled
+    condition's reason and message."""
+
+    actions: tuple[Action, ...]
+    done: bool
+    timed: bool
+    progress: Verdict
+    again_at: datetime | None = None
+
+
+def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Measuring:
+    table = Table(snapshot, bench, fleet, now)
+    wanted = list(table.wanted())
+    starts, waiting = table.start([*wanted, *table.second_looks()])
+    actions = (
+        *jobs.harvest(snapshot, bench.contenders, now),
+        *starts,
+        *_expired_rows(snapshot, bench, table.prompts),
+    )
+    return Measuring(
+        actions=actions,
+        done=not wanted and table.inspected and table.quality_possible is not None,
+        timed=all(spec.kind is JobKind.QUALITY for spec in wanted),
+        progress=table.progress(wanted, waiting),
+        again_at=table.again_at(wanted),
+    )
+
+
+@dataclass(frozen=True)
+class Table:
+    """The history table as this deployment needs it."""
+
+    snapshot: Snapshot
+    bench: Bench
+    fleet: Fleet
+    now: datetime
+
+    @property
+    def competing(self) -> tuple[Contender, ...]:
+        return tuple(c for c in self.bench.contenders if c.competes)
+
+    @property
+    def inspected(self) -> bool:
+        return all(c.resolved for c in self.competing)
+
+    @property
+    def quality_possible(self) -> bool | None:
+        """True: there are prompts; False: there never will be; None: live ones are still being collected."""
+        source = self.snapshot.deployment.spec.profiling.prompts
+        if self.snapshot.prompts:
+            return True
+        if not (source.live and source.live.consent):
+            return False
+        return True if self.prompts else None
+
+    @property
+    def prompts(self) -> str:
+        """Digest of the prompts that all are to be measured on; "" while there are none. A set is left for a
+        newer one only when a reassessment asks for it, or a candidate has no row on it."""
+        if self.snapshot.prompts:
+            return self.snapshot.prompts.digest
+        source = self.snapshot.deployment.spec.profiling.prompts
+        if not (source.live and source.live.consent):
+            return ""
+        if asked := self.snapshot.deployment.status.reassessment.prompts:
+            return asked
+        for job in self.snapshot.jobs:
+            if job.spec.kind is JobKind.QUALITY and self._is_under_way(job):
+                return job.spec.prompts_digest
+        measured = [c for c in self.competing if c.resolved and not self._failed_lately(c)]
+        common = newest_common(measured, self.now)
+        if common and len(common.contenders) == len(measured):
+            return common.prompts_digest
+        return self._half_measured() or self._newest_live_set()
+
+    def wanted(self) -> Iterator[JobSpec]:
+        """Missing measurements, the most urgent first: what is it, how fast is it, how good is it."""
+        unknown = tuple(c for c in self.competing if c.resolved is None)
+        if unknown:
+            yield jobs.inspect_job(unknown)
+        families = racing.cheapest_first(backbones(self.competing))
+        for family in families:
+            if family[0].timing is None and not self._timing_failed(family):
+                yield jobs.timing_job(family, self.snapshot)
+        if self.prompts:
+            yield from self._wanted_qualities(families)
+
+    def second_looks(self) -> Iterator[JobSpec]:
+        """At candidates that could not be resolved, once the Job that said so is gone: the user may have put
+        it right."""
+        looked_at = {
+            candidates.identity(c)
+            for j in self.snapshot.jobs
+            if j.spec.kind is JobKind.INSPECT
+            for c in j.spec.candidates
+        }
+        forgotten = tuple(
+            c
+            for c in self.bench.contenders
+            if _unresolved(c) and candidates.identity(c.candidate) not in looked_at
+        )
+        if forgotten:
+            yield jobs.inspect_job(forgotten)
+
+    def start(self, wanted: list[JobSpec]) -> tuple[list[Action], str]:
+        """Jobs to start now, and what the first one that must wait is waiting for."""
+        running = sum(job.phase is JobPhase.RUNNING for job in self.snapshot.jobs)
+        free = self.snapshot.deployment.spec.profiling.max_parallelism - running
+        started: list[JobSpec] = []
+        actions: list[Action] = []
+        waiting = ""
+        devices = Accelerators.of(self.snapshot, self.fleet)
+        for wish in wanted:
+            seen = self._job(wish.name)
+            if seen and (seen.phase is not JobPhase.FAILED or jobs.exhausted(seen, self.snapshot)):
+                continue
+            left = devices.beside(started)
+            spec = left.place(wish)
+            hold = self._hold(spec, seen) or left.hold(spec)
+            if not hold and free <= len(actions):
+                hold = "maxParallelism Jobs are running"
+            if hold:
+                waiting = waiting or f"{spec.name} waits: {hold}"
+                continue
+            started.append(spec)
+            actions.append(StartJob(job=spec, why=self._why(spec, seen)))
+        return actions, waiting
+
+    def progress(self, wanted: list[JobSpec], waiting: str) -> Verdict:
+        """Why the table is, or is not, complete."""
+        failed = "; ".join(self._failures())
+        total = len(self.competing)
+        missing = len({c.key for c in self.competing if not self._is_current(c)})
+        text = f"{total - missing} of {total} profiles current"
+        if failed:
+            text += f"; {failed}"
+        stuck = [self._named(spec) for spec in wanted if self._is_stuck(spec)]
+        under_way = "; ".join(filter(None, (*stuck, waiting))) or ", ".join(map(self._named, wanted[:3]))
+        if self.quality_possible is False:
+            said = "; ".join(filter(None, (text, self._where_prompts_are_missing(), under_way)))
+            return Verdict(False, Reason.NO_PROMPTS, said)
+        if accelerators.TAKEN in waiting:
+            return Verdict(False, Reason.NO_CAPACITY_FOR_PROFILING, f"{text}; {waiting}")
+        if waiting and "quiet" in waiting:
+            return Verdict(False, Reason.WAITING_FOR_IDLE, f"{text}; {waiting}")
+        if wanted:
+            return Verdict(False, Reason.PROFILING_RUNNING, f"{text}; {under_way}")
+        if self.quality_possible is None:
+            return Verdict(False, Reason.WAITING_FOR_PROMPTS, f"{text}; live prompts are being collected")
+        if failed:
+            return Verdict(False, Reason.PROFILE_FAILED, text)
+        return Verdict(True, Reason.ALL_CANDIDATES_CURRENT, text)
+
+    def _where_prompts_are_missing(self) -> str:
+        ref = self.snapshot.deployment.spec.profiling.prompts.config_map_ref
+        if ref is None:
+            return "set profiling.prompts.live, configMapRef or inline"
+        return f"ConfigMap {ref.name} does not exist, or holds no prompt under {ref.key}"
+
+    def _named(self, spec: JobSpec) -> str:
+        """With what holds it up, in the words of whoever runs it."""
+        job = self._job(spec.name)
+        words = f" ({job.message})" if job and self._is_stuck(spec) else ""
+        return f"{spec.kind.lower()} {spec.name}{words}"
+
+    def _is_stuck(self, spec: JobSpec) -> bool:
+        job = self._job(spec.name)
+        return bool(job and job.phase is JobPhase.RUNNING and job.message)
+
+    def again_at(self, wanted: list[JobSpec]) -> datetime | None:
+        times = [self._retry_time(job) for spec in wanted if (job := self._job(spec.name))]
+        if any(spec.kind is JobKind.TIMING for spec in wanted):
+            times += [self._waiting_since() + patience for patience in (IDLE_PATIENCE, START_PATIENCE)]
+        return min((time for time in times if time > self.now), default=None)
+
+    # -- which -----------------------------------------------------------------------------------------------
+
+    def _wanted_qualities(self, families: list[tuple[Contender, ...]]) -> Iterator[JobSpec]:
+        for family in families:
+            if family[0].timing is None or racing.is_dominated(family, self.bench, self.prompts, self.now):
+                continue
+            missing = tuple(
+                c for c in family if not c.quality_on(self.prompts) and not self._failed_lately(c)
+            )
+            if missing:
+                yield jobs.quality_job(missing, self.prompts)
+
+    def _is_current(self, contender: Contender) -> bool:
+        return bool(contender.timing and (not self.prompts or contender.quality_on(self.prompts)))
+
+    def _timing_failed(self, family: tuple[Contender, ...]) -> bool:
+        failed = family[0].timing_failed
+        return failed is not None and not self._old_enough(failed.completed)
+
+    def _failed_lately(self, contender: Contender) -> bool:
+        """Its newest row failed. Live prompts may just have been gone, so newer ones are tried soon, but less
+        and less so: a broken measurement must not be repeated with every set."""
+        failures = list(takewhile(lambda row: row.phase is RowPhase.FAILED, contender.qualities))
+        if not failures:
+            return False
+        wait = FAILED_ROW_RETRY if self.snapshot.prompts else FAILED_SET_RETRY * 4.0 ** (len(failures) - 1)
+        return not self._old_enough(failures[0].completed, min(wait, FAILED_ROW_RETRY))
+
+    def _old_enough(self, failed: datetime | None, wait: timedelta = FAILED_ROW_RETRY) -> bool:
+        """To be tried again: by the clock, or because a person asks."""
+        if failed is None:
+            return False
+        request = newest_request(self.snapshot.deployment.annotations)
+        return self.now >= failed + wait or (request is not None and request.asked > failed)
+
+    def _failures(self) -> list[str]:
+        """What stands in the way, each cause once."""
+        causes = [f"{c.name}: {why}" for c in self.bench.contenders if (why := _unresolved(c))]
+        causes += [
+            f"{family[0].name}: {family[0].timing_failed.message}"
+            for family in backbones(self.competing).values()
+            if family[0].timing is None and family[0].timing_failed
+        ]
+        causes += [f"{c.name}: {c.qualities[0].message}" for c in self.competing if self._failed_lately(c)]
+        return causes
+
+    def _half_measured(self) -> str:
+        """Prompts on which some candidate was just measured: the others are measured on the same, while pods
+        hold them. A failure there means that they do not any more."""
+        rows = [row for c in self.competing for row in c.qualities if row.completed]
+        recent = [row for row in rows if row.completed and row.completed > self.now - SET_LIFETIME]
+        broken = {row.identity.prompts_digest for row in rows if row.phase is RowPhase.FAILED}
+        usable = [row for row in recent if row.identity.prompts_digest not in broken]
+        newest = max(usable, key=lambda row: (row.completed, row.name), default=None)
+        return newest.identity.prompts_digest if newest else ""
+
+    def _is_under_way(self, job: Job) -> bool:
+        """Until what it measured stands in the table."""
+        known = {row.name for row in self.snapshot.qualities}
+        return job.phase is JobPhase.RUNNING or any(row.name not in known for row in job.quality)
+
+    def _newest_live_set(self) -> str:
+        sets = [
+            pod.telemetry.prompts for pod in self.fleet.ready_pods if pod.telemetry and pod.telemetry.prompts
+        ]
+        return next((found.digest for found in sets if found.digest), "")
+
+    # -- when ------------------------------------------------------------------------------------------------
+
+    def _job(self, name: str) -> Job | None:
+        return next((job for job in self.snapshot.jobs if job.spec.name == name), None)
+
+    def _hold(self, spec: JobSpec, seen: Job | None) -> str:
+        if seen and self.now < self._retry_time(seen):
+            return f"next attempt in {age(self.now, self._retry_time(seen))}"
+        return self._disturbance() if spec.kind is JobKind.TIMING else ""
+
+    def _disturbance(self) -> str:
+        """What a timing would share the processors with, for as long as it is worth waiting for."""
+        waited = self.now - self._waiting_since()
+        if self._pods_start and waited < START_PATIENCE:
+            return "for a quiet moment: pods start"
+        if not self.fleet.idle and waited < IDLE_PATIENCE:
+            return "for a quiet moment"
+        return ""
+
+    @property
+    def _pods_start(self) -> bool:
+        """Or are about to. On an accelerator they would not be in the way; and those that fail to start may
+        need to know what a timing tells of their memory."""
+        if self.snapshot.accelerators_free is not None or not self.snapshot.deployment.spec.replicas:
+            return False
+        serving = [revision for revision in (self.fleet.routed, self.fleet.pending) if revision]
+        if any(pod.restarts and not pod.ready for revision in serving for pod in revision.pods):
+            return False
+        return not serving or not all(all_ready(revision) for revision in serving)
+
+    def _retry_time(self, job: Job) -> datetime:
+        return (job.finished or job.started) + RETRY * float(2 ** (job.attempts - 1))
+
+    def _waiting_since(self) -> datetime:
+        """Since when the table is incomplete: the condition remembers."""
+        for condition in self.snapshot.deployment.status.conditions:
+            if condition.type == ConditionType.PROFILED and condition.status != "True":
+                return condition.last_transition_time
+        return self.now
+
+    def _why(self, spec: JobSpec, seen: Job | None) -> Verdict:
+        names = ", ".join(sorted({candidate.name for candidate in spec.candidates}))
+        where = " on the CPU" if spec.on_cpu else ""
+        again = f", attempt {seen.attempts + 1}" if seen else ""
+        return Verdict(True, Reason.PROFILING_STARTED, f"{spec.kind} of {names}{where}{again}")
+
+
+def _unresolved(contender: Contender) -> str:
+    verdict = contender.turned_away
+    return verdict.message if verdict and verdict.reason == Reason.UNRESOLVED else ""
+
+
+def _expired_rows(snapshot: Snapshot, bench: Bench, prompts: str) -> Iterator[Action]:
+    """Quality rows beyond the history limit, oldest first, none that is in use."""
+    limit = snapshot.deployment.spec.profiling.history_limit
+    active = snapshot.deployment.status.active
+    for contender in bench.contenders:
+        for row in contender.qualities[limit:]:
+            if row.identity.prompts_digest != prompts and not (active and active.quality == row.name):
+                message = f"older than the {limit} newest of {contender.name}"
+                yield DeleteProfile(name=row.name, why=Verdict(True, Reason.ROW_EXPIRED, message))

@@ -1,0 +1,87 @@
+"""What is written down of what serves, is coming and was changed: Served and HistoryEntry.
+
+Called by `rollout`. It must not decide or act.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from helios_operator.api.types import Decision, HistoryEntry, ReassessmentStatus, Served
+from helios_operator.decide.facts.candidates import Contender
+from helios_operator.decide.snapshot import Revision, ServingLimits
+from helios_operator.decide.weigh import remedies
+from helios_operator.decide.weigh.case import Case, served_contender
+from helios_operator.decide.weigh.gathering import profiles_of
+
+KEPT_HISTORY = 10
+
+
+def served(revision: Revision, case: Case) -> Served:
+    """What the document of a revision says, with the rows of the history table it stands on. The batch is
+    what its pods found to fit of it."""
+    limits = revision.limits
+    found = max((pod.telemetry.max_batch_size for pod in revision.pods if pod.telemetry), default=0)
+    rows = min(limits.max_batch_size or found, found or limits.max_batch_size)
+    return _described(limits, revision.number, rows, case)
+
+
+def coming(limits: ServingLimits, number: int, case: Case) -> Served:
+    return _described(limits, number, limits.max_batch_size, case)
+
+
+def renewed(active: Served | None, revision: Revision, case: Case) -> Served | None:
+    """The same service with the figures and rows of today."""
+    if active is None:
+        return None
+    now = served(revision, case)
+    return replace(now, since=active.since) if same_service(active, now) else active
+
+
+def same_service(one: Served, other: Served) -> bool:
+    return one.revision == other.revision and one.answers_as(other)
+
+
+def entry(case: Case, memory: ReassessmentStatus, to: Served, result: str) -> HistoryEntry:
+    """Of the change that ends now. The stopgap before the first selection is not something that was left."""
+    status = case.snapshot.deployment.status
+    kind = memory.decision if memory.decision in remedies.CHANGES else Decision.SELECT
+    started = status.rollout.start_time if status.rollout else None
+    before = status.active or (status.history[-1].to if status.history else None)
+    return HistoryEntry(
+        time=case.now,
+        kind=kind,
+        to=to,
+        from_=None if kind is Decision.SELECT else before,
+        reason=memory.reason,
+        message=memory.message,
+        result=result,
+        at_request=memory.requests,
+        seconds=round((case.now - (started or case.now)) / timedelta(seconds=1)),
+    )
+
+
+def appended(history: tuple[HistoryEntry, ...], new: HistoryEntry) -> tuple[HistoryEntry, ...]:
+    """Oldest first, bounded."""
+    return (*history, new)[-KEPT_HISTORY:]
+
+
+def _described(limits: ServingLimits, number: int, rows: int, case: Case) -> Served:
+    contender = served_contender(limits, case.bench.contenders)
+    return Served(
+        candidate=limits.candidate,
+        revision=number,
+        layer_budget=limits.layer_budget,
+        max_batch_size=rows,
+        exits_digest=limits.exits_digest,
+        timing=contender.timing.name if contender and contender.timing else None,
+        quality=_quality_name(contender, case),
+        since=case.now,
+    )
+
+
+def _quality_name(contender: Contender | None, case: Case) -> str | None:
+    profiles = profiles_of(case)
+    row = contender.quality_on(profiles.prompts_digest) if contender and profiles else None
+    return row.name if row else None

@@ -1,0 +1,229 @@
+"""Which evidence a reassessment may rest on, and whether there is enough of it.
+
+Called by `reassess`. Live audits judge the serving backbone on the traffic itself; other backbones are judged
+by profiles, on live prompts that came after the shift. What came before a change or an alarm is not evidence.
+It must not weigh options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from helios_operator.api.conditions import Reason
+from helios_operator.api.types import Trigger
+from helios_operator.decide.facts import quality
+from helios_operator.decide.facts.candidates import Contender
+from helios_operator.decide.facts.evidence import (
+    MIN_AUDITS,
+    Evidence,
+    LiveEvidence,
+    ProfileEvidence,
+    newest_common,
+    same_backbone,
+)
+from helios_operator.decide.facts.quality import Estimate
+from helios_operator.decide.plan import Verdict
+from helios_operator.decide.snapshot import Alarm, AuditRow, Baseline
+from helios_operator.decide.weigh.case import Case
+from helios_operator.decide.weigh.hysteresis import COLD_REQUESTS
+from helios_operator.decide.weigh.triggers import NEVER, Cause, pending_alarms
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """`verdict` not ok: what is missing; `wait` says whether it is worth waiting for. `prompts`: digest of
+    the live set to measure on."""
+
+    evidence: Evidence | None
+    verdict: Verdict
+    wait: bool = False
+    prompts: str = ""
+
+
+@dataclass(frozen=True)
+class Combined:
+    """The serving backbone by its audits, every other by the profiles."""
+
+    live: LiveEvidence
+    profiles: ProfileEvidence | None
+
+    @property
+    def source(self) -> str:
+        return self.live.source
+
+    @property
+    def samples(self) -> int:
+        return self.live.samples
+
+    def quality(self, contender: Contender, layer: int) -> Estimate | None:
+        evidence = self._for(contender)
+        return evidence.quality(contender, layer) if evidence else None
+
+    def agreement(self, contender: Contender, layer: int) -> Estimate | None:
+        evidence = self._for(contender)
+        return evidence.agreement(contender, layer) if evidence else None
+
+    def baseline(self, contender: Contender, layer: int) -> Baseline | None:
+        evidence = self._for(contender)
+        return evidence.baseline(contender, layer) if evidence else None
+
+    def _for(self, contender: Contender) -> Evidence | None:
+        return self.live if same_backbone(self.live.serving, contender) else self.profiles
+
+
+@dataclass(frozen=True)
+class BreachEvidence:
+    """The paper's policy: what serves is breached. The remedies are the remaining layers, all of them, or
+    another backbone, both as profiled."""
+
+    serving: Contender
+    layer: int
+    profiles: ProfileEvidence | None
+    source: str = "the confidence breach counter"
+    samples: int = 100
+
+    def quality(self, contender: Contender, layer: int) -> Estimate | None:
+        if self._is_breached(contender, layer):
+            return quality.exactly(0.0, self.samples)
+        return self.profiles.quality(contender, layer) if self.profiles else None
+
+    def agreement(self, contender: Contender, layer: int) -> Estimate | None:
+        if self._is_breached(contender, layer):
+            return quality.exactly(0.0, self.samples)
+        return self.profiles.agreement(contender, layer) if self.profiles else None
+
+    def baseline(self, contender: Contender, layer: int) -> Baseline | None:
+        return self.profiles.baseline(contender, layer) if self.profiles else None
+
+    def _is_breached(self, contender: Contender, layer: int) -> bool:
+        full = contender.resolved.num_layers if contender.resolved else 0
+        return same_backbone(self.serving, contender) and (layer < full or layer <= self.layer)
+
+
+def gather(case: Case) -> Gathered:
+    """For the reassessment under way."""
+    if case.memory.prompts:
+        return _on_new_prompts(case)
+    if case.memory.trigger == Cause.ALARM:
+        return _since_alarm(case)
+    return _since_change(case)
+
+
+def profiles_of(case: Case) -> ProfileEvidence | None:
+    return newest_common([c for c in case.bench.contenders if c.competes], case.now)
+
+
+def on_fresh_prompts(case: Case, since: int) -> Gathered:
+    """A set of live prompts that are all newer than `since`, for the backbones that no audit sees."""
+    source = case.spec.profiling.prompts
+    if not (source.live and source.live.consent):
+        message = "another backbone can only be judged on live text: set profiling.prompts.live"
+        return Gathered(None, Verdict(False, Reason.NO_PROMPTS, message))
+    for telemetry in case.fleet.telemetry:
+        found = telemetry.prompts
+        if found and found.digest and found.from_request >= since:
+            message = (
+                f"measuring every candidate on {found.prompts} prompts since request {found.from_request}"
+            )
+            return Gathered(None, Verdict(False, Reason.MEASURING, message), wait=True, prompts=found.digest)
+    message = f"waiting for live prompts after request {since}"
+    return Gathered(None, Verdict(False, Reason.WAITING_FOR_PROMPTS, message), wait=True)
+
+
+def _on_new_prompts(case: Case) -> Gathered:
+    measured = tuple(c for c in case.bench.contenders if c.competes and c.quality_on(case.memory.prompts))
+    if not case.measuring_done:
+        message = f"measuring on new prompts: {len(measured)} candidates so far"
+        return Gathered(
+            None, Verdict(False, Reason.MEASURING, message), wait=True, prompts=case.memory.prompts
+        )
+    if case.contender not in measured:
+        return Gathered(None, Verdict(False, Reason.NO_EVIDENCE, "the new prompts could not be measured"))
+    evidence = ProfileEvidence(case.memory.prompts, measured, case.now)
+    return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
+
+
+def _since_alarm(case: Case) -> Gathered:
+    alarms = pending_alarms(case)
+    if not alarms or case.contender is None:
+        return Gathered(
+            None, Verdict(False, Reason.NO_EVIDENCE, "the pod that raised the alarm has restarted")
+        )
+    if case.spec.reassessment.trigger is Trigger.CONFIDENCE:
+        return _since_breach(case, case.contender)
+    if case.spec.reassessment.audit_percent == 0 or (case.serves_full_depth and case.several_backbones):
+        return on_fresh_prompts(case, since=min(alarm.since_request for alarm in alarms))
+    audits = _most_telling(case, alarms)
+    if len(audits) < MIN_AUDITS:
+        message = f"{len(audits)} of {MIN_AUDITS} audited requests since the shift"
+        return Gathered(None, Verdict(False, Reason.NO_EVIDENCE, message), wait=True)
+    evidence = LiveEvidence(audits, case.contender, profiles_of(case))
+    return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
+
+
+def _most_telling(case: Case, alarms: list[Alarm]) -> tuple[AuditRow, ...]:
+    """Since the newest alarm that has enough of them; before that, since the one that has most."""
+    found = [case.fleet.audits_since(alarm) for alarm in alarms]
+    return next((audits for audits in found if len(audits) >= MIN_AUDITS), max(found, key=len))
+
+
+def _since_breach(case: Case, contender: Contender) -> Gathered:
+    serving = case.fleet.serving
+    layer = serving.layer_budget if serving else 0
+    evidence = BreachEvidence(contender, layer, profiles_of(case))
+    return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
+
+
+def _since_change(case: Case) -> Gathered:
+    """Audits since the last change or alarm; without enough of them, the profiles if nothing speaks against
+    them."""
+    audits, contender = case.fleet.audits_since_change(), case.contender
+    since = case.fleet.requests_since_change
+    is_cold = since < COLD_REQUESTS
+    profiles = profiles_of(case)
+    if case.several_backbones and (profiles is None or _is_stale(profiles, audits, case)):
+        fresh = on_fresh_prompts(case, since=_requests_at_change(case))
+        if fresh.prompts and (profiles is None or fresh.prompts != profiles.prompts_digest):
+            return fresh
+        profiles = None if profiles and _is_of_other_traffic(profiles, audits, case) else profiles
+    if contender and not is_cold and len(audits) >= MIN_AUDITS:
+        evidence: Evidence = Combined(LiveEvidence(audits, contender, profiles_of(case)), profiles)
+        return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
+    if case.memory.trigger == Cause.REQUESTS and case.spec.reassessment.audit_percent:
+        if is_cold:
+            message = f"{since} of {COLD_REQUESTS} requests since the last change"
+            return Gathered(None, Verdict(False, Reason.COLD_SAMPLES, message))
+        message = f"{len(audits)} of {MIN_AUDITS} audited requests since the last change or alarm"
+        return Gathered(None, Verdict(False, Reason.NO_EVIDENCE, message))
+    stored = profiles_of(case)
+    if stored is None:
+        return Gathered(None, Verdict(False, Reason.NOT_PROFILED, "nothing is measured"))
+    return Gathered(stored, Verdict(True, Reason.MEASURED, stored.source))
+
+
+def _is_stale(profiles: ProfileEvidence, audits: tuple[AuditRow, ...], case: Case) -> bool:
+    completed = profiles.completed or NEVER
+    is_old = completed + case.spec.reassessment.interval < case.now
+    return is_old or _is_of_other_traffic(profiles, audits, case)
+
+
+def _is_of_other_traffic(profiles: ProfileEvidence, audits: tuple[AuditRow, ...], case: Case) -> bool:
+    """The traffic has changed since: an alarm is younger than the rows, or the audited prompts are of another
+    kind than the profiled ones. At full depth no alarm may tell: there the audited quality is 100 % whatever
+    comes."""
+    if (profiles.completed or NEVER) < _last_shift(case):
+        return True
+    live = [row.full_millibits / row.bytes for row in audits if row.bytes]
+    return case.contender is not None and quality.are_other_texts(
+        live, profiles.bits_per_byte(case.contender)
+    )
+
+
+def _last_shift(case: Case) -> datetime:
+    kinds = frozenset({"Audit", "Confidence", "Breach"})
+    return max([case.memory.shifted_at or NEVER, *(alarm.time for alarm in case.fleet.alarms(kinds))])
+
+
+def _requests_at_change(case: Case) -> int:
+    return max((t.requests_finished - t.requests_since_change for t in case.fleet.telemetry), default=0)

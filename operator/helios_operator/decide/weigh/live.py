@@ -1,0 +1,70 @@
+"""Does what serves meet the SLO, as its pods tell since the last change?
+
+Called by `status` for the condition, and by `analysing` for each look at a change. It must not choose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from helios_operator.api.conditions import Reason
+from helios_operator.decide.facts.evidence import MIN_AUDITS, LiveEvidence
+from helios_operator.decide.facts.quality import percentile
+from helios_operator.decide.plan import Verdict
+from helios_operator.decide.weigh import select
+from helios_operator.decide.weigh.case import Case
+from helios_operator.decide.weigh.gathering import profiles_of
+from helios_operator.decide.weigh.hysteresis import COLD_REQUESTS
+
+MISSED = (Reason.LATENCY_MISSED, Reason.QUALITY_MISSED)
+
+
+def slo_met(case: Case) -> Verdict:
+    """From what clients saw since the last change, and from the audits of the depth in use."""
+    since = case.fleet.requests_since_change
+    if since < COLD_REQUESTS:
+        return Verdict(
+            False, Reason.INSUFFICIENT_DATA, f"{since} of {COLD_REQUESTS} requests since the last change"
+        )
+    latency, quality = _latency(case), _quality(case)
+    said = ", ".join(verdict.message for verdict in (latency, quality) if verdict.message)
+    for missed in (latency, quality):
+        if missed.reason in (Reason.LATENCY_MISSED, Reason.QUALITY_MISSED):
+            return replace(missed, message=said)
+    for verdict in (quality, latency):
+        if verdict.reason != Reason.NO_TARGET:
+            return replace(verdict, message=said)
+    return Verdict(False, Reason.NO_TARGET, said)
+
+
+def _latency(case: Case) -> Verdict:
+    slo, telemetry = case.spec.slo, case.fleet.telemetry
+    seen = (
+        ("ttft", slo.ttft_ms, percentile([t.ttft_ms for t in telemetry], slo.percentile)),
+        ("itl", slo.itl_ms, percentile([t.itl_ms for t in telemetry], slo.percentile)),
+        ("e2e", slo.e2e_latency_ms, percentile([t.e2e_ms for t in telemetry], slo.percentile)),
+    )
+    parts = [f"{name} {value:.0f} ms" for name, _, value in seen if value is not None]
+    missed = [
+        f"{name} above {target} ms" for name, target, value in seen if target and value and value > target
+    ]
+    message = f"p{slo.percentile} {', '.join(parts)}" if parts else ""
+    if missed:
+        return Verdict(False, Reason.LATENCY_MISSED, f"{message}: {', '.join(missed)}")
+    asked = any(target for _, target, _ in seen)
+    return Verdict(asked, Reason.WITHIN_TARGET if asked else Reason.NO_TARGET, message)
+
+
+def _quality(case: Case) -> Verdict:
+    target = select.minimum_quality(case.spec.slo)
+    contender, serving = case.contender, case.fleet.serving
+    if contender is None or serving is None or target is None or not case.spec.reassessment.audit_percent:
+        return Verdict(False, Reason.NO_TARGET, "")
+    audits = case.fleet.audits_since_change()
+    estimate = LiveEvidence(audits, contender, profiles_of(case)).quality(contender, serving.layer_budget)
+    if estimate is None or len(audits) < MIN_AUDITS:
+        return Verdict(False, Reason.INSUFFICIENT_DATA, f"{len(audits)} of {MIN_AUDITS} audited requests")
+    said = f"quality {estimate.mean:.1f} % of {target} asked, on {estimate.samples} audited requests"
+    if estimate.high < target:
+        return Verdict(False, Reason.QUALITY_MISSED, said)
+    return Verdict(True, Reason.WITHIN_TARGET, said)

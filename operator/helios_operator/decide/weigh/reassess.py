@@ -1,0 +1,351 @@
+"""Is what serves still right? The first selection, and every reassessment after it.
+
+Called by `decide` each pass; most passes find nothing due. A repair (what serves is infeasible) takes the
+cheapest remedy that evidence supports; an optimisation must win, pay and wait its turn. It must not touch
+pods or jobs: it answers with a Change for `rollout` to carry out, and with what to remember.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from helios_operator.api.conditions import Reason
+from helios_operator.api.types import Decision, ReassessmentStatus, SelectionPolicy
+from helios_operator.decide.facts import window
+from helios_operator.decide.facts.evidence import ENOUGH_AUDITS, Evidence
+from helios_operator.decide.plan import Verdict
+from helios_operator.decide.weigh import gathering, hysteresis, remedies, select, triggers
+from helios_operator.decide.weigh.case import Case
+from helios_operator.decide.weigh.options import Option
+from helios_operator.decide.weigh.standing import Standing, standing_of, weighed
+from helios_operator.decide.weigh.strategy import Path, path_for
+from helios_operator.decide.weigh.triggers import Call, Cause
+
+RESTORED: dict[str, Reason] = {
+    Reason.LATENCY_MISSED: Reason.LATENCY_RESTORED,
+    Reason.NOT_ENOUGH_MEMORY: Reason.SPEC_CHANGED,
+}
+"""What a repair restores, by what was missed; else quality."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """To be carried out now: what serves next, by which way, resting on which evidence."""
+
+    kind: Decision
+    option: Option
+    path: Path
+    evidence: Evidence | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`waiting`: a change that is wanted and cannot be made yet. `call`: what started a reassessment in this
+    pass."""
+
+    memory: ReassessmentStatus
+    change: Change | None = None
+    waiting: Verdict | None = None
+    call: Call | None = None
+
+
+def reassess(case: Case) -> Outcome:
+    if case.fleet.serving is None:
+        return Outcome(case.memory)
+    if case.memory.last_time is None and _wish(case) is None:
+        return Outcome(case.memory) if case.fleet.in_flight else _first_selection(case)
+    memory, call = triggers.opened(case)
+    case = case.remembering(memory)
+    if case.fleet.in_flight or memory.trigger is None:
+        return Outcome(memory, call=call)
+    outcome = _switch_by_hand(case) or _weigh(case)
+    return replace(outcome, call=call)
+
+
+# -- the first choice ----------------------------------------------------------------------------------------
+
+
+def _first_selection(case: Case) -> Outcome:
+    """As soon as everything is measured; until then, and when nothing is feasible, the reference serves."""
+    if not case.measuring_done:
+        return _note(
+            case, None, Verdict(False, Reason.NOT_PROFILED, "the reference serves until all is measured")
+        )
+    evidence = gathering.profiles_of(case)
+    current, judged = case.current(evidence), case.allowed(evidence)
+    best = next((option for option in judged if option.verdict.ok), None)
+    if best is None:
+        return _nothing_feasible(case, judged, current, evidence)
+    verdict = Verdict(
+        True, _first_reason(case), f"{select.describe(best)}; {_against(judged, best)}", select.numbers(best)
+    )
+    if current and best.service == current.service:
+        return _conclude(case, Decision.KEEP, verdict)
+    return _commit(case, Decision.SELECT, best, evidence, verdict)
+
+
+def _first_reason(case: Case) -> Reason:
+    return Reason.PINNED if case.spec.selection.policy is SelectionPolicy.PINNED else Reason.FIRST_SELECTION
+
+
+def _against(judged: tuple[Option, ...], best: Option) -> str:
+    """The best of what was not chosen, and why not."""
+    others = [option for option in judged if option.service != best.service]
+    said = [f"{o}: {o.verdict.message if not o.verdict.ok else 'slower'}" for o in others[:3]]
+    return "; ".join(said) if said else "no other option"
+
+
+def _nothing_feasible(
+    case: Case, judged: tuple[Option, ...], current: Option | None, evidence: Evidence | None
+) -> Outcome:
+    """What serves is kept, unless the spec no longer allows it: then the best that fits succeeds it."""
+    reasons = "; ".join(f"{option}: {option.verdict.message}" for option in judged[:4]) or "no option at all"
+    verdict = Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, f"nothing is feasible: {reasons}")
+    if leave := case.must_leave(current):
+        fitting = [option for option in judged if option.performance]
+        if fitting:
+            deepest = max(fitting, key=lambda o: (o.quality.low if o.quality else 0.0, o.layer_budget))
+            why = Verdict(True, Reason.SPEC_CHANGED, f"{leave}; {verdict.message}")
+            return _commit(case, _kind(case, deepest), deepest, evidence, why)
+    return _note(case, Decision.KEEP, verdict)
+
+
+# -- by hand -------------------------------------------------------------------------------------------------
+
+
+def _wish(case: Case) -> str | None:
+    """The candidate that a person asks to switch to, not answered yet."""
+    request = triggers.request_by_hand(case)
+    if request is None or request.switch_to is None:
+        return None
+    under_way = case.memory.trigger == Cause.MANUAL
+    unanswered = request.asked > (case.memory.triggered_at or triggers.NEVER)
+    return request.switch_to if under_way or unanswered else None
+
+
+def _switch_by_hand(case: Case) -> Outcome | None:
+    if case.memory.trigger != Cause.MANUAL or (name := _wish(case)) is None:
+        return None
+    evidence = gathering.gather(case).evidence or gathering.profiles_of(case)
+    options = select.choose(
+        [o for o in case.bench.options(evidence) if o.contender.name == name], case.spec
+    ).judged
+    fitting = [option for option in options if option.performance]
+    if not fitting:
+        message = f"{name} cannot be served: {options[0].verdict.message if options else 'no such candidate'}"
+        return _conclude(case, Decision.BLOCKED, Verdict(False, Reason.BY_HAND, message))
+    current = case.current(evidence)
+    verdict = Verdict(True, Reason.BY_HAND, f"{select.describe(fitting[0])}; {fitting[0].verdict.message}")
+    if current and current.service == fitting[0].service:
+        return _conclude(case, Decision.KEEP, verdict)
+    return _commit(case, _kind(case, fitting[0]), fitting[0], evidence, verdict, by_hand=True)
+
+
+# -- reassessment --------------------------------------------------------------------------------------------
+
+
+def _weigh(case: Case) -> Outcome:
+    gathered = gathering.gather(case)
+    evidence = gathered.evidence
+    current = case.current(evidence)
+    if leave := case.must_leave(current):
+        return _replace(case, leave, evidence or gathering.profiles_of(case))
+    if current is None or not gathered.verdict.ok:
+        return (
+            _wait(case, gathered)
+            if gathered.wait
+            else _conclude(case, Decision.INCONCLUSIVE, gathered.verdict)
+        )
+    judged = case.allowed(evidence)
+    standing = standing_of(current, case.spec, confirmed=case.memory.trigger == Cause.ALARM)
+    match standing.state:
+        case Standing.INFEASIBLE:
+            return _repair(case, current, judged, evidence, standing.verdict)
+        case Standing.UNSURE:
+            return _unsure(case, evidence, standing.verdict)
+        case Standing.FEASIBLE:
+            return _optimise(case, current, judged, evidence)
+
+
+def _replace(case: Case, leave: str, evidence: Evidence | None) -> Outcome:
+    """The spec took away what serves: its successor is chosen as the first one was, and serves first."""
+    if not case.measuring_done:
+        return _note(
+            case,
+            Decision.BLOCKED,
+            Verdict(False, Reason.MEASURING, f"{leave}; its successor is being measured"),
+        )
+    current, judged = case.current(evidence), case.allowed(evidence)
+    best = next((option for option in judged if option.verdict.ok), None)
+    if best is None:
+        return _nothing_feasible(case, judged, current, evidence)
+    verdict = Verdict(True, Reason.SPEC_CHANGED, f"{leave}; {select.describe(best)}", select.numbers(best))
+    return _commit(case, _kind(case, best), best, evidence, verdict)
+
+
+def _repair(
+    case: Case, current: Option, judged: tuple[Option, ...], evidence: Evidence | None, missed: Verdict
+) -> Outcome:
+    """The cheapest remedy that the evidence supports; within one class of cost, the best objective."""
+
+    def preference(option: Option) -> tuple[object, ...]:
+        return (remedies.effort(option, current), *select.merit(option, case.spec))
+
+    others = [option for option in judged if option.service != current.service]
+    feasible = [option for option in others if option.verdict.ok]
+    straddling = [option for option in others if select.may_be_good_enough(option, case.spec.slo)]
+    line, figures = weighed(judged, current)
+    if not feasible:
+        verdict = Verdict(False, missed.reason, f"{missed.message}; {line}", figures)
+        return _no_remedy(case, evidence, straddling, verdict)
+    pick = min(feasible, key=preference)
+    better = [option for option in straddling if preference(option) < preference(pick)]
+    if better and _thin(evidence):
+        message = f"{missed.message}; {better[0]} may be enough: {better[0].verdict.message}"
+        return _note(case, Decision.INCONCLUSIVE, Verdict(False, Reason.WITHIN_NOISE, message, figures))
+    reason = RESTORED.get(missed.reason, Reason.QUALITY_RESTORED)
+    source = f" ({evidence.source})" if evidence else ""
+    verdict = Verdict(True, reason, f"{missed.message}; {line}{source}", figures)
+    return _commit(case, _kind(case, pick), pick, evidence, verdict)
+
+
+def _no_remedy(case: Case, evidence: Evidence | None, straddling: list[Option], verdict: Verdict) -> Outcome:
+    """More audits may settle it; else another backbone must be measured on this traffic; else what serves is
+    kept."""
+    if straddling and _thin(evidence):
+        return _note(case, Decision.INCONCLUSIVE, replace(verdict, reason=Reason.WITHIN_NOISE))
+    if case.several_backbones and not case.memory.prompts:
+        alarms = triggers.pending_alarms(case)
+        since = min((alarm.since_request for alarm in alarms), default=case.memory.triggered_at_request)
+        fresh = gathering.on_fresh_prompts(case, since)
+        if fresh.wait:
+            message = f"{verdict.message}; {fresh.verdict.message}"
+            return _wait(case, replace(fresh, verdict=replace(fresh.verdict, message=message)))
+    return _conclude(case, Decision.KEEP, replace(verdict, reason=Reason.NO_FEASIBLE_OPTION))
+
+
+def _unsure(case: Case, evidence: Evidence | None, verdict: Verdict) -> Outcome:
+    """An alarm waits for more audits; otherwise the next reassessment will have them."""
+    if case.memory.trigger == Cause.ALARM and _thin(evidence):
+        return _note(case, Decision.INCONCLUSIVE, verdict)
+    return _conclude(case, Decision.INCONCLUSIVE, verdict)
+
+
+def _thin(evidence: Evidence | None) -> bool:
+    return evidence is None or evidence.samples < ENOUGH_AUDITS
+
+
+def _optimise(case: Case, current: Option, judged: tuple[Option, ...], evidence: Evidence | None) -> Outcome:
+    best = next((option for option in judged if option.verdict.ok), current)
+    objective = case.spec.slo.optimization_type
+    if best.service == current.service or select.value(best, objective) <= select.value(current, objective):
+        message = f"{select.describe(current)}; nothing is better"
+        return _conclude(
+            case, Decision.KEEP, Verdict(True, Reason.ALREADY_BEST, message, select.numbers(current))
+        )
+    path = _path(case, best)
+    gain = hysteresis.gain(best, current, path.way, case)
+    if not gain.ok:
+        return _conclude(case, Decision.KEEP, gain)
+    enough = hysteresis.enough_wins(best, case)
+    if not enough.ok:
+        count = hysteresis.wins(best, case)
+        return _conclude(
+            case, Decision.KEEP, replace(enough, numbers=gain.numbers), count, hysteresis.label(best)
+        )
+    cooled = hysteresis.cooled_down(case)
+    if not cooled.ok:
+        return _note(case, Decision.BLOCKED, replace(cooled, message=f"{gain.message}; {cooled.message}"))
+    source = f" ({evidence.source})" if evidence else ""
+    verdict = replace(
+        gain,
+        message=f"{gain.message}: {select.describe(best)}{source}",
+        numbers=gain.numbers | select.numbers(best),
+    )
+    return _commit(case, _kind(case, best), best, evidence, verdict)
+
+
+# -- committing ----------------------------------------------------------------------------------------------
+
+
+def _kind(case: Case, option: Option) -> Decision:
+    return remedies.kind_of(option, case.described) if case.described else Decision.SWITCH
+
+
+def _path(case: Case, option: Option) -> Path:
+    backbone = case.resolved.backbone if case.resolved else ""
+    return path_for(option, case.revision, backbone, case.snapshot)
+
+
+def _commit(
+    case: Case,
+    kind: Decision,
+    option: Option,
+    evidence: Evidence | None,
+    verdict: Verdict,
+    by_hand: bool = False,
+) -> Outcome:
+    """The change, unless something holds it; what is held stays on the table and is weighed again."""
+    path = _path(case, option)
+    hold = _hold(case, kind, path, by_hand)
+    if hold is None:
+        memory = _closed(case, kind, verdict)
+        return Outcome(memory, Change(kind, option, path, evidence, verdict))
+    blocked = replace(hold, message=f"{kind} to {option} is wanted ({verdict.message}): {hold.message}")
+    if hold.reason == Reason.ADVISORY and case.memory.last_time is not None:
+        return _conclude(case, Decision.BLOCKED, blocked)
+    return replace(_note(case, Decision.BLOCKED, blocked), waiting=hold if path.way is None else None)
+
+
+def _hold(case: Case, kind: Decision, path: Path, by_hand: bool) -> Verdict | None:
+    spec = case.spec
+    if spec.rollout.paused:
+        return Verdict(False, Reason.PAUSED, "rollout.paused is true")
+    if path.way is None:
+        return path.verdict
+    if by_hand:
+        return None
+    if spec.selection.policy is SelectionPolicy.ADVISORY:
+        return Verdict(False, Reason.ADVISORY, "selection.policy is Advisory, so nothing is changed")
+    if spec.reassessment.suspend and kind is not Decision.SELECT:
+        return Verdict(False, Reason.SUSPENDED, "reassessment.suspend is true")
+    backed_off = hysteresis.backed_off(case)
+    if not backed_off.ok:
+        return backed_off
+    maintenance = spec.reassessment.maintenance_window
+    if kind is Decision.SWITCH and maintenance and not window.is_open(maintenance, case.now):
+        return Verdict(
+            False, Reason.OUTSIDE_WINDOW, f"switching waits for the window {maintenance.schedule!r} (UTC)"
+        )
+    return None
+
+
+def _note(case: Case, decision: Decision | None, verdict: Verdict) -> Outcome:
+    """Said and remembered; the reassessment stays under way."""
+    return Outcome(replace(case.memory, decision=decision, reason=verdict.reason, message=verdict.message))
+
+
+def _wait(case: Case, gathered: gathering.Gathered) -> Outcome:
+    outcome = _note(case, Decision.INCONCLUSIVE, gathered.verdict)
+    return replace(outcome, memory=replace(outcome.memory, prompts=gathered.prompts))
+
+
+def _conclude(
+    case: Case, decision: Decision, verdict: Verdict, wins: int = 0, winner: str | None = None
+) -> Outcome:
+    return Outcome(replace(_closed(case, decision, verdict), consecutive_wins=wins, winner=winner))
+
+
+def _closed(case: Case, decision: Decision, verdict: Verdict) -> ReassessmentStatus:
+    return replace(
+        case.memory,
+        decision=decision,
+        reason=verdict.reason,
+        message=verdict.message,
+        last_time=case.now,
+        next_time=case.now + case.spec.reassessment.interval,
+        requests=case.fleet.requests if hysteresis.has_new_evidence(case) else case.memory.requests,
+        trigger=None,
+        prompts="",
+    )

@@ -1,0 +1,98 @@
+"""The reference: what serves before anything is measured, and when nothing that was measured is feasible.
+
+Called by `rollout` when nothing serves. The first candidate that fits, at full depth, or as deep as fits.
+"First" is by what is known of them (the author's claim, then depth), never by name or place. It must not
+weigh an SLO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+
+from helios_operator.api.conditions import Reason
+from helios_operator.api.types import HistoryEntry, SelectionPolicy
+from helios_operator.decide.facts.candidates import Contender, depth_problem, legal_depths
+from helios_operator.decide.plan import Verdict
+from helios_operator.decide.weigh.case import Case
+from helios_operator.decide.weigh.options import Option
+
+
+def choose(case: Case, failed: tuple[HistoryEntry, ...] = ()) -> Option | Verdict:
+    """The option, or why there is none yet. What `failed` to start comes last."""
+    bounds = case.spec.limits.layer_budget
+    if problem := depth_problem(case.bench.contenders, bounds):
+        return Verdict(False, Reason.INVALID_SPEC, problem)
+    contenders = _in_order(case)
+    if any(contender.resolved is None for contender in contenders):
+        return Verdict(False, Reason.STARTING, "the candidates are being looked at")
+    if not contenders:
+        return Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, f"no candidate can be served: {_why_none(case)}")
+    tried = {(entry.to.candidate, entry.to.layer_budget) for entry in failed if entry.result == "Failed"}
+    options = sorted(_deepest_that_fit(contenders, case), key=lambda option: not _is_deepest(option, case))
+    untried = [o for o in options if (o.contender.name, o.layer_budget) not in tried]
+    if options:
+        return (untried or options)[0]
+    return _nothing_fits(contenders, case)
+
+
+def _in_order(case: Case) -> list[Contender]:
+    selection = case.spec.selection
+    pinned = selection.candidate if selection.policy is SelectionPolicy.PINNED else None
+    contenders = [c for c in case.bench.contenders if c.competes and pinned in (None, c.name)]
+    return sorted(contenders, key=_seniority)
+
+
+def _seniority(contender: Contender) -> tuple[object, ...]:
+    """The one whose author claims most, then the largest, then the deepest: the safe choice until it is
+    measured."""
+    published, resolved = contender.published, contender.resolved
+    return (
+        -(published.quality_percent or 0),
+        -(published.parameters_millions or 0),
+        -(resolved.num_layers if resolved else 0),
+        contender.key,
+    )
+
+
+def _deepest_that_fit(contenders: list[Contender], case: Case) -> Iterator[Option]:
+    """One for each candidate that fits at all; an untimed one is believed to."""
+    for contender in contenders:
+        options = (_option(contender, layer, case) for layer in reversed(_depths(contender, case)))
+        fitting = (option for option in options if option.performance or contender.timing is None)
+        yield from islice(fitting, 1)
+
+
+def _is_deepest(option: Option, case: Case) -> bool:
+    return option.layer_budget == _depths(option.contender, case)[-1]
+
+
+def _depths(contender: Contender, case: Case) -> tuple[int, ...]:
+    return legal_depths(contender, case.spec.limits.layer_budget)
+
+
+def _option(contender: Contender, layer: int, case: Case) -> Option:
+    """Untimed, the pod itself finds out how many rows fit."""
+    option = case.bench.option(contender, layer, None)
+    if contender.timing is None:
+        return replace(option, max_batch_size=case.spec.limits.max_batch_size or 0)
+    return option
+
+
+def _why_none(case: Case) -> str:
+    reasons = [f"{c.name}: {c.turned_away.message}" for c in case.bench.contenders if c.turned_away]
+    return "; ".join(reasons) or "the spec names none"
+
+
+def _nothing_fits(contenders: list[Contender], case: Case) -> Verdict:
+    needs = {c.name: case.bench.needed_mib(c, depths[0]) for c in contenders if (depths := _depths(c, case))}
+    if not needs:
+        return Verdict(False, Reason.OUT_OF_BUDGET, "no exit lies within limits.layerBudget")
+    least = min(needs, key=lambda name: needs[name])
+    message = (
+        f"{least} needs {needs[least]} MiB for one request at its shallowest allowed depth, "
+        f"{case.bench.memory_mib} MiB given; raise limits.memoryMiB, or lower workload.isl, workload.osl or "
+        "limits.layerBudget.min"
+    )
+    return Verdict(False, Reason.NOT_ENOUGH_MEMORY, message)

@@ -1,0 +1,101 @@
+"""What a change is called and what it costs.
+
+Called by `reassess`. Shrinking and swapping heads are nearly free, growing keeps the KV, switching loses it:
+the order in which remedies are taken. It must not choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import IntEnum
+
+from helios_operator.api.types import Decision, HistoryEntry, WorkloadSpec
+from helios_operator.decide.weigh.options import Option
+from helios_operator.decide.weigh.strategy import Way
+
+CHANGES = (Decision.SELECT, Decision.GROW, Decision.SHRINK, Decision.SWAP_HEADS, Decision.SWITCH)
+LOAD_BYTES_PER_SECOND = 200e6
+"""From a disk that is not fast; the last change of the same kind corrects it."""
+STEP_SECONDS = 0.5
+"""Until a change of limits is seen at a step boundary."""
+START_SECONDS = 5.0
+"""Of a new process."""
+MAX_DWELL_SECONDS = 600.0
+"""A gain is not counted for longer: traffic changes."""
+
+
+class Effort(IntEnum):
+    """Classes of remedies, cheapest first."""
+
+    NEARLY_FREE = 0
+    LOADS_LAYERS = 1
+    LOSES_KV = 2
+
+
+def kind_of(new: Option, current: Option) -> Decision:
+    """What changing from one to the other is called; Keep when callers see no difference."""
+    if new.service == current.service:
+        return Decision.KEEP
+    if new.service[0] != current.service[0]:
+        return Decision.SWITCH
+    if new.service[1] != current.service[1] and not (new.is_full_depth or current.is_full_depth):
+        return Decision.SWAP_HEADS
+    return Decision.GROW if new.layer_budget > current.layer_budget else Decision.SHRINK
+
+
+def effort(new: Option, current: Option | None) -> Effort:
+    if current is None or new.service[0] != current.service[0]:
+        return Effort.LOSES_KV
+    return Effort.LOADS_LAYERS if new.layer_budget > current.layer_budget else Effort.NEARLY_FREE
+
+
+def cost_seconds(
+    new: Option,
+    current: Option | None,
+    way: Way | None,
+    workload: WorkloadSpec,
+    history: Sequence[HistoryEntry],
+) -> float:
+    """Seconds of service that the change takes away; as long as the last change of its kind where one is
+    known."""
+    predicted = _predicted_seconds(new, current, way, workload)
+    kind = kind_of(new, current) if current else Decision.SWITCH
+    measured = [
+        float(entry.seconds) for entry in history if entry.kind is kind and entry.result == "Promoted"
+    ]
+    return max(predicted, measured[-1]) if measured else predicted
+
+
+def dwell_seconds(history: Sequence[HistoryEntry], now: datetime) -> float:
+    """How long the next choice is expected to last: as the last ones did, and at least as long as this one
+    has."""
+    times = [entry.time for entry in history if entry.result == "Promoted"][-5:]
+    if len(times) < 2:
+        return MAX_DWELL_SECONDS
+    mean = (times[-1] - times[0]).total_seconds() / (len(times) - 1)
+    return min(MAX_DWELL_SECONDS, max(mean, (now - times[-1]).total_seconds()))
+
+
+def _predicted_seconds(new: Option, current: Option | None, way: Way | None, workload: WorkloadSpec) -> float:
+    memory = new.contender.timing.memory if new.contender.timing else None
+    layer_seconds = memory.layer_bytes / LOAD_BYTES_PER_SECOND if memory else 0.0
+    match effort(new, current):
+        case Effort.NEARLY_FREE:
+            return STEP_SECONDS
+        case Effort.LOADS_LAYERS:
+            added = new.layer_budget - (current.layer_budget if current else 0)
+            return STEP_SECONDS + added * layer_seconds
+        case Effort.LOSES_KV:
+            fixed_seconds = memory.fixed_bytes / LOAD_BYTES_PER_SECOND if memory else 0.0
+            load = fixed_seconds + new.layer_budget * layer_seconds
+            return load + (_prefill_seconds(new, workload) if way is Way.IN_PLACE else START_SECONDS)
+
+
+def _prefill_seconds(new: Option, workload: WorkloadSpec) -> float:
+    """Running requests are prefilled again: the prompt, and on average half of the output."""
+    performance, timing = new.performance, new.contender.timing
+    if performance is None or timing is None or timing.fit is None:
+        return 0.0
+    tokens = performance.expected.rows * (workload.isl + workload.osl / 2)
+    return tokens * new.layer_budget * timing.fit.per_layer_row_ns / 1e9

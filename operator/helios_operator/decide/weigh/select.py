@@ -1,0 +1,186 @@
+"""Which option: feasible first, then the best pessimistic bound of the objective.
+
+Called by `reassess` (which asks whether a change pays) and by `status` (which shows every candidate's best).
+Ties go to the higher quality, then to what the option is; a name or a place in a list never counts. It must
+not know what serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+from helios_operator.api.conditions import Reason
+from helios_operator.api.types import DeploymentSpec, Objective, Slo
+from helios_operator.decide.plan import Verdict
+from helios_operator.decide.weigh.options import Option, Performance
+
+DEFAULT_MIN_QUALITY_PERCENT = 95
+"""When the SLO asks for neither quality nor agreement: nobody means "as bad as you like"."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`option` None: nothing is feasible. `judged` holds every option with its verdict, best first."""
+
+    option: Option | None
+    judged: tuple[Option, ...]
+    verdict: Verdict
+
+
+def choose(options: Sequence[Option], spec: DeploymentSpec) -> Choice:
+    judged = tuple(sorted((judge(option, spec) for option in options), key=lambda o: rank(o, spec)))
+    feasible = [option for option in judged if option.verdict.ok]
+    if not feasible:
+        return Choice(None, judged, _nothing(judged))
+    return Choice(
+        feasible[0],
+        judged,
+        Verdict(True, Reason.FIRST_SELECTION, describe(feasible[0]), numbers(feasible[0])),
+    )
+
+
+def judge(option: Option, spec: DeploymentSpec) -> Option:
+    """The option with the first thing that speaks against it, or with its figures."""
+    if not option.verdict.ok:
+        return option
+    return replace(option, verdict=_quality(option, spec.slo) or _latency(option, spec) or _fine(option))
+
+
+def rank(option: Option, spec: DeploymentSpec) -> tuple[object, ...]:
+    """Sorts best first: feasible, then by merit."""
+    return (not option.verdict.ok, *merit(option, spec))
+
+
+def merit(option: Option, spec: DeploymentSpec) -> tuple[object, ...]:
+    """Sorts best first: the objective, then quality, then what it is."""
+    estimate = option.quality.low if option.quality else 0.0
+    return (-value(option, spec.slo.optimization_type), -estimate, option.key)
+
+
+def value(option: Option, objective: Objective) -> float:
+    """The objective's pessimistic bound, larger is better; minus infinity where it is not known."""
+    if objective is Objective.QUALITY:
+        return option.quality.low if option.quality else -inf
+    performance = option.performance
+    if performance is None:
+        return -inf
+    match objective:
+        case Objective.THROUGHPUT:
+            return performance.tokens_per_second
+        case Objective.LATENCY:
+            return -performance.latency_ms
+        case Objective.ENERGY:
+            return -performance.joules_per_megatoken if performance.joules_per_megatoken is not None else -inf
+
+
+def improvement_percent(new: Option, old: Option, objective: Objective) -> float:
+    """How much better `new` is, in percent of the old figure; both by their pessimistic bounds, so that an
+    error of the fit that they share does not count."""
+    after, before = value(new, objective), value(old, objective)
+    if after == before:
+        return 0.0
+    if before in (-inf, 0.0):
+        return inf
+    if after == -inf:
+        return -inf
+    return 100 * (after - before) / abs(before)
+
+
+def minimum_quality(slo: Slo) -> int | None:
+    if slo.min_quality_percent is None and slo.min_agreement_percent is None:
+        return DEFAULT_MIN_QUALITY_PERCENT
+    return slo.min_quality_percent
+
+
+def may_be_good_enough(option: Option, slo: Slo) -> bool:
+    """Its bound misses a quality target that its mean meets: more evidence could make it feasible."""
+    return option.verdict.reason == Reason.QUALITY_TOO_LOW and all(
+        estimate.mean >= target
+        for estimate, target in (
+            (option.quality, minimum_quality(slo)),
+            (option.agreement, slo.min_agreement_percent),
+        )
+        if estimate and target is not None
+    )
+
+
+def describe(option: Option) -> str:
+    """ "chat at 24 layers: quality 94 % (at least 92.1), 182 tok/s with 12 rows"."""
+    parts = []
+    if option.quality:
+        parts.append(f"quality {option.quality.mean:.0f} % (at least {option.quality.low:.1f})")
+    if option.performance:
+        parts.append(
+            f"{option.performance.expected.tokens_per_second:.0f} tok/s with {option.max_batch_size} rows"
+        )
+    return f"{option.contender.name} at {option.layer_budget} layers: {', '.join(parts)}"
+
+
+def numbers(option: Option) -> dict[str, float]:
+    figures: dict[str, float] = {"layerBudget": option.layer_budget, "maxBatchSize": option.max_batch_size}
+    if option.quality:
+        figures |= {
+            "qualityPercent": round(option.quality.mean, 2),
+            "qualityLowPercent": round(option.quality.low, 2),
+        }
+    if performance := option.performance:
+        figures |= _performance_numbers(performance)
+    return figures
+
+
+def _performance_numbers(performance: Performance) -> dict[str, float]:
+    figures = {
+        "tokensPerSecond": round(performance.expected.tokens_per_second, 1),
+        "tokensPerSecondLow": round(performance.tokens_per_second, 1),
+        "ttftMs": round(performance.ttft_ms, 1),
+        "itlMs": round(performance.itl_ms, 1),
+        "e2eMs": round(performance.e2e_ms, 1),
+        "latencyMs": round(performance.latency_ms, 1),
+    }
+    if performance.joules_per_megatoken is not None:
+        figures["joulesPerMegatoken"] = round(performance.joules_per_megatoken)
+    return figures
+
+
+def _quality(option: Option, slo: Slo) -> Verdict | None:
+    for what, estimate, target in (
+        ("quality", option.quality, minimum_quality(slo)),
+        ("agreement", option.agreement, slo.min_agreement_percent),
+    ):
+        if target is None:
+            continue
+        if estimate is None:
+            return Verdict(False, Reason.NOT_PROFILED, f"{what} not measured")
+        if estimate.low < target:
+            message = f"{what} {estimate.mean:.1f} % (at least {estimate.low:.1f}) < {target}"
+            return Verdict(False, Reason.QUALITY_TOO_LOW, message, numbers(option))
+    return None
+
+
+def _latency(option: Option, spec: DeploymentSpec) -> Verdict | None:
+    performance, slo = option.performance, spec.slo
+    if performance is None:
+        return None
+    for what, predicted, target in (
+        ("ttft", performance.ttft_ms, slo.ttft_ms),
+        ("itl", performance.itl_ms, slo.itl_ms),
+        ("e2e latency", performance.e2e_ms, slo.e2e_latency_ms),
+    ):
+        if target is not None and predicted > target:
+            where = f"at layerBudget {option.layer_budget}"
+            message = f"best {what} p{slo.percentile} {predicted:.0f} ms > {target} ms {where}"
+            return Verdict(False, Reason.LATENCY_TOO_HIGH, message, numbers(option))
+    return None
+
+
+def _fine(option: Option) -> Verdict:
+    return Verdict(True, Reason.WITHIN_TARGET, describe(option), numbers(option))
+
+
+def _nothing(judged: Sequence[Option]) -> Verdict:
+    if not judged:
+        return Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, "no candidate can be weighed yet")
+    reasons = "; ".join(f"{option}: {option.verdict.message}" for option in judged[:6])
+    return Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, f"nothing is feasible: {reasons}")
