@@ -25,9 +25,11 @@ from typing import Any
 
 import helios_server.serve  # noqa: F401  (what a serving process imports: it counts against the limit)
 import torch
+from helios_contract.limits import Audit, Limits
+from helios_contract.serves import Bundle
 from helios_server.engine import host_memory
 from helios_server.engine.engine import Engine
-from helios_server.engine.limits import AuditLimits, BundleSpec, EngineConfig, EngineLimits
+from helios_server.engine.limits import EngineConfig
 from helios_server.exits.data import prompts
 from helios_server.models.cache import cache_root
 from helios_server.models.checkpoint import Checkpoint
@@ -107,7 +109,7 @@ def _alone(run: Callable[..., Load], *arguments: Any) -> Load:
         return pool.submit(run, *arguments).result()
 
 
-def _run(limits: EngineLimits, texts: list[tuple[int, ...]], options: Any) -> Load:
+def _run(limits: Limits, texts: list[tuple[int, ...]], options: Any) -> Load:
     host_memory.share_one_heap()
     engine = Engine.start(EngineConfig(device=options.device, volumes=cache_root()), limits)
     in_flight = 2 * engine.load().max_batch_size
@@ -124,9 +126,9 @@ def _run(limits: EngineLimits, texts: list[tuple[int, ...]], options: Any) -> Lo
         engine.stop()
 
 
-def _limits(subject: Subject, depth: int, memory_mib: int, options: Any) -> EngineLimits:
+def _limits(subject: Subject, depth: int, memory_mib: int, options: Any) -> Limits:
     full = depth == subject.checkpoint.config.num_layers
-    return EngineLimits(
+    return Limits(
         generation=1,
         candidate="budget",
         model_uri=subject.uri,
@@ -135,7 +137,7 @@ def _limits(subject: Subject, depth: int, memory_mib: int, options: Any) -> Engi
         memory_mib=memory_mib,
         max_queue_size=1000,
         exit_layers=(24, 27) if subject.exits else (options.budget,),
-        audit=AuditLimits(percent=0, bundles=(BundleSpec("budget", subject.exits, ""),)),
+        audit=Audit(percent=0, bundles=(Bundle("budget", subject.exits, ""),)),
         tokens_per_request=options.isl + options.osl,
     )
 

@@ -13,8 +13,10 @@ from collections.abc import Iterable
 from queue import SimpleQueue
 from typing import Any
 
+from helios_contract.limits import Audit, Limits
+from helios_contract.serves import Bundle
 from helios_server.engine.engine import Engine
-from helios_server.engine.limits import AuditLimits, BundleSpec, EngineConfig, EngineLimits
+from helios_server.engine.limits import EngineConfig
 from helios_server.engine.request import Event, FailedEvent, FinishedEvent, GenerationRequest
 from helios_server.engine.sampling import SamplingParams
 from helios_server.exits.data import prompts
@@ -31,15 +33,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48)
     options = parser.parse_args()
     model = ensure_smollm2()
-    bundle = BundleSpec("smollm2", "builtin://general", "")
-    limits = EngineLimits(
+    bundle = Bundle("smollm2", "builtin://general", "")
+    limits = Limits(
         generation=1,
         candidate="smollm2",
         model_uri=f"file://{model}",
         exits_uri=bundle.uri,
         exit_layers=(24, 27),
         max_queue_size=1000,
-        audit=AuditLimits(bundles=(bundle,)),
+        audit=Audit(bundles=(bundle,)),
     )
     engine, tokenizer = Engine.start(EngineConfig(), limits), Tokenizer.open(model)
     texts = [

@@ -14,8 +14,8 @@ import uuid
 from typing import Any
 
 import grpc
+from helios_contract import wire
 from helios_operator.cluster.kinds import CONFIG_MAP, POD, SECRET, Key, Object
-from helios_operator.control import limits as limits_mapping
 from helios_operator.errors import ClusterError
 from helios_operator.render import labels, names, ports
 from helios_operator.render.configmap import limits_of
@@ -114,7 +114,7 @@ class Pods(control_pb2_grpc.ControlServicer):
             return  # a kubelet would wait for them too
         token = token_of(secret)
         self._of[token] = (namespace, name)
-        self._telemetry[token] = _telemetry(limits_mapping.to_proto(limits_of(document)))
+        self._telemetry[token] = _telemetry(wire.limits_to_message(limits_of(document)))
         about = {key: metadata[key] for key in ("name", "namespace", "uid")}
         status = _status(pod, self._free.pop())
         await self._admin.apply(

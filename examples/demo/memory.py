@@ -12,7 +12,9 @@ import argparse
 from pathlib import Path
 
 import helios_server.serve  # noqa: F401  (what the serving process imports, so that both hold the same at start)
-from helios_server.engine.limits import AuditLimits, BundleSpec, EngineConfig, EngineLimits
+from helios_contract.limits import Audit, Limits
+from helios_contract.serves import Bundle
+from helios_server.engine.limits import EngineConfig
 from helios_server.engine.serving import load_model
 from helios_server.planning.memory import MIB, limit_for_rows
 
@@ -26,12 +28,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--tokens", type=int, required=True, help="per request, prompt and output")
     arguments = parser.parse_args()
-    bundles = tuple(BundleSpec(uri, uri, "") for uri in arguments.exits)
-    limits = EngineLimits(
+    bundles = tuple(Bundle(uri, uri, "") for uri in arguments.exits)
+    limits = Limits(
         generation=1,
         candidate="any",
         model_uri=arguments.uri,
-        audit=AuditLimits(percent=1, bundles=bundles),
+        audit=Audit(percent=1, bundles=bundles),
         tokens_per_request=arguments.tokens,
     )
     loaded = load_model(EngineConfig(device=arguments.device, volumes=arguments.volumes), limits)

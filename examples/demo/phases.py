@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from helios_contract.telemetry import AuditRow, Telemetry
 from helios_operator.api.types import Served
-from helios_operator.decide.snapshot import AuditRow, Snapshot, Telemetry
+from helios_operator.decide.snapshot import Snapshot
 
 from examples.demo.traffic import Ledger
 

@@ -18,8 +18,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from helios_contract.limits import Audit, Limits
+
 from helios_server.engine import host_memory
-from helios_server.engine.limits import AuditLimits, EngineConfig, EngineLimits
+from helios_server.engine.limits import EngineConfig, check
 from helios_server.errors import HeliosError, InvalidRequest, OutOfMemoryBudget
 from helios_server.exits.bundle import BundleRef, open_bundle
 from helios_server.models.checkpoint import Checkpoint
@@ -42,7 +44,7 @@ class ServeConfig:
 
     model_name: str
     engine: EngineConfig
-    limits: EngineLimits
+    limits: Limits
     host: str = "127.0.0.1"
     ports: Ports = field(default_factory=Ports)
     control_token_file: Path | None = None
@@ -188,9 +190,9 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
     )
 
 
-def _stand_alone_limits(options: argparse.Namespace) -> EngineLimits:
+def _stand_alone_limits(options: argparse.Namespace) -> Limits:
     """Limits for a server that no operator minds."""
-    return EngineLimits(
+    limits = Limits(
         generation=1,
         candidate=options.model_name or options.model.rstrip("/").rpartition("/")[2],
         model_uri=options.model,
@@ -201,9 +203,11 @@ def _stand_alone_limits(options: argparse.Namespace) -> EngineLimits:
         memory_mib=options.memory_mib,
         max_queue_size=options.max_queue_size,
         exit_layers=_exit_layers(options),
-        audit=AuditLimits(percent=options.audit_percent),
+        audit=Audit(percent=options.audit_percent),
         tokens_per_request=options.tokens_per_request,
     )
+    check(limits)
+    return limits
 
 
 def _exit_layers(options: argparse.Namespace) -> tuple[int, ...]:
@@ -246,7 +250,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
-    defaults = EngineLimits(generation=1, candidate="", model_uri="-")
+    defaults = Limits(generation=1, candidate="", model_uri="-")
     group.add_argument("--revision", default="", help="of the model")
     group.add_argument("--exits", default="", help="exit-head bundle, for example builtin://general")
     group.add_argument("--exit-layers", type=int, nargs="*", default=[], help="depths without a bundle")

@@ -8,16 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from helios_operator.decide.snapshot import (
-    Alarm,
-    AuditRow,
-    Histogram,
-    Pod,
-    PodPhase,
-    PromptSet,
-    ServingLimits,
-    Telemetry,
-)
+from helios_contract.limits import Limits
+from helios_contract.telemetry import Alarm, AuditRow, Capacity, Histogram, PromptSet, Refusal, Telemetry
+from helios_operator.decide.snapshot import Pod, PodPhase
 
 from tests.decide.truth import Model
 
@@ -51,7 +44,7 @@ class SimulatedPod:
     name: str
     revision: int
     started: datetime
-    limits: ServingLimits
+    limits: Limits
     world: World
     ready: bool = False
     restarts: int = 0
@@ -75,7 +68,7 @@ class SimulatedPod:
 
     # -- limits ----------------------------------------------------------------------------------------------
 
-    def advance(self, document: ServingLimits) -> None:
+    def advance(self, document: Limits) -> None:
         if self.draining:
             self.running = int(self.running and self.ends is not None and self.world.now < self.ends)
             return
@@ -90,7 +83,7 @@ class SimulatedPod:
         if document.generation > self.limits.generation and self.refused != document.generation:
             self._take(document)
 
-    def _take(self, document: ServingLimits) -> None:
+    def _take(self, document: Limits) -> None:
         is_change = _service(document) != _service(self.limits)
         if reason := self.world.refuses(document) if is_change else self.world.refuses_all:
             self.refused, self.refusal = document.generation, reason
@@ -122,7 +115,7 @@ class SimulatedPod:
         self.requests += 1
         self.ring.append((self.requests, text))
         model = self._model()
-        percent = self.limits.audit_percent
+        percent = self.limits.audit.percent
         if percent and self.requests * percent // 100 > (self.requests - 1) * percent // 100:
             self._audit(text, model, now)
         self._watch_confidence(text.domain, now)
@@ -130,14 +123,14 @@ class SimulatedPod:
 
     def _audit(self, text: Text, model: Model, now: datetime) -> None:
         exits = {}
-        for bundle in self.limits.bundles:
+        for bundle in self.limits.audit.bundles:
             scored = self._bundle(bundle.digest)
             for layer in scored.exits:
                 agreeing = round(60 * (0.3 + 0.7 * scored.own_quality(layer, text.domain) ** 3))
                 exits[bundle.digest, layer] = (text.millibits(scored, layer), min(60, agreeing))
         full = text.millibits(model, model.backbone.layers)
         self.audits = [*self.audits, AuditRow(self.requests, 60, 240, full, exits)][-128:]
-        baseline = self.limits.quality_baseline
+        baseline = self.limits.audit.quality
         if baseline and self.limits.layer_budget < model.backbone.layers:
             own = full / text.millibits(model, self.limits.layer_budget)
             self._cusum((own - baseline.mean) / max(0.01, baseline.standard_deviation), now)
@@ -162,7 +155,10 @@ class SimulatedPod:
             self.domains = list(recent)
 
     def _alarm(self, kind: str, direction: str, since: int, statistic: float, now: datetime) -> None:
-        self.alarms = [*self.alarms, Alarm(kind, direction, self.requests, since, statistic, now)][-16:]
+        self.alarms = [
+            *self.alarms,
+            Alarm(kind, direction, self.requests, since, statistic, now.timestamp()),
+        ][-16:]
 
     def _restart_detectors(self) -> None:
         self.down = self.up = 0.0
@@ -210,9 +206,12 @@ class SimulatedPod:
         return Telemetry(
             boot_id=f"{self.name}-{self.restarts}",
             limits=self.limits,
-            kv_capacity_tokens=1000,
-            max_batch_size=min(self.limits.max_batch_size or 4, self.world.rows_that_fit),
-            process_start_bytes=self.world.process_start_bytes,
+            capacity=Capacity(
+                total_layers=self._model().backbone.layers,
+                max_batch_size=min(self.limits.max_batch_size or 4, self.world.rows_that_fit),
+                kv_capacity_tokens=1000,
+                process_start_bytes=self.world.process_start_bytes,
+            ),
             draining=self.draining,
             running=self.running,
             waiting=0,
@@ -220,15 +219,14 @@ class SimulatedPod:
             requests_failed=0,
             requests_since_change=since,
             batch_reached=1,
-            tokens_per_second=10.0,
+            generation_tokens_per_second=10.0,
             ttft_ms=histogram,
             itl_ms=histogram,
             e2e_ms=histogram,
             audits=tuple(self.audits),
             alarms=tuple(self.alarms),
             prompts=self.frozen,
-            refused_generation=self.refused,
-            refused_message=self.refusal,
+            refused=Refusal(self.refused, self.refusal) if self.refused else None,
         )
 
     def _model(self) -> Model:
@@ -239,5 +237,5 @@ class SimulatedPod:
         return next(m for m in self.world.truth.values() if m.digest == digest and m.backbone == backbone)
 
 
-def _service(limits: ServingLimits) -> tuple[object, ...]:
+def _service(limits: Limits) -> tuple[object, ...]:
     return (limits.model_uri, limits.model_revision, limits.exits_digest, limits.layer_budget)

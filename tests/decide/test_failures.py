@@ -4,15 +4,16 @@ that crash."""
 from __future__ import annotations
 
 import pytest
+from helios_contract.limits import Limits
 from helios_operator.decide.plan import CreateRevision, DeleteRevision, Route, StartJob, WriteLimits
-from helios_operator.decide.snapshot import JobKind, JobSpec, ServingLimits
+from helios_operator.decide.snapshot import JobKind, JobSpec
 
 from tests.decide.builders import inline, selected, world
 from tests.decide.test_stories import condition, second_act
 from tests.decide.truth import BARE_BIG, BARE_SMALL, GENERAL, PROSE
 
 
-def refuse_27(limits: ServingLimits) -> str:
+def refuse_27(limits: Limits) -> str:
     return "27 layers need 700 MiB, 640 MiB are left" if limits.layer_budget == 27 else ""
 
 

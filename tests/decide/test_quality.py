@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from math import inf
 
 import pytest
+from helios_contract.telemetry import AuditRow, Histogram
 from helios_operator.api.rows import ExitQuality, QualityIdentity, QualityRow, RowPhase
 from helios_operator.api.types import Candidate, Resolved
 from helios_operator.decide.facts import quality
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import LiveEvidence, ProfileEvidence, age
 from helios_operator.decide.facts.quality import Estimate
-from helios_operator.decide.snapshot import AuditRow, Histogram
 from hypothesis import given
 from hypothesis import strategies as st
 

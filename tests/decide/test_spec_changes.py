@@ -132,7 +132,7 @@ def test_settings_are_told_to_running_pods() -> None:
     made = selected(world(inline(), general=GENERAL))
     made.edit(reassessment=replace(made.spec.reassessment, audit_percent=7))
     made.run(3)
-    assert next(iter(made.revisions.values())).pods[0].limits.audit_percent == 7
+    assert next(iter(made.revisions.values())).pods[0].limits.audit.percent == 7
     assert creations(made) == 1
 
 
@@ -141,7 +141,7 @@ def test_settings_that_come_long_after_the_last_change_are_no_late_rollout() -> 
     made.run(2000, every=100)
     made.edit(reassessment=replace(made.spec.reassessment, audit_percent=7))
     made.run(3)
-    assert next(iter(made.revisions.values())).pods[0].limits.audit_percent == 7
+    assert next(iter(made.revisions.values())).pods[0].limits.audit.percent == 7
     assert made.status.rollout.phase == "Completed"
     assert made.status.reassessment.backoff_seconds == 0
 

@@ -161,9 +161,9 @@ def test_limits_are_the_specs() -> None:
     made = with_limits(world(general=GENERAL), max_queue_size=7)
     made.run(6)
     limits = creations(made)[0].limits
-    assert (limits.max_queue_size, limits.audit_percent, limits.live_prompts) == (7, 50, 32)
+    assert (limits.max_queue_size, limits.audit.percent, limits.live_prompts) == (7, 50, 32)
     assert limits.tokens_per_request == 112
     assert limits.memory_mib == made.spec.limits.memory_mib
-    assert [bundle.digest for bundle in limits.bundles] == ["sha256:general"]
+    assert [bundle.digest for bundle in limits.audit.bundles] == ["sha256:general"]
     assert limits.exit_layers == (24, 27)
     assert isinstance(made.spec.limits, LimitsSpec)

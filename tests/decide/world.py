@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
+from helios_contract.limits import Limits
 from helios_operator.api.conditions import Reason, Where
 from helios_operator.api.rows import ExitQuality, QualityRow, RowPhase, TimingRow
 from helios_operator.api.types import Candidate, Deployment, DeploymentSpec, Resolved
@@ -25,7 +26,6 @@ from helios_operator.decide.snapshot import (
     JobSpec,
     PromptSource,
     Revision,
-    ServingLimits,
     Snapshot,
 )
 
@@ -39,7 +39,7 @@ HARDWARE = Hardware(None, 0, 16384, "a cpu", 2, "float16")
 @dataclass
 class SimulatedRevision:
     number: int
-    limits: ServingLimits
+    limits: Limits
     replicas: int
     created: datetime
     routed: bool = False
@@ -59,8 +59,8 @@ class World:
     memory_mib: int = 100_000
     seed: int = 0
     now: datetime = START
-    starts: Callable[[ServingLimits], bool] = lambda limits: True
-    refuses: Callable[[ServingLimits], str] = lambda limits: ""
+    starts: Callable[[Limits], bool] = lambda limits: True
+    refuses: Callable[[Limits], str] = lambda limits: ""
     refuses_all: str = ""
     fails: Callable[[JobSpec], str] = lambda job: ""
     start_seconds: float = 2.0
@@ -269,7 +269,7 @@ class World:
             case JobKind.QUALITY:
                 return replace(done, quality=tuple(self._quality_rows(job.spec)))
 
-    def model_of(self, limits: ServingLimits) -> Model:
+    def model_of(self, limits: Limits) -> Model:
         wanted = (limits.model_uri, limits.exits_uri)
         return next(model for (uri, _, exits, _), model in self.truth.items() if (uri, exits) == wanted)
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from helios_server.engine.limits import BundleSpec
+from helios_contract.serves import Bundle
 from helios_server.exits.bundle import describe_backbone, write_bundle
 from helios_server.models.checkpoint import Checkpoint
 
 
-def random_bundle(path: Path, model: Path, layers: Sequence[int], seed: int) -> BundleSpec:
+def random_bundle(path: Path, model: Path, layers: Sequence[int], seed: int) -> Bundle:
     """A bundle of affine heads near the identity."""
     checkpoint = Checkpoint.open(model)
     size = checkpoint.config.hidden_size
@@ -27,4 +27,4 @@ def random_bundle(path: Path, model: Path, layers: Sequence[int], seed: int) -> 
 
     heads = {layer: ("affine", head()) for layer in layers}
     digest = write_bundle(path, heads, {"backbone": describe_backbone(checkpoint)})
-    return BundleSpec(f"heads-{seed}", f"file://{path}", digest)
+    return Bundle(f"heads-{seed}", f"file://{path}", digest)

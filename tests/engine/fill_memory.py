@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 import torch
+from helios_contract.serves import Bundle
 from helios_server.engine import host_memory
 from helios_server.engine.engine import Engine
-from helios_server.engine.limits import BundleSpec, EngineConfig
+from helios_server.engine.limits import EngineConfig
 
 from tests.engine.helpers import audit_of, limits_for, prompt_of, send
 
@@ -32,7 +33,7 @@ def main(checkpoint: str, layers: str, mib: str, audited: str = "0") -> None:
         exit_layers=(depth,),
         memory_mib=int(mib),
         tokens_per_request=512,
-        audit=audit_of(int(audited), BundleSpec("tiny", "", "")),
+        audit=audit_of(int(audited), Bundle("tiny", "", "")),
     )
     engine = Engine.start(EngineConfig(max_context=CONTEXT, threads=1), limits)
     engine.at_boundary(lambda: write_every_page(engine)).result()

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from helios_contract.limits import Audit, Limits
+from helios_contract.serves import Bundle
 from helios_server.engine.engine import Engine
-from helios_server.engine.limits import AuditLimits, BundleSpec, EngineConfig, EngineLimits
+from helios_server.engine.limits import EngineConfig
 from helios_server.engine.request import Event, FailedEvent, FinishedEvent, GenerationRequest, TokensEvent
 from helios_server.engine.sampling import SamplingParams
 
@@ -59,9 +61,9 @@ class Stream:
         return event
 
 
-def limits_for(path: Path, **changes: Any) -> EngineLimits:
+def limits_for(path: Path, **changes: Any) -> Limits:
     """Limits that leave plenty of room for a tiny checkpoint."""
-    base = EngineLimits(
+    base = Limits(
         generation=1, candidate="tiny", model_uri=f"file://{path}", memory_mib=4096, tokens_per_request=64
     )
     return replace(base, **changes)
@@ -90,8 +92,8 @@ def send(engine: Engine, prompt: tuple[int, ...], depth: int = 0, **sampling: An
     return stream
 
 
-def audit_of(percent: int, *bundles: BundleSpec) -> AuditLimits:
-    return AuditLimits(percent=percent, bundles=bundles)
+def audit_of(percent: int, *bundles: Bundle) -> Audit:
+    return Audit(percent=percent, bundles=bundles)
 
 
 def prompt_of(length: int, seed: int = 0) -> tuple[int, ...]:

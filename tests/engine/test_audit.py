@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helios_contract.limits import Audit
+from helios_contract.serves import Bundle
+from helios_contract.telemetry import AuditRow
 from helios_server.engine.audit import MAX_TOKENS, chosen
 from helios_server.engine.engine import Engine
-from helios_server.engine.limits import AuditLimits, BundleSpec, EngineConfig
-from helios_server.engine.telemetry import AuditRow
+from helios_server.engine.limits import EngineConfig
 from helios_server.exits.bundle import BundleRef, open_bundle
 from helios_server.exits.head import BareHead
 from helios_server.exits.scoring import score
@@ -27,17 +29,17 @@ from tests.engine.bundles import random_bundle
 from tests.engine.helpers import limits_for, prompt_of, running, send
 
 EXITS = (2, 4)
-BARE = BundleSpec("bare", "", "")
+BARE = Bundle("bare", "", "")
 
 
 @pytest.fixture(scope="module")
-def bundles(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[BundleSpec, ...]:
+def bundles(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, ...]:
     folder = tmp_path_factory.mktemp("audited")
     return BARE, random_bundle(folder / "both", tiny, EXITS, 1), random_bundle(folder / "one", tiny, (4,), 2)
 
 
 @torch.inference_mode()
-def direct(model: Path, prompt: tuple[int, ...], bundles: tuple[BundleSpec, ...]) -> AuditRow:
+def direct(model: Path, prompt: tuple[int, ...], bundles: tuple[Bundle, ...]) -> AuditRow:
     """The whole prompt through the whole model at once."""
     backbone = Backbone.load(Checkpoint.open(model), 6, dtype="float64")
     rope = backbone.rope(torch.arange(len(prompt)))
@@ -78,13 +80,13 @@ def audits(engine: Engine, count: int) -> dict[int, AuditRow]:
 
 
 @pytest.mark.parametrize("budget", [2, 4, 6])
-def test_rows_equal_a_direct_pass(tiny: Path, bundles: tuple[BundleSpec, ...], budget: int) -> None:
+def test_rows_equal_a_direct_pass(tiny: Path, bundles: tuple[Bundle, ...], budget: int) -> None:
     """Prompts longer and shorter than a step, in a crowd, in chunks, audited in two batches."""
     config = EngineConfig(dtype="float64", max_context=256, step_tokens=40)
     prompts = [
         prompt_of(length, seed) for seed, length in enumerate((8, 12, 100, 31, 9, 60, 17, 150, 40, 33, 64))
     ]
-    limits = {"layer_budget": budget, "exit_layers": EXITS, "audit": AuditLimits(100, bundles)}
+    limits = {"layer_budget": budget, "exit_layers": EXITS, "audit": Audit(100, bundles)}
     with running(tiny, config, **limits) as engine:
         for prompt in prompts:
             send(engine, prompt, max_tokens=20, ignore_eos=True)
@@ -93,8 +95,8 @@ def test_rows_equal_a_direct_pass(tiny: Path, bundles: tuple[BundleSpec, ...], b
         assert rows[ordinal] == replace(direct(tiny, prompt, bundles), request=ordinal)
 
 
-def test_a_preempted_prompt_is_audited_once_and_right(tiny: Path, bundles: tuple[BundleSpec, ...]) -> None:
-    limits = {"layer_budget": 4, "exit_layers": EXITS, "audit": AuditLimits(100, bundles)}
+def test_a_preempted_prompt_is_audited_once_and_right(tiny: Path, bundles: tuple[Bundle, ...]) -> None:
+    limits = {"layer_budget": 4, "exit_layers": EXITS, "audit": Audit(100, bundles)}
     prompts = [prompt_of(40 + i, i) for i in range(6)]
     with running(tiny, EngineConfig(dtype="float64", max_context=96, step_tokens=16), **limits) as engine:
         engine.at_boundary(lambda: engine.serving.resize(12)).result()
@@ -108,17 +110,15 @@ def test_a_preempted_prompt_is_audited_once_and_right(tiny: Path, bundles: tuple
         assert rows[ordinal] == replace(direct(tiny, prompt, bundles), request=ordinal)
 
 
-def test_a_request_below_the_budget_is_audited_at_all_exits(
-    tiny: Path, bundles: tuple[BundleSpec, ...]
-) -> None:
-    limits = {"exit_layers": EXITS, "audit": AuditLimits(100, bundles)}
+def test_a_request_below_the_budget_is_audited_at_all_exits(tiny: Path, bundles: tuple[Bundle, ...]) -> None:
+    limits = {"exit_layers": EXITS, "audit": Audit(100, bundles)}
     with running(tiny, **limits) as engine:
         send(engine, prompt_of(30), depth=2, max_tokens=5)
         assert audits(engine, 1)[1] == replace(direct(tiny, prompt_of(30), bundles), request=1)
 
 
-def test_changes_under_audits_do_not_spoil_them(tiny: Path, bundles: tuple[BundleSpec, ...]) -> None:
-    base = {"exit_layers": EXITS, "audit": AuditLimits(100, bundles)}
+def test_changes_under_audits_do_not_spoil_them(tiny: Path, bundles: tuple[Bundle, ...]) -> None:
+    base = {"exit_layers": EXITS, "audit": Audit(100, bundles)}
     prompts = [prompt_of(20 + i, i) for i in range(24)]
     with running(tiny, **base) as engine:
         for generation, budget in enumerate((2, 6, 4), start=2):
@@ -132,7 +132,7 @@ def test_changes_under_audits_do_not_spoil_them(tiny: Path, bundles: tuple[Bundl
 
 
 def test_only_long_enough_prompts_are_audited_and_long_ones_in_part(tiny: Path) -> None:
-    limits = {"exit_layers": EXITS, "audit": AuditLimits(100)}
+    limits = {"exit_layers": EXITS, "audit": Audit(100)}
     config = EngineConfig(dtype="float32", max_context=512)
     with running(tiny, config, **limits) as engine:
         send(engine, prompt_of(7), max_tokens=2).result()

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helios_contract.limits import Limits
+from helios_contract.serves import Bundle
 from helios_server.engine.engine import Engine
-from helios_server.engine.limits import BundleSpec, EngineConfig, EngineLimits
+from helios_server.engine.limits import EngineConfig
 from helios_server.engine.request import FinishedEvent
 from helios_server.engine.sampling import SamplingParams
 from helios_server.errors import (
@@ -33,18 +35,18 @@ LONG = {"max_tokens": 120, "ignore_eos": True}
 
 
 @pytest.fixture(scope="module")
-def heads(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[BundleSpec, BundleSpec]:
+def heads(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle]:
     folder = tmp_path_factory.mktemp("bundles")
     one, two = (random_bundle(folder / str(seed), tiny, (2, 4), seed) for seed in (1, 2))
     return one, two
 
 
 @pytest.fixture(scope="module")
-def library(heads: tuple[BundleSpec, BundleSpec]) -> Library:
+def library(heads: tuple[Bundle, Bundle]) -> Library:
     return Library("float64", {spec.digest: spec.uri for spec in heads})
 
 
-def change(engine: Engine, **changes: object) -> EngineLimits:
+def change(engine: Engine, **changes: object) -> Limits:
     """Applies a change to the limits that hold, and waits for it."""
     current = engine.serving.limits
     limits = replace(current, generation=current.generation + 1, **changes)  # type: ignore[arg-type]
@@ -106,9 +108,7 @@ def test_growing_keeps_running_streams_at_their_depth(tiny: Path, library: Libra
         assert [depths(event) for event in finished(mixed, library)] == [[6]] * len(streams)
 
 
-def test_swapping_heads_keeps_the_cache(
-    tiny: Path, heads: tuple[BundleSpec, BundleSpec], library: Library
-) -> None:
+def test_swapping_heads_keeps_the_cache(tiny: Path, heads: tuple[Bundle, Bundle], library: Library) -> None:
     one, two = heads
     served = {"exits_uri": one.uri, "exits_digest": one.digest}
     with running(tiny, layer_budget=4, **served, **DEPTHS) as engine:
@@ -122,7 +122,7 @@ def test_swapping_heads_keeps_the_cache(
 
 
 def test_many_changes_under_one_sampled_stream(
-    tiny: Path, heads: tuple[BundleSpec, BundleSpec], library: Library
+    tiny: Path, heads: tuple[Bundle, Bundle], library: Library
 ) -> None:
     one, _ = heads
     sampling = {"temperature": 0.9, "top_k": 40, "seed": 5}

@@ -6,9 +6,9 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from helios_contract.limits import Baseline
+from helios_contract.telemetry import AuditRow
 from helios_server.engine.cusum import BREACH_LIMIT, BREACH_WINDOW, BreachWindow, Change, Cusum, Expected
-from helios_server.engine.limits import Baseline
-from helios_server.engine.telemetry import AuditRow
 from helios_server.engine.watch import ExitInUse, Watch
 
 REQUESTS = 780

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helios_contract.serves import Bundle
 from helios_server.engine.engine import Engine
-from helios_server.engine.limits import BundleSpec, EngineConfig
+from helios_server.engine.limits import EngineConfig
 from helios_server.engine.sampling import SamplingParams
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
@@ -57,7 +58,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def heads(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[BundleSpec, BundleSpec]:
+def heads(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle]:
     folder = tmp_path_factory.mktemp("bundles")
     one, two = (random_bundle(folder / str(seed), tiny, (2, 4), seed) for seed in (1, 2))
     return one, two
@@ -105,9 +106,7 @@ def test_greedy_equals_transformers_at_every_depth(family: str, tmp_path: Path) 
             assert list(stream.result().output_ids) == wanted, (depth, len(prompt))
 
 
-def test_streams_through_changes_equal_the_plain_loop(
-    tiny: Path, heads: tuple[BundleSpec, BundleSpec]
-) -> None:
+def test_streams_through_changes_equal_the_plain_loop(tiny: Path, heads: tuple[Bundle, Bundle]) -> None:
     """Swapped to other heads, shrunk and grown while they run; the loop runs on the CPU."""
     one, two = heads
     library = Library("float64", {spec.digest: spec.uri for spec in heads})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from helios_operator.decide.snapshot import ServingLimits
+from helios_contract.limits import Limits
 from helios_operator.errors import NotRunningError, ObjectNotFoundError, OperatorError, StateError
 from helios_operator.local import admin, events, hardware
 from helios_operator.local.admin import AdminServer, Change
@@ -17,8 +18,6 @@ from helios_operator.local.lock import StateLock
 from helios_operator.local.pods import PodSettings
 from helios_operator.local.revisions import Revisions
 from helios_operator.passes.queue import WorkQueue
-
-from tests.local.test_control import _minimal
 
 # -- the log ------------------------------------------------------------------------------------------------
 
@@ -149,8 +148,8 @@ def revisions(folder: Path) -> Revisions:
     return Revisions(folder, "chat", settings, lambda *_: None, lambda: None)
 
 
-def limits(**changes: object) -> ServingLimits:
-    return ServingLimits(**(_minimal() | changes))  # type: ignore[arg-type]
+def limits(**changes: object) -> Limits:
+    return replace(Limits(generation=1, candidate="x", model_uri="x"), **changes)  # type: ignore[arg-type]
 
 
 async def test_a_revision_is_remembered_as_it_was(tmp_path: Path) -> None:

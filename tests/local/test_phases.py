@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from helios_operator.decide.snapshot import AuditRow, Snapshot
+from helios_contract.telemetry import AuditRow
+from helios_operator.decide.snapshot import Snapshot
 
 from examples.demo.phases import Recorder
 from examples.demo.traffic import Ledger, Stream

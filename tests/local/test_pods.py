@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from helios_operator.control import limits as limits_mapping
-from helios_operator.decide.snapshot import Pod, PodPhase, Revision, ServingLimits
+from helios_contract import limits as document
+from helios_contract.limits import Limits
+from helios_operator.decide.snapshot import Pod, PodPhase, Revision
 from helios_operator.local.front import Front
 from helios_operator.local.pods import PodSettings
 from helios_operator.local.revisions import Revisions
@@ -22,7 +23,7 @@ from helios_proto.v1.generation_pb2 import GenerateRequest, SamplingParams
 
 from tests.checkpoints import make_checkpoint
 
-LIMITS = ServingLimits(
+LIMITS = Limits(
     generation=1,
     candidate="old",
     model_uri="pvc://models/old",
@@ -34,8 +35,6 @@ LIMITS = ServingLimits(
     memory_mib=2000,
     max_queue_size=64,
     exit_layers=(2,),
-    audit_percent=0,
-    bundles=(),
     tokens_per_request=128,
 )
 NEW = replace(LIMITS, candidate="new", model_uri="pvc://models/new")
@@ -173,13 +172,13 @@ async def test_refused_limits_are_asked_for_once(tmp_path: Path) -> None:
         here.revisions.create(1, LIMITS, 1, datetime.now(UTC))
         await here.ready()
         here.revisions.write_limits(1, replace(LIMITS, generation=2, model_uri="pvc://models/nowhere"))
-        await here.until(lambda seen: seen[0].pods[0].telemetry.refused_generation == 2)  # type: ignore[union-attr]
+        await here.until(lambda seen: seen[0].pods[0].telemetry.refused.generation == 2)  # type: ignore[union-attr]
         for _ in range(5):
             pod = await here.pod()
             await asyncio.sleep(0.05)
         assert pod.telemetry is not None
         assert pod.telemetry.limits.generation == 1
-        assert "nowhere" in pod.telemetry.refused_message
+        assert "nowhere" in pod.telemetry.refused.message
         assert [words[2] for words in here.said].count("LimitsRefused") == 1
         here.revisions.write_limits(1, replace(LIMITS, generation=3, layer_budget=2))
         await here.until(lambda seen: seen[0].pods[0].telemetry.limits.generation == 3)  # type: ignore[union-attr]
@@ -213,5 +212,5 @@ def test_the_document_is_what_a_server_reads(tmp_path: Path) -> None:
     from helios_server.rpc import limits as server
 
     file = tmp_path / "limits.json"
-    file.write_text(limits_mapping.to_json(LIMITS))
-    assert limits_mapping.from_proto(server.to_proto(server.read(file))) == LIMITS
+    file.write_text(document.to_json(LIMITS))
+    assert server.read(file) == LIMITS

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helios_contract.limits import Limits
 from helios_operator.api import identity, results
-from helios_server.engine.limits import EngineConfig, EngineLimits
+from helios_server.engine.limits import EngineConfig
 from helios_server.exits.confidence import Calibration
 from helios_server.profile import main
 from helios_server.profile.sweep import EFFORTS, Effort
@@ -148,7 +149,7 @@ def pod(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The Control port of a real pod whose live prompts are TEXTS; what it would serve is not loaded."""
     token = tmp_path_factory.mktemp("pod") / "token"
     token.write_text("secret")
-    limits = EngineLimits(generation=1, candidate="one", model_uri=f"file://{model}", live_prompts=len(TEXTS))
+    limits = Limits(generation=1, candidate="one", model_uri=f"file://{model}", live_prompts=len(TEXTS))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from helios_contract.limits import Audit, Baseline, Limits
+from helios_contract.serves import Bundle
 from helios_operator.api import parse
 from helios_operator.api.types import Candidate, Deployment
-from helios_operator.decide.snapshot import Baseline, BundleRef, Hardware, JobKind, JobSpec, ServingLimits
+from helios_operator.decide.snapshot import Hardware, JobKind, JobSpec
 from helios_operator.render import Manifest
 from helios_operator.render.configmap import limits_config_map, prompts_config_map
 from helios_operator.render.deployment import revision_deployment
@@ -55,7 +57,7 @@ def deployment(name: str = "chat", **spec: Any) -> Deployment:
     )
 
 
-def serving_limits(**changes: Any) -> ServingLimits:
+def serving_limits(**changes: Any) -> Limits:
     values = {
         "generation": 4,
         "candidate": "small",
@@ -68,13 +70,11 @@ def serving_limits(**changes: Any) -> ServingLimits:
         "memory_mib": 800,
         "max_queue_size": 64,
         "exit_layers": (24, 27),
-        "audit_percent": 5,
-        "bundles": (BundleRef("small", "builtin://general", "sha256:1"),),
+        "audit": Audit(5, (Bundle("small", "builtin://general", "sha256:1"),), Baseline(0.5, 0.25)),
         "tokens_per_request": 640,
-        "quality_baseline": Baseline(0.5, 0.25),
         "live_prompts": 32,
     }
-    return ServingLimits(**(values | changes))
+    return Limits(**(values | changes))
 
 
 def job_spec(kind: JobKind = JobKind.QUALITY, **changes: Any) -> JobSpec:

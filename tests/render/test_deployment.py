@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from helios_contract.limits import Audit
+from helios_contract.serves import Bundle
 from helios_operator.api.types import Candidate
-from helios_operator.decide.snapshot import BundleRef
 from helios_operator.render import Manifest, containers, labels, volumes
 
 from tests.render import objects
@@ -34,7 +35,7 @@ def test_the_limits_are_read_from_the_revisions_config_map_and_stand_nowhere_in_
     hd = objects.deployment()
     template = objects.revision(hd)["spec"]["template"]
     other = objects.serving_limits(
-        generation=9, layer_budget=30, max_batch_size=3, exits_uri="", bundles=(), audit_percent=50
+        generation=9, layer_budget=30, max_batch_size=3, exits_uri="", audit=Audit(percent=50)
     )
     assert objects.revision(hd, limits=other)["spec"]["template"] == template
     mounted = {volume["name"]: volume for volume in template["spec"]["volumes"]}
@@ -49,7 +50,7 @@ def test_the_volumes_of_all_candidates_are_mounted_read_only() -> None:
         Candidate("c", "hf://org/c"),
     )
     limits = objects.serving_limits(
-        model_uri="pvc://old/m", bundles=(BundleRef("x", "pvc://audited/x", "sha256:2"),)
+        model_uri="pvc://old/m", audit=Audit(bundles=(Bundle("x", "pvc://audited/x", "sha256:2"),))
     )
     manifest = objects.revision(objects.deployment(), candidates=candidates, limits=limits)
     pod = manifest["spec"]["template"]["spec"]
@@ -67,7 +68,9 @@ def test_the_volumes_of_all_candidates_are_mounted_read_only() -> None:
 def test_what_no_mount_of_a_running_revision_reaches_is_named() -> None:
     template = objects.revision(objects.deployment())["spec"]["template"]
     limits = objects.serving_limits(
-        model_uri="pvc://models/another", exits_uri="pvc://heads/x", bundles=(BundleRef("y", "hf://o/y", ""),)
+        model_uri="pvc://models/another",
+        exits_uri="pvc://heads/x",
+        audit=Audit(bundles=(Bundle("y", "hf://o/y", ""),)),
     )
     assert volumes.unreached(limits, template) == ("pvc://heads/x",)
 

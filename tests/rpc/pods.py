@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from helios_contract.limits import Limits
 from helios_proto.client import GenerationClient
 from helios_proto.v1 import control_pb2, control_pb2_grpc
 from helios_proto.v1 import generation_pb2 as pb
-from helios_server.engine.limits import EngineConfig, EngineLimits
+from helios_server.engine.limits import EngineConfig
 from helios_server.rpc.auth import Token
 from helios_server.rpc.server import PodServer, Ports
 
@@ -25,7 +26,7 @@ LAYERS = 6
 FREE = Ports(0, 0, 0)
 
 
-def limits_for(model: Path, **changes: Any) -> EngineLimits:
+def limits_for(model: Path, **changes: Any) -> Limits:
     """Limits of a small pod that serves `model`."""
     settings: dict[str, Any] = {
         "generation": 1,
@@ -37,7 +38,7 @@ def limits_for(model: Path, **changes: Any) -> EngineLimits:
         "exit_layers": EXITS,
         "tokens_per_request": 64,
     }
-    return EngineLimits(**settings | changes)
+    return Limits(**settings | changes)
 
 
 @dataclass

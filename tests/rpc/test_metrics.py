@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from helios_server.engine.limits import AuditLimits
+from helios_contract.limits import Audit
 from helios_server.telemetry.energy import DeclaredMeter
 from helios_server.telemetry.reference import page
 from prometheus_client.parser import text_string_to_metric_families
@@ -96,7 +96,7 @@ async def test_a_change_of_limits_is_counted_and_relabels(pod: Served) -> None:
 
 
 async def test_audits_show_as_quality(tiny: Path) -> None:
-    async with serving(tiny, layer_budget=EXITS[1], audit=AuditLimits(percent=100)) as pod:
+    async with serving(tiny, layer_budget=EXITS[1], audit=Audit(percent=100)) as pod:
         for _ in range(3):
             await pod.generate()
 

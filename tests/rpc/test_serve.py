@@ -13,10 +13,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from google.protobuf import json_format
+from helios_contract import limits as document
 from helios_proto.v1 import generation_pb2 as pb
 from helios_proto.v1 import generation_pb2_grpc
-from helios_server.rpc import limits as limits_document
 from helios_server.serve import main, parse
 
 from tests.checkpoints import make_checkpoint
@@ -29,7 +28,7 @@ MEMORY = ("--memory-mib", "4096")
 
 def limits_file(folder: Path, model: Path, **changes: object) -> Path:
     file = folder / "limits.json"
-    file.write_text(json_format.MessageToJson(limits_document.to_proto(limits_for(model, **changes))))
+    file.write_text(document.to_json(limits_for(model, **changes)))
     return file
 
 

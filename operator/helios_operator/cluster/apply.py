@@ -12,6 +12,8 @@ import json
 import logging
 from typing import Any
 
+from helios_contract.limits import Limits
+
 from helios_operator.api import serialize
 from helios_operator.api.types import Deployment, Model
 from helios_operator.cluster import events, jobs
@@ -39,7 +41,7 @@ from helios_operator.decide.plan import (
     WriteLimits,
     WriteProfile,
 )
-from helios_operator.decide.snapshot import JobKind, JobPhase, JobSpec, ServingLimits, Snapshot
+from helios_operator.decide.snapshot import JobKind, JobPhase, JobSpec, Snapshot
 from helios_operator.errors import ConflictError, NotFoundError
 from helios_operator.passes import jobs as passes
 from helios_operator.passes.actions import describe
@@ -122,9 +124,7 @@ class Applier:
 
     # -- revisions ------------------------------------------------------------------------------------------
 
-    async def _create_revision(
-        self, number: int, limits: ServingLimits, replicas: int, snapshot: Snapshot
-    ) -> None:
+    async def _create_revision(self, number: int, limits: Limits, replicas: int, snapshot: Snapshot) -> None:
         """The document first: a pod that starts finds it. One with a missing claim would never start."""
         hd = snapshot.deployment
         every = candidates_of(hd, snapshot.models)
@@ -133,7 +133,7 @@ class Applier:
         await self._write_limits(hd, number, limits)
         await self._create(REVISION, wanted, hd.uid)
 
-    async def _write_limits(self, hd: Deployment, number: int, limits: ServingLimits) -> None:
+    async def _write_limits(self, hd: Deployment, number: int, limits: Limits) -> None:
         """Pods that run are told at the next look, one that starts reads it."""
         answer = await self._client.apply(CONFIG_MAP, limits_config_map(hd, number, limits))
         self._reads.put(CONFIG_MAP, answer)

@@ -11,8 +11,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from helios_contract.limits import Limits
+from helios_contract.telemetry import Telemetry
+
 from helios_operator.control.client import ControlClient
-from helios_operator.decide.snapshot import ServingLimits, Telemetry
 from helios_operator.errors import ControlError
 from helios_operator.render import ports
 
@@ -42,15 +44,15 @@ class Controls:
         """None: it does not answer in time."""
         line = await self._line(uid, f"{host}:{ports.CONTROL}", token)
         async with self._looks:
-            return await line.client.telemetry(head_kind)
+            return await line.client.telemetry()
 
-    def tell(self, uid: str, limits: ServingLimits, seen: Telemetry, changed: Changed) -> None:
+    def tell(self, uid: str, limits: Limits, seen: Telemetry, changed: Changed) -> None:
         """Sends the document unless the pod has it, refused it, is going or is being told: any pass may call
         this."""
         line = self._lines.get(uid)
         if line is None or seen.draining or (line.telling and not line.telling.done()):
             return
-        if max(seen.limits.generation, seen.refused_generation, line.refused) < limits.generation:
+        if max(seen.known_generation, line.refused) < limits.generation:
             line.telling = asyncio.create_task(self._tell(line, limits, changed), name=f"limits of {uid}")
 
     async def keep_only(self, uids: set[str]) -> None:
@@ -61,7 +63,7 @@ class Controls:
     async def close(self) -> None:
         await self.keep_only(set())
 
-    async def _tell(self, line: Line, limits: ServingLimits, changed: Changed) -> None:
+    async def _tell(self, line: Line, limits: Limits, changed: Changed) -> None:
         try:
             await line.client.set_limits(limits)
         except ControlError as error:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from helios_contract.limits import Limits
+
 from helios_operator.api.timestamps import parse_time
 from helios_operator.api.types import Deployment
 from helios_operator.cluster import pods
@@ -16,7 +18,7 @@ from helios_operator.cluster.controls import Changed, Controls
 from helios_operator.cluster.kinds import CONFIG_MAP, POD, REVISION, SERVICE, Object
 from helios_operator.cluster.mirror import Mirror, belongs_to
 from helios_operator.cluster.reads import Reads
-from helios_operator.decide.snapshot import Pod, Revision, ServingLimits
+from helios_operator.decide.snapshot import Pod, Revision
 from helios_operator.render import labels, names, volumes
 from helios_operator.render.configmap import limits_of
 from helios_operator.render.service import routed_revision
@@ -81,7 +83,7 @@ class Revisions:
             template_current=annotations.get(labels.TEMPLATE_HASH) == template_hash(hd),
         )
 
-    async def _limits(self, hd: Deployment, number: int) -> ServingLimits | None:
+    async def _limits(self, hd: Deployment, number: int) -> Limits | None:
         found = await self._reads.get(CONFIG_MAP, hd.namespace, names.revision(hd.name, number))
         return limits_of(found) if found else None
 
@@ -105,5 +107,5 @@ def number_of(obj: Object) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _reported(its_pods: list[Pod]) -> ServingLimits | None:
+def _reported(its_pods: list[Pod]) -> Limits | None:
     return next((pod.telemetry.limits for pod in its_pods if pod.telemetry), None)

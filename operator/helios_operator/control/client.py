@@ -10,12 +10,12 @@ import asyncio
 
 import grpc
 import grpc.aio
+from helios_contract import wire
+from helios_contract.limits import Limits
+from helios_contract.telemetry import Telemetry
 from helios_proto.v1 import control_pb2 as pb
 from helios_proto.v1 import control_pb2_grpc
 
-from helios_operator.control import limits as limits_mapping
-from helios_operator.control import telemetry as telemetry_mapping
-from helios_operator.decide.snapshot import ServingLimits, Telemetry
 from helios_operator.errors import ControlError
 
 _LOOK_SECONDS = 2.0
@@ -41,7 +41,7 @@ class ControlClient:
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._stub = control_pb2_grpc.ControlStub(self._channel)
 
-    async def telemetry(self, head_kind: str) -> Telemetry | None:
+    async def telemetry(self) -> Telemetry | None:
         """None: not reached in time."""
         try:
             message = await self._stub.GetTelemetry(
@@ -53,12 +53,12 @@ class ControlClient:
             if self._closed and not _being_cancelled():  # how gRPC tells a caller that its channel was closed
                 return None
             raise
-        return telemetry_mapping.from_proto(message, head_kind)
+        return wire.telemetry_from_message(message)
 
-    async def set_limits(self, limits: ServingLimits) -> float:
+    async def set_limits(self, limits: Limits) -> float:
         """Returns the seconds from the call to the step that runs under the limits. ControlError when they
         do not hold."""
-        request = pb.SetLimitsRequest(limits=limits_mapping.to_proto(limits))
+        request = pb.SetLimitsRequest(limits=wire.limits_to_message(limits))
         try:
             answer = await self._stub.SetLimits(request, timeout=_CHANGE_SECONDS, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:

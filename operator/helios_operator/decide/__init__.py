@@ -62,8 +62,7 @@ def _bench(snapshot: Snapshot, fleet: Fleet) -> Bench:
     """The contenders, shortlisted, and what serving tells of this machine."""
     known = candidates.gather(snapshot)
     serving = served_contender(fleet.serving, known) if fleet.serving else None
-    fit = serving.timing.fit if serving and serving.timing else None
-    bench = Bench.of(snapshot, known, fleet.telemetry, fit)
+    bench = Bench.of(snapshot, known, fleet.telemetry, serving)
     return replace(bench, contenders=shortlist.shortlist(bench, serving.key if serving else None))
 
 

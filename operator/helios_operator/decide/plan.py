@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from helios_contract.limits import Limits
+
 from helios_operator.api.types import DeploymentStatus, Model
-from helios_operator.decide.snapshot import JobSpec, QualityRow, ServingLimits, TimingRow
+from helios_operator.decide.snapshot import JobSpec, QualityRow, TimingRow
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class CreateRevision(Action):
     """A Deployment with its limits document; pods start and load what it names."""
 
     number: int
-    limits: ServingLimits
+    limits: Limits
     replicas: int
 
 
@@ -79,7 +81,7 @@ class WriteLimits(Action):
     """Writes the limits document of a running revision, then tells every pod of it (Control.SetLimits)."""
 
     revision: int
-    limits: ServingLimits
+    limits: Limits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from helios_server.planning.timing import StepPoint
+from helios_contract.limits import Limits
+from helios_contract.telemetry import Telemetry
 
 from helios_operator.api.rows import (
     EnergyCost,
@@ -39,49 +40,6 @@ __all__ = [
     "TimingRow",
 ]
 """Re-exported: the rows are API objects and stand in `api.rows`."""
-
-
-@dataclass(frozen=True)
-class BundleRef:
-    """An exit-head bundle of the served backbone. `uri` and `digest` are "" for the model's own head."""
-
-    candidate: str
-    uri: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """Mean and between-request standard deviation of a per-request quantity."""
-
-    mean: float
-    standard_deviation: float
-
-
-@dataclass(frozen=True)
-class ServingLimits:
-    """The limits document of a revision: what its pods serve. The same fields as helios.v1.Limits, all
-    resolved: `layer_budget` in layers is explicit, never 0. `max_batch_size` in rows is 0 ("what fits") only
-    while the reference candidate serves before its memory was measured."""
-
-    generation: int
-    candidate: str
-    model_uri: str
-    model_revision: str
-    exits_uri: str
-    exits_digest: str
-    layer_budget: int
-    max_batch_size: int
-    memory_mib: int
-    max_queue_size: int
-    exit_layers: tuple[int, ...]
-    audit_percent: int
-    bundles: tuple[BundleRef, ...]
-    tokens_per_request: int
-    quality_baseline: Baseline | None = None
-    confidence_baseline: Baseline | None = None
-    live_prompts: int = 0
-    breach_threshold: float = 0.0
 
 
 # -- jobs ----------------------------------------------------------------------------------------------------
@@ -136,78 +94,6 @@ class Job:
 # -- pods and their telemetry --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Histogram:
-    """`counts` has one entry more than `upper_bounds`; the last bucket is open."""
-
-    upper_bounds: tuple[float, ...] = ()
-    counts: tuple[int, ...] = ()
-    sum: float = 0.0
-
-
-@dataclass(frozen=True)
-class AuditRow:
-    """One request whose prompt was scored. `exits`: (bundle digest, layer) -> (total millibits, agreeing
-    tokens)."""
-
-    request: int
-    tokens: int
-    bytes: int
-    full_millibits: int
-    exits: Mapping[tuple[str, int], tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """Kind: Audit | Confidence | Breach; direction: Down | Up. Requests are ordinals since the pod's boot."""
-
-    kind: str
-    direction: str
-    at_request: int
-    since_request: int
-    statistic: float
-    time: datetime
-
-
-@dataclass(frozen=True)
-class PromptSet:
-    """The newest frozen set of live prompts in a pod, by request ordinals."""
-
-    digest: str
-    prompts: int
-    from_request: int
-    to_request: int
-
-
-@dataclass(frozen=True)
-class Telemetry:
-    boot_id: str
-    limits: ServingLimits
-    kv_capacity_tokens: int
-    max_batch_size: int
-    draining: bool
-    running: int
-    waiting: int
-    requests_finished: int
-    requests_failed: int
-    requests_since_change: int
-    batch_reached: int
-    tokens_per_second: float
-    ttft_ms: Histogram = Histogram()
-    itl_ms: Histogram = Histogram()
-    e2e_ms: Histogram = Histogram()
-    audits: tuple[AuditRow, ...] = ()
-    alarms: tuple[Alarm, ...] = ()
-    breaches_in_window: int = 0
-    breach_window: int = 0
-    prompts: PromptSet | None = None
-    steps: tuple[StepPoint, ...] = ()
-    refused_generation: int = 0
-    refused_message: str = ""
-    process_start_bytes: int = 0
-    """What the process holds beside the model; 0: not told."""
-
-
 class PodPhase(StrEnum):
     PENDING = "Pending"
     RUNNING = "Running"
@@ -235,7 +121,9 @@ class Revision:
     there."""
 
     number: int
-    limits: ServingLimits
+    limits: Limits
+    """All resolved: `layer_budget` is explicit, never 0; `max_batch_size` is 0 ("what fits") only while the
+    reference candidate serves before its memory was measured."""
     replicas: int
     created: datetime
     routed: bool

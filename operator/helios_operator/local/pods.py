@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from helios_contract.limits import Limits
+from helios_contract.telemetry import Telemetry
+
 from helios_operator.control.client import ControlClient
 from helios_operator.decide.snapshot import Pod as PodSeen
-from helios_operator.decide.snapshot import PodPhase, ServingLimits, Telemetry
+from helios_operator.decide.snapshot import PodPhase
 from helios_operator.errors import ControlError
 from helios_operator.local.probes import probe
 from helios_operator.local.processes import Process, helios_command
@@ -112,7 +115,7 @@ class Pod:
 
     async def see(self, revision: int, head_kind: str) -> PodSeen:
         """The pod as a pass sees it, telemetry included when it answers in time."""
-        telemetry = await self._control.telemetry(head_kind) if self._control else None
+        telemetry = await self._control.telemetry() if self._control else None
         return PodSeen(
             name=self.name,
             revision=revision,
@@ -136,7 +139,7 @@ class Pod:
     def start(self) -> None:
         self._life = asyncio.create_task(self._live(), name=f"pod {self.name}")
 
-    def tell(self, limits: ServingLimits, seen: Telemetry | None) -> None:
+    def tell(self, limits: Limits, seen: Telemetry | None) -> None:
         """Sends the limits document unless the pod has it, refused it, or is being told: any pass may call
         this."""
         if (
@@ -146,7 +149,7 @@ class Pod:
             or (self._telling and not self._telling.done())
         ):
             return
-        known = max(seen.limits.generation, seen.refused_generation, self._refused)
+        known = max(seen.known_generation, self._refused)
         if known < limits.generation:
             self._telling = asyncio.create_task(
                 self._tell(self._control, limits), name=f"limits of {self.name}"
@@ -262,7 +265,7 @@ class Pod:
             self._message = "not ready"
         self._changed()
 
-    async def _tell(self, control: ControlClient, limits: ServingLimits) -> None:
+    async def _tell(self, control: ControlClient, limits: Limits) -> None:
         try:
             await control.set_limits(limits)
         except ControlError as error:

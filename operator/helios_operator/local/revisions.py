@@ -14,9 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from helios_operator.control import limits as limits_mapping
+from helios_contract import limits as document
+from helios_contract.limits import Limits
+
+from helios_operator.control import limits as limits_documents
 from helios_operator.decide.snapshot import Revision as RevisionSeen
-from helios_operator.decide.snapshot import ServingLimits
 from helios_operator.errors import StateError
 from helios_operator.local.files import read_json, remove_folder, write_atomically, write_json
 from helios_operator.local.pods import Pod, PodSettings, Say
@@ -36,7 +38,7 @@ class Record:
 class Revision:
     """A record, its document and its pods."""
 
-    def __init__(self, record: Record, limits: ServingLimits, folder: Path) -> None:
+    def __init__(self, record: Record, limits: Limits, folder: Path) -> None:
         self.record = record
         self.limits = limits
         self.folder = folder
@@ -50,10 +52,9 @@ class Revision:
         content = vars(self.record) | {"created": self.record.created.isoformat()}
         write_json(self.folder / "revision.json", content)
 
-    def save_limits(self, limits: ServingLimits) -> None:
-        """Kept as a pod will report it: in the precision of the document."""
-        write_atomically(self.limits_file, limits_mapping.to_json(limits))
-        self.limits = limits_mapping.from_proto(limits_mapping.to_proto(limits))
+    def save_limits(self, limits: Limits) -> None:
+        write_atomically(self.limits_file, document.to_json(limits))
+        self.limits = limits
 
 
 class Revisions:
@@ -127,7 +128,7 @@ class Revisions:
             if not revision.record.draining:  # its streams ended with the runtime that was stopped
                 self._bring_to_size(revision)
 
-    def create(self, number: int, limits: ServingLimits, replicas: int, now: datetime) -> None:
+    def create(self, number: int, limits: Limits, replicas: int, now: datetime) -> None:
         if number not in self._by_number:
             revision = Revision(Record(number, replicas, now), limits, self._folder / str(number))
             revision.save_limits(limits)
@@ -140,7 +141,7 @@ class Revisions:
         self._update(revision, replicas=replicas)
         self._bring_to_size(revision)
 
-    def write_limits(self, number: int, limits: ServingLimits) -> None:
+    def write_limits(self, number: int, limits: Limits) -> None:
         """The document first; pods are told at the next look, a restarted one reads it."""
         self._by_number[number].save_limits(limits)
         self._changed()
@@ -220,6 +221,6 @@ def _read_all(folder: Path) -> list[Revision]:
         if not limits_file.exists():
             raise StateError(str(limits_file), "is missing", "restore it, or delete the revision's folder")
         revisions.append(
-            Revision(record, limits_mapping.from_json(limits_file.read_text(), str(limits_file)), path)
+            Revision(record, limits_documents.read(limits_file.read_text(), str(limits_file)), path)
         )
     return revisions

@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import json
 
+from helios_contract import limits as document
+from helios_contract.limits import Limits
+
 from helios_operator.api.types import Deployment
-from helios_operator.control import limits as limits_document
-from helios_operator.decide.snapshot import ServingLimits
+from helios_operator.control import limits as limits_documents
 from helios_operator.render import Manifest, labels, names, owner
 
 LIMITS_KEY = "limits.json"
 PROMPTS_KEY = "prompts.json"
 
 
-def limits_config_map(hd: Deployment, number: int, limits: ServingLimits) -> Manifest:
+def limits_config_map(hd: Deployment, number: int, limits: Limits) -> Manifest:
     name = names.revision(hd.name, number)
-    data = {LIMITS_KEY: limits_document.to_json(limits)}
+    data = {LIMITS_KEY: document.to_json(limits)}
     return _config_map(owner.metadata(hd, name, labels.revision(hd.name, number)), data)
 
 
-def limits_of(config_map: Manifest) -> ServingLimits:
+def limits_of(config_map: Manifest) -> Limits:
     """What a revision's ConfigMap says. StateError when it is not a limits document."""
     name = f"configmap/{config_map['metadata']['name']}"
-    return limits_document.from_json((config_map.get("data") or {}).get(LIMITS_KEY, ""), name)
+    return limits_documents.read((config_map.get("data") or {}).get(LIMITS_KEY, ""), name)
 
 
 def prompts_config_map(hd: Deployment) -> Manifest:

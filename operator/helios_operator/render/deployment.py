@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from helios_contract.limits import Limits
+
 from helios_operator.api.types import Candidate, Deployment
-from helios_operator.decide.snapshot import Hardware, ServingLimits
+from helios_operator.decide.snapshot import Hardware
 from helios_operator.errors import UnsupportedError
 from helios_operator.render import (
     Manifest,
@@ -37,7 +39,7 @@ _STARTUP_PERIOD_SECONDS = 5
 def revision_deployment(
     hd: Deployment,
     number: int,
-    limits: ServingLimits,
+    limits: Limits,
     replicas: int,
     candidates: Sequence[Candidate],
     hardware: Hardware,
@@ -151,7 +153,7 @@ def _with_users(ours: Manifest, hd: Deployment) -> Manifest:
     return merge.merged(merge.merged(ours, users), {"spec": {"restartPolicy": "Always"}})
 
 
-def _with_memory(template: Manifest, limits: ServingLimits) -> Manifest:
+def _with_memory(template: Manifest, limits: Limits) -> Manifest:
     """The scheduler should know of the memory that the server will use, unless the user says how much, or
     it is the accelerator's. A request and no limit: the engine keeps to its own."""
     resources = containers.named(template, containers.SERVER).get("resources") or {}

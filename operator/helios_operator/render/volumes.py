@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from helios_contract.limits import Limits
+
 from helios_operator.api.types import Candidate
-from helios_operator.decide.snapshot import ServingLimits
 from helios_operator.render import Manifest, containers, names
 
 ROOT = "/volumes"
@@ -28,10 +29,10 @@ def candidate_uris(candidates: Iterable[Candidate]) -> tuple[str, ...]:
     return tuple(uri for candidate in candidates for uri in (candidate.uri, candidate.exits) if uri)
 
 
-def served_uris(limits: ServingLimits) -> tuple[str, ...]:
+def served_uris(limits: Limits) -> tuple[str, ...]:
     """All that a pod under these limits opens: the model, its heads, and the heads that the audit scores
     beside."""
-    bundles = (bundle.uri for bundle in limits.bundles)
+    bundles = (bundle.uri for bundle in limits.audit.bundles)
     return tuple(uri for uri in (limits.model_uri, limits.exits_uri, *bundles) if uri)
 
 
@@ -42,7 +43,7 @@ def mounted(template: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(path.removeprefix(f"{ROOT}/") for path in paths if path.startswith(f"{ROOT}/"))
 
 
-def unreached(limits: ServingLimits, template: Mapping[str, Any]) -> tuple[str, ...]:
+def unreached(limits: Limits, template: Mapping[str, Any]) -> tuple[str, ...]:
     """The uris of `limits` that no mount of a running revision's pod template reaches."""
     reached = mounted(template)
     uris = (uri for uri in served_uris(limits) if uri.startswith(_SCHEME))

@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import Callable
 
 import torch
+from helios_contract.limits import Limits
+from helios_contract.telemetry import AuditRow
 
 from helios_server.engine import host_memory
 from helios_server.engine.audit_batch import HEAD_ROWS, AuditBatch, PromptStates, Units
-from helios_server.engine.limits import EngineLimits
 from helios_server.engine.runner import Runner
 from helios_server.engine.sequence import Sequence
-from helios_server.engine.telemetry import AuditRow
 from helios_server.models.backbone import Backbone
 from helios_server.models.tokenizer import Tokenizer
 
@@ -56,7 +56,7 @@ class Auditor:
 
     # -- prompts come and go ---------------------------------------------------------------------------------
 
-    def admit(self, sequence: Sequence, limits: EngineLimits, now: float) -> None:
+    def admit(self, sequence: Sequence, limits: Limits, now: float) -> None:
         """A request got a row: its prompt is captured if it is its turn and there is room."""
         ids = sequence.prompt_ids[:MAX_TOKENS]
         if sequence in self.captures or sequence.computed or sequence.output_ids or len(ids) < MIN_TOKENS:
@@ -89,9 +89,7 @@ class Auditor:
     # -- work ------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def work(
-        self, weights: Runner, tokenizer: Tokenizer, limits: EngineLimits, now: float, idle: bool
-    ) -> bool:
+    def work(self, weights: Runner, tokenizer: Tokenizer, limits: Limits, now: float, idle: bool) -> bool:
         """Does what may be done between two steps: a unit, or a few when prompts pile up.
 
         False: nothing to do.
@@ -110,9 +108,7 @@ class Auditor:
             self._units, self._batch_size = None, 0
             host_memory.trim()  # or what audits leave in the heap adds to what steps leave there
 
-    def _begin(
-        self, weights: Runner, tokenizer: Tokenizer, limits: EngineLimits, now: float, idle: bool
-    ) -> bool:
+    def _begin(self, weights: Runner, tokenizer: Tokenizer, limits: Limits, now: float, idle: bool) -> bool:
         """Starts a batch when one is full, its oldest prompt has waited, or there is nothing else to do."""
         if not self._pending:
             return False

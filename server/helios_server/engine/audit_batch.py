@@ -11,11 +11,11 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 
 import torch
+from helios_contract.telemetry import AuditRow
 from torch import Tensor
 
 from helios_server.engine.paged_attention import attend_to_all, causal_mask
 from helios_server.engine.runner import Runner
-from helios_server.engine.telemetry import AuditRow
 from helios_server.exits.head import ExitHead
 from helios_server.exits.scoring import score
 from helios_server.models.block import DecoderLayer

@@ -12,12 +12,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
+from helios_contract.limits import Limits
+from helios_contract.telemetry import Refusal
+
 from helios_server.engine.heads import load_heads
-from helios_server.engine.limits import EngineLimits, LimitsOutcome
+from helios_server.engine.limits import LimitsOutcome, depths
 from helios_server.engine.memory import MemoryPlan
 from helios_server.engine.sequence import Sequence
 from helios_server.engine.serving import Serving, load_model, tokenizer_digest
-from helios_server.engine.telemetry import Refusal
 from helios_server.errors import EngineFailed, HeliosError, LimitsRefused, StaleGeneration
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.store import resolve
@@ -69,7 +71,7 @@ class Changes:
         self._host = host
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="helios-changes")
 
-    def submit(self, limits: EngineLimits, if_generation: int | None) -> Future[LimitsOutcome]:
+    def submit(self, limits: Limits, if_generation: int | None) -> Future[LimitsOutcome]:
         """Begins a change. The future fails with a HeliosError when it is refused."""
         return self._worker.submit(self._change, limits, if_generation, time.monotonic())
 
@@ -77,7 +79,7 @@ class Changes:
         """Takes no more changes; one that is under way ends as the engine does."""
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def _change(self, limits: EngineLimits, if_generation: int | None, called: float) -> LimitsOutcome:
+    def _change(self, limits: Limits, if_generation: int | None, called: float) -> LimitsOutcome:
         serving = self._host.serving
         try:
             _check_generation(limits, serving.limits, if_generation)
@@ -94,7 +96,7 @@ class Changes:
 
     # -- the same backbone: budget, heads, batch, queue, audit -----------------------------------------------
 
-    def _adjust(self, limits: EngineLimits) -> int:
+    def _adjust(self, limits: Limits) -> int:
         serving = self._host.serving
         backbone, config = serving.weights.backbone, serving.config
         if not limits.model_revision:
@@ -142,7 +144,7 @@ class Changes:
 
     # -- another backbone, in place --------------------------------------------------------------------------
 
-    def _exchange(self, limits: EngineLimits) -> int:
+    def _exchange(self, limits: Limits) -> int:
         """The old weights go before the new ones come: there may be memory for one model only."""
         host, serving = self._host, self._host.serving
         config, previous = serving.config, serving.limits
@@ -150,7 +152,7 @@ class Changes:
             limits.model_uri, limits.model_revision or None, volumes=config.volumes, offline=config.offline
         )
         checkpoint = Checkpoint.open(found.path)
-        limits.depths(checkpoint.config.num_layers)
+        depths(limits, checkpoint.config.num_layers)
         same_tokens = tokenizer_digest(checkpoint) == serving.model.tokenizer_digest
         try:
             reprefilled = self._publish(lambda: self._release(same_tokens))
@@ -171,7 +173,7 @@ class Changes:
         self._host.released()
         return self._host.serving.release()
 
-    def _install(self, limits: EngineLimits) -> None:
+    def _install(self, limits: Limits) -> None:
         serving = self._host.serving
         loaded = load_model(serving.config, limits, serving.model)
 
@@ -184,7 +186,7 @@ class Changes:
 
         self._publish(publish)
 
-    def _try_install(self, limits: EngineLimits) -> HeliosError | None:
+    def _try_install(self, limits: Limits) -> HeliosError | None:
         """Returns the error bare: its traceback would keep the weights of what could not be installed."""
         try:
             self._install(limits)
@@ -193,18 +195,18 @@ class Changes:
             return error.with_traceback(None)
         return None
 
-    def _go_back(self, previous: EngineLimits) -> None:
+    def _go_back(self, previous: Limits) -> None:
         if error := self._try_install(previous):
             problem = f"the old model cannot be loaded back ({error})"
             self._host.fail(EngineFailed("model", problem, "Restart the server"))
 
 
-def _other_model(limits: EngineLimits, current: EngineLimits) -> bool:
+def _other_model(limits: Limits, current: Limits) -> bool:
     same_revision = limits.model_revision in ("", current.model_revision)
     return limits.model_uri != current.model_uri or not same_revision
 
 
-def _check_generation(limits: EngineLimits, current: EngineLimits, if_generation: int | None) -> None:
+def _check_generation(limits: Limits, current: Limits, if_generation: int | None) -> None:
     held = current.generation
     if if_generation is not None and if_generation != held:
         raise StaleGeneration(

@@ -16,12 +16,14 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import torch
+from helios_contract.limits import Limits
+from helios_contract.telemetry import AuditRow, Telemetry
 
 from helios_server.engine.answer import Answer
 from helios_server.engine.audit import Auditor
 from helios_server.engine.changes import Changes, NotYet
 from helios_server.engine.intake import sequence_for
-from helios_server.engine.limits import EngineConfig, EngineLimits, LimitsOutcome
+from helios_server.engine.limits import EngineConfig, LimitsOutcome
 from helios_server.engine.request import FinishReason, GenerationRequest, OnEvent
 from helios_server.engine.runner import StepResult
 from helios_server.engine.scheduler import StepPlan
@@ -29,7 +31,7 @@ from helios_server.engine.sequence import Sequence
 from helios_server.engine.serving import Serving, load_model
 from helios_server.engine.snapshots import Life, model_info, telemetry
 from helios_server.engine.stats import Stats
-from helios_server.engine.telemetry import AuditRow, EngineTelemetry, Load, ModelInfo
+from helios_server.engine.telemetry import Load, ModelInfo
 from helios_server.engine.watch import Watch
 from helios_server.errors import Draining, EngineFailed, HeliosError, InvalidRequest, QueueFull
 
@@ -62,7 +64,7 @@ class Engine:
         self._thread = threading.current_thread()
 
     @classmethod
-    def start(cls, config: EngineConfig, limits: EngineLimits) -> Engine:
+    def start(cls, config: EngineConfig, limits: Limits) -> Engine:
         """Loads model and heads, plans memory and starts the thread.
 
         Raises HeliosError and leaves nothing behind.
@@ -119,7 +121,7 @@ class Engine:
 
     # -- limits and life -------------------------------------------------------------------------------------
 
-    def set_limits(self, limits: EngineLimits, if_generation: int | None = None) -> Future[LimitsOutcome]:
+    def set_limits(self, limits: Limits, if_generation: int | None = None) -> Future[LimitsOutcome]:
         """Changes what serves, at a step boundary.
 
         The future fails with a HeliosError; then nothing has changed.
@@ -174,7 +176,7 @@ class Engine:
             draining=self._draining,
         )
 
-    def telemetry(self) -> EngineTelemetry:
+    def telemetry(self) -> Telemetry:
         """Everything that decisions read."""
         with self._lock:
             uptime = time.monotonic() - self._started
@@ -336,7 +338,7 @@ class Engine:
             self._stats.token(confidence, now - (last or answer.arrived), first=last is None)
 
 
-def _live(config: EngineConfig, limits: EngineLimits, started: Future[Engine]) -> None:
+def _live(config: EngineConfig, limits: Limits, started: Future[Engine]) -> None:
     """The engine thread.
 
     It loads the model too: what kernels keep per thread is then measured where it will be.

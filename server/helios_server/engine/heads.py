@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from helios_server.engine.limits import AuditLimits, BundleSpec, EngineLimits
+from helios_contract.limits import Audit, Limits
+from helios_contract.serves import Bundle
+
 from helios_server.exits.bundle import BundleRef, HeadBundle, open_bundle
 from helios_server.exits.head import BareHead, ExitHead
 from helios_server.models.backbone import Backbone
@@ -64,27 +66,27 @@ class Heads:
 
 def load_heads(
     backbone: Backbone,
-    limits: EngineLimits,
+    limits: Limits,
     known: Heads | None,
     *,
     volumes: Path | None = None,
     offline: bool | None = None,
-) -> tuple[Heads, EngineLimits]:
+) -> tuple[Heads, Limits]:
     """Loads every bundle that the limits name, keeping those that `known` has for the same backbone.
 
     Returns the limits with every digest filled in.
     """
-    resolved: dict[BundleSpec, LoadedBundle] = {}
-    for spec in dict.fromkeys((limits.served_bundle, *limits.audit.bundles)):
+    resolved: dict[Bundle, LoadedBundle] = {}
+    for spec in dict.fromkeys((limits.bundle, *limits.audit.bundles)):
         resolved[spec] = _load(spec, backbone, known, volumes, offline)
-    served = resolved[limits.served_bundle].digest
+    served = resolved[limits.bundle].digest
     bundles = tuple(replace(spec, digest=resolved[spec].digest) for spec in limits.audit.bundles)
-    audit: AuditLimits = replace(limits.audit, bundles=bundles)
+    audit: Audit = replace(limits.audit, bundles=bundles)
     return Heads(backbone, resolved.values()), replace(limits, exits_digest=served, audit=audit)
 
 
 def _load(
-    spec: BundleSpec, backbone: Backbone, known: Heads | None, volumes: Path | None, offline: bool | None
+    spec: Bundle, backbone: Backbone, known: Heads | None, volumes: Path | None, offline: bool | None
 ) -> LoadedBundle:
     if not spec.uri:
         return LoadedBundle("", {}, {})

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from helios_contract.limits import Limits
 
 from helios_server.engine import host_memory
 from helios_server.engine.heads import Heads
 from helios_server.engine.kv_pool import KvPool
-from helios_server.engine.limits import EngineConfig, EngineLimits
+from helios_server.engine.limits import EngineConfig
 from helios_server.engine.paged_attention import gather_tokens
 from helios_server.engine.runner import Runner
 from helios_server.engine.sampling import SamplingParams
@@ -50,7 +51,7 @@ def measure(backbone: Backbone, config: EngineConfig) -> MemoryFacts:
     )
 
 
-def limit_bytes(limits: EngineLimits, device: torch.device) -> int:
+def limit_bytes(limits: Limits, device: torch.device) -> int:
     """What the planner may spend: as the limits say, else all that this process may use of the device."""
     if limits.memory_mib:
         return limits.memory_mib * MIB
@@ -72,7 +73,7 @@ class MemoryPlan:
 
 def plan_memory(
     facts: MemoryFacts,
-    limits: EngineLimits,
+    limits: Limits,
     layers: int,
     context: int,
     limit: int,

@@ -12,12 +12,14 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 
 import torch
+from helios_contract.limits import Limits
+from helios_contract.telemetry import Capacity
 
 from helios_server.engine import host_memory
 from helios_server.engine.audit import audit_bytes
 from helios_server.engine.heads import Heads, load_heads
 from helios_server.engine.kv_pool import KvPool
-from helios_server.engine.limits import CapacityReport, EngineConfig, EngineLimits
+from helios_server.engine.limits import EngineConfig, depths
 from helios_server.engine.memory import MemoryPlan, context_tokens, limit_bytes, measure, plan_memory
 from helios_server.engine.pages import PageAllocator
 from helios_server.engine.request import Served
@@ -52,9 +54,9 @@ class Model:
     context: int
     audit_bytes: int
 
-    def plan(self, limits: EngineLimits, heads: Heads, device: torch.device) -> MemoryPlan:
+    def plan(self, limits: Limits, heads: Heads, device: torch.device) -> MemoryPlan:
         """What fits beside this model under the limits. Raises OutOfMemoryBudget."""
-        layers = limits.depths(self.config.num_layers)[-1]
+        layers = depths(limits, self.config.num_layers)[-1]
         audit = self.audit_bytes if limits.audit.percent else 0
         limit = limit_bytes(limits, device)
         return plan_memory(self.facts, limits, layers, self.context, limit, heads.nbytes, audit)
@@ -64,14 +66,14 @@ class Model:
 class Loaded:
     """A model in memory, ready to serve under `limits`, whose revision and digests are filled in."""
 
-    limits: EngineLimits
+    limits: Limits
     model: Model
     backbone: Backbone
     heads: Heads
     plan: MemoryPlan
 
 
-def load_model(config: EngineConfig, limits: EngineLimits, before: Model | None = None) -> Loaded:
+def load_model(config: EngineConfig, limits: Limits, before: Model | None = None) -> Loaded:
     """Loads what the limits name. Raises HeliosError.
 
     One layer is loaded first: it tells what all of them take, so that a model that does not fit is refused
@@ -83,7 +85,7 @@ def load_model(config: EngineConfig, limits: EngineLimits, before: Model | None 
     )
     limits = replace(limits, model_revision=found.revision)
     checkpoint = Checkpoint.open(found.path)
-    limits.depths(checkpoint.config.num_layers)
+    depths(limits, checkpoint.config.num_layers)
     tokenizer = _tokenizer(checkpoint, before)
     backbone = Backbone.load(checkpoint, 1, config.device, config.dtype, config.max_context)
     model = Model(
@@ -141,7 +143,7 @@ class Serving:
         )
         self._hold(loaded.limits, backbone, loaded.heads, plan)
 
-    def _hold(self, limits: EngineLimits, backbone: Backbone, heads: Heads, plan: MemoryPlan) -> None:
+    def _hold(self, limits: Limits, backbone: Backbone, heads: Heads, plan: MemoryPlan) -> None:
         """From now on these serve."""
         self.limits = limits
         self._served: dict[int, Served] = {}
@@ -150,7 +152,7 @@ class Serving:
         self.runner: Runner | None = Runner(backbone, heads, self.pool, limits.exits_digest)
         self.scheduler.max_rows = plan.rows
         self.scheduler.admitting = True
-        self.capacity = CapacityReport(
+        self.capacity = Capacity(
             layers_loaded=backbone.num_loaded,
             total_layers=self.num_layers,
             max_batch_size=plan.rows,
@@ -171,7 +173,7 @@ class Serving:
     @property
     def depths(self) -> tuple[int, ...]:
         """Legal depths in layers, ascending, the budget last."""
-        return self.limits.depths(self.num_layers)
+        return depths(self.limits, self.num_layers)
 
     @property
     def budget(self) -> int:
@@ -206,8 +208,8 @@ class Serving:
         """What detectors watch."""
         limits = self.limits
         served, audit = (limits.model_uri, limits.model_revision), limits.audit
-        depths = self.budget, self.num_layers
-        return ExitInUse(served, limits.exits_digest, *depths, audit.quality, audit.confidence)
+        held, whole = self.budget, self.num_layers
+        return ExitInUse(served, limits.exits_digest, held, whole, audit.quality, audit.confidence)
 
     def threshold(self, depth: int) -> float:
         """Confidence, in [0, 1], under which a token counts as a breach; none at full depth."""
@@ -223,9 +225,7 @@ class Serving:
         self.pool.resize(pages, self.scheduler.resize(pages))
         self.kv_tokens = pages * self.config.page_tokens
 
-    def adjust(
-        self, limits: EngineLimits, heads: Heads, plan: MemoryPlan, new_layers: Many[DecoderLayer]
-    ) -> None:
+    def adjust(self, limits: Limits, heads: Heads, plan: MemoryPlan, new_layers: Many[DecoderLayer]) -> None:
         """Other limits on the same weights. The pool has already given up the pages that new layers need."""
         backbone = self.weights.backbone
         backbone.truncate(plan.layers)
@@ -255,6 +255,6 @@ class Serving:
 
     def _reserve(self, loaded: Loaded) -> int:
         """Pages that the shallowest legal depth would have: the pool may grow to that in place."""
-        shallowest = loaded.limits.depths(loaded.model.config.num_layers)[0]
+        shallowest = depths(loaded.limits, loaded.model.config.num_layers)[0]
         limits = replace(loaded.limits, layer_budget=shallowest)
         return loaded.model.plan(limits, loaded.heads, loaded.backbone.numerics.device).pages

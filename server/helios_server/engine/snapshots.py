@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from helios_contract.telemetry import Refusal, Telemetry
+
 from helios_server.engine.serving import Serving
 from helios_server.engine.stats import Stats
-from helios_server.engine.telemetry import EngineTelemetry, ModelInfo, Refusal
+from helios_server.engine.telemetry import ModelInfo
 from helios_server.engine.watch import Watch
 
 
@@ -44,13 +46,11 @@ def model_info(serving: Serving) -> ModelInfo:
     )
 
 
-def telemetry(
-    life: Life, serving: Serving, stats: Stats, watch: Watch, refused: Refusal | None
-) -> EngineTelemetry:
+def telemetry(life: Life, serving: Serving, stats: Stats, watch: Watch, refused: Refusal | None) -> Telemetry:
     """Everything that decisions read. refused: the newest refusal, which later limits may have overtaken."""
     window = stats.window
     overtaken = refused is not None and refused.generation <= serving.limits.generation
-    return EngineTelemetry(
+    return Telemetry(
         boot_id=life.boot_id,
         uptime_seconds=life.uptime_seconds,
         limits=serving.limits,

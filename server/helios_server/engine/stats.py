@@ -9,9 +9,10 @@ from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
 
+from helios_contract.telemetry import Histogram, StepTiming
+
 from helios_server.engine.request import FinishedEvent
 from helios_server.engine.scheduler import StepPlan
-from helios_server.engine.telemetry import Histogram, StepTiming
 
 _MS = (1, 2, 5, 10, 20, 40, 60, 80, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000)
 _TTFT_MS = (*_MS, 20000, 40000, 80000, 160000, 640000, 2560000)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from helios_contract.limits import Baseline
+from helios_contract.telemetry import Alarm, AuditRow, BreachCounter
+
 from helios_server.engine.cusum import BREACH_WINDOW, BreachWindow, Change, Cusum, Expected
-from helios_server.engine.limits import Baseline
-from helios_server.engine.telemetry import Alarm, AuditRow, BreachCounter
 
 _LEARN_AUDITS, _LEARN_REQUESTS = 20, 40
 # Least deviations between requests, so that a few alike requests cannot make the detectors nervous.

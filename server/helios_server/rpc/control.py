@@ -11,15 +11,16 @@ import time
 from collections.abc import Awaitable, Callable
 
 import grpc
+from helios_contract import wire
+from helios_contract.limits import Limits
 from helios_proto.v1 import control_pb2 as pb
 from helios_proto.v1 import control_pb2_grpc
 
 from helios_server.engine.engine import Engine
-from helios_server.engine.limits import EngineLimits, LimitsOutcome
+from helios_server.engine.limits import LimitsOutcome, check
 from helios_server.errors import HeliosError, InvalidRequest, NotFound
-from helios_server.rpc import limits as limits_mapping
-from helios_server.rpc import telemetry
 from helios_server.rpc.pod import Pod
+from helios_server.rpc.telemetry import telemetry_of
 
 _DRAIN_LOOK_SECONDS = 0.2
 
@@ -37,11 +38,11 @@ class ControlService(control_pb2_grpc.ControlServicer):
     ) -> pb.GetLimitsResponse:
         engine = self._pod.engine
         if engine is None:
-            return pb.GetLimitsResponse(limits=limits_mapping.to_proto(self._pod.limits))
+            return pb.GetLimitsResponse(limits=wire.limits_to_message(self._pod.limits))
         now = await self._pod.ask(engine.telemetry)
         return pb.GetLimitsResponse(
-            limits=limits_mapping.to_proto(now.limits),
-            capacity=limits_mapping.capacity_to_proto(now.capacity),
+            limits=wire.limits_to_message(now.limits),
+            capacity=wire.capacity_to_message(now.capacity),
         )
 
     async def SetLimits(
@@ -50,18 +51,19 @@ class ControlService(control_pb2_grpc.ControlServicer):
         engine = self._pod.loaded_engine()
         if not request.HasField("limits"):
             raise InvalidRequest("limits", "is missing", "Give the whole limits document")
-        limits = limits_mapping.from_proto(request.limits)
+        limits = wire.limits_from_message(request.limits)
+        check(limits)
         if_generation = request.if_generation if request.HasField("if_generation") else None
         # Shielded: a caller that goes away does not undo what the engine is about to publish.
         outcome = await asyncio.shield(self._change(engine, limits, if_generation))
         return pb.SetLimitsResponse(
-            limits=limits_mapping.to_proto(outcome.limits),
-            capacity=limits_mapping.capacity_to_proto(outcome.capacity),
+            limits=wire.limits_to_message(outcome.limits),
+            capacity=wire.capacity_to_message(outcome.capacity),
             seconds=outcome.seconds,
             reprefilled=outcome.reprefilled,
         )
 
-    async def _change(self, engine: Engine, limits: EngineLimits, if_generation: int | None) -> LimitsOutcome:
+    async def _change(self, engine: Engine, limits: Limits, if_generation: int | None) -> LimitsOutcome:
         try:
             outcome = await asyncio.wrap_future(engine.set_limits(limits, if_generation))
         except HeliosError:
@@ -76,11 +78,11 @@ class ControlService(control_pb2_grpc.ControlServicer):
     ) -> pb.Telemetry:
         engine = self._pod.engine
         if engine is None:
-            return telemetry.to_proto(self._pod, None)
+            return wire.telemetry_to_message(telemetry_of(self._pod, None))
         now = await self._pod.ask(engine.telemetry)
         for alarm in now.alarms:
             self._pod.prompts.alarmed(alarm.since_request)
-        return telemetry.to_proto(self._pod, now)
+        return wire.telemetry_to_message(telemetry_of(self._pod, now))
 
     async def GetPrompts(
         self, request: pb.GetPromptsRequest, context: grpc.aio.ServicerContext

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from helios_contract.telemetry import AuditRow, Telemetry
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from helios_server.engine.telemetry import AuditRow, EngineTelemetry
 from helios_server.rpc.http import Answer, Page
 from helios_server.rpc.pod import Pod
 
@@ -54,7 +54,7 @@ async def _refresh(pod: Pod) -> None:
         metrics.energy(pod.energy.source, pod.energy.joules())
 
 
-def _audited(telemetry: EngineTelemetry) -> tuple[float | None, float | None]:
+def _audited(telemetry: Telemetry) -> tuple[float | None, float | None]:
     """Quality and agreement of the exit in use, over the audits that scored it; None without any."""
     limits, layers = telemetry.limits, telemetry.capacity.layers_loaded
     if layers == telemetry.capacity.total_layers:

@@ -14,8 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from helios_contract.limits import Limits
+
 from helios_server.engine.engine import Engine
-from helios_server.engine.limits import EngineLimits
 from helios_server.errors import Draining
 from helios_server.rpc.errors import NotReady
 from helios_server.rpc.health import Health, Phase
@@ -33,7 +34,7 @@ class Pod:
     monotonic clock."""
 
     model_name: str
-    limits: EngineLimits
+    limits: Limits
     health: Health
     metrics: Metrics
     prompts: LivePrompts
@@ -71,7 +72,7 @@ class Pod:
             raise NotReady("server", str(self.health.phase), "Try again")
         return engine
 
-    def serve(self, limits: EngineLimits) -> None:
+    def serve(self, limits: Limits) -> None:
         """These limits hold now: what the doors keep beside the engine follows."""
         self.limits = limits
         self.prompts.resize(limits.live_prompts)

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from grpc_health.v1 import health_pb2_grpc
+from helios_contract.limits import Limits
 from helios_proto.v1 import control_pb2_grpc, generation_pb2, generation_pb2_grpc
 
 from helios_server.engine.engine import Engine
-from helios_server.engine.limits import EngineConfig, EngineLimits
+from helios_server.engine.limits import EngineConfig
 from helios_server.engine.request import FailedEvent, GenerationRequest
 from helios_server.engine.sampling import SamplingParams
 from helios_server.errors import InvalidRequest
@@ -65,7 +66,7 @@ class PodServer:
         self,
         model_name: str,
         config: EngineConfig,
-        limits: EngineLimits,
+        limits: Limits,
         token: Token | None = None,
         energy: EnergyMeter | None = None,
         drain_timeout: float = 300.0,

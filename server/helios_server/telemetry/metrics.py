@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from helios_contract.telemetry import Capacity
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from helios_server.engine.limits import CapacityReport
 from helios_server.engine.request import FinishedEvent, TokensEvent
 
 TTFT_SECONDS = (
@@ -66,7 +66,7 @@ class Metrics:
         if result == "applied":
             self.limits_change_seconds.labels(self._model_name).observe(seconds)
 
-    def capacity(self, report: CapacityReport) -> None:
+    def capacity(self, report: Capacity) -> None:
         """What the limits came to."""
         for gauge, value in (
             (self.layers_loaded, report.layers_loaded),

@@ -167,7 +167,7 @@ MUTANTS = (
         "    if False:",
     ),
     # -- it settles
-    Mutant("it settles", "limits", "return None if same else replace(", "return replace("),
+    Mutant("it settles", "limits", "return None if current == renewed else replace(", "return replace("),
     Mutant(
         "it settles",
         "fleet",

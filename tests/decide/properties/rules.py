@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from helios_contract.limits import Limits
 from helios_operator.api import parse, serialize
 from helios_operator.api.types import ReassessmentStatus, Served, Strategy
 from helios_operator.decide.plan import (
@@ -22,7 +23,7 @@ from helios_operator.decide.plan import (
     ScaleRevision,
     WriteLimits,
 )
-from helios_operator.decide.snapshot import Revision, ServingLimits, Snapshot
+from helios_operator.decide.snapshot import Revision, Snapshot
 from helios_server.planning.memory import MIB, limit_for_rows
 
 from tests.decide.world import World
@@ -41,7 +42,7 @@ class Rule:
         """Complains by AssertionError."""
 
 
-def service(limits: ServingLimits) -> Service:
+def service(limits: Limits) -> Service:
     """What callers get."""
     return (limits.model_uri, limits.model_revision, limits.exits_digest, limits.layer_budget)
 
@@ -50,7 +51,7 @@ def routed(snapshot: Snapshot) -> Revision | None:
     return next((r for r in snapshot.revisions if r.routed and not r.draining), None)
 
 
-def running(revision: Revision) -> ServingLimits:
+def running(revision: Revision) -> Limits:
     """What its pods run; its document when none answers."""
     seen = [pod.telemetry.limits for pod in revision.pods if pod.telemetry]
     return min(seen, key=lambda limits: limits.generation, default=revision.limits)

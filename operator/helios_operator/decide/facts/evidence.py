@@ -14,11 +14,13 @@ from datetime import datetime
 from math import sqrt
 from typing import Protocol
 
+from helios_contract.limits import Baseline
+from helios_contract.telemetry import AuditRow
+
 from helios_operator.api.rows import ExitQuality, QualityRow
 from helios_operator.decide.facts import quality
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.quality import Estimate
-from helios_operator.decide.snapshot import AuditRow, Baseline
 
 MIN_AUDITS = 8
 """Fewer audited requests are no evidence."""

@@ -11,17 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
 
+from helios_contract.limits import Limits
+from helios_contract.telemetry import Alarm, AuditRow, Telemetry
+
 from helios_operator.api.types import Served
-from helios_operator.decide.snapshot import (
-    Alarm,
-    AuditRow,
-    Pod,
-    PodPhase,
-    Revision,
-    ServingLimits,
-    Snapshot,
-    Telemetry,
-)
+from helios_operator.decide.snapshot import Pod, PodPhase, Revision, Snapshot
 
 ANALYSING = "Analysing"
 """Phase of a rollout: what serves is watched before it is kept."""
@@ -72,7 +66,7 @@ class Fleet:
         return tuple(pod for pod in self.routed.pods if pod.ready) if self.routed else ()
 
     @property
-    def serving(self) -> ServingLimits | None:
+    def serving(self) -> Limits | None:
         """What the pods run: older than the document while a change of limits is on its way."""
         if self.routed is None:
             return None
@@ -90,13 +84,9 @@ class Fleet:
     def refusal(self) -> str | None:
         """What a pod said when it refused the document; None when none did."""
         for telemetry in self.telemetry:
-            if (
-                self.routed
-                and telemetry.refused_generation
-                >= self.routed.limits.generation
-                > telemetry.limits.generation
-            ):
-                return telemetry.refused_message or "the pod gave no reason"
+            refused, has = telemetry.refused, telemetry.limits.generation
+            if self.routed and refused and refused.generation >= self.routed.limits.generation > has:
+                return refused.message or "the pod gave no reason"
         return None
 
     @property

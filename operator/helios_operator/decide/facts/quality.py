@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from math import inf, log, sqrt
 from statistics import NormalDist, fmean, stdev, variance
 
-from helios_operator.decide.snapshot import Baseline, Histogram
+from helios_contract.limits import Baseline
+from helios_contract.telemetry import Histogram
 
 CONFIDENCE = 0.90
 """One-sided, of every bound."""

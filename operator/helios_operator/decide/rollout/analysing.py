@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from helios_contract.limits import Limits
+
 from helios_operator.api.conditions import ConditionType, Reason
 from helios_operator.api.types import Analysis, HistoryEntry, RolloutStatus
 from helios_operator.decide.facts.fleet import ANALYSING, all_ready
@@ -16,7 +18,7 @@ from helios_operator.decide.plan import Route, Verdict, WriteLimits
 from helios_operator.decide.rollout import record
 from helios_operator.decide.rollout.limits import limits_for
 from helios_operator.decide.rollout.step import Carried, Step
-from helios_operator.decide.snapshot import Revision, ServingLimits
+from helios_operator.decide.snapshot import Revision
 from helios_operator.decide.weigh import live
 from helios_operator.decide.weigh.case import Case
 from helios_operator.decide.weigh.gathering import profiles_of
@@ -132,7 +134,7 @@ def _old_revision(step: Step) -> Revision | None:
     return max(serving, key=lambda revision: revision.number, default=None)
 
 
-def _old_limits(step: Step, routed: Revision) -> ServingLimits | None:
+def _old_limits(step: Step, routed: Revision) -> Limits | None:
     case, history = step.case, step.status.history
     before = history[-1].from_ if history and history[-1].result == "Promoted" else None
     contender = next((c for c in case.bench.contenders if before and c.name == before.candidate), None)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from helios_contract.limits import Limits
+
 from helios_operator.api.conditions import Reason
 from helios_operator.api.types import (
     Served,
@@ -26,7 +28,7 @@ from helios_operator.decide.plan import (
 from helios_operator.decide.rollout import record
 from helios_operator.decide.rollout.limits import limits_for
 from helios_operator.decide.rollout.step import Carried, Step, shape
-from helios_operator.decide.snapshot import Revision, ServingLimits
+from helios_operator.decide.snapshot import Revision
 from helios_operator.decide.weigh import hysteresis
 from helios_operator.decide.weigh.gathering import profiles_of
 from helios_operator.decide.weigh.reassess import Change
@@ -100,7 +102,7 @@ def take_back(step: Step, routed: Revision, why: Verdict) -> Carried:
     )
 
 
-def _before(step: Step, routed: Revision) -> ServingLimits | None:
+def _before(step: Step, routed: Revision) -> Limits | None:
     """What the pods still run; without an answer from them, what the status says they ran."""
     serving, active = step.fleet.serving, step.status.active
     if serving and serving.generation < routed.limits.generation:
@@ -120,8 +122,9 @@ def _noticed(step: Step, routed: Revision) -> Served | None:
     return None if active and record.same_service(active, coming) else coming
 
 
-def _is_same(some: ServingLimits, other: ServingLimits) -> bool:
+def _is_same(some: Limits, other: Limits) -> bool:
     """Taking back was refused too: it is tried again, but not at every look."""
-    return replace(some, generation=0, quality_baseline=None) == replace(
-        other, generation=0, quality_baseline=None
+    some, other = (
+        replace(limits, generation=0, audit=replace(limits.audit, quality=None)) for limits in (some, other)
     )
+    return some == other

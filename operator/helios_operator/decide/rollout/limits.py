@@ -1,16 +1,19 @@
 """The limits document of a choice: everything that a pod must know to serve it.
 
-Called by `rollout`. It must not choose: option and evidence come in, a ServingLimits goes out.
+Called by `rollout`. It must not choose: option and evidence come in, a Limits goes out.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from helios_contract.limits import Audit, Limits
+from helios_contract.serves import Bundle
+
 from helios_operator.api.types import Trigger
 from helios_operator.decide.facts.candidates import Contender, backbones
 from helios_operator.decide.facts.evidence import Evidence
-from helios_operator.decide.snapshot import BundleRef, ServingLimits, Snapshot
+from helios_operator.decide.snapshot import Snapshot
 from helios_operator.decide.weigh.options import Option, memory_mib
 
 
@@ -20,12 +23,12 @@ def limits_for(
     snapshot: Snapshot,
     evidence: Evidence | None,
     generation: int,
-) -> ServingLimits:
+) -> Limits:
     contender, spec = option.contender, snapshot.deployment.spec
     resolved = contender.resolved
     if resolved is None:
         raise ValueError(f"{contender.name} is not resolved")
-    return ServingLimits(
+    return Limits(
         generation=generation,
         candidate=contender.name,
         model_uri=contender.candidate.uri,
@@ -37,35 +40,32 @@ def limits_for(
         memory_mib=memory_mib(snapshot),
         max_queue_size=spec.limits.max_queue_size,
         exit_layers=tuple(sorted(layer for layer in resolved.exit_layers if layer < resolved.num_layers)),
-        audit_percent=spec.reassessment.audit_percent,
-        bundles=_bundles(contender, contenders),
+        audit=Audit(
+            percent=spec.reassessment.audit_percent,
+            bundles=_bundles(contender, contenders),
+            quality=evidence.baseline(contender, option.layer_budget) if evidence else None,
+        ),
         tokens_per_request=spec.workload.isl + spec.workload.osl,
-        quality_baseline=evidence.baseline(contender, option.layer_budget) if evidence else None,
         live_prompts=_live_prompts(snapshot),
         breach_threshold=_breach_threshold(option, snapshot),
     )
 
 
-def resynchronised(current: ServingLimits, wanted: ServingLimits) -> ServingLimits | None:
+def resynchronised(current: Limits, wanted: Limits) -> Limits | None:
     """The same service under the settings that the spec and the candidates now ask for; None when nothing
-    differs. Baselines stay: they belong to the evidence that the choice was made on."""
-    renewed = replace(
-        wanted,
-        generation=current.generation,
-        quality_baseline=current.quality_baseline,
-        confidence_baseline=current.confidence_baseline,
-        breach_threshold=round(wanted.breach_threshold, 6),
-    )
-    same = replace(current, breach_threshold=round(current.breach_threshold, 6)) == renewed
-    return None if same else replace(renewed, generation=wanted.generation)
+    differs. Baselines stay: they belong to the evidence that the choice was made on. So does what a newer
+    release wrote."""
+    audit = replace(wanted.audit, quality=current.audit.quality, confidence=current.audit.confidence)
+    renewed = replace(wanted, generation=current.generation, audit=audit, extra=current.extra)
+    return None if current == renewed else replace(renewed, generation=wanted.generation)
 
 
-def _bundles(contender: Contender, contenders: tuple[Contender, ...]) -> tuple[BundleRef, ...]:
+def _bundles(contender: Contender, contenders: tuple[Contender, ...]) -> tuple[Bundle, ...]:
     """Every bundle of the backbone, each once: the audit scores them side by side."""
     resolved = contender.resolved
     family = backbones(contenders).get(resolved.backbone, ()) if resolved else ()
     refs = {
-        member.resolved.exits_digest: BundleRef(
+        member.resolved.exits_digest: Bundle(
             member.name, member.candidate.exits or "", member.resolved.exits_digest
         )
         for member in (*reversed(family), contender)

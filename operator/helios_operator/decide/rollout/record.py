@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from helios_contract.limits import Limits
+
 from helios_operator.api.types import Decision, HistoryEntry, ReassessmentStatus, Served
 from helios_operator.decide.facts.candidates import Contender
-from helios_operator.decide.snapshot import Revision, ServingLimits
+from helios_operator.decide.snapshot import Revision
 from helios_operator.decide.weigh import remedies
 from helios_operator.decide.weigh.case import Case, served_contender
 from helios_operator.decide.weigh.gathering import profiles_of
@@ -22,12 +24,12 @@ def served(revision: Revision, case: Case) -> Served:
     """What the document of a revision says, with the rows of the history table it stands on. The batch is
     what its pods found to fit of it."""
     limits = revision.limits
-    found = max((pod.telemetry.max_batch_size for pod in revision.pods if pod.telemetry), default=0)
+    found = max((pod.telemetry.capacity.max_batch_size for pod in revision.pods if pod.telemetry), default=0)
     rows = min(limits.max_batch_size or found, found or limits.max_batch_size)
     return _described(limits, revision.number, rows, case)
 
 
-def coming(limits: ServingLimits, number: int, case: Case) -> Served:
+def coming(limits: Limits, number: int, case: Case) -> Served:
     return _described(limits, number, limits.max_batch_size, case)
 
 
@@ -67,7 +69,7 @@ def appended(history: tuple[HistoryEntry, ...], new: HistoryEntry) -> tuple[Hist
     return (*history, new)[-KEPT_HISTORY:]
 
 
-def _described(limits: ServingLimits, number: int, rows: int, case: Case) -> Served:
+def _described(limits: Limits, number: int, rows: int, case: Case) -> Served:
     contender = served_contender(limits, case.bench.contenders)
     return Served(
         candidate=limits.candidate,

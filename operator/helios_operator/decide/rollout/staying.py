@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from helios_contract.limits import Limits
+
 from helios_operator.api.conditions import Reason
 from helios_operator.api.types import (
     RolloutStatus,
@@ -22,7 +24,7 @@ from helios_operator.decide.plan import (
 from helios_operator.decide.rollout import record
 from helios_operator.decide.rollout.limits import limits_for, resynchronised
 from helios_operator.decide.rollout.step import Carried, Step, shape
-from helios_operator.decide.snapshot import Revision, ServingLimits
+from helios_operator.decide.snapshot import Revision
 from helios_operator.decide.weigh import hysteresis
 from helios_operator.decide.weigh.strategy import Way, second_pod_fits
 
@@ -46,7 +48,7 @@ def keep_in_step(step: Step, routed: Revision) -> Carried:
     return replace(done, actions=(write,), rollout=step.begun(routed.number, Way.LIMITS, why))
 
 
-def _resynchronised(step: Step, routed: Revision) -> ServingLimits | None:
+def _resynchronised(step: Step, routed: Revision) -> Limits | None:
     current = step.case.current(None)
     if current is None:
         return None

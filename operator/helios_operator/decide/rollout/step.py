@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from helios_contract.limits import Limits
+
 from helios_operator.api.conditions import Reason
 from helios_operator.api.types import (
     DeploymentStatus,
@@ -33,7 +35,7 @@ from helios_operator.decide.plan import (
     WriteLimits,
 )
 from helios_operator.decide.rollout import record
-from helios_operator.decide.snapshot import Revision, ServingLimits
+from helios_operator.decide.snapshot import Revision
 from helios_operator.decide.weigh import hysteresis
 from helios_operator.decide.weigh.case import Case
 from helios_operator.decide.weigh.reassess import Outcome
@@ -92,7 +94,7 @@ class Step:
             progress=progress,
         )
 
-    def create(self, limits: ServingLimits, way: Way, why: Verdict) -> Carried:
+    def create(self, limits: Limits, way: Way, why: Verdict) -> Carried:
         announced = self.status.target if self.fleet.routed is None else None
         number = announced.revision if announced else next_number(self.case.snapshot)
         action = CreateRevision(number=number, limits=limits, replicas=self.case.spec.replicas, why=why)
@@ -100,7 +102,7 @@ class Step:
         progress = replace(why, reason=Reason.ROLLOUT_STARTED) if self.fleet.routed else why
         return self.still(progress, action, target=target, rollout=self.begun(number, way, why))
 
-    def tell(self, routed: Revision, limits: ServingLimits, way: Way, why: Verdict) -> Carried:
+    def tell(self, routed: Revision, limits: Limits, way: Way, why: Verdict) -> Carried:
         target = record.coming(limits, routed.number, self.case)
         action = WriteLimits(revision=routed.number, limits=limits, why=why)
         progress = replace(why, reason=Reason.LIMITS_CHANGING)
@@ -140,6 +142,6 @@ class Step:
         return replace(before, revision=number, phase=phase, message=why.message, end_time=end)
 
 
-def shape(limits: ServingLimits) -> str:
+def shape(limits: Limits) -> str:
     rows = f"{limits.max_batch_size} rows" if limits.max_batch_size else "as many rows as fit"
     return f"{limits.candidate} at {limits.layer_budget} layers with {rows}"

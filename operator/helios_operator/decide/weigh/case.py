@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from helios_contract.limits import Limits
+
 from helios_operator.api.types import Candidate, DeploymentSpec, ReassessmentStatus, Resolved, SelectionPolicy
 from helios_operator.decide.facts.candidates import Contender, backbones
 from helios_operator.decide.facts.evidence import Evidence
 from helios_operator.decide.facts.fleet import Fleet
-from helios_operator.decide.snapshot import Revision, ServingLimits, Snapshot
+from helios_operator.decide.snapshot import Revision, Snapshot
 from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.options import Bench, Option
 
@@ -117,11 +119,11 @@ class Case:
         return ""
 
 
-def _model(limits: ServingLimits) -> tuple[str, str]:
+def _model(limits: Limits) -> tuple[str, str]:
     return (limits.model_uri, limits.model_revision)
 
 
-def served_contender(limits: ServingLimits, contenders: tuple[Contender, ...]) -> Contender | None:
+def served_contender(limits: Limits, contenders: tuple[Contender, ...]) -> Contender | None:
     """By what it is, not by its name."""
     for contender in contenders:
         resolved = contender.resolved

@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from helios_contract.limits import Baseline
+from helios_contract.telemetry import Alarm, AuditRow
+
 from helios_operator.api.conditions import Reason
 from helios_operator.api.types import Trigger
 from helios_operator.decide.facts import quality
@@ -24,7 +27,6 @@ from helios_operator.decide.facts.evidence import (
 )
 from helios_operator.decide.facts.quality import Estimate
 from helios_operator.decide.plan import Verdict
-from helios_operator.decide.snapshot import Alarm, AuditRow, Baseline
 from helios_operator.decide.weigh.case import Case
 from helios_operator.decide.weigh.hysteresis import COLD_REQUESTS
 from helios_operator.decide.weigh.triggers import NEVER, Cause, pending_alarms

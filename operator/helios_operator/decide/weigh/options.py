@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, exp, log
 
+from helios_contract.telemetry import Telemetry
 from helios_server.planning.memory import MIB, MemoryFacts, capacity, limit_for_rows
 from helios_server.planning.timing import Prediction, StepPoint, StepTimeFit, Workload, predict
 
@@ -21,7 +22,7 @@ from helios_operator.decide.facts.candidates import Contender, Key, backbones, l
 from helios_operator.decide.facts.evidence import Evidence
 from helios_operator.decide.facts.quality import Estimate
 from helios_operator.decide.plan import Verdict
-from helios_operator.decide.snapshot import Snapshot, Telemetry
+from helios_operator.decide.snapshot import Snapshot
 
 MIN_STEPS = 200
 """Serving steps behind a refined timing fit."""
@@ -97,15 +98,15 @@ class Bench:
         snapshot: Snapshot,
         contenders: tuple[Contender, ...],
         pods: Sequence[Telemetry] = (),
-        fit: StepTimeFit | None = None,
+        serving: Contender | None = None,
     ) -> Bench:
-        """`pods`: of those that serve; `fit`: of what they serve."""
+        """`pods`: of those that serve; `serving`: what they serve, if it is a candidate."""
         return cls(
             spec=snapshot.deployment.spec,
             memory_mib=memory_mib(snapshot),
             contenders=contenders,
-            pace=measured_pace(fit, [step for pod in pods for step in pod.steps]) if fit else 1.0,
-            process_start_bytes=max((pod.process_start_bytes for pod in pods), default=0),
+            pace=_pace(serving, pods),
+            process_start_bytes=max((pod.capacity.process_start_bytes for pod in pods), default=0),
         )
 
     def options(self, evidence: Evidence | None) -> tuple[Option, ...]:
@@ -245,6 +246,27 @@ def latency_excess(performance: Performance, spec: DeploymentSpec) -> float:
         (performance.e2e_ms, slo.e2e_latency_ms),
     )
     return max((value / target for value, target in pairs if target), default=0.0)
+
+
+def _pace(serving: Contender | None, pods: Sequence[Telemetry]) -> float:
+    if serving is None or serving.resolved is None or serving.timing is None or serving.timing.fit is None:
+        return 1.0
+    kind = serving.resolved.head_kind
+    return measured_pace(serving.timing.fit, [point for pod in pods for point in _points(pod, kind)])
+
+
+def _points(pod: Telemetry, head_kind: str) -> Iterator[StepPoint]:
+    """A pod's steps; those at full depth went through the model's own head."""
+    for step in pod.steps:
+        yield StepPoint(
+            layers=step.layers,
+            rows=step.rows,
+            kv_tokens=step.kv_tokens,
+            sampled=step.sampled,
+            head_kind="bare" if step.layers == pod.capacity.total_layers else head_kind,
+            step_ns=step.mean_us * 1000,
+            weight=step.count,
+        )
 
 
 def measured_pace(fit: StepTimeFit, steps: Sequence[StepPoint]) -> float:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from helios_contract.telemetry import Alarm
+
 from helios_operator.api.annotations import Request, newest_request
 from helios_operator.api.conditions import Reason
 from helios_operator.api.types import ReassessmentStatus, Trigger
 from helios_operator.decide.facts.evidence import LiveEvidence
-from helios_operator.decide.snapshot import Alarm
 from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.case import Case
 

@@ -1,0 +1,57 @@
+"""What serves: all that makes one answer differ from another.
+
+Part of the limits that a pod is told and of what it says that it runs; whoever compares two services compares
+these. A new way to serve the same model (a precision, an exit mode) is a field here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+AUTO = "auto"
+"""A precision: as published, in the format that the engine names for this machine."""
+WHOLE_SEQUENCES = "sequence"
+"""An exit mode: all tokens of a sequence run at one depth."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An exit-head bundle of a backbone."""
+
+    candidate: str
+    """Under whose name it is known."""
+    uri: str = ""
+    """ "": the model's own norm and head."""
+    digest: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serves:
+    """A model at a depth, in a precision, with its exit heads."""
+
+    candidate: str
+    """Its name in the spec."""
+    model_uri: str
+    model_revision: str = ""
+    """Resolved; "": whatever the uri holds."""
+    exits_uri: str = ""
+    """Of the bundle of exit heads; "": the model's own norm and head at every exit."""
+    exits_digest: str = ""
+    layer_budget: int = 0
+    """Layers held; 0: full depth."""
+    exit_mode: str = field(default=WHOLE_SEQUENCES, metadata={"since": 1})
+    """How tokens leave early."""
+    weight_dtype: str = field(default=AUTO, metadata={"since": 1})
+    """Precision of the weights."""
+    kv_cache_dtype: str = field(default=AUTO, metadata={"since": 1})
+    """Precision of keys and values."""
+
+    @property
+    def serves(self) -> Serves:
+        """This part alone, of whatever it is part of."""
+        return Serves(**{each.name: getattr(self, each.name) for each in fields(Serves)})
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that serves."""
+        return Bundle(self.candidate, self.exits_uri, self.exits_digest)
