@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-12)
 # They run side by side, a core each. The others start pods and Jobs, which take all cores and wait for each other.
-ONE_CORE := tests/engine tests/exits tests/models tests/profile tests/api tests/chart tests/decide tests/render
+ONE_CORE := tests/engine tests/exits tests/models tests/profile tests/contract tests/api tests/chart tests/decide tests/render
 
 .PHONY: help demo test test-cluster test-cluster-live test-cluster-node lint proto chart data heads clean
 

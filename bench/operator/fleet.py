@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from helios_contract.results import ExitQuality, HeadCost, MemoryFacts, Resolved, StepTimeFit
 from helios_operator.api import parse, serialize
 from helios_operator.api.identity import prompts_digest, quality_name, timing_name
 from helios_operator.api.rows import (
-    ExitQuality,
     Hardware,
     QualityIdentity,
     QualityRow,
@@ -23,14 +23,12 @@ from helios_operator.api.rows import (
     TimingIdentity,
     TimingRow,
 )
-from helios_operator.api.types import Candidate, CandidateStatus, DeploymentStatus, Resolved
+from helios_operator.api.types import Candidate, CandidateStatus, DeploymentStatus
 from helios_operator.cluster import nodes
 from helios_operator.cluster.kinds import DEPLOYMENT, NODE, PROFILE, Key, Object
 from helios_operator.cluster.mirror import Mirror
 from helios_operator.decide.facts.candidates import identity
 from helios_server.planning import PERFORMANCE_VERSION
-from helios_server.planning.memory import MemoryFacts
-from helios_server.planning.timing import HeadCost, StepTimeFit
 
 from tests.cluster.admin import NAMESPACE, Admin
 

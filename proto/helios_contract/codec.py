@@ -1,14 +1,15 @@
 """Dataclasses to and from JSON objects, by their field names: `layer_budget` is `layerBudget`, `from_` is
 `from`.
 
-Used by `limits` and `results` for what crosses between processes, and by the operator for the objects of
-the API, each with its own scalars. One rule for every type, so that a field added to a dataclass needs no
-code here. It must not judge values: only their JSON types and the words of an enum.
+Used by `limits` and `results` for what crosses between processes, and by the operator for the objects of its
+API. One rule for every type, so that a field added to a dataclass needs no code here. It must not judge
+values: only their JSON types and the words of an enum.
 
 Absent and null mean the dataclass' default, or None. What a newer release added is left alone: `unknown` says
-what that was. A field's metadata may say `wire` (another name), `per` (a fraction that goes over the wire
-as an integer of so many parts) and `since` (the contract's version that brought it; `encode` leaves it out
-while it has its default, so that older readers are not told what they do not know).
+what that was. A field's metadata may say `wire` (another name; None: it does not cross), `since` (the
+contract's version that brought it; `encode` leaves it out while it has its default, so that older readers are
+not told what they do not know) and `milli` (fractions that the CRDs, which hold integers, write in
+thousandths, under a name that says so).
 """
 
 from __future__ import annotations
@@ -43,30 +44,22 @@ class Scalar:
 
 
 class Codec:
-    """scalars: types beyond JSON's own, such as durations; naming: of fields; sparse: leave out every empty
-    text, list or map that has a default.
-    """
+    """scalars: types beyond JSON's own, such as durations; crd: as the objects of the API are written, which
+    have `MiB` in names, and thousandths in place of fractions."""
 
-    def __init__(
-        self,
-        scalars: Mapping[Any, Scalar] | None = None,
-        naming: Callable[[str], str] | None = None,
-        *,
-        sparse: bool = False,
-    ) -> None:
+    def __init__(self, scalars: Mapping[Any, Scalar] | None = None, *, crd: bool = False) -> None:
         self._scalars = _JSON_SCALARS | dict(scalars or {})
-        self._naming = naming or camel
-        self._sparse = sparse
+        self._crd = crd
 
     def decode(self, kind: type[T], document: Any, path: str = "") -> T:
         """A dataclass from its JSON object. Malformed names the value that cannot be one of its fields."""
         if not isinstance(document, Mapping):
             raise Malformed(path, f"is {_shown(document)}, not an object")
         values = {}
-        for field, name, hint in layout(cast(Any, kind), self._naming):
+        for field, name, hint in layout(cast(Any, kind), self._crd):
             value, where = document.get(name), f"{path}.{name}" if path else name
             if value is not None:
-                values[field.name] = self._decode(hint, _from_parts(field, value, where), where)
+                values[field.name] = self._decode(hint, self._whole(field, value, where), where)
             elif not _has_default(field):
                 if not _may_be_none(hint):
                     raise Malformed(where, "is missing")
@@ -77,17 +70,17 @@ class Codec:
             raise Malformed(path, str(error)) from None
 
     def encode(self, record: Any) -> Json:
-        """The JSON object of a dataclass, without what is None."""
+        """The JSON object of a dataclass, without what is unset, or empty and has a default."""
         document = {}
-        for field, name, _ in layout(cast(Any, type(record)), self._naming):
+        for field, name, _ in layout(cast(Any, type(record)), self._crd):
             value = getattr(record, field.name)
             if value is not None and not self._is_left_out(field, value):
-                document[name] = _to_parts(field, self._encode(value))
+                document[name] = self._thousandths(field, self._encode(value))
         return document
 
     def unknown(self, kind: type[Any], document: Mapping[str, Any]) -> Json:
         """What the document holds and the dataclass does not know, in the document's own shape."""
-        hints = {name: hint for _, name, hint in layout(cast(Any, kind), self._naming)}
+        hints = {name: hint for _, name, hint in layout(cast(Any, kind), self._crd)}
         found: Json = {}
         for name, value in document.items():
             if name not in hints:
@@ -100,7 +93,7 @@ class Codec:
         if "since" in field.metadata and value == default_of(field):
             return True
         is_empty = isinstance(value, (str, tuple, Mapping)) and not value
-        return is_empty and self._sparse and _has_default(field)
+        return is_empty and _has_default(field)
 
     def _decode(self, hint: Any, value: Any, path: str) -> Any:
         hint = _bare(hint)
@@ -135,24 +128,40 @@ class Codec:
                 return self.encode(value)
         return self._scalar(type(value)).encode(value)
 
+    def _thousandths(self, field: Field[Any], value: Any) -> Any:
+        if not (self._crd and "milli" in field.metadata):
+            return value
+        return {key: round(part * 1000) for key, part in value.items()}
+
+    def _whole(self, field: Field[Any], value: Any, path: str) -> Any:
+        if not (self._crd and "milli" in field.metadata and isinstance(value, Mapping)):
+            return value
+        return {key: _part(part, f"{path}.{key}") for key, part in value.items()}
+
     def _scalar(self, kind: Any) -> Scalar:
         if isinstance(kind, type) and issubclass(kind, Enum) and kind not in self._scalars:
             self._scalars[kind] = Scalar(lambda value: _word(kind, value))
         return self._scalars.get(kind, _AS_IT_IS)
 
 
-def camel(name: str) -> str:
-    """The name of a field in JSON, as protobuf has it."""
+def camel(name: str, crd: bool = False) -> str:
+    """The name of a field in JSON, as protobuf has it, or as the CRDs do."""
     first, *rest = name.rstrip("_").split("_")
-    return first + "".join(word.capitalize() for word in rest)
+    return first + "".join("MiB" if crd and word == "mib" else word.capitalize() for word in rest)
 
 
 @cache
-def layout(kind: Any, naming: Callable[[str], str] = camel) -> tuple[tuple[Field[Any], str, Any], ...]:
-    """Each field of a dataclass, its name in JSON and its type; but not those whose `wire` is None."""
+def layout(kind: Any, crd: bool = False) -> tuple[tuple[Field[Any], str, Any], ...]:
+    """Each field of a dataclass that crosses, its name in JSON and its type."""
     hints = get_type_hints(kind)
-    named = ((f, f.metadata.get("wire", naming(f.name)), hints[f.name]) for f in fields(kind))
-    return tuple(each for each in named if each[1] is not None)
+    named = ((each, _name(each, crd), hints[each.name]) for each in fields(kind))
+    return tuple((field, name, hint) for field, name, hint in named if name is not None)
+
+
+def _name(field: Field[Any], crd: bool) -> str | None:
+    name = camel(field.name, crd) + ("Milli" if crd and "milli" in field.metadata else "")
+    wire: str | None = field.metadata.get("wire", name)
+    return wire
 
 
 def default_of(field: Field[Any]) -> Any:
@@ -208,6 +217,13 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+def _part(value: Any, path: str) -> float:
+    try:
+        return _integer(value) / 1000
+    except ValueError as error:
+        raise Malformed(path, str(error)) from None
+
+
 def _exactly(kind: type, name: str) -> Scalar:
     def decode(value: Any) -> Any:
         if not isinstance(value, kind):
@@ -223,20 +239,6 @@ def _word(kind: type[Enum], value: Any) -> Enum:
     except ValueError:
         known = ", ".join(str(word.value) for word in kind)
         raise ValueError(f"is {_shown(value)}, which is none of {known}") from None
-
-
-def _to_parts(field: Field[Any], value: Any) -> Any:
-    per = field.metadata.get("per")
-    return {key: round(part * per) for key, part in value.items()} if per else value
-
-
-def _from_parts(field: Field[Any], value: Any, path: str) -> Any:
-    per = field.metadata.get("per")
-    if per is None:
-        return value
-    if not isinstance(value, Mapping):
-        raise Malformed(path, f"is {_shown(value)}, not a map")
-    return {key: _number(part) / per for key, part in value.items()}
 
 
 _AS_IT_IS = Scalar(lambda value: value)

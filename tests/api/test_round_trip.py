@@ -7,17 +7,16 @@ from datetime import UTC, datetime, timedelta
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from helios_operator.api import parse, serialize
-from helios_operator.api.rows import (
+from helios_contract.results import (
     EnergyCost,
+    EnergyPoint,
     ExitQuality,
-    QualityIdentity,
-    QualityRow,
-    RowPhase,
-    TimingIdentity,
+    MemoryFacts,
+    StepTimeFit,
     TimingPoint,
-    TimingRow,
 )
+from helios_operator.api import parse, serialize
+from helios_operator.api.rows import QualityIdentity, QualityRow, RowPhase, TimingIdentity, TimingRow
 from helios_operator.api.types import (
     Condition,
     Decision,
@@ -30,8 +29,6 @@ from helios_operator.api.types import (
     Served,
 )
 from helios_operator.api.validation import admit
-from helios_server.planning.memory import MemoryFacts
-from helios_server.planning.timing import StepTimeFit
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,7 +141,7 @@ def test_rows_that_are_written_are_admitted() -> None:
         fit=StepTimeFit(1, 2, 3, 4),
         memory=MemoryFacts(1, 2, 3, 4, 5, 6, 7, 8),
         exit_bytes={"mlp": 9},
-        energy=EnergyCost("declared", {(30, 4): 5}, 6),
+        energy=EnergyCost("declared", (EnergyPoint(30, 4, 5),), 6),
         points=(TimingPoint(30, 4, 100, 4, "mlp", 10, 12),),
     )
     quality = QualityRow(

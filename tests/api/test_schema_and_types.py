@@ -7,10 +7,10 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from helios_operator.api import parse
-from helios_operator.api.codec import camel
+from helios_contract.codec import Codec, camel, layout
+from helios_contract.results import ExitQuality, Resolved, Timing
+from helios_operator.api import codec, parse
 from helios_operator.api.crds import crds
-from helios_operator.api.rows import ExitQuality, TimingPoint
 from helios_operator.api.types import (
     Analysis,
     Candidate,
@@ -22,12 +22,10 @@ from helios_operator.api.types import (
     MaintenanceWindow,
     ModelCache,
     ModelStatus,
-    Resolved,
     SecretKeyRef,
     Tls,
 )
 from helios_operator.api.validation import admit
-from helios_server.planning.memory import MemoryFacts
 
 from tests.api.objects import minimal, put
 
@@ -41,30 +39,30 @@ PAIRS = {
     "deployment spec": (DeploymentSpec, DEPLOYMENT["spec"]),
     "deployment status": (DeploymentStatus, DEPLOYMENT["status"]),
     "model status": (ModelStatus, MODEL["status"]),
-    "memory": (MemoryFacts, TIMING["memory"]),
-    "timing points": (TimingPoint, TIMING["points"]["items"]),
+    "timing": (Timing, {"properties": TIMING}),
 }
 
 
 def wire_name(field: Any) -> str:
-    return str(field.metadata.get("wire", camel(field.name)))
+    return str(field.metadata.get("wire", camel(field.name, crd=True)))
 
 
 def inner_dataclass(hint: Any) -> Any:
-    """The dataclass inside X | None or tuple[X, ...]; None for anything else."""
+    """The dataclass inside X | None or tuple[X, ...]; None for anything else, maps included."""
     options = [hint, *get_args(hint)]
     return next((option for option in options if is_dataclass(option)), None)
 
 
 def disagreements(kind: Any, schema: dict[str, Any], path: str) -> list[str]:
     hints = get_type_hints(kind)
-    names = {wire_name(field): field for field in fields(kind)}
+    names = {name: field for field, name, _ in layout(kind, crd=True)}
     found = [f"{path}: only in the type: {name}" for name in names.keys() - schema["properties"].keys()]
     found += [f"{path}: only in the schema: {name}" for name in schema["properties"].keys() - names.keys()]
     for name, field in names.items():
         nested, below = inner_dataclass(hints[field.name]), schema["properties"].get(name, {})
+        below = below.get("items") or below.get("additionalProperties") or below
         if nested:
-            found += disagreements(nested, below.get("items", below), f"{path}.{name}")
+            found += disagreements(nested, below, f"{path}.{name}")
     return found
 
 
@@ -75,7 +73,7 @@ def test_every_field_is_in_the_schema_and_in_the_type(pair: str) -> None:
 
 
 def test_exit_quality_has_one_field_for_people_beside_the_types() -> None:
-    names = {wire_name(field) for field in fields(ExitQuality)}
+    names = {name for _, name, _ in layout(ExitQuality, crd=True)}
     assert set(QUALITY["exits"]["items"]["properties"]) - names == {"millibitsPerByte"}
     assert names <= set(QUALITY["exits"]["items"]["properties"])
 
@@ -153,6 +151,7 @@ def test_a_resolved_candidate_is_the_same_in_a_job_result_and_in_a_status() -> N
         "headKind": "mlp",
         "exitLayers": [24, 27],
     }
-    expected = Resolved("r", "b", 30, 2048, "sha256:1", "mlp", (24, 27), {24: 0.31})
-    assert parse.resolved({**shared, "breachThresholds": {"24": 0.31}}) == expected
-    assert parse.resolved({**shared, "breachThresholdsMilli": {"24": 310}}) == expected
+    resolved = Resolved("r", "b", 30, 2048, "sha256:1", "mlp", (24, 27), {24: 0.31})
+    assert Codec().encode(resolved) == {**shared, "breachThresholds": {"24": 0.31}}
+    assert codec.encode(resolved) == {**shared, "breachThresholdsMilli": {"24": 310}}
+    assert codec.decode(Resolved, codec.encode(resolved)) == resolved

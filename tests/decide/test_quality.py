@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from math import inf
 
 import pytest
+from helios_contract.results import ExitQuality, Resolved
 from helios_contract.telemetry import AuditRow, Histogram
-from helios_operator.api.rows import ExitQuality, QualityIdentity, QualityRow, RowPhase
-from helios_operator.api.types import Candidate, Resolved
+from helios_operator.api.rows import QualityIdentity, QualityRow, RowPhase
+from helios_operator.api.types import Candidate
 from helios_operator.decide.facts import quality
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import LiveEvidence, ProfileEvidence, age

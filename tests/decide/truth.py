@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from helios_operator.api.rows import EnergyCost
-from helios_operator.api.types import Candidate, Resolved
-from helios_server.planning.memory import MIB, MemoryFacts, limit_for_rows
-from helios_server.planning.timing import HeadCost, StepTimeFit
+from helios_contract.results import EnergyCost, EnergyPoint, HeadCost, MemoryFacts, Resolved, StepTimeFit
+from helios_operator.api.types import Candidate
+from helios_server.planning.memory import MIB, limit_for_rows
 
 Quality = Mapping[tuple[int, str], float]
 """(layer, domain) -> own full-depth bits / exit bits."""
@@ -48,10 +47,12 @@ class Backbone:
         )
 
     def energy(self) -> EnergyCost:
-        points = {
-            (k, rows): k * self.joules_per_layer * 8 // rows for k in (10, self.layers) for rows in (1, 8)
-        }
-        return EnergyCost("declared", points)
+        points = (
+            EnergyPoint(k, rows, k * self.joules_per_layer * 8 // rows)
+            for k in (10, self.layers)
+            for rows in (1, 8)
+        )
+        return EnergyCost("declared", tuple(points))
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from helios_contract.limits import Limits
+from helios_contract.results import ExitQuality, Resolved
 from helios_operator.api.conditions import Reason, Where
-from helios_operator.api.rows import ExitQuality, QualityRow, RowPhase, TimingRow
-from helios_operator.api.types import Candidate, Deployment, DeploymentSpec, Resolved
+from helios_operator.api.rows import QualityRow, RowPhase, TimingRow
+from helios_operator.api.types import Candidate, Deployment, DeploymentSpec
 from helios_operator.api.types import Model as HeliosModel
 from helios_operator.decide import decide
 from helios_operator.decide import plan as plans

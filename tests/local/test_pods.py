@@ -172,7 +172,7 @@ async def test_refused_limits_are_asked_for_once(tmp_path: Path) -> None:
         here.revisions.create(1, LIMITS, 1, datetime.now(UTC))
         await here.ready()
         here.revisions.write_limits(1, replace(LIMITS, generation=2, model_uri="pvc://models/nowhere"))
-        await here.until(lambda seen: seen[0].pods[0].telemetry.refused.generation == 2)  # type: ignore[union-attr]
+        await here.until(lambda seen: seen[0].pods[0].telemetry.known_generation == 2)  # type: ignore[union-attr]
         for _ in range(5):
             pod = await here.pod()
             await asyncio.sleep(0.05)

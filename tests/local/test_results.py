@@ -68,9 +68,10 @@ def test_an_inspection_names_what_failed() -> None:
             }
         )
     )  # fmt: skip
-    resolved, problems = results.inspection(document)
-    assert resolved["good"].exit_layers == (24, 27)
-    assert problems == {"bad": "file:///x: no directory /x; Check the uri"}
+    found = results.inspection(document)
+    assert found.resolved["good"].exit_layers == (24, 27)
+    assert found.resolved["good"].breach_thresholds == {24: 0.31}
+    assert found.problems == {"bad": "file:///x: no directory /x; Check the uri"}
 
 
 def test_a_timing_becomes_the_row_of_its_identity() -> None:
@@ -107,15 +108,16 @@ def test_a_timing_without_its_parts_is_refused(missing: str) -> None:
     document = {key: value for key, value in TIMING.items() if key != missing}
     measured = TimingIdentity("m", "r", "float16", (), Hardware(None, 0, 1, "", 1, "float16"), 1)
     with pytest.raises(ResultError):
-        results.timing(document, measured, NOW)
+        results.timing(results.read(json.dumps(document)), measured, NOW)
 
 
 def test_a_quality_of_an_unknown_candidate_is_refused() -> None:
     with pytest.raises(ResultError):
-        results.quality(QUALITY, {}, NOW)
+        results.quality(results.read(json.dumps(QUALITY)), {}, NOW)
 
 
 def test_a_failure_is_a_sentence() -> None:
     error = {"field": "prompts", "problem": "holds none", "fix": "give one"}
-    assert results.failure({"error": error}) == "prompts: holds none; give one"
-    assert results.failure(QUALITY) is None
+    failed = {"schema": "helios-result/1", "kind": "quality", "error": error}
+    assert results.failure(results.read(json.dumps(failed))) == "prompts: holds none; give one"
+    assert results.failure(results.read(json.dumps(QUALITY))) is None

@@ -41,7 +41,7 @@ def run(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     """Exit status and result document."""
     result = tmp_path / "result.json"
     code = main([*arguments, "--result", str(result), "--output", "json"])
-    return code, dict(results.read(result.read_text()))
+    return code, json.loads(result.read_text())
 
 
 def as_json(*rows: dict[str, Any]) -> str:
@@ -65,7 +65,8 @@ def test_one_bad_candidate_does_not_spoil_an_inspection(tmp_path: Path, model: P
     )
     code, document = run(tmp_path, "--kind", "inspect", "--candidates", candidates)
     assert code == 0
-    resolved, problems = results.inspection(document)
+    found = results.inspection(results.read(json.dumps(document)))
+    resolved, problems = found.resolved, found.problems
     assert set(problems) == {"gone", "foreign", "deep"}
     assert "no directory" in problems["gone"]
     assert "fingerprint" in problems["foreign"]
@@ -88,7 +89,7 @@ def test_an_inspection_tells_the_calibrated_thresholds(tmp_path: Path, model: Pa
     heads = noise_bundle(tmp_path / "heads", model, (1, 2, 3), calibration={1: hopeless, 2: told})
     candidate = {"name": "one", "uri": f"file://{model}", "exits": f"file://{heads}"}
     _, document = run(tmp_path, "--kind", "inspect", "--candidates", as_json(candidate))
-    resolved, _ = results.inspection(document)
+    resolved = results.inspection(results.read(json.dumps(document))).resolved
     assert resolved["one"].breach_thresholds == {2: 0.4}
 
 

@@ -3,12 +3,20 @@ not."""
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
+from helios_contract.results import (
+    CandidateQuality,
+    ExitQuality,
+    Failure,
+    Quality,
+    Result,
+    StepTimeFit,
+    Timing,
+    TimingPoint,
+)
 from helios_operator.api import results
 from helios_operator.api.types import Candidate
 from helios_server.errors import CheckpointError, InvalidRequest
@@ -17,42 +25,28 @@ from helios_server.profile.document import LIMIT_BYTES, encode, failure, fitted,
 DIGEST = "sha256:" + "4f" * 32
 
 
-def exit_row(layer: int, prompts: int, millibits: int) -> dict[str, Any]:
-    return {
-        "layer": layer,
-        "millibits": millibits * prompts,
-        "agreementPercent": 64,
-        "firstAgreesPercent": 54,
-        "eceMilli": 121,
-        "meanConfidenceMilli": 301,
-        "promptMillibits": [millibits + index for index in range(prompts)],
-    }
+def exit_row(layer: int, prompts: int, millibits: int) -> ExitQuality:
+    bits = tuple(millibits + index for index in range(prompts))
+    return ExitQuality(layer, millibits * prompts, 64, 54, 121, 301, bits)
 
 
-def quality(bundles: int, layers: tuple[int, ...], prompts: int = 64) -> dict[str, Any]:
+def quality(bundles: int, layers: tuple[int, ...], prompts: int = 64) -> Quality:
     """Prompts of about 90 tokens at 5 bits each; deeper exits take fewer bits."""
-    return {
-        "schema": "helios-result/1",
-        "kind": "quality",
-        "promptsDigest": DIGEST,
-        "prompts": prompts,
-        "tokens": 90 * prompts,
-        "bytes": 400 * prompts,
-        "promptBytes": [400] * prompts,
-        "rows": [
-            {
-                "candidate": f"candidate-{index}",
-                "exitsDigest": DIGEST,
-                "exits": [exit_row(layer, prompts, 480_000 - 1000 * layer) for layer in (*layers, 30)],
-            }
-            for index in range(bundles)
-        ],
-    }
+    exits = tuple(exit_row(layer, prompts, 480_000 - 1000 * layer) for layer in (*layers, 30))
+    return Quality(
+        prompts_digest=DIGEST,
+        prompts=prompts,
+        tokens=90 * prompts,
+        bytes=400 * prompts,
+        prompt_bytes=(400,) * prompts,
+        rows=tuple(CandidateQuality(f"candidate-{index}", DIGEST, exits) for index in range(bundles)),
+    )
 
 
-def kept(document: dict[str, Any]) -> list[list[int]]:
+def kept(document: Result) -> list[list[int]]:
     """Per row: the layers whose per-prompt bits are there."""
-    return [[e["layer"] for e in row["exits"] if e.get("promptMillibits")] for row in document["rows"]]
+    assert isinstance(document, Quality)
+    return [[e.layer for e in row.exits if e.prompt_millibits] for row in document.rows]
 
 
 @pytest.mark.parametrize(
@@ -77,9 +71,9 @@ def test_64_prompts_fit_a_termination_message(
 def test_totals_stay_when_all_else_goes() -> None:
     document = fitted(quality(3, (24, 27), prompts=500))
     assert kept(document) == [[], [], []]
-    assert [e["millibits"] for e in document["rows"][0]["exits"]] == [
-        e["millibits"] for e in quality(3, (24, 27), prompts=500)["rows"][0]["exits"]
-    ]
+    assert isinstance(document, Quality)
+    totals = [[e.millibits for e in each.rows[0].exits] for each in (document, quality(3, (24, 27), 500))]
+    assert totals[0] == totals[1]
 
 
 def test_the_operator_reads_a_thinned_document_as_if_it_were_whole() -> None:
@@ -96,19 +90,15 @@ def test_too_many_candidates_are_refused() -> None:
 
 
 def test_timing_gives_up_its_points_and_never_its_fit() -> None:
-    document = {
-        "schema": "helios-result/1",
-        "kind": "timing",
-        "fit": {"stepNs": 1},
-        "points": [{"rows": 1}] * 600,
-    }
-    assert fitted(document) == {"schema": "helios-result/1", "kind": "timing", "fit": {"stepNs": 1}}
+    law = StepTimeFit(1, 2, 3, 4)
+    points = (TimingPoint(24, 1, 64, 1, "bare", 6926, 7636),) * 600
+    assert fitted(Timing(fit=law, points=points)) == Timing(fit=law)
 
 
 def test_a_failure_names_field_problem_and_fix() -> None:
     error = CheckpointError("uri", "is missing", "Put it there")
     document = failure("timing", error)
-    assert document["error"] == {"field": "uri", "problem": "is missing", "fix": "Put it there"}
+    assert document == Failure("timing", "uri", "is missing", "Put it there")
     assert results.failure(results.read(encode(document).decode())) == str(error)
 
 
@@ -116,7 +106,7 @@ def test_a_document_is_written_whole_and_leaves_nothing_beside_it(tmp_path: Path
     target = tmp_path / "deep" / "result.json"
     write(target, quality(1, (24,)))
     write(target, quality(2, (24,)))
-    assert json.loads(target.read_text()) == quality(2, (24,))
+    assert results.read(target.read_text()) == quality(2, (24,))
     assert [path.name for path in target.parent.iterdir()] == ["result.json"]
     with pytest.raises(InvalidRequest, match=r"^result: cannot be written"):
         write(target / "below-a-file", quality(1, ()))

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helios_contract.results import EnergyCost, EnergyPoint, StepTimeFit
 from helios_operator.api import results
 from helios_operator.api.rows import Hardware, TimingIdentity
 from helios_server.errors import OutOfMemoryBudget
-from helios_server.planning.timing import StepPoint, StepTimeFit, fit
+from helios_server.planning.timing import StepPoint, fit, step_ns
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.document import LIMIT_BYTES, encode
 from helios_server.profile.energy import measure_energy
@@ -71,7 +72,7 @@ def test_a_run_yields_a_row_that_the_operator_reads(tmp_path: Path) -> None:
     assert row.energy is not None
     assert set(row.fit.heads) == {"bare", "mlp", "affine"} == set(row.exit_bytes)
     for layers in (1, 6):
-        step = row.fit.step(layers=layers, rows=4, kv_tokens=256, sampled=4, head_kind="mlp")
+        step = step_ns(row.fit, layers=layers, rows=4, kv_tokens=256, sampled=4, head_kind="mlp")
         assert step > 0
     assert row.memory.layer_bytes > 0
     assert row.memory.process_start_bytes > 0
@@ -82,11 +83,11 @@ def test_a_run_yields_a_row_that_the_operator_reads(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_head_is_timed_at_two_depths_and_three_batches(tmp_path: Path) -> None:
-    points = timing(candidates(tmp_path))["points"]
-    decoding = {(p["headKind"], p["layerBudget"], p["rows"]) for p in points if p["sampled"] == p["rows"]}
+    points = timing(candidates(tmp_path)).points
+    decoding = {(p.head_kind, p.layer_budget, p.rows) for p in points if p.sampled == p.rows}
     assert decoding == {(k, d, b) for k in ("bare", "mlp", "affine") for d in (2, 6) for b in (1, 8, 32)}
-    assert {(p["layerBudget"], p["rows"]) for p in points if p["sampled"] == 0} == {(2, 128), (6, 128)}
-    assert all(p["stepP50Us"] > 0 for p in points)
+    assert {(p.layer_budget, p.rows) for p in points if p.sampled == 0} == {(2, 128), (6, 128)}
+    assert all(p.step_p50_us > 0 for p in points)
 
 
 def test_only_layers_that_fit_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,23 +95,22 @@ def test_only_layers_that_fit_are_loaded(tmp_path: Path, monkeypatch: pytest.Mon
     model = make_checkpoint(tmp_path / "wide", layers=4, **wide)
     one = [Candidate("own", f"file://{model}")]
     whole = timing(one)
-    facts = whole["memory"]
+    facts = whole.memory
+    assert facts is not None
     monkeypatch.setattr(
-        "helios_server.engine.host_memory.anonymous_bytes", lambda: facts["processStartBytes"] + held()
+        "helios_server.engine.host_memory.anonymous_bytes", lambda: facts.process_start_bytes + held()
     )
 
     def held() -> int:
-        return facts["fixedBytes"] + facts["layerBytes"]
+        return facts.fixed_bytes + facts.layer_bytes
 
     need = (
-        facts["processStartBytes"]
-        + facts["fixedBytes"]
-        + facts["stepTokens"] * facts["activationBytesPerToken"]
+        facts.process_start_bytes + facts.fixed_bytes + facts.step_tokens * facts.activation_bytes_per_token
     )
-    mib = (need + int(2.6 * facts["layerBytes"])) // 2**20
-    assert max(p["layerBudget"] for p in timing(one, memory_mib=mib)["points"]) == 2
+    mib = (need + int(2.6 * facts.layer_bytes)) // 2**20
+    assert max(p.layer_budget for p in timing(one, memory_mib=mib).points) == 2
     with pytest.raises(OutOfMemoryBudget, match=r"memory-mib: timing one layer takes \d+ MiB"):
-        timing(one, memory_mib=mib - 2 * facts["layerBytes"] // 2**20)
+        timing(one, memory_mib=mib - 2 * facts.layer_bytes // 2**20)
 
 
 # -- which steps ---------------------------------------------------------------------------------------------
@@ -135,7 +135,8 @@ def test_the_shapes_tell_every_coefficient_apart() -> None:
     assert found.per_layer_kv_token_ns == pytest.approx(12, abs=1)
     assert found.heads["bare"].per_row_ns == pytest.approx(9_000, rel=0.05)
     unseen = planted(shape_to_check(30, ROOM))
-    predicted = found.step(
+    predicted = step_ns(
+        found,
         layers=unseen.layers,
         rows=unseen.rows,
         kv_tokens=unseen.kv_tokens,
@@ -213,14 +214,7 @@ def test_energy_is_told_per_token_generated(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("helios_server.profile.energy._IDLE_SECONDS", 0.01)
     meter = CounterMeter("rapl", [(lambda: round(spent[0] * 1e6), Accumulator(1e-6))])
     document = measure_energy(meter, {(24, 8): step_of(0.4), (12, 1): step_of(0.02)})
-    assert document == {
-        "source": "rapl",
-        "idleMilliwatts": 0,
-        "points": [
-            {"layerBudget": 12, "rows": 1, "joulesPerMegatoken": 20_000},
-            {"layerBudget": 24, "rows": 8, "joulesPerMegatoken": 50_000},
-        ],
-    }
+    assert document == EnergyCost("rapl", (EnergyPoint(12, 1, 20_000), EnergyPoint(24, 8, 50_000)), 0)
 
 
 def test_declared_watts_are_labelled_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,5 +222,5 @@ def test_declared_watts_are_labelled_as_such(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("helios_server.profile.energy._IDLE_SECONDS", 0.01)
     seconds = count()
     document = measure_energy(DeclaredMeter(5.0, lambda: float(next(seconds))), {(2, 1): lambda: None})
-    assert document["source"] == "declared"
-    assert document["points"] == [{"layerBudget": 2, "rows": 1, "joulesPerMegatoken": 5_000_000}]
+    assert document.source == "declared"
+    assert document.points == (EnergyPoint(2, 1, 5_000_000),)

@@ -156,6 +156,10 @@ async def test_every_field_of_the_limits_means_something(tiny: Path, heads: Path
             "exits_uri": await after(exit_tokens, layer_budget=4, exit_layers=EXITS, exits_uri=bundle)
             != bare,
             "tokens_per_request": await tight_rows(pod, 64) > 2 * await tight_rows(pod, 512),
+            **{
+                way: await refused_by(pod.set_limits(**{way: "another"})) == f"limits.{way}"
+                for way in ("exit_mode", "weight_dtype", "kv_cache_dtype")
+            },
             "model_uri": "no directory" in await _words(pod.set_limits(model_uri="file:///nowhere")),
             "model_revision": await after(revision, model_revision="another") == "another",
         }

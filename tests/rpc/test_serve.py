@@ -4,6 +4,7 @@ left."""
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -196,12 +197,15 @@ def test_a_budget_that_the_model_has_not(
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ('{"generation": 1, "modelUri": "file:///x", "layerBugdet": 3}', "limits.layerBugdet"),
-        ('{"audit": {"percentage": 3}}', "limits.audit.percentage"),
-        ('{"layerBudget": "many"}', "limits"),
+        ('{"generation": 1, "candidate": "x", "modelUri": "", "layers": 3}', "limits.model_uri"),
+        ('{"generation": 1, "candidate": "x", "modelUri": "y", "audit": 3}', "limits.audit"),
+        ('{"generation": 1, "candidate": "x", "modelUri": "y", "layerBudget": "all"}', "limits.layerBudget"),
         ("{", "limits"),
-        ("{}", "limits.model_uri"),
-        ('{"modelUri": "file:///x", "maxQueueSize": 1}', "limits.tokens_per_request"),
+        ("{}", "limits.candidate"),
+        (
+            '{"generation": 1, "candidate": "x", "modelUri": "y", "exitMode": "x"}',
+            "limits.weight_dtype",
+        ),
     ],
 )
 def test_limits_that_are_no_limits(
@@ -212,6 +216,17 @@ def test_limits_that_are_no_limits(
     code, line = told(capsys, "--limits", str(file))
     assert code == 2
     assert line.startswith(f"error: {field}: ")
+
+
+def test_what_a_newer_operator_wrote_is_named_once_and_ignored(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = limits_file(tmp_path, tiny)
+    newer = json.loads(file.read_text()) | {"speculation": {"tokens": 4}}
+    file.write_text(json.dumps(newer))
+    assert parse(["--limits", str(file)]).limits.model_uri == f"file://{tiny}"
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "speculation.tokens: not known to this release" in line
 
 
 def test_a_limits_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

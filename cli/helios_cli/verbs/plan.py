@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from helios_operator.api import documents, parse, results, validation
+from helios_operator.api import documents, parse, validation
 from helios_operator.api.rows import Hardware, QualityRow, TimingRow
 from helios_operator.api.types import Deployment, Model
 from helios_operator.decide import missing, weigh
@@ -146,9 +146,9 @@ def _inspected(snapshot: Snapshot, volumes: Path) -> Snapshot:
     now = datetime.now(UTC)
     wanted = tuple(contender.candidate for contender in weigh(snapshot, now)[0])
     told = [Candidate(c.name, c.uri, c.revision, c.exits, c.exit_layers) for c in wanted]
-    resolved, problems = results.inspection(inspect(told, volumes))
+    found = inspect(told, volumes)
     spec = JobSpec("inspect", JobKind.INSPECT, wanted)
-    job = Job(spec, JobPhase.SUCCEEDED, now, now, resolved=resolved, problems=problems)
+    job = Job(spec, JobPhase.SUCCEEDED, now, now, resolved=found.resolved, problems=found.problems)
     return replace(snapshot, jobs=(job,))
 
 

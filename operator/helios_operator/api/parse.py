@@ -1,28 +1,24 @@
 """Admitted objects (dicts) to the types that decisions read: `deployment`, `model`, `profile_row`.
 
-Called wherever objects are observed, and by whoever reads a profiling Job's result. It expects what
-`validation.admit` returned and must not validate again; a KeyError here is a bug, never a user's mistake.
+Called wherever objects are observed. It expects what `validation.admit` returned and must not validate again;
+but a status may come from another release: codec.Malformed, a ValueError, names what cannot be read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from helios_server.planning.memory import MemoryFacts
-from helios_server.planning.timing import HeadCost, StepTimeFit
+from helios_contract.results import ExitQuality, Texts, Timing
 
 from helios_operator.api.codec import decode
 from helios_operator.api.rows import (
-    EnergyCost,
-    ExitQuality,
     Hardware,
     QualityIdentity,
     QualityRow,
     RowPhase,
     TimingIdentity,
-    TimingPoint,
     TimingRow,
 )
 from helios_operator.api.timestamps import parse_time
@@ -34,7 +30,6 @@ from helios_operator.api.types import (
     Model,
     ModelStatus,
     Published,
-    Resolved,
 )
 
 Json = Mapping[str, Any]
@@ -75,16 +70,6 @@ def model(obj: Json) -> Model:
         generation=metadata.get("generation", 0),
         status=decode(ModelStatus, obj.get("status") or {}),
     )
-
-
-def resolved(document: Json) -> Resolved:
-    """What an inspection found. It says thresholds as fractions, `status.candidates[].resolved` in
-    thousandths."""
-    thresholds = document.get("breachThresholds", {})
-    found = decode(Resolved, document)
-    if not thresholds:
-        return found
-    return replace(found, breach_thresholds={int(layer): float(level) for layer, level in thresholds.items()})
 
 
 def profile_row(obj: Json) -> TimingRow | QualityRow:
@@ -128,49 +113,18 @@ def quality_identity(document: Json) -> QualityIdentity:
 
 
 def with_timing(row: TimingRow, document: Json) -> TimingRow:
-    """The row with a timing measurement: `status.timing`, or a timing Job's result document."""
-    energy = document.get("energy")
-    return replace(
-        row,
-        fit=_fit(document["fit"]) if "fit" in document else None,
-        memory=decode(MemoryFacts, document["memory"]) if "memory" in document else None,
-        exit_bytes=dict(document.get("exitBytes", {})),
-        audit_bytes=document.get("auditBytes", 0),
-        energy=_energy(energy) if energy else None,
-        points=tuple(decode(TimingPoint, point) for point in document.get("points", ())),
-    )
+    """The row with `status.timing`."""
+    return replace(row, **vars(decode(Timing, document)))
 
 
 def with_quality(row: QualityRow, document: Json) -> QualityRow:
-    """The row with a quality measurement: `status.quality`, or a quality Job's totals with one of its
-    rows."""
-    return replace(
-        row,
-        prompts=document["prompts"],
-        tokens=document["tokens"],
-        bytes=document["bytes"],
-        prompt_bytes=tuple(document.get("promptBytes", ())),
-        exits=tuple(decode(ExitQuality, depth) for depth in document["exits"]),
-    )
+    """The row with `status.quality`."""
+    measured = decode(_Measured, document)
+    return replace(row, **vars(measured))
 
 
-def _fit(document: Json) -> StepTimeFit:
-    return StepTimeFit(
-        step_ns=document["stepNs"],
-        per_layer_ns=document["perLayerNs"],
-        per_layer_row_ns=document["perLayerRowNs"],
-        per_layer_kv_token_ns=document["perLayerKvTokenNs"],
-        heads={kind: decode(HeadCost, cost) for kind, cost in document.get("head", {}).items()},
-        error_percent=document.get("errorPercent", 0),
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Measured(Texts):
+    """`status.quality`."""
 
-
-def _energy(document: Json) -> EnergyCost:
-    return EnergyCost(
-        source=document["source"],
-        joules_per_megatoken={
-            (point["layerBudget"], point["rows"]): point["joulesPerMegatoken"]
-            for point in document.get("points", ())
-        },
-        idle_milliwatts=document.get("idleMilliwatts", 0),
-    )
+    exits: tuple[ExitQuality, ...]

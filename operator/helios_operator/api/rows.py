@@ -6,13 +6,11 @@ module of `decide`. Rows hold what was measured and under which identity; they m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 
-from helios_server.planning.memory import MemoryFacts
-from helios_server.planning.timing import StepTimeFit
+from helios_contract.results import ExitQuality, Texts, Timing
 
 
 @dataclass(frozen=True)
@@ -45,44 +43,19 @@ class TimingIdentity:
 
 
 @dataclass(frozen=True)
-class EnergyCost:
-    """Source: nvml | rapl | declared. Joules per million generated tokens at (layers, rows) points."""
+class TimingRow(Timing):
+    """What a Timing Job measured, or is to measure."""
 
-    source: str
-    joules_per_megatoken: Mapping[tuple[int, int], int]
-    """(layer budget, rows) -> J per 10^6 tokens."""
-    idle_milliwatts: int = 0
-
-
-@dataclass(frozen=True)
-class TimingPoint:
-    """One measured shape of a step: new tokens `rows`, context `kv_tokens` summed over them, `sampled` rows
-    through the LM head; median and 95th percentile of its duration in microseconds."""
-
-    layer_budget: int
-    rows: int
-    kv_tokens: int
-    sampled: int
-    head_kind: str
-    step_p50_us: int
-    step_p95_us: int
-
-
-@dataclass(frozen=True)
-class TimingRow:
     name: str
     identity: TimingIdentity
     phase: RowPhase
     message: str = ""
     completed: datetime | None = None
-    fit: StepTimeFit | None = None
-    memory: MemoryFacts | None = None
-    exit_bytes: Mapping[str, int] = field(default_factory=dict)
-    """Resident bytes of one bundle by head kind."""
-    audit_bytes: int = 0
-    energy: EnergyCost | None = None
-    points: tuple[TimingPoint, ...] = ()
-    """What the fit was made from: for people, decisions read the fit."""
+
+    @property
+    def measured(self) -> Timing:
+        """The measurement alone."""
+        return Timing(**{each.name: getattr(self, each.name) for each in fields(Timing)})
 
 
 @dataclass(frozen=True)
@@ -94,30 +67,18 @@ class QualityIdentity:
 
 
 @dataclass(frozen=True)
-class ExitQuality:
-    """At one depth over the row's prompts. `prompt_millibits`: total bits x 1000 per prompt, in prompt order
-    (empty when the row keeps totals only)."""
-
-    layer: int
-    millibits: int
-    agreement_percent: int
-    first_agrees_percent: int
-    ece_milli: int
-    mean_confidence_milli: int = 0
-    prompt_millibits: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class QualityRow:
-    """`exits` holds every exit of the bundle and, last, full depth. `prompt_bytes` in prompt order."""
+class QualityRow(Texts):
+    """What a Quality Job measured of one candidate, or is to measure."""
 
     name: str
     identity: QualityIdentity
     phase: RowPhase
     message: str = ""
     completed: datetime | None = None
-    prompts: int = 0
-    tokens: int = 0
-    bytes: int = 0
-    prompt_bytes: tuple[int, ...] = ()
     exits: tuple[ExitQuality, ...] = ()
+    """Every exit of the bundle and, last, full depth."""
+
+    @property
+    def texts(self) -> Texts:
+        """What was scored."""
+        return Texts(**{each.name: getattr(self, each.name) for each in fields(Texts)})

@@ -8,16 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from helios_contract.results import Timing
+
 from helios_operator.api.codec import encode
 from helios_operator.api.conditions import Reason
-from helios_operator.api.rows import (
-    EnergyCost,
-    QualityIdentity,
-    QualityRow,
-    RowPhase,
-    TimingIdentity,
-    TimingRow,
-)
+from helios_operator.api.rows import QualityIdentity, QualityRow, RowPhase, TimingIdentity, TimingRow
 from helios_operator.api.timestamps import format_time
 from helios_operator.api.types import Deployment, DeploymentStatus, Model, ModelStatus, Owner
 
@@ -78,9 +73,8 @@ def profile(row: TimingRow | QualityRow, *, namespace: str = "default", owners: 
 def timing(row: TimingRow, namespace: str = "default", owners: Sequence[Owner] = ()) -> Json:
     spec = {"kind": "Timing", "timing": timing_identity(row.identity)}
     result = _row_status(row)
-    measurement = _timing_measurement(row)
-    if measurement:
-        result["timing"] = measurement
+    if row.measured != Timing():
+        result["timing"] = encode(row.measured)
     return _object("HeliosProfile", _row_metadata(row, "timing", namespace, owners), spec, result)
 
 
@@ -176,43 +170,11 @@ def _complete_condition(row: TimingRow | QualityRow, time: str) -> Json:
     }
 
 
-def _timing_measurement(row: TimingRow) -> Json:
-    measurement: Json = {}
-    if row.fit:
-        measurement["fit"] = encode(row.fit)
-        measurement["fit"]["head"] = measurement["fit"].pop("heads", {})
-    if row.memory:
-        measurement["memory"] = encode(row.memory)
-    if row.exit_bytes:
-        measurement["exitBytes"] = dict(row.exit_bytes)
-    if row.audit_bytes:
-        measurement["auditBytes"] = row.audit_bytes
-    if row.energy:
-        measurement["energy"] = _energy(row.energy)
-    if row.points:
-        measurement["points"] = [encode(point) for point in row.points]
-    return measurement
-
-
-def _energy(energy: EnergyCost) -> Json:
-    return {
-        "source": energy.source,
-        "idleMilliwatts": energy.idle_milliwatts,
-        "points": [
-            {"layerBudget": layers, "rows": rows, "joulesPerMegatoken": joules}
-            for (layers, rows), joules in energy.joules_per_megatoken.items()
-        ],
-    }
-
-
 def _quality_measurement(row: QualityRow) -> Json:
     """With bits per byte beside the totals, for people: readers take the totals."""
     per_byte = max(row.bytes, 1)
     return {
-        "prompts": row.prompts,
-        "tokens": row.tokens,
-        "bytes": row.bytes,
-        "promptBytes": list(row.prompt_bytes),
+        **encode(row.texts),
         "fullDepthMillibitsPerByte": row.exits[-1].millibits // per_byte,
         "exits": [{**encode(depth), "millibitsPerByte": depth.millibits // per_byte} for depth in row.exits],
     }

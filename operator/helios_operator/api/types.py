@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from helios_contract.results import Resolved
+
 
 class SelectionPolicy(StrEnum):
     AUTO = "Auto"
@@ -283,26 +285,6 @@ class Served:
         """Callers cannot tell them apart. New heads may come under an old name."""
         same = (self.candidate, self.layer_budget) == (other.candidate, other.layer_budget)
         return same and len({self.exits_digest, other.exits_digest} - {None}) < 2
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """What a candidate's uri turned out to be. `exits_digest` "" without a bundle; `exit_layers`: the legal
-    depths below full depth (of the bundle, or the candidate's own with bare heads)."""
-
-    revision: str
-    backbone: str
-    """Fingerprint: candidates with the same one differ by heads only."""
-    num_layers: int
-    max_context_tokens: int
-    exits_digest: str
-    head_kind: str
-    """bare | affine | mlp"""
-    exit_layers: tuple[int, ...]
-    breach_thresholds: dict[int, float] = field(
-        default_factory=dict, metadata={"wire": "breachThresholdsMilli", "per": 1000}
-    )
-    """Calibrated confidence threshold per exit layer, 0 to 1."""
 
 
 @dataclass(frozen=True)

@@ -13,30 +13,25 @@ from datetime import datetime
 from enum import StrEnum
 
 from helios_contract.limits import Limits
+from helios_contract.results import Resolved
 from helios_contract.telemetry import Telemetry
 
 from helios_operator.api.rows import (
-    EnergyCost,
-    ExitQuality,
     Hardware,
     QualityIdentity,
     QualityRow,
     RowPhase,
     TimingIdentity,
-    TimingPoint,
     TimingRow,
 )
-from helios_operator.api.types import Candidate, Deployment, Model, Resolved
+from helios_operator.api.types import Candidate, Deployment, Model
 
 __all__ = [
-    "EnergyCost",
-    "ExitQuality",
     "Hardware",
     "QualityIdentity",
     "QualityRow",
     "RowPhase",
     "TimingIdentity",
-    "TimingPoint",
     "TimingRow",
 ]
 """Re-exported: the rows are API objects and stand in `api.rows`."""

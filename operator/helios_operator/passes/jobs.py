@@ -39,17 +39,17 @@ def succeeded(job: Job, told: JobSpec, text: str, hardware: Hardware, now: datet
     """With what its result document holds. `told`: the pinned spec; `hardware`: where it ran."""
     done = replace(job, phase=JobPhase.SUCCEEDED, finished=now, message="")
     try:
-        document = results.read(text)
+        result = results.read(text)
         match told.kind:
             case JobKind.INSPECT:
-                resolved, problems = results.inspection(document)
-                return replace(done, resolved=resolved, problems=problems)
+                found = results.inspection(result)
+                return replace(done, resolved=found.resolved, problems=found.problems)
             case JobKind.TIMING:
                 measured = _timing_identity(told, hardware)
-                return replace(done, timing=results.timing(document, measured, now))
+                return replace(done, timing=results.timing(result, measured, now))
             case JobKind.QUALITY:
                 candidates = {candidate.name: candidate for candidate in told.candidates}
-                return replace(done, quality=results.quality(document, candidates, now))
+                return replace(done, quality=results.quality(result, candidates, now))
     except ResultError as error:
         return failed(job, str(error), now)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from helios_contract.limits import Limits
+from helios_contract.results import MemoryFacts
 
 from helios_server.engine import host_memory
 from helios_server.engine.heads import Heads
@@ -22,7 +23,7 @@ from helios_server.engine.scheduler import Row, StepPlan
 from helios_server.engine.sequence import Sequence
 from helios_server.errors import OutOfMemoryBudget
 from helios_server.models.backbone import Backbone
-from helios_server.planning.memory import MIB, Capacity, MemoryFacts, capacity, limit_for_rows
+from helios_server.planning.memory import MIB, Capacity, capacity, limit_for_rows
 
 ALLOCATOR_SLACK = 12 * MIB
 """What malloc keeps of freed temporaries beyond their peak; measured 9 to 11 MiB on SmolLM2-135M, whatever

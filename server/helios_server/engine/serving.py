@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from helios_contract.limits import Limits
+from helios_contract.results import MemoryFacts
 from helios_contract.telemetry import Capacity
 
 from helios_server.engine import host_memory
@@ -34,7 +35,6 @@ from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
 from helios_server.models.store import resolve
 from helios_server.models.tokenizer import Tokenizer
-from helios_server.planning.memory import MemoryFacts
 
 
 @dataclass(frozen=True)

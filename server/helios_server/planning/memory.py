@@ -10,31 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from helios_contract.results import MemoryFacts
+
 MIB = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class MemoryFacts:
-    """What a backbone costs at one dtype on one device. All fields are bytes unless their name says
-    otherwise.
-    """
-
-    process_start_bytes: int
-    """Held by the process before the model (anonymous memory on CPU, the context on CUDA)."""
-    fixed_bytes: int
-    """Embeddings, final norm, LM head, rotary tables: resident at every depth."""
-    layer_bytes: int
-    """One decoder layer."""
-    kv_bytes_per_token_layer: int
-    """Keys and values of one token in one layer."""
-    activation_bytes_per_token: int
-    """Peak of temporaries per new token in a step."""
-    row_bytes: int
-    """Per sampled row: logits and what sampling makes of them."""
-    step_tokens: int
-    """The token budget of one step (new tokens)."""
-    page_tokens: int
-    """Tokens per KV page; capacity is whole pages."""
 
 
 @dataclass(frozen=True)

@@ -11,39 +11,10 @@ arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class HeadCost:
-    """Of the LM head with one kind of exit head before it, in nanoseconds."""
-
-    base_ns: int
-    per_row_ns: int
-
-
-@dataclass(frozen=True)
-class StepTimeFit:
-    """The law's coefficients in nanoseconds; `error_percent` is the 95th percentile of the relative
-    residual.
-    """
-
-    step_ns: int
-    per_layer_ns: int
-    per_layer_row_ns: int
-    per_layer_kv_token_ns: int
-    heads: Mapping[str, HeadCost] = field(default_factory=dict)
-    error_percent: int = 0
-
-    def step(self, *, layers: int, rows: float, kv_tokens: float, sampled: float, head_kind: str) -> float:
-        """Nanoseconds that a step lasts. `kv_tokens`: context summed over the rows. KeyError: unknown head
-        kind.
-        """
-        head = self.heads[head_kind]
-        head_ns = head.base_ns + head.per_row_ns * sampled if sampled else 0
-        per_layer = self.per_layer_ns + self.per_layer_row_ns * rows + self.per_layer_kv_token_ns * kv_tokens
-        return self.step_ns + layers * per_layer + head_ns
+from helios_contract.results import HeadCost, StepTimeFit
 
 
 @dataclass(frozen=True)
@@ -84,6 +55,16 @@ class Prediction:
     e2e_ms: float
 
 
+def step_ns(
+    fit: StepTimeFit, *, layers: int, rows: float, kv_tokens: float, sampled: float, head_kind: str
+) -> float:
+    """Nanoseconds that a step lasts. `kv_tokens`: context summed over the rows. KeyError: unknown kind."""
+    head = fit.heads[head_kind]
+    head_ns = head.base_ns + head.per_row_ns * sampled if sampled else 0
+    per_layer = fit.per_layer_ns + fit.per_layer_row_ns * rows + fit.per_layer_kv_token_ns * kv_tokens
+    return fit.step_ns + layers * per_layer + head_ns
+
+
 def predict(
     fit: StepTimeFit, *, layers: int, head_kind: str, batch: int, workload: Workload, step_tokens: int
 ) -> Prediction:
@@ -95,18 +76,19 @@ def predict(
     """
     rows: float = min(batch, workload.concurrency) if workload.concurrency else batch
 
-    def step_ns(live: float) -> float:
+    def mean_step_ns(live: float) -> float:
         prefill = live * workload.isl / workload.osl
         kv_tokens = live * (workload.isl + workload.osl / 2)
-        return fit.step(
-            layers=layers, rows=live + prefill, kv_tokens=kv_tokens, sampled=live, head_kind=head_kind
+        return step_ns(
+            fit, layers=layers, rows=live + prefill, kv_tokens=kv_tokens, sampled=live, head_kind=head_kind
         )
 
     if workload.request_rate:
-        rows = _rows_in_flight(workload.request_rate, workload.osl, batch, step_ns)
-    itl_ns = step_ns(rows)
+        rows = _rows_in_flight(workload.request_rate, workload.osl, batch, mean_step_ns)
+    itl_ns = mean_step_ns(rows)
     prefill_steps = -(-workload.isl // step_tokens)
-    prefill_ns = prefill_steps * fit.step(
+    prefill_ns = prefill_steps * step_ns(
+        fit,
         layers=layers,
         rows=rows + workload.isl / prefill_steps,
         kv_tokens=rows * (workload.isl + workload.osl / 2) + workload.isl / 2,
@@ -125,11 +107,11 @@ def predict(
     )
 
 
-def _rows_in_flight(rate: float, osl: int, batch: int, step_ns: Callable[[float], float]) -> float:
+def _rows_in_flight(rate: float, osl: int, batch: int, lasts_ns: Callable[[float], float]) -> float:
     """Little's law by fixed point: rows = rate * osl * t_step(rows), at most the batch."""
     rows = 1.0
     for _ in range(50):
-        rows = min(float(batch), rate * osl * step_ns(rows) / 1e9)
+        rows = min(float(batch), rate * osl * lasts_ns(rows) / 1e9)
     return max(rows, 1e-6)
 
 

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from helios_contract.results import Result
 
 from helios_server.engine import host_memory
 from helios_server.errors import HeliosError, InvalidRequest
 from helios_server.planning.timing import Workload
 from helios_server.profile import document, report
 from helios_server.profile.candidates import Candidate, named_by_hand, parse_candidates
-from helios_server.profile.document import Document
 from helios_server.profile.inspect import inspect
 from helios_server.profile.opened import open_backbone
 from helios_server.profile.prompts import check_digest, from_file, from_pod, token_from
@@ -50,7 +50,7 @@ def run(argv: Sequence[str] | None) -> int:
 
 def _measure(
     kind: str, options: argparse.Namespace, candidates: tuple[Candidate, ...], progress: Progress
-) -> Document:
+) -> Result:
     if kind == "inspect":
         return inspect(candidates, options.volumes)
     prompts = _prompts(options) if kind == "quality" else ()

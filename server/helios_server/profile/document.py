@@ -1,65 +1,55 @@
-"""The result document `helios-result/1`: what a profiling run hands to whoever started it.
+"""The result of a profiling run (`helios_contract.results`): made to fit, and handed to whoever started it.
 
 Called by `command.py`; read by the operator, as a file here and as a termination message in a cluster. A
 termination message holds 4 KiB, so a quality document gives up per-prompt bits, never totals, until it fits.
-Integers only.
 """
 
 from __future__ import annotations
 
-import copy
-import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from helios_contract import results
+from helios_contract.results import CandidateQuality, Failure, Quality, Result, Timing
 
 from helios_server.errors import HeliosError, InvalidRequest
 
-SCHEMA = "helios-result/1"
 LIMIT_BYTES = 4096
 
-Document = dict[str, Any]
 
-
-def encode(document: Document) -> bytes:
-    """The document as compact JSON."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def failure(kind: str, error: HeliosError) -> Document:
+def failure(kind: str, error: HeliosError) -> Failure:
     """What a run that could not measure hands back."""
-    parts = {"field": error.field, "problem": error.problem, "fix": error.fix}
-    return {"schema": SCHEMA, "kind": kind, "error": {key: text[:600] for key, text in parts.items()}}
+    return Failure(kind, *(text[:600] for text in (error.field, error.problem, error.fix)))
 
 
-def fitted(document: Document, limit_bytes: int = LIMIT_BYTES) -> Document:
-    """The document itself, or a copy with as few per-prompt bits dropped as make it fit.
+def fitted(result: Result, limit_bytes: int = LIMIT_BYTES) -> Result:
+    """The result itself, or a copy with as few per-prompt bits dropped as make its document fit.
 
     In this order: full depth's are given once, in the first row (every row of a backbone has the same); then
     those of the two best exits of each bundle are kept; of the best exit; of none. Best: fewest bits. Totals
-    always stay; of a timing document the points go, never the fit.
+    always stay; of a timing the points go, never the fit.
     """
-    steps: tuple[Callable[[Document], Document], ...] = (
-        lambda whole: whole,
-        _full_depth_once,
-        lambda whole: _best_only(_full_depth_once(whole), best=2),
-        lambda whole: _best_only(_full_depth_once(whole), best=1),
-        _without_details,
-    )
-    for step in steps:
-        candidate = step(document)
-        if len(encode(candidate)) <= limit_bytes:
+    size = 0
+    for candidate in _ever_thinner(result):
+        size = len(encode(candidate))
+        if size <= limit_bytes:
             return candidate
     raise InvalidRequest(
         "candidates",
-        f"the result takes {len(encode(_without_details(document)))} bytes, {limit_bytes} can be returned",
+        f"the result takes {size} bytes, {limit_bytes} can be returned",
         "Profile fewer candidates or exit layers at once",
     )
 
 
-def write(path: Path, document: Document) -> None:
+def encode(result: Result) -> bytes:
+    """The document as compact JSON."""
+    return results.to_json(result).encode()
+
+
+def write(path: Path, result: Result) -> None:
     """Writes the document so that a reader sees all of it or nothing.
 
     A termination message is a file that was mounted for the container: it cannot be replaced, only written,
@@ -67,12 +57,12 @@ def write(path: Path, document: Document) -> None:
     """
     try:
         if os.path.ismount(path) or (path.exists() and not os.access(path.parent, os.W_OK)):
-            path.write_bytes(encode(document))
+            path.write_bytes(encode(result))
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(encode(document))
+            file.write(encode(result))
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
@@ -82,29 +72,27 @@ def write(path: Path, document: Document) -> None:
         ) from None
 
 
-def _full_depth_once(document: Document) -> Document:
-    copied = copy.deepcopy(document)
-    for row in copied.get("rows", [])[1:]:
-        row["exits"][-1].pop("promptMillibits", None)
-    return copied
+def _ever_thinner(whole: Result) -> Iterator[Result]:
+    yield whole
+    if isinstance(whole, Timing):
+        yield replace(whole, points=())
+    if isinstance(whole, Quality):
+        first, *others = whole.rows
+        once = (first, *(_without_bits(row, {row.exits[-1].layer}) for row in others))
+        yield replace(whole, rows=once)
+        for best in (2, 1):
+            yield replace(whole, rows=tuple(_without_bits(row, _all_but(best, row)) for row in once))
+        bare = tuple(_without_bits(row, {exit_.layer for exit_ in row.exits}) for row in whole.rows)
+        yield replace(whole, prompt_bytes=(), rows=bare)
 
 
-def _best_only(document: Document, best: int) -> Document:
-    copied = copy.deepcopy(document)
-    for row in copied.get("rows", []):
-        below_full = sorted(row["exits"][:-1], key=lambda exit_: int(exit_["millibits"]))
-        for exit_ in below_full[best:]:
-            exit_.pop("promptMillibits", None)
-    return copied
+def _all_but(best: int, row: CandidateQuality) -> set[int]:
+    """Layers below full depth, without so many of the best."""
+    ranked = sorted(row.exits[:-1], key=lambda exit_: exit_.millibits)
+    return {exit_.layer for exit_ in ranked[best:]}
 
 
-def _without_details(document: Document) -> Document:
-    """Without what decisions can do without: per-prompt bits, and the points that a timing fit was made
-    from."""
-    copied = copy.deepcopy(document)
-    copied.pop("promptBytes", None)
-    copied.pop("points", None)
-    for row in copied.get("rows", []):
-        for exit_ in row["exits"]:
-            exit_.pop("promptMillibits", None)
-    return copied
+def _without_bits(row: CandidateQuality, layers: Collection[int]) -> CandidateQuality:
+    """Without the per-prompt bits of these layers."""
+    thinner = (replace(each, prompt_millibits=()) if each.layer in layers else each for each in row.exits)
+    return replace(row, exits=tuple(thinner))

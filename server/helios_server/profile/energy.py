@@ -9,24 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from helios_server.profile.document import Document
+from helios_contract.results import EnergyCost, EnergyPoint
+
 from helios_server.telemetry.energy import EnergyMeter
 
 _IDLE_SECONDS, _BUSY_SECONDS = 0.5, 0.4
 
 
-def measure_energy(meter: EnergyMeter, steps: Mapping[tuple[int, int], Callable[[], None]]) -> Document:
-    """steps: (layers, rows) -> a decoding step. The `energy` part of the result document."""
+def measure_energy(meter: EnergyMeter, steps: Mapping[tuple[int, int], Callable[[], None]]) -> EnergyCost:
+    """steps: (layers, rows) -> a decoding step."""
     idle = _joules(meter, lambda: time.sleep(_IDLE_SECONDS)) / _IDLE_SECONDS
-    points = [
-        {
-            "layerBudget": layers,
-            "rows": rows,
-            "joulesPerMegatoken": round(_per_step(meter, step) / rows * 1e6),
-        }
+    points = (
+        EnergyPoint(layers, rows, round(_per_step(meter, step) / rows * 1e6))
         for (layers, rows), step in sorted(steps.items())
-    ]
-    return {"source": meter.source, "idleMilliwatts": round(1000 * idle), "points": points}
+    )
+    return EnergyCost(meter.source, tuple(points), round(1000 * idle))
 
 
 def _per_step(meter: EnergyMeter, step: Callable[[], None]) -> float:

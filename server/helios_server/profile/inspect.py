@@ -9,31 +9,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from helios_contract.results import Inspection, Resolved
+
 from helios_server.errors import HeliosError
 from helios_server.profile.candidates import Candidate
-from helios_server.profile.document import SCHEMA, Document
-from helios_server.profile.opened import open_candidate
+from helios_server.profile.opened import OpenCandidate, open_candidate
 
 
-def inspect(candidates: Sequence[Candidate], volumes: Path | None) -> Document:
-    """The result document of kind `inspect`: by candidate name what was found, or what is wrong with it."""
-    resolved = {candidate.name: _resolved(candidate, volumes) for candidate in candidates}
-    return {"schema": SCHEMA, "kind": "inspect", "resolved": resolved}
+def inspect(candidates: Sequence[Candidate], volumes: Path | None) -> Inspection:
+    """By candidate name what was found, or what is wrong with it."""
+    resolved, problems = {}, {}
+    for candidate in candidates:
+        try:
+            resolved[candidate.name] = _resolved(open_candidate(candidate, volumes))
+        except HeliosError as error:
+            problems[candidate.name] = str(error)
+    return Inspection(resolved, problems)
 
 
-def _resolved(candidate: Candidate, volumes: Path | None) -> Document:
-    try:
-        found = open_candidate(candidate, volumes)
-        config = found.checkpoint.config
-        return {
-            "revision": found.revision,
-            "backbone": found.checkpoint.fingerprint,
-            "numLayers": config.num_layers,
-            "maxContextTokens": config.max_context,
-            "exitsDigest": found.exits_digest,
-            "headKind": found.head_kind,
-            "exitLayers": list(found.exit_layers),
-            "breachThresholds": {str(layer): round(at, 3) for layer, at in found.breach_thresholds.items()},
-        }
-    except HeliosError as error:
-        return {"error": str(error)}
+def _resolved(found: OpenCandidate) -> Resolved:
+    config = found.checkpoint.config
+    return Resolved(
+        revision=found.revision,
+        backbone=found.checkpoint.fingerprint,
+        num_layers=config.num_layers,
+        max_context_tokens=config.max_context,
+        exits_digest=found.exits_digest,
+        head_kind=found.head_kind,
+        exit_layers=tuple(found.exit_layers),
+        breach_thresholds={layer: round(at, 3) for layer, at in found.breach_thresholds.items()},
+    )

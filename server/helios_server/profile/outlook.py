@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from helios_contract.results import MemoryFacts, StepTimeFit
+
 from helios_server.exits.head import BareHead
-from helios_server.planning.memory import MemoryFacts, capacity
-from helios_server.planning.timing import StepTimeFit, Workload, predict
+from helios_server.planning.memory import capacity
+from helios_server.planning.timing import Workload, predict
 from helios_server.profile.opened import OpenCandidate
 
 

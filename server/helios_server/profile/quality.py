@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from helios_contract import results
+from helios_contract.results import CandidateQuality, Quality
 
 from helios_server.engine.host_memory import anonymous_bytes
 from helios_server.errors import InvalidRequest, OutOfMemoryBudget
 from helios_server.models.backbone import Backbone
 from helios_server.models.tokenizer import Tokenizer
 from helios_server.planning.memory import MIB
-from helios_server.profile.document import SCHEMA, Document
 from helios_server.profile.exits import ExitQuality, Texts, measure_exits
 from helios_server.profile.generated import check_generated
 from helios_server.profile.opened import OpenCandidate
@@ -42,8 +43,8 @@ def measure_quality(
     prompts: Sequence[str],
     settings: QualitySettings,
     progress: Progress,
-) -> Document:
-    """The result document of kind `quality`; the candidates share one backbone."""
+) -> Quality:
+    """Of candidates that share one backbone."""
     checkpoint = candidates[0].checkpoint
     tokenizer = Tokenizer.open(checkpoint.path)
     texts = read_texts(tokenizer, prompts, checkpoint.config.max_context)
@@ -58,23 +59,17 @@ def measure_quality(
     measured = measure_exits(backbone, heads, texts, progress)
     if settings.generated:
         check_generated(backbone, heads, texts, settings.memory_mib, progress)
-    return {
-        "schema": SCHEMA,
-        "kind": "quality",
-        "promptsDigest": prompts_digest(prompts),
-        "prompts": len(prompts),
-        "tokens": texts.scored_tokens,
-        "bytes": sum(scored_bytes),
-        "promptBytes": scored_bytes,
-        "rows": [
-            {
-                "candidate": opened.candidate.name,
-                "exitsDigest": opened.exits_digest,
-                "exits": [_row(exit_) for exit_ in measured[opened.candidate.name]],
-            }
-            for opened in candidates
-        ],
-    }
+    return Quality(
+        prompts_digest=prompts_digest(prompts),
+        prompts=len(prompts),
+        tokens=texts.scored_tokens,
+        bytes=sum(scored_bytes),
+        prompt_bytes=tuple(scored_bytes),
+        rows=tuple(
+            CandidateQuality(name, opened.exits_digest, tuple(map(_in_integers, measured[name])))
+            for name, opened in ((each.candidate.name, each) for each in candidates)
+        ),
+    )
 
 
 def read_texts(tokenizer: Tokenizer, prompts: Sequence[str], max_context: int) -> Texts:
@@ -93,16 +88,16 @@ def read_texts(tokenizer: Tokenizer, prompts: Sequence[str], max_context: int) -
     return texts
 
 
-def _row(exit_: ExitQuality) -> Document:
-    return {
-        "layer": exit_.layer,
-        "millibits": exit_.millibits,
-        "agreementPercent": round(100 * exit_.agreement),
-        "firstAgreesPercent": round(100 * exit_.first_agrees),
-        "eceMilli": round(1000 * exit_.calibration_error),
-        "meanConfidenceMilli": round(1000 * exit_.mean_confidence),
-        "promptMillibits": list(exit_.prompt_millibits),
-    }
+def _in_integers(exit_: ExitQuality) -> results.ExitQuality:
+    return results.ExitQuality(
+        layer=exit_.layer,
+        millibits=exit_.millibits,
+        agreement_percent=round(100 * exit_.agreement),
+        first_agrees_percent=round(100 * exit_.first_agrees),
+        ece_milli=round(1000 * exit_.calibration_error),
+        mean_confidence_milli=round(1000 * exit_.mean_confidence),
+        prompt_millibits=exit_.prompt_millibits,
+    )
 
 
 def _check_memory(backbone: Backbone, texts: Texts, memory_mib: int | None) -> None:

@@ -1,4 +1,4 @@
-"""What a person sees of a profiling run: progress on stderr, and the result document as tables or as JSON on
+"""What a person sees of a profiling run: progress on stderr, and the result as tables or as JSON on
 stdout.
 
 Called by `command.py`. The tables show the document and nothing else, so that both forms always agree.
@@ -11,7 +11,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from helios_server.profile.document import Document
+from helios_contract import results
+from helios_contract.results import Inspection, Quality, Result, Timing
 
 
 class Progress:
@@ -24,72 +25,70 @@ class Progress:
         print(f"[{time.monotonic() - self._started:6.1f} s] {message}", file=sys.stderr, flush=True)
 
 
-def show(document: Document, output: str) -> None:
-    """Prints the document on stdout; output: json | table."""
+def show(result: Result, output: str) -> None:
+    """Prints the result on stdout; output: json | table. A failure has no table: it was said."""
     if output == "json":
-        print(json.dumps(document, ensure_ascii=False, indent=2))
+        print(json.dumps(results.document(result), ensure_ascii=False, indent=2))
         return
-    tables = {"inspect": _inspect, "timing": _timing, "quality": _quality}
-    tables[document["kind"]](document)
+    match result:
+        case Inspection():
+            _inspection(result)
+        case Timing():
+            _timing(result)
+        case Quality():
+            _quality(result)
 
 
-def _inspect(document: Document) -> None:
-    rows = []
-    for name, found in document["resolved"].items():
-        if "error" in found:
-            rows.append((name, "", "", "", found["error"]))
-            continue
-        exits = ", ".join(str(layer) for layer in found["exitLayers"]) or "none"
-        detail = (
-            f"{found['headKind']} heads {found['exitsDigest'][:19]}" if found["exitsDigest"] else "own head"
-        )
-        rows.append((name, found["revision"][:12], found["numLayers"], exits, detail))
+def _inspection(found: Inspection) -> None:
+    rows: list[tuple[object, ...]] = []
+    for name, one in found.resolved.items():
+        exits = ", ".join(map(str, one.exit_layers)) or "none"
+        heads = f"{one.head_kind} heads {one.exits_digest[:19]}" if one.exits_digest else "own head"
+        rows.append((name, one.revision[:12], one.num_layers, exits, heads))
+    rows += [(name, "", "", "", problem) for name, problem in found.problems.items()]
     _table("Candidates", ("candidate", "revision", "layers", "exits", "heads"), rows)
 
 
-def _quality(document: Document) -> None:
-    rows = []
-    for row in document["rows"]:
-        full = row["exits"][-1]
-        for exit_ in row["exits"]:
-            rows.append((
-                row["candidate"],
-                exit_["layer"],
-                f"{exit_['millibits'] / 1000 / document['bytes']:.3f}",
-                f"{100 * full['millibits'] / exit_['millibits']:.1f}",
-                exit_["agreementPercent"],
-                exit_["firstAgreesPercent"],
-                f"{exit_['meanConfidenceMilli'] / 1000:.2f}",
-                f"{exit_['eceMilli'] / 1000:.3f}",
-            ))  # fmt: skip
-    title = f"Quality on {document['prompts']} prompts, {document['tokens']} tokens"
+def _quality(found: Quality) -> None:
+    rows = [
+        (
+            row.candidate,
+            exit_.layer,
+            f"{exit_.millibits / 1000 / found.bytes:.3f}",
+            f"{100 * row.exits[-1].millibits / exit_.millibits:.1f}",
+            exit_.agreement_percent,
+            exit_.first_agrees_percent,
+            f"{exit_.mean_confidence_milli / 1000:.2f}",
+            f"{exit_.ece_milli / 1000:.3f}",
+        )
+        for row in found.rows
+        for exit_ in row.exits
+    ]
+    title = f"Quality on {found.prompts} prompts, {found.tokens} tokens"
     columns = (
         "candidate", "layers", "bits/byte", "quality %", "agreement %", "first agrees %", "confidence", "ECE",
     )  # fmt: skip
     _table(title, columns, rows)
 
 
-def _timing(document: Document) -> None:
+def _timing(found: Timing) -> None:
     rows = [
         (
-            point["headKind"],
-            point["layerBudget"],
-            point["rows"],
-            point["sampled"],
-            point["kvTokens"],
-            f"{point['stepP50Us'] / 1000:.2f}",
-            f"{point['stepP95Us'] / 1000:.2f}",
+            point.head_kind,
+            point.layer_budget,
+            point.rows,
+            point.sampled,
+            point.kv_tokens,
+            f"{point.step_p50_us / 1000:.2f}",
+            f"{point.step_p95_us / 1000:.2f}",
         )
-        for point in document["points"]
+        for point in found.points
     ]
-    title = f"Step times; the fit is {document['fit']['errorPercent']} % off"
+    title = f"Step times; the fit is {found.fit.error_percent if found.fit else 0} % off"
     _table(title, ("head", "layers", "new tokens", "sampled", "context", "p50 ms", "p95 ms"), rows)
-    energy = document.get("energy")
-    if energy:
-        joules = [
-            (point["layerBudget"], point["rows"], point["joulesPerMegatoken"]) for point in energy["points"]
-        ]
-        _table(f"Energy ({energy['source']})", ("layers", "rows", "J per million tokens"), joules)
+    if found.energy:
+        joules = [(each.layer_budget, each.rows, each.joules_per_megatoken) for each in found.energy.points]
+        _table(f"Energy ({found.energy.source})", ("layers", "rows", "J per million tokens"), joules)
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

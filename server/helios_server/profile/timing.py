@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
+from helios_contract.results import EnergyCost, MemoryFacts, StepTimeFit, Timing, TimingPoint
 
 from helios_server.engine import host_memory
 from helios_server.engine.audit import audit_bytes
@@ -23,9 +24,8 @@ from helios_server.engine.runner import Runner
 from helios_server.errors import OutOfMemoryBudget
 from helios_server.exits.head import BareHead, ExitHead
 from helios_server.models.backbone import Backbone
-from helios_server.planning.memory import MIB, MemoryFacts, capacity, limit_for_rows
-from helios_server.planning.timing import StepPoint, StepTimeFit, Workload, fit
-from helios_server.profile.document import SCHEMA, Document
+from helios_server.planning.memory import MIB, capacity, limit_for_rows
+from helios_server.planning.timing import StepPoint, Workload, fit, step_ns
 from helios_server.profile.energy import measure_energy
 from helios_server.profile.opened import OpenCandidate
 from helios_server.profile.outlook import tell_outlook
@@ -64,8 +64,8 @@ class TimingSettings:
 
 def measure_timing(
     candidates: Sequence[OpenCandidate], settings: TimingSettings, progress: Progress
-) -> Document:
-    """The result document of kind `timing`; the candidates share one backbone."""
+) -> Timing:
+    """Of the backbone that the candidates share."""
     bench = Bench.open(candidates, settings)
     shapes = shapes_to_fit(bench.deepest, bench.digests, bench.room)
     unseen = shape_to_check(bench.deepest, bench.room)
@@ -79,23 +79,26 @@ def measure_timing(
     progress(f"{checked.count} rounds; the fit is {error} % off")
     limit, workload = settings.limit_bytes(), settings.workload
     tell_outlook(candidates, fitted, bench.facts, bench.exit_bytes, limit, workload, progress)
-    result: Document = {
-        "schema": SCHEMA,
-        "kind": "timing",
-        "fit": _fit_document(fitted, error),
-        "memory": {_camel(key): value for key, value in asdict(bench.facts).items()},
-        "exitBytes": bench.exit_bytes,
-        "auditBytes": audit_bytes(bench.backbone),
-        "points": [
-            _row(*measured) for measured in zip((*shapes, unseen), (*durations, checked), strict=True)
-        ],
-    }
+    shown = zip((*shapes, unseen), (*durations, checked), strict=True)
+    return Timing(
+        fit=replace(fitted, error_percent=error),
+        memory=bench.facts,
+        exit_bytes=bench.exit_bytes,
+        audit_bytes=audit_bytes(bench.backbone),
+        energy=_energy(shapes, steps, settings, progress),
+        points=tuple(_shown(shape, duration) for shape, duration in shown),
+    )
+
+
+def _energy(
+    shapes: Sequence[Shape], steps: Sequence[Callable[[], None]], settings: TimingSettings, progress: Progress
+) -> EnergyCost | None:
     meter = open_meter(settings.device, settings.watts)
-    if meter is not None:
-        progress(f"energy by {meter.source}")
-        decoding = {(s.layers, s.rows): step for s, step in zip(shapes, steps, strict=False) if not s.prefill}
-        result["energy"] = measure_energy(meter, decoding)
-    return result
+    if meter is None:
+        return None
+    progress(f"energy by {meter.source}")
+    decoding = {(s.layers, s.rows): step for s, step in zip(shapes, steps, strict=False) if not s.prefill}
+    return measure_energy(meter, decoding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,8 @@ def _point(shape: Shape, duration: StepDuration) -> StepPoint:
 
 def _error_percent(fitted: StepTimeFit, point: StepPoint) -> int:
     """How far the fit is from a step that it has not seen."""
-    predicted = fitted.step(
+    predicted = step_ns(
+        fitted,
         layers=point.layers,
         rows=point.rows,
         kv_tokens=point.kv_tokens,
@@ -215,31 +219,13 @@ def _error_percent(fitted: StepTimeFit, point: StepPoint) -> int:
     return math.ceil(100 * abs(predicted / point.step_ns - 1))
 
 
-def _fit_document(fitted: StepTimeFit, error_percent: int) -> Document:
-    return {
-        "stepNs": fitted.step_ns,
-        "perLayerNs": fitted.per_layer_ns,
-        "perLayerRowNs": fitted.per_layer_row_ns,
-        "perLayerKvTokenNs": fitted.per_layer_kv_token_ns,
-        "head": {
-            kind: {"baseNs": cost.base_ns, "perRowNs": cost.per_row_ns} for kind, cost in fitted.heads.items()
-        },
-        "errorPercent": error_percent,
-    }
-
-
-def _row(shape: Shape, duration: StepDuration) -> Document:
-    return {
-        "layerBudget": shape.layers,
-        "rows": shape.rows,
-        "kvTokens": shape.kv_tokens,
-        "sampled": shape.decoding,
-        "headKind": shape.head_kind,
-        "stepP50Us": round(duration.p50_ns / 1000),
-        "stepP95Us": round(duration.p95_ns / 1000),
-    }
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
+def _shown(shape: Shape, duration: StepDuration) -> TimingPoint:
+    return TimingPoint(
+        layer_budget=shape.layers,
+        rows=shape.rows,
+        kv_tokens=shape.kv_tokens,
+        sampled=shape.decoding,
+        head_kind=shape.head_kind,
+        step_p50_us=round(duration.p50_ns / 1000),
+        step_p95_us=round(duration.p95_ns / 1000),
+    )

@@ -15,9 +15,10 @@ from math import sqrt
 from typing import Protocol
 
 from helios_contract.limits import Baseline
+from helios_contract.results import ExitQuality
 from helios_contract.telemetry import AuditRow
 
-from helios_operator.api.rows import ExitQuality, QualityRow
+from helios_operator.api.rows import QualityRow
 from helios_operator.decide.facts import quality
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.quality import Estimate

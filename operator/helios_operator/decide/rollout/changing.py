@@ -12,10 +12,7 @@ from datetime import timedelta
 from helios_contract.limits import Limits
 
 from helios_operator.api.conditions import Reason
-from helios_operator.api.types import (
-    Served,
-    Strategy,
-)
+from helios_operator.api.types import Served, Strategy
 from helios_operator.decide.facts.fleet import (
     has_crashed,
     next_number,

@@ -9,9 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from helios_operator.api.conditions import Reason
-from helios_operator.api.types import (
-    Served,
-)
+from helios_operator.api.types import Served
 from helios_operator.decide.facts.fleet import (
     ANALYSING,
     is_empty,

@@ -9,9 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from helios_operator.api.conditions import Reason
-from helios_operator.api.types import (
-    HistoryEntry,
-)
+from helios_operator.api.types import HistoryEntry
 from helios_operator.decide.facts.accelerators import Accelerators
 from helios_operator.decide.facts.fleet import (
     all_ready,

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from helios_contract.limits import Limits
+from helios_contract.results import Resolved
 
-from helios_operator.api.types import Candidate, DeploymentSpec, ReassessmentStatus, Resolved, SelectionPolicy
+from helios_operator.api.types import Candidate, DeploymentSpec, ReassessmentStatus, SelectionPolicy
 from helios_operator.decide.facts.candidates import Contender, backbones
 from helios_operator.decide.facts.evidence import Evidence
 from helios_operator.decide.facts.fleet import Fleet

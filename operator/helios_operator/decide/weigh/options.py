@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, exp, log
 
+from helios_contract.results import EnergyCost, MemoryFacts, StepTimeFit
 from helios_contract.telemetry import Telemetry
-from helios_server.planning.memory import MIB, MemoryFacts, capacity, limit_for_rows
-from helios_server.planning.timing import Prediction, StepPoint, StepTimeFit, Workload, predict
+from helios_server.planning.memory import MIB, capacity, limit_for_rows
+from helios_server.planning.timing import Prediction, StepPoint, Workload, predict, step_ns
 
 from helios_operator.api.conditions import Reason
-from helios_operator.api.rows import EnergyCost, TimingRow
+from helios_operator.api.rows import TimingRow
 from helios_operator.api.types import DeploymentSpec
 from helios_operator.decide.facts.candidates import Contender, Key, backbones, legal_depths
 from helios_operator.decide.facts.evidence import Evidence
@@ -285,7 +286,8 @@ def measured_pace(fit: StepTimeFit, steps: Sequence[StepPoint]) -> float:
 def _predicted(fit: StepTimeFit, point: StepPoint) -> float:
     if point.head_kind not in fit.heads:
         return point.step_ns
-    return fit.step(
+    return step_ns(
+        fit,
         layers=point.layers,
         rows=point.rows,
         kv_tokens=point.kv_tokens,
@@ -330,7 +332,8 @@ def _slow_step(
     chunks = ceil(workload.isl / step_tokens)
     if rows * chunks / workload.osl < 1 - percentile / 100:
         return 0.0
-    return fit.step(
+    return step_ns(
+        fit,
         layers=layers,
         rows=max(rows, min(step_tokens, rows + workload.isl)),
         kv_tokens=rows * (workload.isl + workload.osl / 2),

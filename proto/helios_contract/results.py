@@ -1,0 +1,274 @@
+"""What a profiling Job hands back: the document `helios-result/1`, a file on one machine, a termination
+message in a cluster.
+
+Written by `helios profile`, read by whoever started the Job; what it measured stands in a HeliosProfile
+afterwards, by the same names. Integers, so that two readers agree to the last bit; a name that a newer
+release added is left alone, and the schema's number changes only if the meaning of one changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from helios_contract import codec
+from helios_contract.codec import Malformed
+
+SCHEMA = "helios-result/1"
+
+_CODEC = codec.Codec()
+
+
+# -- inspect -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a candidate turned out to be."""
+
+    revision: str
+    backbone: str
+    """Fingerprint: candidates with the same one differ by heads only."""
+    num_layers: int
+    max_context_tokens: int
+    exits_digest: str
+    """ "": no bundle."""
+    head_kind: str
+    """bare | affine | mlp"""
+    exit_layers: tuple[int, ...]
+    """Legal depths below full depth: of the bundle, or the candidate's own with bare heads."""
+    breach_thresholds: Mapping[int, float] = field(default_factory=dict, metadata={"milli": True})
+    """Calibrated confidence threshold per exit layer, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """By candidate's name: what was found, or what is wrong with it, which does not spoil the others."""
+
+    resolved: Mapping[str, Resolved] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+
+# -- timing --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HeadCost:
+    """Of the LM head with one kind of exit head before it."""
+
+    base_ns: int
+    per_row_ns: int
+
+
+@dataclass(frozen=True)
+class StepTimeFit:
+    """The coefficients of the timing law (`planning.timing`)."""
+
+    step_ns: int
+    per_layer_ns: int
+    per_layer_row_ns: int
+    per_layer_kv_token_ns: int
+    heads: Mapping[str, HeadCost] = field(default_factory=dict, metadata={"wire": "head"})
+    """By kind of exit head."""
+    error_percent: int = 0
+    """95th percentile of the relative residual."""
+
+
+@dataclass(frozen=True)
+class MemoryFacts:
+    """What a backbone costs at one dtype on one device: the memory law's arguments (`planning.memory`)."""
+
+    process_start_bytes: int
+    """Held by the process before the model (anonymous memory on CPU, the context on CUDA)."""
+    fixed_bytes: int
+    """Embeddings, final norm, LM head, rotary tables: resident at every depth."""
+    layer_bytes: int
+    """One decoder layer."""
+    kv_bytes_per_token_layer: int
+    """Keys and values of one token in one layer."""
+    activation_bytes_per_token: int
+    """Peak of temporaries per new token in a step."""
+    row_bytes: int
+    """Per sampled row: logits and what sampling makes of them."""
+    step_tokens: int
+    """The token budget of one step (new tokens)."""
+    page_tokens: int
+    """Tokens per KV page; capacity is whole pages."""
+
+
+@dataclass(frozen=True)
+class EnergyPoint:
+    """Of generated tokens, with so many rows decoding."""
+
+    layer_budget: int
+    rows: int
+    joules_per_megatoken: int
+
+
+@dataclass(frozen=True)
+class EnergyCost:
+    source: str
+    """nvml | rapl | declared"""
+    points: tuple[EnergyPoint, ...]
+    idle_milliwatts: int = 0
+
+    @property
+    def joules_per_megatoken(self) -> Mapping[tuple[int, int], int]:
+        """(layer budget, rows) -> J per 10^6 tokens."""
+        return {(point.layer_budget, point.rows): point.joules_per_megatoken for point in self.points}
+
+
+@dataclass(frozen=True)
+class TimingPoint:
+    """One measured shape of a step."""
+
+    layer_budget: int
+    rows: int
+    """New tokens in the step."""
+    kv_tokens: int
+    """Context summed over the rows."""
+    sampled: int
+    """Rows through the LM head."""
+    head_kind: str
+    step_p50_us: int
+    step_p95_us: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How long steps of a backbone last and what memory it takes, on one kind of hardware."""
+
+    fit: StepTimeFit | None = None
+    memory: MemoryFacts | None = None
+    exit_bytes: Mapping[str, int] = field(default_factory=dict)
+    """Resident bytes of one bundle by head kind."""
+    audit_bytes: int = 0
+    """The audit's own peak: one layer and its batch."""
+    energy: EnergyCost | None = None
+    """None: nothing measures it."""
+    points: tuple[TimingPoint, ...] = ()
+    """What the fit was made from: for people, decisions read the fit."""
+
+
+# -- quality -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ExitQuality:
+    """At one depth over all prompts. Shares are of tokens, in per cent."""
+
+    layer: int
+    millibits: int
+    """Total."""
+    agreement_percent: int
+    """Whose most likely token is full depth's."""
+    first_agrees_percent: int
+    """Who agree with full depth here first."""
+    ece_milli: int
+    """Calibration error of confidence as the chance of that agreement, in thousandths."""
+    mean_confidence_milli: int = 0
+    prompt_millibits: tuple[int, ...] = ()
+    """Total per prompt, in prompt order; empty where only totals are kept."""
+
+
+@dataclass(frozen=True)
+class CandidateQuality:
+    candidate: str
+    exits_digest: str
+    exits: tuple[ExitQuality, ...]
+    """Every exit of the bundle and, last, full depth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """What was scored."""
+
+    prompts: int = 0
+    """How many."""
+    tokens: int = 0
+    bytes: int = 0
+    """Of the text scored, in UTF-8."""
+    prompt_bytes: tuple[int, ...] = ()
+    """In prompt order; empty where only totals are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality(Texts):
+    """What each exit of each bundle of one backbone is worth on the same prompts."""
+
+    prompts_digest: str
+    rows: tuple[CandidateQuality, ...]
+
+
+# -- the document --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that could not measure: what was wrong, and how to put it right."""
+
+    kind: str
+    """inspect | timing | quality"""
+    field: str
+    problem: str
+    fix: str
+
+
+Result = Inspection | Timing | Quality | Failure
+_KINDS: dict[type[Any], str] = {Inspection: "inspect", Timing: "timing", Quality: "quality"}
+
+
+def document(result: Result) -> codec.Json:
+    """The JSON object of a result."""
+    match result:
+        case Failure():
+            error = {"field": result.field, "problem": result.problem, "fix": result.fix}
+            return {"schema": SCHEMA, "kind": result.kind, "error": error}
+        case Inspection():
+            found: codec.Json = {name: _CODEC.encode(found) for name, found in result.resolved.items()}
+            found |= {name: {"error": problem} for name, problem in result.problems.items()}
+            return {"schema": SCHEMA, "kind": "inspect", "resolved": found}
+    return {"schema": SCHEMA, "kind": _KINDS[type(result)], **_CODEC.encode(result)}
+
+
+def to_json(result: Result) -> str:
+    """The document, compact."""
+    return json.dumps(document(result), ensure_ascii=False, separators=(",", ":"))
+
+
+def from_json(text: str) -> Result:
+    """codec.Malformed, a ValueError, for anything that is not a document of this schema."""
+    try:
+        read = json.loads(text)
+    except ValueError as error:
+        raise Malformed("", f"is not JSON ({error})") from None
+    if not isinstance(read, Mapping) or read.get("schema") != SCHEMA:
+        found = read.get("schema") if isinstance(read, Mapping) else None
+        raise Malformed("schema", f"is {found!r}, {SCHEMA} is known")
+    kind, problem = read.get("kind", ""), read.get("error")
+    if problem is not None:
+        return _CODEC.decode(Failure, {"kind": kind, **_object(problem, "error")}, "error")
+    if kind == "inspect":
+        return _inspection(_object(read.get("resolved"), "resolved"))
+    for measured, name in _KINDS.items():
+        if kind == name:
+            return _CODEC.decode(measured, read)  # type: ignore[no-any-return]
+    raise Malformed("kind", f"is {kind!r}, which is none of {', '.join(_KINDS.values())}")
+
+
+def _inspection(answers: Mapping[str, Any]) -> Inspection:
+    resolved, problems = {}, {}
+    for name, answer in answers.items():
+        if "error" in _object(answer, f"resolved.{name}"):
+            problems[name] = str(answer["error"])
+        else:
+            resolved[name] = _CODEC.decode(Resolved, answer, f"resolved.{name}")
+    return Inspection(resolved, problems)
+
+
+def _object(value: Any, path: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise Malformed(path, f"is {value!r}, not an object")
+    return value
