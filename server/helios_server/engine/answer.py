@@ -6,6 +6,8 @@ Kept by the engine beside the sequence that the scheduler sees. Lives in the eng
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from helios_server.engine.request import (
     FailedEvent,
     FinishedEvent,
@@ -19,7 +21,9 @@ from helios_server.engine.request import (
 from helios_server.engine.sampler import Choice
 from helios_server.engine.sequence import Sequence
 from helios_server.errors import HeliosError
-from helios_server.models.tokenizer import TextStream
+from helios_server.models.text_stream import TextStream
+
+_FIRST_MARK = 0xD800  # a surrogate: half of a pair in UTF-16, never in a text
 
 
 class Answer:
@@ -41,7 +45,7 @@ class Answer:
         self.last_token: float | None = None
         self._stream = stream
         self._on_event = on_event
-        self._text = StopText(request.sampling.stop)
+        self._text = StopText(request.sampling.stop, stream.hidden)
         self._confidence_sum = 0.0
         self._layer_sum = 0
         self._breaches = 0
@@ -58,9 +62,7 @@ class Answer:
         self.first_token = self.first_token or now
         self.last_token = now
         reason = self._reason(choice.token_id, eos_ids)
-        text = self._text.push(
-            self._stream.push(choice.token_id), index + 1 >= self.request.sampling.min_tokens
-        )
+        text = self._text.push(self._new_text(choice.token_id), index + 1 >= self.request.sampling.min_tokens)
         if reason:
             text += self._text.push(self._stream.finish(), True) + self._text.rest()
         if self._text.matched:
@@ -100,6 +102,11 @@ class Answer:
         """Ends the request without an answer."""
         self._on_event(FailedEvent(self.request.request_id, error, tuple(self.sequence.spans)))
 
+    def _new_text(self, token_id: int) -> str:
+        """What the token adds to the text that is searched."""
+        mark = self._text.mark_of(token_id)
+        return self._stream.push(token_id) + (self._stream.finish() + mark if mark else "")
+
     def _reason(self, token_id: int, eos_ids: tuple[int, ...]) -> FinishReason | None:
         sampling = self.request.sampling
         if token_id in sampling.stop_token_ids or (token_id in eos_ids and not sampling.ignore_eos):
@@ -112,14 +119,23 @@ class Answer:
 class StopText:
     """Text that streams, but never a part of a stop string.
 
-    `matched`: the stop string that was met, or "".
+    `matched`: the stop string that was met, or "". hidden: tokens that the text leaves out, by id. One that a
+    stop string names is searched as a mark, which no text can hold, and taken out before the text goes out;
+    spelt out by other tokens, the stop string is met as well.
     """
 
-    def __init__(self, stops: tuple[str, ...]) -> None:
+    def __init__(self, stops: tuple[str, ...], hidden: Mapping[int, str] | None = None) -> None:
         self.emitted = ""
         self.matched = ""
-        self._stops = stops
+        named = {i: text for i, text in (hidden or {}).items() if text and any(text in s for s in stops)}
+        self._marks = {token_id: chr(_FIRST_MARK + index) for index, token_id in enumerate(named)}
+        self._no_marks = dict.fromkeys(map(ord, self._marks.values()))
+        self._stops = {stop: stop for stop in stops} | {self._marked(stop, named): stop for stop in stops}
         self._held = ""
+
+    def mark_of(self, token_id: int) -> str:
+        """What stands for a token in the text to push; "" for one whose text is searched."""
+        return self._marks.get(token_id, "")
 
     def push(self, delta: str, search: bool) -> str:
         """Takes new text; returns what can go out. search: whether a stop string may end the text yet."""
@@ -129,14 +145,20 @@ class StopText:
         if search:
             found = [(self._held.find(stop), stop) for stop in self._stops if stop in self._held]
             if found:
-                place, self.matched = min(found)
-                self._held = self._held[:place]
+                place, stop = min(found, key=lambda match: (match[0] + len(match[1]), match[0]))
+                self.matched, self._held = self._stops[stop], self._held[:place]
                 return self.rest()
         return self._emit(len(self._held) - self._possible_stop())
 
     def rest(self) -> str:
         """What was held back, when no more text comes."""
         return self._emit(len(self._held))
+
+    def _marked(self, stop: str, named: Mapping[int, str]) -> str:
+        """A stop string with marks in place of the tokens that it names, the longest name first."""
+        for token_id in sorted(named, key=lambda token_id: -len(named[token_id])):
+            stop = stop.replace(named[token_id], self._marks[token_id])
+        return stop
 
     def _possible_stop(self) -> int:
         """Length of the longest end of the held text with which a stop string could begin."""
@@ -147,6 +169,6 @@ class StopText:
         return 0
 
     def _emit(self, length: int) -> str:
-        text, self._held = self._held[:length], self._held[length:]
+        text, self._held = self._held[:length].translate(self._no_marks), self._held[length:]
         self.emitted += text
         return text

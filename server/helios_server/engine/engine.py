@@ -89,7 +89,7 @@ class Engine:
             sequence = sequence_for(request, self.serving, ordinal)
             self._check_queue()
             self._ordinal += request.counted
-            stream = self.serving.model.tokenizer.stream()
+            stream = self.serving.model.tokenizer.stream(prompt_ids=request.prompt_ids)
             self._answers[request.request_id] = Answer(request, sequence, stream, on_event, time.monotonic())
             self._post(lambda: self.serving.scheduler.add(sequence))
         return request.request_id

@@ -1,4 +1,4 @@
-"""Text to token ids and back, and text that streams.
+"""Text to token ids and back.
 
 Called by the engine, the doors, the profiler and exit tuning. It reads tokenizer.json through the
 `tokenizers` library: importing transformers would cost a serving process some 200 MB; that happens only for
@@ -7,19 +7,18 @@ a model without it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from helios_server.errors import CheckpointError
-
-_BROKEN = "\ufffd"
-_LONGEST_CHARACTER_BYTES = 4
+from helios_server.models.text_stream import TextStream
 
 
 class _Codec(Protocol):
     def encode(self, text: str, add_special: bool) -> list[int]: ...
     def decode(self, ids: Sequence[int], skip_special: bool) -> str: ...
+    def special(self) -> Mapping[int, str]: ...
 
 
 class Tokenizer:
@@ -27,6 +26,7 @@ class Tokenizer:
 
     def __init__(self, codec: _Codec) -> None:
         self._codec = codec
+        self._special = codec.special()
 
     @classmethod
     def open(cls, path: Path) -> Tokenizer:
@@ -37,7 +37,8 @@ class Tokenizer:
         except (
             Exception
         ) as error:  # the libraries raise bare Exception, OSError, ValueError, ImportError alike
-            problem = f"the tokenizer cannot be read ({str(error).splitlines()[0]})"
+            words = str(error).splitlines() or [type(error).__name__]
+            problem = f"the tokenizer cannot be read ({words[0]})"
             raise CheckpointError(str(path), problem, "Put the model's tokenizer.json there") from error
 
     def encode(self, text: str, add_special: bool = False) -> list[int]:
@@ -53,41 +54,10 @@ class Tokenizer:
         """UTF-8 bytes of the text of `ids`, special tokens included: the divisor of bits per byte."""
         return len(self.decode(ids, skip_special=False).encode())
 
-    def stream(self, skip_special: bool = True) -> TextStream:
-        """A detokeniser for one generated sequence."""
-        return TextStream(self, skip_special)
-
-
-class TextStream:
-    """Turns ids that arrive one by one into text deltas that never split a character; their sum is the
-    whole text."""
-
-    def __init__(self, tokenizer: Tokenizer, skip_special: bool = True) -> None:
-        self._tokenizer = tokenizer
-        self._skip_special = skip_special
-        self._ids: list[int] = []
-        self._start = 0  # from here on tokens are decoded together, so that merges and spaces come out right
-        self._emitted = 0  # tokens before this one are out
-
-    def push(self, token_id: int) -> str:
-        """Takes the next id; returns the text that is certain now, perhaps none."""
-        self._ids.append(token_id)
-        text = self._pending()
-        incomplete = text.endswith(_BROKEN) and len(self._ids) - self._emitted < _LONGEST_CHARACTER_BYTES
-        return "" if incomplete else self._emit(text)
-
-    def finish(self) -> str:
-        """The rest, when no more ids come."""
-        return self._emit(self._pending())
-
-    def _pending(self) -> str:
-        whole = self._tokenizer.decode(self._ids[self._start :], self._skip_special)
-        known = self._tokenizer.decode(self._ids[self._start : self._emitted], self._skip_special)
-        return whole[len(known) :]
-
-    def _emit(self, text: str) -> str:
-        self._start, self._emitted = self._emitted, len(self._ids)
-        return text
+    def stream(self, skip_special: bool = True, prompt_ids: Sequence[int] = ()) -> TextStream:
+        """A detokeniser for one sequence that continues `prompt_ids`."""
+        hidden = self._special if skip_special else {}
+        return TextStream(lambda ids: self.decode(ids, skip_special), prompt_ids, hidden)
 
 
 class _FastCodec:
@@ -103,6 +73,10 @@ class _FastCodec:
 
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special))
+
+    def special(self) -> Mapping[int, str]:
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {token_id: token.content for token_id, token in added.items() if token.special}
 
 
 class _SlowCodec:
@@ -120,3 +94,7 @@ class _SlowCodec:
                 list(ids), skip_special_tokens=skip_special, clean_up_tokenization_spaces=False
             )
         )
+
+    def special(self) -> Mapping[int, str]:
+        tokens = self._tokenizer
+        return dict(zip(tokens.all_special_ids, tokens.all_special_tokens, strict=True))
