@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import ipaddress
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -67,7 +69,16 @@ def serve(config: ServeConfig) -> int:
     """Returns 0 when drained, 1 when the engine failed. HeliosError when it cannot start; nothing is left
     then."""
     host_memory.share_one_heap()
+    _allow_open_files()
     return asyncio.run(_Process(config).run())
+
+
+def _allow_open_files() -> None:
+    """As many as the system allows: a connection takes three, and a shell's own limit is at some 300 of
+    them."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # no limit at all is refused by some systems
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 # -- the process

@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import resource
 from collections.abc import Callable, Sequence
 
 from helios_operator.errors import AddressInUseError
 
+_BACKLOG = 4096
+"""Connections that may wait to be accepted; the kernel has a limit of its own."""
 _CHUNK_BYTES = 64 * 1024
 _CONNECT_SECONDS = 2.0
 _RETRY_SECONDS = 0.1
@@ -36,8 +39,9 @@ class Front:
 
     async def open(self, host: str, port: int) -> None:
         """Binds; port 0 takes a free one. AddressInUseError when somebody else has it."""
+        _allow_open_files()
         try:
-            self._server = await asyncio.start_server(self._accept, host, port, backlog=512)
+            self._server = await asyncio.start_server(self._accept, host, port, backlog=_BACKLOG)
         except OSError as error:
             reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror})"
             fix = "stop what listens there, or choose another with --port (0: any free port)"
@@ -81,20 +85,27 @@ class Front:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """A connection to the next ready pod; None when none came up in time or too many wait already."""
+        if connection := await self._try_all():
+            return connection
         if self._waiting >= self._most_waiting:
             return None
         self._waiting += 1
         try:
             async with asyncio.timeout(self._patience):
                 while True:
-                    for _ in range(len(self._backends())):
-                        if connection := await self._try_next():
-                            return connection
                     await asyncio.sleep(_RETRY_SECONDS)
+                    if connection := await self._try_all():
+                        return connection
         except TimeoutError:
             return None
         finally:
             self._waiting -= 1
+
+    async def _try_all(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        for _ in range(len(self._backends())):
+            if connection := await self._try_next():
+                return connection
+        return None
 
     async def _try_next(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         backends = self._backends()
@@ -106,6 +117,14 @@ class Front:
             return await asyncio.wait_for(asyncio.open_connection(host, port), _CONNECT_SECONDS)
         except (OSError, TimeoutError):
             return None  # it ended a moment ago; the next one, or the next round
+
+
+def _allow_open_files() -> None:
+    """As many as the system allows, for the pods that this process starts too: a connection takes two here
+    and three there, and a shell's own limit is at some 300 of them."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # no limit at all is refused by some systems
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _forward(

@@ -21,6 +21,7 @@ from helios_server.rpc.relay import Relay
 _CONNECTION_AGE_SECONDS = 1800
 """After this the server asks a client to connect anew, so that load spreads over pods; running calls go
 on."""
+_ALL = 2**31 - 1
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_connection_age_ms", _CONNECTION_AGE_SECONDS * 1000),
     ("grpc.keepalive_time_ms", 60_000),  # a client that vanished without a word frees its rows after this
@@ -28,6 +29,11 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # clients may ask this often, too
+    # Calls that Python has not taken up yet: gRPC's own way is to end them as CANCELLED, at random from 1,000
+    # on and each after 30 seconds. Here they wait; the engine's queue refuses, and says when to come back.
+    ("grpc.server.max_pending_requests", _ALL),
+    ("grpc.server.max_pending_requests_hard_limit", _ALL),
+    ("grpc.server_max_unrequested_time_in_server", _ALL),
 )
 _PATIENCE_SECONDS = 5.0
 """For a client to acknowledge that it is let go, and for last bytes; one that vanished must not hold up the

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 Connect = Callable[[Callable[[], asyncio.BaseProtocol]], Awaitable[tuple[object, asyncio.BaseProtocol]]]
 """Opens a connection to the gRPC server with a protocol of ours."""
 
+_BACKLOG = 4096
+"""Connections that may wait to be accepted; the kernel has a limit of its own."""
 _HEADER_BYTES = 9
 _PING, _GOAWAY, _ACK = 0x6, 0x7, 0x1
 _LAST_STREAM = 0x7FFFFFFF
@@ -225,7 +227,7 @@ class Relay:
     async def listen(self, host: str, port: int) -> int:
         """Returns the port bound. OSError when it cannot be."""
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: _Client(self), host, port, backlog=512)
+        self._listener = await loop.create_server(lambda: _Client(self), host, port, backlog=_BACKLOG)
         return int(self._listener.sockets[0].getsockname()[1])
 
     async def connect(self, client: _Client) -> _Server:
