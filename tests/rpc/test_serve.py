@@ -38,7 +38,7 @@ async def ready(pod: Child) -> None:
 
     async def answers() -> bool:
         reader, writer = await asyncio.open_connection("127.0.0.1", ports.metrics_port)
-        writer.write(b"GET /readyz HTTP/1.1\r\n\r\n")
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: pod\r\n\r\n")
         status = (await reader.read())[9:12]
         writer.close()
         return status == b"200"

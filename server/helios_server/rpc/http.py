@@ -1,21 +1,22 @@
-"""The HTTP side: /healthz and /readyz for probes, /metrics for Prometheus. GET and HEAD only, one answer a
-connection.
+"""The HTTP side: /healthz and /readyz for probes, /metrics for Prometheus. One answer a connection.
 
-Started by `rpc.server`; what a path answers comes from outside, so that it holds no truth of its own.
+Started by `rpc.server`; what a path answers comes from outside, so that it holds no truth of its own. Other
+doors add their routes to `application` before it listens.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-logger = logging.getLogger(__name__)
+from aiohttp import web
+from helios_proto import addresses
 
 _PATIENCE_SECONDS = 10.0
-_LARGEST_HEAD_BYTES = 16 * 1024
+"""For a connection that sends no request."""
+_LAST_ANSWER_SECONDS = 1.0
+"""For an answer that is under way at the end."""
 PLAIN = "text/plain; charset=utf-8"
 
 
@@ -30,53 +31,62 @@ Page = Callable[[], Awaitable[Answer]]
 
 
 class HttpServer:
-    """Answers `pages`, a page by its path."""
+    """Answers `pages`, a page by its path, to GET and HEAD."""
 
     def __init__(self, pages: Mapping[str, Page]) -> None:
-        self._pages = pages
-        self._server: asyncio.Server | None = None
+        self.application = web.Application(middlewares=[_in_our_words])
+        self.application.add_routes([web.get(path, _handler(page)) for path, page in pages.items()])
+        self._runner: web.AppRunner | None = None
 
     async def listen(self, host: str, port: int) -> int:
         """Returns the port bound. OSError when it cannot be."""
-        self._server = await asyncio.start_server(self._serve, host, port, limit=_LARGEST_HEAD_BYTES)
-        return int(self._server.sockets[0].getsockname()[1])
+        sockets = addresses.listen(host, port)
+        self._runner = web.AppRunner(
+            self.application,
+            access_log=None,
+            keepalive_timeout=_PATIENCE_SECONDS,
+            shutdown_timeout=_LAST_ANSWER_SECONDS,
+        )
+        await self._runner.setup()
+        for each in sockets:
+            await web.SockSite(self._runner, each, backlog=addresses.BACKLOG).start()
+        return addresses.port_of(sockets)
 
     async def close(self) -> None:
-        if self._server:
-            self._server.close()
-            await self._server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                head = await reader.readuntil(b"\r\n\r\n")
-                method, answer = await self._answer(head)
-                writer.write(_encode(answer, with_body=method != "HEAD"))
-                await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            logger.debug("an HTTP client went away, or sent no request")
-        finally:
-            writer.close()
-
-    async def _answer(self, head: bytes) -> tuple[str, Answer]:
-        words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
-        if len(words) != 3 or not words[2].startswith("HTTP/"):
-            return "", Answer(HTTPStatus.BAD_REQUEST, b"not an HTTP request\n")
-        method, path = words[0], words[1].partition("?")[0]
-        page = self._pages.get(path)
-        if page is None:
-            known = ", ".join(sorted(self._pages))
-            return method, Answer(HTTPStatus.NOT_FOUND, f"no such page; there are {known}\n".encode())
-        if method not in ("GET", "HEAD"):
-            return method, Answer(HTTPStatus.METHOD_NOT_ALLOWED, b"only GET and HEAD\n")
-        return method, await page()
+        """Takes no more connections; an answer under way goes out."""
+        if self._runner:
+            await self._runner.cleanup()
 
 
-def _encode(answer: Answer, with_body: bool) -> bytes:
-    head = (
-        f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\n"
-        f"Content-Type: {answer.content_type}\r\n"
-        f"Content-Length: {len(answer.body)}\r\n"
-        "Connection: close\r\n\r\n"
-    )
-    return head.encode("latin-1") + (answer.body if with_body else b"")
+def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(_: web.Request) -> web.Response:
+        return _response(await page())
+
+    return handle
+
+
+@web.middleware
+async def _in_our_words(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """What is not served is said with what is."""
+    try:
+        return await handler(request)
+    except web.HTTPMethodNotAllowed as error:
+        methods = sorted(error.allowed_methods)
+        response = _response(
+            Answer(HTTPStatus.METHOD_NOT_ALLOWED, f"only {' and '.join(methods)}\n".encode())
+        )
+        response.headers["Allow"] = ", ".join(methods)
+        return response
+    except web.HTTPNotFound:
+        resources = request.app.router.resources()
+        known = ", ".join(sorted(resource.canonical for resource in resources))
+        return _response(Answer(HTTPStatus.NOT_FOUND, f"no such page; there are {known}\n".encode()))
+
+
+def _response(answer: Answer) -> web.Response:
+    headers = {"Content-Type": answer.content_type}
+    response = web.Response(status=answer.status, body=answer.body, headers=headers)
+    response.force_close()
+    return response
