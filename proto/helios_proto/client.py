@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 
+from helios_proto import addresses
 from helios_proto.v1 import generation_pb2, generation_pb2_grpc
 
 SERVICE_CONFIG: dict[str, Any] = {
@@ -78,10 +79,11 @@ class Answer:
 
 
 class GenerationClient:
-    """One channel to the address that applications use. An async context manager."""
+    """One channel to the address that applications use: host:port or [IPv6]:port, ValueError for another
+    IPv6. An async context manager."""
 
     def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._channel = grpc.aio.insecure_channel(addresses.check(address), options=CHANNEL_OPTIONS)
         self.stub = generation_pb2_grpc.GenerationStub(self._channel)
 
     async def __aenter__(self) -> GenerationClient:

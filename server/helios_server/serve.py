@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ipaddress
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from helios_contract.limits import Audit, Limits
+from helios_proto import addresses
 
 from helios_server.engine import host_memory
 from helios_server.engine.limits import EngineConfig, check
@@ -162,17 +162,12 @@ def _write_atomically(path: Path, text: str) -> None:
 
 def _check_reachable_by_token(config: ServeConfig) -> None:
     """Without a token, Control is for this machine only."""
-    if config.control_token_file or _is_loopback(config.host):
+    if config.control_token_file or addresses.is_loopback(config.host):
         return
     problem = f"is missing, and {config.host} can be reached from elsewhere"
-    raise InvalidRequest("control-token-file", problem, "Give a file with a token, or --host 127.0.0.1")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    raise InvalidRequest(
+        "control-token-file", problem, "Give a file with a token, or --host 127.0.0.1 or ::1"
+    )
 
 
 # -- the arguments
@@ -239,7 +234,11 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--model", help="file:///path, pvc://claim/path or hf://org/name, to serve on its own")
     _add_model_arguments(parser.add_argument_group("with --model"))
     parser.add_argument("--model-name", help="as clients ask for it (default: the candidate's name)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--host",
+        default=addresses.loopback(),
+        help="address to listen on; :: for all of both families (default: %(default)s)",
+    )
     ports = Ports()
     parser.add_argument("--port", type=_port, default=ports.port, help="gRPC for applications; 0: a free one")
     parser.add_argument(

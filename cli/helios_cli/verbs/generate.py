@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 from helios_operator.errors import NotRunningError, OperatorError
 from helios_operator.local.store import DEPLOYMENT
+from helios_proto import addresses
 from helios_proto.client import Answer, GenerationClient
 from helios_proto.v1.generation_pb2 import Complete, ExitPolicy, FinishReason, GenerateRequest, SamplingParams
 
@@ -39,8 +40,16 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--timeout", type=float, metavar="SECONDS")
     parser.add_argument("--json", action="store_true", help="one JSON object at the end instead of a stream")
     options = parser.parse_args(argv)
-    address = options.address or _endpoint(options.name, options.state)
+    address = _given(options.address) if options.address else _endpoint(options.name, options.state)
     return asyncio.run(_generate(address, _request(options), options.timeout, options.json))
+
+
+def _given(address: str) -> str:
+    try:
+        return addresses.check(address)
+    except ValueError as error:
+        problem, _, fix = str(error).partition("; ")
+        raise OperatorError("address", problem, fix) from None
 
 
 def _request(options: Any) -> GenerateRequest:

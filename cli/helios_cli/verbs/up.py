@@ -23,6 +23,7 @@ from helios_operator.errors import OperatorError
 from helios_operator.local.events import WARNING, Echoes, Record
 from helios_operator.local.runtime import LocalRuntime, Options
 from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT
+from helios_proto import addresses
 from helios_server.models.cache import cache_root
 from rich.console import Console
 from rich.markup import escape
@@ -48,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
         "--port", type=int, metavar="N", help="of the front address (default: the service's; 0: a free one)"
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", metavar="ADDRESS", help="where the front address listens"
+        "--host", default=addresses.loopback(), metavar="ADDRESS", help="where the front address listens"
     )
     parser.add_argument(
         "--memory-mib", type=int, metavar="N", help="memory for all pods together (default: the machine's)"

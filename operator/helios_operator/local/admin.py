@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from helios_proto import addresses
+
 from helios_operator.errors import NotRunningError, OperatorError
 from helios_operator.local import lock
 from helios_operator.local.files import read_json, write_json
 
 _NAME = "admin.json"
-_HOST = "127.0.0.1"
 _ANSWER_SECONDS = 10.0
 
 
@@ -45,10 +46,11 @@ class AdminServer:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        self._server = await asyncio.start_server(self._serve, _HOST, 0)
+        host = addresses.loopback()
+        self._server = await asyncio.start_server(self._serve, host, 0)
         port = self._server.sockets[0].getsockname()[1]
         self._file.unlink(missing_ok=True)  # its rights are set at creation
-        write_json(self._file, {"port": port, "secret": self._secret}, mode=0o600)
+        write_json(self._file, {"host": host, "port": port, "secret": self._secret}, mode=0o600)
 
     async def close(self) -> None:
         self._file.unlink(missing_ok=True)
@@ -90,7 +92,7 @@ async def ask(folder: Path, change: Change) -> None:
     asked = {**vars(change), "annotations": dict(change.annotations or {}), "secret": door["secret"]}
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
-            reader, writer = await asyncio.open_connection(_HOST, door["port"])
+            reader, writer = await asyncio.open_connection(door.get("host", "127.0.0.1"), door["port"])
             writer.write(json.dumps(asked).encode() + b"\n")
             answer = json.loads(await reader.readline() or b"{}")
             writer.close()

@@ -13,10 +13,10 @@ import errno
 import resource
 from collections.abc import Callable, Sequence
 
+from helios_proto import addresses
+
 from helios_operator.errors import AddressInUseError
 
-_BACKLOG = 4096
-"""Connections that may wait to be accepted; the kernel has a limit of its own."""
 _CHUNK_BYTES = 64 * 1024
 _CONNECT_SECONDS = 2.0
 _RETRY_SECONDS = 0.1
@@ -32,7 +32,8 @@ class Front:
         self._backends = backends
         self._patience = patience
         self._most_waiting = most_waiting
-        self._server: asyncio.Server | None = None
+        self._address = ""
+        self._servers: list[asyncio.Server] = []
         self._turn = 0
         self._waiting = 0
         self._open: set[asyncio.Task[None]] = set()
@@ -41,19 +42,23 @@ class Front:
         """Binds; port 0 takes a free one. AddressInUseError when somebody else has it."""
         _allow_open_files()
         try:
-            self._server = await asyncio.start_server(self._accept, host, port, backlog=_BACKLOG)
+            sockets = addresses.listen(host, port)
+            self._address = addresses.join(*sockets[0].getsockname()[:2])
+            self._servers = [
+                await asyncio.start_server(self._accept, sock=each, backlog=addresses.BACKLOG)
+                for each in sockets
+            ]
         except OSError as error:
-            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror})"
-            fix = "stop what listens there, or choose another with --port (0: any free port)"
-            raise AddressInUseError("port", f"{host}:{port} {reason}", fix) from None
+            reason, fix = f"cannot be bound ({error.strerror})", "give an address of this machine with --host"
+            if error.errno == errno.EADDRINUSE:
+                reason = "is in use"
+                fix = "stop what listens there, or choose another with --port (0: any free port)"
+            raise AddressInUseError("port", f"{addresses.join(host, port)} {reason}", fix) from None
 
     @property
     def address(self) -> str:
         """host:port, as clients use it; "" before `open`."""
-        if self._server is None:
-            return ""
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return f"{host}:{port}"
+        return self._address
 
     @property
     def connections(self) -> int:
@@ -62,8 +67,8 @@ class Front:
 
     async def close(self) -> None:
         """Stops listening and cuts what still stands."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for task in list(self._open):
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)

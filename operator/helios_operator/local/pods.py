@@ -18,6 +18,7 @@ from pathlib import Path
 
 from helios_contract.limits import Limits
 from helios_contract.telemetry import Telemetry
+from helios_proto import addresses
 
 from helios_operator.control.client import ControlClient
 from helios_operator.decide.snapshot import Pod as PodSeen
@@ -26,7 +27,6 @@ from helios_operator.errors import ControlError
 from helios_operator.local.probes import probe
 from helios_operator.local.processes import Process, helios_command
 
-HOST = "127.0.0.1"
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 _CALM_SECONDS = 120.0
 """A process that lived this long starts again with the shortest back-off."""
@@ -77,6 +77,7 @@ class Pod:
         self.ready = False
         self.restarts = 0
         self.last_words = ""
+        self._host = addresses.loopback()
         self._folder = folder
         self._limits_file = limits_file
         self._settings = settings
@@ -98,7 +99,9 @@ class Pod:
     @property
     def backend(self) -> tuple[str, int] | None:
         """Where clients reach it; None while it is not ready."""
-        return (HOST, self._ports.generation) if self.ready and self._ports and not self._stopping else None
+        if not (self.ready and self._ports) or self._stopping:
+            return None
+        return (self._host, self._ports.generation)
 
     @property
     def control_address(self) -> str | None:
@@ -223,7 +226,7 @@ class Pod:
         s = self._settings
         watts = ("--energy-watts", str(s.watts)) if s.watts else ()
         return helios_command(
-            "serve", "--limits", str(self._limits_file), "--model-name", s.model_name, "--host", HOST,
+            "serve", "--limits", str(self._limits_file), "--model-name", s.model_name, "--host", self._host,
             "--port", "0", "--control-port", "0", "--metrics-port", "0", "--ports-file", str(ports_file),
             "--control-token-file", str(s.token_file), "--volumes", str(s.volumes), "--device", s.device,
             "--dtype", s.dtype, "--drain-timeout", str(s.drain_seconds), *watts,
@@ -232,17 +235,17 @@ class Pod:
     async def _watch(self, process: Process, ports_file: Path) -> None:
         """Probes as a kubelet does: readiness often, liveness seldom and patiently."""
         self._ports = ports = await _bound_ports(ports_file)
-        self._control = ControlClient(f"{HOST}:{ports.control}", self._settings.token)
+        self._control = ControlClient(addresses.join(self._host, ports.control), self._settings.token)
         self._message = "loading the model" if not self.restarts else self._message
         last_alive = next_live = time.monotonic()
         silent = 0
         while True:
-            status = await probe(HOST, ports.metrics, "/readyz", _PROBE_SECONDS)
+            status = await probe(self._host, ports.metrics, "/readyz", _PROBE_SECONDS)
             silent = silent + 1 if status is None else 0
             if status is not None or silent >= _READY_FAILURES:
                 self._set_ready(status == 200)
             if time.monotonic() >= next_live:
-                if await probe(HOST, ports.metrics, "/healthz", _PROBE_SECONDS) == 200:
+                if await probe(self._host, ports.metrics, "/healthz", _PROBE_SECONDS) == 200:
                     last_alive = time.monotonic()
                 elif time.monotonic() - last_alive > _LIVE_PERIOD * _LIVE_FAILURES and not self._stopping:
                     self._say(self.name, "Warning", "Unhealthy", "does not answer /healthz; it is restarted")
@@ -259,7 +262,7 @@ class Pod:
                 self.name,
                 "Normal",
                 "Ready",
-                f"serves on {HOST}:{self._ports.generation if self._ports else 0}",
+                f"serves on {addresses.join(self._host, self._ports.generation if self._ports else 0)}",
             )
         elif not self._stopping:
             self._message = "not ready"

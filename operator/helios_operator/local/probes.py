@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
+from helios_proto import addresses
+
 
 async def probe(host: str, port: int, path: str, timeout: float) -> int | None:
     """The status code; None when there was no answer in `timeout` seconds."""
@@ -14,7 +16,8 @@ async def probe(host: str, port: int, path: str, timeout: float) -> int | None:
         async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+                at = addresses.join(host, port)
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n".encode())
                 status_line = await reader.readline()
             finally:
                 writer.close()

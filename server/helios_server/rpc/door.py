@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
+from helios_proto import addresses
 
 from helios_server.rpc.relay import Relay
 
@@ -53,7 +54,7 @@ class Door:
         self._private = _private_address()
         private_port = self.server.add_insecure_port(self._private)
         if not self._private.startswith("unix-abstract:"):
-            self._private = f"127.0.0.1:{private_port}"
+            self._private = addresses.join(addresses.loopback(), private_port)
         await self.server.start()
         return await self._relay.listen(host, port)
 
@@ -79,8 +80,7 @@ class Door:
         loop = asyncio.get_running_loop()
         if self._private.startswith("unix-abstract:"):
             return await loop.create_unix_connection(protocol, "\0" + self._private.partition(":")[2])
-        host, _, port = self._private.rpartition(":")
-        return await loop.create_connection(protocol, host, int(port))
+        return await loop.create_connection(protocol, *addresses.split(self._private))
 
 
 async def _ask(channel: grpc.aio.Channel, method: str) -> None:
@@ -96,4 +96,4 @@ def _private_address() -> str:
     loopback."""
     if sys.platform == "linux":
         return f"unix-abstract:helios-{os.getpid()}-{uuid.uuid4().hex}"
-    return "127.0.0.1:0"
+    return addresses.join(addresses.loopback(), 0)

@@ -18,13 +18,13 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import cast
 
+from helios_proto import addresses
+
 logger = logging.getLogger(__name__)
 
 Connect = Callable[[Callable[[], asyncio.BaseProtocol]], Awaitable[tuple[object, asyncio.BaseProtocol]]]
 """Opens a connection to the gRPC server with a protocol of ours."""
 
-_BACKLOG = 4096
-"""Connections that may wait to be accepted; the kernel has a limit of its own."""
 _HEADER_BYTES = 9
 _PING, _GOAWAY, _ACK = 0x6, 0x7, 0x1
 _LAST_STREAM = 0x7FFFFFFF
@@ -221,14 +221,17 @@ class Relay:
 
     def __init__(self, connect: Connect) -> None:
         self._open = connect
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
         self.clients: set[_Client] = set()
 
     async def listen(self, host: str, port: int) -> int:
         """Returns the port bound. OSError when it cannot be."""
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(lambda: _Client(self), host, port, backlog=_BACKLOG)
-        return int(self._listener.sockets[0].getsockname()[1])
+        sockets = addresses.listen(host, port)
+        for each in sockets:
+            listener = await loop.create_server(lambda: _Client(self), sock=each, backlog=addresses.BACKLOG)
+            self._listeners.append(listener)
+        return addresses.port_of(sockets)
 
     async def connect(self, client: _Client) -> _Server:
         _, protocol = await self._open(lambda: _Server(client))
@@ -253,9 +256,9 @@ class Relay:
             client.close()
 
     def _stop_listening(self) -> None:
-        if self._listener:
-            self._listener.close()
-            self._listener = None
+        for listener in self._listeners:
+            listener.close()
+        self._listeners = []
 
     async def _all(self, futures: list[asyncio.Future[None]], patience_seconds: float) -> None:
         if futures:

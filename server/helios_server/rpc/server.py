@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from grpc_health.v1 import health_pb2_grpc
 from helios_contract.limits import Limits
+from helios_proto import addresses
 from helios_proto.v1 import control_pb2_grpc, generation_pb2, generation_pb2_grpc
 
 from helios_server.engine.engine import Engine
@@ -185,7 +186,7 @@ async def _bind(field: str, listen: Callable[[str, int], Awaitable[int]], host: 
     try:
         return await listen(host, port)
     except OSError as error:
-        problem = f"{host}:{port} cannot be bound ({error.strerror or error})"
+        problem = f"{addresses.join(host, port)} cannot be bound ({error.strerror or error})"
         raise InvalidRequest(field, problem, f"Choose another --{field}, or 0 for a free one") from None
 
 
