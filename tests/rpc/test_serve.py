@@ -204,7 +204,7 @@ def test_a_budget_that_the_model_has_not(
         ("{}", "limits.candidate"),
         (
             '{"generation": 1, "candidate": "x", "modelUri": "y", "exitMode": "x"}',
-            "limits.weight_dtype",
+            "limits.exit_mode",
         ),
     ],
 )
