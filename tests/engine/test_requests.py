@@ -61,6 +61,20 @@ def test_the_end_token_ends_unless_told_otherwise(tiny: Path) -> None:
     assert stop not in late.output_ids[:30]
 
 
+@pytest.mark.parametrize(
+    "sampling", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.9, "min_p": 0.1}]
+)
+def test_where_every_token_ends_the_least_number_is_kept(tiny: Path, sampling: dict[str, float]) -> None:
+    every = tuple(range(320))
+    with running(tiny) as engine:
+        free = send(engine, prompt_of(20), max_tokens=9, ignore_eos=True, seed=1, **sampling).result()
+        end = send(
+            engine, prompt_of(20), max_tokens=9, min_tokens=4, stop_token_ids=every, seed=1, **sampling
+        )
+        assert end.result().output_ids == free.output_ids[:5]
+        assert end.result().reason is FinishReason.STOP
+
+
 def test_a_stop_string_ends_the_text_before_it(tiny: Path) -> None:
     with running(tiny) as engine:
         free = send(engine, prompt_of(20), max_tokens=60, ignore_eos=True).result()
@@ -93,7 +107,19 @@ def test_what_could_become_a_stop_string_is_held_back() -> None:
         ({"top_p": 0.0}, "top_p"),
         ({"top_p": 1.1}, "top_p"),
         ({"min_p": 1.5}, "min_p"),
+        ({"temperature": float("inf")}, "temperature"),
+        ({"temperature": 1e39}, "temperature"),
+        ({"top_p": float("nan")}, "top_p"),
+        ({"min_p": float("nan")}, "min_p"),
         ({"repetition_penalty": 0.0}, "repetition_penalty"),
+        ({"repetition_penalty": -2.0}, "repetition_penalty"),
+        ({"repetition_penalty": 1e-45}, "repetition_penalty"),
+        ({"repetition_penalty": 1e-39}, "repetition_penalty"),
+        ({"repetition_penalty": 1e-30}, "repetition_penalty"),
+        ({"repetition_penalty": 3.4e38}, "repetition_penalty"),
+        ({"repetition_penalty": 1001.0}, "repetition_penalty"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty"),
+        ({"repetition_penalty": float("nan")}, "repetition_penalty"),
         ({"stop": ("",)}, "stop"),
         ({"stop": tuple("abcdefghi")}, "stop"),
         ({"stop_token_ids": (-1,)}, "stop_token_ids"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helios_server.engine.limits import EngineConfig
 from helios_server.engine.request import Served
-from helios_server.engine.sampler import choose, gumbel
+from helios_server.engine.sampler import Choice, choose, gumbel
 from helios_server.engine.sampling import SamplingParams
 from helios_server.engine.sequence import Sequence
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.engine.helpers import prompt_of, running, send
 
@@ -93,6 +96,60 @@ def test_repetition_is_made_less_likely(logits: torch.Tensor) -> None:
     best, second = logits.topk(2).indices.tolist()
     said = sequence(prompt=(best,), repetition_penalty=50.0)
     assert choose(logits[None].clone(), [said], EOS)[0].token_id == second
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-45, 1e-40, 1e-38, 9.9e-6])
+@pytest.mark.parametrize("filters", [{}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}])
+def test_next_to_no_temperature_is_greedy(
+    logits: torch.Tensor, temperature: float, filters: dict[str, float]
+) -> None:
+    cold = sequence(temperature=temperature, **filters)
+    assert choose(logits[None].clone(), [cold], EOS)[0] == choose(logits[None].clone(), [sequence()], EOS)[0]
+
+
+AWKWARD: dict[str, tuple[float, ...]] = {
+    "temperature": (1e-5, 1e-4, 1.0, 1e6, 1e30, 3.4028234663852886e38),
+    "top_p": (5e-324, 1e-45, 1e-38, 1e-7, 0.5, 1.0),
+    "min_p": (0.0, 5e-324, 1e-40, 0.5, 1.0),
+    "top_k": (0, 1, VOCABULARY, VOCABULARY + 1, 1 << 63),
+    "repetition_penalty": (0.001, 0.5, 1.0, 2.0, 1000.0),
+}
+
+
+@given(
+    asked=st.fixed_dictionaries({name: st.sampled_from(values) for name, values in AWKWARD.items()}),
+    scale=st.sampled_from([0.0, 1e-45, 1e-38, 1.0, 100.0, 1e30]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    early=st.booleans(),
+    seed=st.sampled_from([0, 1, 1 << 63, (1 << 64) - 1]),
+)
+def test_what_is_accepted_can_be_computed_with(
+    asked: dict[str, Any], scale: float, dtype: torch.dtype, early: bool, seed: int
+) -> None:
+    noise = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(3), dtype=dtype)
+    drawn = sequence(min_tokens=int(early), stop_token_ids=(7, 8), seed=seed, **asked)
+    [choice] = choose((noise * scale)[None], [drawn], EOS)
+    assert isinstance(choice, Choice)
+    assert 0 <= choice.token_id < VOCABULARY
+    assert not early or choice.token_id not in (7, 8, *EOS)
+    assert 0 < choice.confidence <= 1
+    assert choice.logprob <= 0
+
+
+def test_filters_at_their_ends_leave_the_most_likely(logits: torch.Tensor) -> None:
+    for ends in ({"top_p": 5e-324}, {"top_p": 1e-45}, {"min_p": 1.0}, {"top_k": 1}):
+        assert draws(40, logits, temperature=2.0, **ends)[logits.argmax()] == 1
+
+
+def test_a_penalty_pushes_both_signs_down_or_up() -> None:
+    def after(said: tuple[int, ...], penalty: float, *values: float) -> int:
+        asked = sequence(prompt=said, repetition_penalty=penalty)
+        return choose(torch.tensor([values]), [asked], ())[0].token_id
+
+    assert after((0, 2), 1000.0, 4.0, 3.9, -3.9, -4.0) == 1
+    assert after((1, 3), 0.001, 4.0, 3.9, -3.9, -4.0) == 1
+    assert after((2,), 1000.0, -1.0, -2.0, -0.5) == 0
+    assert after((2,), 0.001, -1.0, -2.0, -3.0) == 2
 
 
 def test_a_seed_fixes_the_output_and_company_does_not_matter(tiny: Path) -> None:

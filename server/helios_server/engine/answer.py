@@ -109,7 +109,8 @@ class Answer:
 
     def _reason(self, token_id: int, eos_ids: tuple[int, ...]) -> FinishReason | None:
         sampling = self.request.sampling
-        if token_id in sampling.stop_token_ids or (token_id in eos_ids and not sampling.ignore_eos):
+        ends = token_id in sampling.stop_token_ids or (token_id in eos_ids and not sampling.ignore_eos)
+        if ends and len(self.sequence.output_ids) > sampling.min_tokens:
             return FinishReason.STOP
         if len(self.sequence.output_ids) >= self.sequence.max_tokens:
             return FinishReason.LENGTH

@@ -59,11 +59,13 @@ def _pick(logits: Tensor, sequence: Sequence, eos_ids: tuple[int, ...]) -> Tenso
         penalty = sampling.repetition_penalty
         values = logits[seen]
         logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
-    if len(sequence.output_ids) < sampling.min_tokens:
-        logits[[*eos_ids, *sampling.stop_token_ids]] = -torch.inf
+    ends = {*eos_ids, *sampling.stop_token_ids}
+    if len(sequence.output_ids) < sampling.min_tokens and len(ends) < len(logits):
+        logits[list(ends)] = -torch.inf
     if sampling.greedy:
         return logits.argmax()
-    ids, values = _candidates(logits / sampling.temperature, sequence)
+    # From the largest one down: what a small temperature makes infinite is then improbable, never NaN.
+    ids, values = _candidates((logits - logits.max()) / sampling.temperature, sequence)
     return ids[(values.double() + gumbel(sequence.seed, len(sequence.output_ids), ids)).argmax()]
 
 
@@ -80,6 +82,7 @@ def _candidates(logits: Tensor, sequence: Sequence) -> tuple[Tensor, Tensor]:
     keep = probabilities >= sampling.min_p * probabilities.max()
     if sampling.top_p < 1:  # sorted then; the token that crosses top_p is kept
         keep &= probabilities.cumsum(dim=-1) - probabilities < sampling.top_p
+    keep[probabilities.argmax()] = True  # whatever rounding makes of bounds next to zero
     return ids[keep], values[keep]
 
 

@@ -7,13 +7,17 @@ choose). It must import no torch: sequences carry it.
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass
 
 from helios_server.errors import InvalidRequest
 
 DEFAULT_MAX_TOKENS = 256
 MAX_STOP_STRINGS = 8
+GREEDY_BELOW = 1e-5
+"""Of temperature: only the largest logit has a chance then, and dividing by less may overflow."""
+LEAST_PENALTY, LARGEST_PENALTY = 0.001, 1000.0
+"""Repetition penalties that no logit of a model that works can be multiplied or divided by to infinity."""
+_FLOAT32_MAX = 3.4028234663852886e38
 _SEED_BITS = 64
 
 
@@ -22,9 +26,10 @@ class SamplingParams:
     """One request's sampling. Raises InvalidRequest, naming the field, for a value out of range.
 
     max_tokens, min_tokens: new tokens (max None: DEFAULT_MAX_TOKENS, or what the context leaves);
-    temperature: divides the logits, 0 is greedy; top_k: tokens, 0 is off; top_p, min_p: probabilities;
-    repetition_penalty: factor over prompt and output, 1 is off; stop: strings that end the text and are not
-    part of it; stop_token_ids: vocabulary ids; seed: 64 bits, None: derived from the request's id.
+    temperature: divides the logits, below GREEDY_BELOW the choice is greedy; top_k: tokens, 0 is off; top_p,
+    min_p: probabilities; repetition_penalty: factor over prompt and output, 1 is off; stop: strings that end
+    the text and are not part of it; stop_token_ids: vocabulary ids; seed: 64 bits, None: derived from the
+    request's id.
     """
 
     max_tokens: int | None = None
@@ -45,17 +50,14 @@ class SamplingParams:
         _check("min_tokens", self.min_tokens >= 0, self.min_tokens, "0 or more")
         within = self.max_tokens is None or self.min_tokens <= self.max_tokens
         _check("min_tokens", within, self.min_tokens, f"at most max_tokens ({self.max_tokens})")
-        finite = math.isfinite(self.temperature)
-        _check(
-            "temperature", finite and self.temperature >= 0, self.temperature, "a finite number, 0 or more"
-        )
+        warm = 0 <= self.temperature <= _FLOAT32_MAX
+        _check("temperature", warm, self.temperature, "a finite float32, 0 (greedy) or more")
         _check("top_k", self.top_k >= 0, self.top_k, "0 (off) or more")
         _check("top_p", 0 < self.top_p <= 1, self.top_p, "in (0, 1]")
         _check("min_p", 0 <= self.min_p <= 1, self.min_p, "in [0, 1]")
         penalty = self.repetition_penalty
-        _check(
-            "repetition_penalty", math.isfinite(penalty) and penalty > 0, penalty, "a finite number above 0"
-        )
+        bounds = f"in [{LEAST_PENALTY:g}, {LARGEST_PENALTY:g}]"
+        _check("repetition_penalty", LEAST_PENALTY <= penalty <= LARGEST_PENALTY, penalty, bounds)
         _check(
             "stop", len(self.stop) <= MAX_STOP_STRINGS, len(self.stop), f"at most {MAX_STOP_STRINGS} strings"
         )
@@ -67,7 +69,7 @@ class SamplingParams:
     @property
     def greedy(self) -> bool:
         """Whether the token is the one with the largest logit, with no noise added."""
-        return self.temperature == 0
+        return self.temperature < GREEDY_BELOW
 
     def seed_for(self, request_id: str) -> int:
         """The seed given, or one that the same request id always yields."""
