@@ -1,7 +1,8 @@
 """Attention of one step over the paged KV cache: decoding rows together, stretches of a prompt one by one.
 
 Built by the runner for the rows that are alive in a segment of layers. A row's result must not depend on the
-rows beside it: rows that share a multiplication share only zeros.
+rows beside it, nor on what its pages held before: rows that share a multiplication share only zeros, and what
+lies beyond a row's own tokens is read as zeros.
 """
 
 from __future__ import annotations
@@ -88,12 +89,16 @@ class _Group:
         self._rows: slice | Tensor = (
             slice(firsts[0], firsts[-1] + 1) if adjacent else torch.tensor(firsts, device=device)
         )
-        contexts = torch.tensor([stretch.context for stretch in stretches], device=device)
-        beyond = torch.arange(width * pool.page_tokens, device=device)[None, :] >= contexts[:, None]
-        self._mask = _mask(beyond, pool.dtype)[:, None, None, :]  # [B, 1, 1, width * page_tokens]
+        # On the CPU first: how many slots lie beyond must be known, and nobody shall wait for a device.
+        contexts = torch.tensor([stretch.context for stretch in stretches])
+        beyond = torch.arange(width * pool.page_tokens)[None, :] >= contexts[:, None]
+        self._beyond = beyond.flatten().nonzero()[:, 0].to(device)
+        self._mask = _mask(beyond.to(device), pool.dtype)[:, None, None, :]  # [B, 1, 1, width * page_tokens]
 
     def attend(self, q: Tensor, gathered: Tensor, out: Tensor) -> None:
         rows = len(self._mask)
+        # The mask alone would not hide what is not finite: plus minus infinity, or times zero, it is NaN.
+        gathered.flatten(0, 1).index_fill_(0, self._beyond, 0)
         kv = gathered.view(rows, -1, *gathered.shape[2:])  # [B, L, 2, kv_heads, head_dim]
         k, v = kv[:, :, 0].transpose(1, 2), kv[:, :, 1].transpose(1, 2)
         # The query heads of one key head stand where tokens usually do: no head is copied for grouped

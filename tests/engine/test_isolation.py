@@ -1,0 +1,128 @@
+"""What one request did must not be seen by another: not what it left in the cache, and not its failure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helios_server.engine.engine import Engine
+from helios_server.engine.kv_pool import KvPool
+from helios_server.engine.limits import EngineConfig
+from helios_server.engine.paged_attention import PagedAttention, Stretch
+from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.linear import Numerics
+
+from tests.engine.helpers import Stream, prompt_of, running, send
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+JUNK = (float("nan"), float("inf"), -float("inf"), 1e38)
+PAGES = 60
+
+
+def config(dtype: str = "float64") -> EngineConfig:
+    return EngineConfig(dtype=dtype, max_context=256, step_tokens=48)
+
+
+def answers(streams: list[Stream]) -> list[tuple[Any, ...]]:
+    """Everything that a client sees but times, bit by bit."""
+    ends = [stream.result() for stream in streams]
+    return [
+        (end.output_ids, end.text, end.mean_confidence, [event.logprobs for event in stream.events[:-1]])  # type: ignore[union-attr]
+        for end, stream in zip(ends, streams, strict=True)
+    ]
+
+
+def ask(engine: Engine) -> list[Stream]:
+    """Prompts of one token, of whole pages and of several steps; greedy and sampled, at every depth."""
+    return [
+        send(
+            engine,
+            prompt_of(length, seed),
+            depth=(0, 2, 4)[seed % 3],
+            max_tokens=40,
+            temperature=0.9 * (seed % 2),
+            seed=seed,
+            ignore_eos=True,
+            logprobs=True,
+        )
+        for seed, length in enumerate((1, 15, 16, 17, 32, 70, 3, 100))
+    ]
+
+
+def scribble(engine: Engine, value: float) -> None:
+    """Writes over every slot of the cache that holds no token of a running request."""
+    pool, page_tokens = engine.serving.pool, engine.serving.config.page_tokens
+    idle = torch.ones(pool.pages, page_tokens, dtype=torch.bool)
+    for sequence in engine.serving.scheduler.running:
+        for place in range(sequence.computed):
+            idle[sequence.pages[place // page_tokens], place % page_tokens] = False
+    for slab in pool._slabs:
+        slab.tensor[: pool.pages][idle] = value
+
+
+def answers_over(path: Path, dtype: str, junk: float | None) -> list[tuple[Any, ...]]:
+    """Of requests that come at once, while pages come, go and move before every step; what is idle is junk."""
+    streams: list[Stream] = []
+    pages = itertools.islice(itertools.cycle((PAGES, 34, PAGES, 40, 36)), 60)
+
+    def before_step() -> None:
+        if (wanted := next(pages, None)) is None:
+            return
+        engine.serving.resize(max(wanted, engine.serving.scheduler.pages.used))
+        if junk is not None:
+            scribble(engine, junk)
+        if not streams:
+            streams.extend(ask(engine))
+        engine.at_boundary(before_step)
+
+    with running(path, config(dtype), exit_layers=(2, 4)) as engine:
+        engine.at_boundary(before_step).result()
+        return answers(streams)
+
+
+@pytest.fixture(scope="module")
+def fresh(tiny: Path) -> Callable[[str], list[tuple[Any, ...]]]:
+    return cache(lambda dtype: answers_over(tiny, dtype, None))
+
+
+@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_a_page_held_before_does_not_matter(
+    tiny: Path, fresh: Callable[[str], list[tuple[Any, ...]]], dtype: str, junk: float
+) -> None:
+    assert answers_over(tiny, dtype, junk) == fresh(dtype)
+
+
+@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention_reads_nothing_beyond_a_row(tiny: Path, dtype: str, junk: float) -> None:
+    """Rows of every remainder of a page, beside longer ones, in a cache of zeros and in one of junk."""
+    numerics, shape = Numerics.of("cpu", dtype), Checkpoint.open(tiny).config
+    contexts = (1, 2, 15, 16, 17, 31, 33, 64, 5)
+    generator = torch.Generator().manual_seed(2)
+
+    def random(tokens: int, heads: int) -> torch.Tensor:
+        return torch.randn(tokens, heads, shape.head_dim, generator=generator).to(numerics.activations)
+
+    k, v = random(sum(contexts), shape.num_kv_heads), random(sum(contexts), shape.num_kv_heads)
+    q = random(len(contexts), shape.num_heads)
+    rows, slots, last = list[Stretch](), list[int](), list[int]()
+    for index, context in enumerate(contexts):
+        pages = range(5 * index, 5 * index - (-context // 16))
+        rows.append(Stretch(index, 1, context, pages))
+        slots += range(80 * index, 80 * index + context)
+        last.append(len(slots) - 1)
+
+    def attended(held: float) -> torch.Tensor:
+        pool = KvPool(shape, numerics, 1, 5 * len(contexts), 16)
+        pool._slabs[0].tensor.fill_(held)
+        pool.write(0, torch.tensor(slots), k, v)
+        newest = torch.tensor(slots)[last]
+        return PagedAttention(pool, newest, rows).attend_for(0)(q, k[last], v[last])
+
+    assert torch.equal(attended(junk), attended(0.0))
