@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
@@ -46,6 +46,19 @@ def make_checkpoint(
     tensors = {name: _random(shape, generator).to(dtype) for name, shape in _shapes(config).items()}
     _save(directory, tensors, layers, shards)
     write_tokenizer(directory)
+    return directory
+
+
+def spoil_token(directory: Path, token: int, value: float = float("nan")) -> Path:
+    """Makes a token's embedding not finite: whoever reads it has such keys, values and logits.
+
+    For a model whose LM head is its own; its row is made one that greedy rows do not choose.
+    """
+    file = directory / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
+    tensors["model.embed_tokens.weight"][token] = value
+    tensors["lm_head.weight"][token] = 0
+    save_file(tensors, file, metadata={"format": "pt"})
     return directory
 
 

@@ -74,6 +74,21 @@ class Draining(HeliosError):
     code = "UNAVAILABLE"
 
 
+class RequestFailed(HeliosError):
+    """One request met an error that is not its caller's. It ends; all others go on."""
+
+    code = "INTERNAL"
+
+    @classmethod
+    def of(cls, error: BaseException) -> RequestFailed:
+        """The same error if it is one already; any other becomes its cause."""
+        if isinstance(error, cls):
+            return error
+        failed = cls("request", f"{type(error).__name__}: {error}", "Report this, with the server's log")
+        failed.__cause__ = error
+        return failed
+
+
 class EngineFailed(HeliosError):
     """The engine met an error that is nobody's input and stopped."""
 

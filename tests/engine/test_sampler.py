@@ -12,6 +12,7 @@ from helios_server.engine.request import Served
 from helios_server.engine.sampler import Choice, choose, gumbel
 from helios_server.engine.sampling import SamplingParams
 from helios_server.engine.sequence import Sequence
+from helios_server.errors import RequestFailed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,6 +135,37 @@ def test_what_is_accepted_can_be_computed_with(
     assert not early or choice.token_id not in (7, 8, *EOS)
     assert 0 < choice.confidence <= 1
     assert choice.logprob <= 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_row_that_is_not_finite_has_no_token_and_its_neighbours_have_theirs(
+    logits: torch.Tensor, value: float, everywhere: bool
+) -> None:
+    asked: list[dict[str, Any]] = [
+        {},
+        {"temperature": 1.0, "top_p": 0.9},
+        {"temperature": 1.0},
+        {"min_tokens": 1},
+    ]
+    alone = [choose(logits[None].clone(), [sequence(**sampling)], EOS)[0] for sampling in asked]
+    spoilt = logits.clone()
+    spoilt[slice(None) if everywhere else 5] = value
+    for bad, sampling in enumerate(asked):
+        rows = torch.stack([spoilt if index == bad else logits for index in range(len(asked))])
+        outcomes = choose(rows, [sequence(**sampling) for sampling in asked], EOS)
+        assert isinstance(outcomes[bad], RequestFailed)
+        assert str(outcomes[bad]).startswith("logits: not finite; ")
+        del outcomes[bad]
+        assert outcomes == alone[:bad] + alone[bad + 1 :], sampling
+
+
+def test_an_error_in_one_row_is_its_outcome(logits: torch.Tensor) -> None:
+    broken = sequence(min_tokens=1, stop_token_ids=(VOCABULARY,))  # intake refuses it
+    first, failed, last = choose(torch.stack([logits] * 3), [sequence(), broken, sequence()], EOS)
+    assert isinstance(failed, RequestFailed)
+    assert str(failed).startswith("request: IndexError: ")
+    assert first == last == choose(logits[None].clone(), [sequence()], EOS)[0]
 
 
 def test_filters_at_their_ends_leave_the_most_likely(logits: torch.Tensor) -> None:

@@ -6,6 +6,7 @@ Kept by the engine beside the sequence that the scheduler sees. Lives in the eng
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from helios_server.engine.request import (
@@ -24,6 +25,8 @@ from helios_server.errors import HeliosError
 from helios_server.models.text_stream import TextStream
 
 _FIRST_MARK = 0xD800  # a surrogate: half of a pair in UTF-16, never in a text
+
+logger = logging.getLogger(__name__)
 
 
 class Answer:
@@ -99,8 +102,11 @@ class Answer:
         return event
 
     def fail(self, error: HeliosError) -> None:
-        """Ends the request without an answer."""
-        self._on_event(FailedEvent(self.request.request_id, error, tuple(self.sequence.spans)))
+        """Ends the request without an answer. Raises nothing: others may have to be told as well."""
+        try:
+            self._on_event(FailedEvent(self.request.request_id, error, tuple(self.sequence.spans)))
+        except BaseException:
+            logger.exception("nobody hears that request %r failed", self.request.request_id)
 
     def _new_text(self, token_id: int) -> str:
         """What the token adds to the text that is searched."""

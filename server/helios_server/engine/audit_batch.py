@@ -6,6 +6,7 @@ neighbours. It must hold only one layer that is not loaded for serving at a time
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterator
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from helios_server.exits.head import ExitHead
 from helios_server.exits.scoring import score
 from helios_server.models.block import DecoderLayer
 from helios_server.models.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 LAYER_ROWS, HEAD_ROWS = 128, 32
 """Of one unit of work: a step waits no longer than that takes."""
@@ -69,6 +72,9 @@ class _Scores:
     bits: Tensor
     top: Tensor
 
+    def finite(self, part: slice) -> bool:
+        return bool(self.bits[part].isfinite().all())
+
 
 class AuditBatch:
     """Prompts whose states stand at the same layers, their tokens one after the other."""
@@ -107,17 +113,32 @@ class AuditBatch:
         self._full = yield from self._score(self._weights.heads.at("", full), hidden)
 
     def rows(self, tokenizer: Tokenizer) -> Iterator[AuditRow]:
-        """What came out, prompt by prompt."""
-        if self._full is None:
-            return
+        """What came out, prompt by prompt; of those that nothing can be said of, nothing."""
         start = 0
         for prompt in self._prompts:
             part = slice(start, start + prompt.tokens - 1)
             start = part.stop
-            full = self._full
-            exits = {key: (_millibits(s, part), _agreeing(s, full, part)) for key, s in self._scores.items()}
-            text_bytes = tokenizer.bytes_of(prompt.ids[1:])
-            yield AuditRow(prompt.ordinal, prompt.tokens - 1, text_bytes, _millibits(full, part), exits)
+            try:
+                row = self._row(prompt, part, tokenizer)
+            except BaseException:  # a panic of the tokenizers library is no Exception
+                logger.exception("request %d is not audited", prompt.ordinal)
+                continue
+            if row is not None:
+                yield row
+
+    def _row(self, prompt: PromptStates, part: slice, tokenizer: Tokenizer) -> AuditRow | None:
+        """None: full depth gives no finite bits. An exit that gives none is left out."""
+        full = self._full
+        if full is None or not full.finite(part):
+            logger.warning("request %d is not audited: logits are not finite", prompt.ordinal)
+            return None
+        exits = {
+            key: (_millibits(scores, part), _agreeing(scores, full, part))
+            for key, scores in self._scores.items()
+            if scores.finite(part)
+        }
+        text_bytes = tokenizer.bytes_of(prompt.ids[1:])
+        return AuditRow(prompt.ordinal, prompt.tokens - 1, text_bytes, _millibits(full, part), exits)
 
     def _spans(self) -> Iterator[tuple[int, PromptStates]]:
         return zip(self._offsets, self._prompts, strict=True)

@@ -11,8 +11,9 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +27,7 @@ from helios_server.engine.intake import sequence_for
 from helios_server.engine.limits import EngineConfig, LimitsOutcome
 from helios_server.engine.request import FinishReason, GenerationRequest, OnEvent
 from helios_server.engine.runner import StepResult
+from helios_server.engine.sampler import Choice
 from helios_server.engine.scheduler import StepPlan
 from helios_server.engine.sequence import Sequence
 from helios_server.engine.serving import Serving, load_model
@@ -33,7 +35,7 @@ from helios_server.engine.snapshots import Life, model_info, telemetry
 from helios_server.engine.stats import Stats
 from helios_server.engine.telemetry import Load, ModelInfo
 from helios_server.engine.watch import Watch
-from helios_server.errors import Draining, EngineFailed, HeliosError, InvalidRequest, QueueFull
+from helios_server.errors import Draining, EngineFailed, HeliosError, InvalidRequest, QueueFull, RequestFailed
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -214,21 +216,37 @@ class Engine:
             )
 
     def _apply(self, plan: StepPlan, result: StepResult, began: float) -> None:
-        """Hands out the tokens of a step and ends the requests that have their last one."""
+        """Hands out what a step made of its rows."""
         for row in plan.rows:
             row.sequence.advance(row.count)
             self._auditor.computed(row.sequence)
         now = time.monotonic()
-        eos_ids = self.serving.model.config.eos_token_ids
         with self._lock:
-            self._stats.step(plan, now - began)
-            for sequence, choice in result.choices.items():
+            tokens = sum(isinstance(outcome, Choice) for outcome in result.outcomes.values())
+            self._stats.step(plan, tokens, now - began)
+            for sequence, outcome in result.outcomes.items():
                 answer = self._answers[sequence.request_id]
-                breach = choice.confidence < self.serving.threshold(sequence.depth)
-                self._count_token(answer, choice.confidence, breach, now)
-                reason = answer.push(choice, self.serving.served(sequence.depth), breach, eos_ids, now)
-                if reason:
-                    self._finish(answer, reason)
+                with self._alone(answer):
+                    self._take(answer, outcome, now)
+
+    def _take(self, answer: Answer, outcome: Choice | RequestFailed, now: float) -> None:
+        """A row's token, which may be its last one, or what came in its place."""
+        if isinstance(outcome, RequestFailed):
+            raise outcome
+        depth, eos_ids = answer.sequence.depth, self.serving.model.config.eos_token_ids
+        breach = outcome.confidence < self.serving.threshold(depth)
+        self._count_token(answer, outcome.confidence, breach, now)
+        reason = answer.push(outcome, self.serving.served(depth), breach, eos_ids, now)
+        if reason:
+            self._finish(answer, reason)
+
+    @contextmanager
+    def _alone(self, answer: Answer) -> Iterator[None]:
+        """Whatever goes wrong with a request inside ends that one; nobody else may notice."""
+        try:
+            yield
+        except BaseException as error:  # a panic of the tokenizers library is no Exception
+            self._fail_alone(answer, RequestFailed.of(error))
 
     def _audit(self, idle: bool) -> bool:
         """A small part of what the audit has to do. False: nothing."""
@@ -244,15 +262,28 @@ class Engine:
             self._watch.audit(row, time.time())
 
     def _finish(self, answer: Answer, reason: FinishReason) -> None:
-        with self._lock:
-            del self._answers[answer.request.request_id]
-            self.serving.scheduler.finish(answer.sequence)
-            self._auditor.drop(answer.sequence)
+        with self._lock, self._alone(answer):
+            self._let_go(answer)
             event = answer.finish(reason, time.monotonic())
             if answer.request.counted:
                 self._stats.finish(event)
             if answer.request.counted and event.output_ids:
                 self._watch.request(event.mean_confidence, event.ordinal, time.time())
+
+    def _fail_alone(self, answer: Answer, error: RequestFailed) -> None:
+        with self._lock:
+            self._let_go(answer)
+            self._stats.failed += answer.request.counted
+        request_id, cause = answer.request.request_id, error.__cause__
+        logger.error("request %r failed alone: %s", request_id, error, exc_info=cause)
+        answer.fail(error)
+
+    def _let_go(self, answer: Answer) -> None:
+        """Frees what a request holds, once."""
+        if self._answers.get(answer.request.request_id) is answer:
+            del self._answers[answer.request.request_id]
+            self.serving.scheduler.finish(answer.sequence)
+            self._auditor.drop(answer.sequence)
 
     def _abort(self, request_id: str) -> None:
         if answer := self._answers.get(request_id):

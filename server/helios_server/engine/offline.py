@@ -20,7 +20,7 @@ from helios_server.engine.request import Served, Span
 from helios_server.engine.sampler import choose
 from helios_server.engine.sampling import SamplingParams
 from helios_server.engine.sequence import Sequence
-from helios_server.errors import BundleError, CheckpointError
+from helios_server.errors import BundleError, CheckpointError, RequestFailed
 from helios_server.exits.bundle import BundleRef, open_bundle
 from helios_server.exits.head import BareHead, ExitHead
 from helios_server.models.backbone import Backbone
@@ -65,6 +65,7 @@ def generate(
 ) -> Offline:
     """Generates `tokens` tokens as the spans say, which begin with one from token 0; stops for nothing else.
 
+    Raises RequestFailed when the logits are not finite.
     forced: tokens to go on with in place of the loop's own choices, so that one near-tie does not spoil what
     follows.
     """
@@ -79,6 +80,8 @@ def generate(
         largest = logits[0].topk(2).values
         margins.append(float(largest[0] - largest[1]))
         [choice] = choose(logits, [sequence], weights.backbone.config.eos_token_ids)
+        if isinstance(choice, RequestFailed):
+            raise choice
         chosen.append(choice.token_id)
         sequence.append(forced[index] if index < len(forced) else choice.token_id, served)
     return Offline(tuple(chosen), tuple(margins))

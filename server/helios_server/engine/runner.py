@@ -20,6 +20,7 @@ from helios_server.engine.paged_attention import PagedAttention, Stretch
 from helios_server.engine.sampler import Choice, choose
 from helios_server.engine.scheduler import Row, StepPlan
 from helios_server.engine.sequence import Sequence
+from helios_server.errors import RequestFailed
 from helios_server.models.backbone import Backbone
 
 
@@ -39,9 +40,9 @@ class Capture(Protocol):
 
 @dataclass(frozen=True)
 class StepResult:
-    """The tokens that a step chose, of the rows that sampled, in the order of the plan."""
+    """What became of the rows that sampled, in the order of the plan: a token, or why there is none."""
 
-    choices: Mapping[Sequence, Choice]
+    outcomes: Mapping[Sequence, Choice | RequestFailed]
 
 
 class Runner:

@@ -2,7 +2,7 @@
 
 Called by the runner and by the offline loop; what a row may ask for stands in `sampling.py`. A row's token
 must not depend on the rows beside it, nor on how often it was preempted: the noise depends on the sequence
-alone.
+alone. Nor may a row's failure: it is that row's outcome.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from helios_server.engine.sequence import Sequence
+from helios_server.errors import RequestFailed
 
 _MASK64 = (1 << 64) - 1
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -31,17 +32,35 @@ class Choice:
     confidence: float
 
 
-def choose(logits: Tensor, sequences: Many[Sequence], eos_ids: tuple[int, ...]) -> list[Choice]:
-    """The next token of each sequence. logits: [N, vocab_size], of the N sequences in order; overwritten."""
+def choose(
+    logits: Tensor, sequences: Many[Sequence], eos_ids: tuple[int, ...]
+) -> list[Choice | RequestFailed]:
+    """The next token of each sequence, or why it has none.
+
+    logits: [N, vocab_size], of the N sequences in order; overwritten.
+    """
     highest, best = logits.max(dim=-1)
+    failed = _not_finite(highest, logits.amin(dim=-1))
     for index, sequence in enumerate(sequences):
-        if _adjusts(sequence):
-            best[index] = _pick(logits[index].clone(), sequence, eos_ids)
+        if index not in failed and _adjusts(sequence):
+            try:
+                best[index] = _pick(logits[index].clone(), sequence, eos_ids)
+            except Exception as error:
+                failed[index] = RequestFailed.of(error)
     chosen = logits.gather(1, best[:, None])[:, 0] - highest
     total = logits.sub_(highest[:, None]).exp_().sum(dim=-1)  # relative to the highest
     logprobs, confidences = chosen - total.log(), total.reciprocal()
     values = zip(best.tolist(), logprobs.tolist(), confidences.tolist(), strict=True)
-    return [Choice(*of_row) for of_row in values]
+    return [failed.get(index) or Choice(*of_row) for index, of_row in enumerate(values)]
+
+
+def _not_finite(highest: Tensor, lowest: Tensor) -> dict[int, RequestFailed]:
+    """By row, what says that its logits are no numbers to choose by. highest, lowest: [N], NaN if one is."""
+    finite = (highest.isfinite() & lowest.isfinite()).tolist()
+    fix = "Use a wider dtype, or another checkpoint: the model overflows on this input"
+    return {
+        index: RequestFailed("logits", "not finite", fix) for index, good in enumerate(finite) if not good
+    }
 
 
 def _adjusts(sequence: Sequence) -> bool:

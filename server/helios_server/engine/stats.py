@@ -135,12 +135,15 @@ class Stats:
         """The limits changed."""
         self.window = Window()
 
-    def step(self, plan: StepPlan, seconds: float) -> None:
-        """A step ran. One of nothing but the server's own warm-up is not counted."""
+    def step(self, plan: StepPlan, tokens: int, seconds: float) -> None:
+        """A step ran and made `tokens` tokens of output.
+
+        One of nothing but the server's own warm-up is not counted.
+        """
         if not any(row.sequence.ordinal for row in plan.rows):
             return
         sampled = sum(row.samples for row in plan.rows)
-        self._worked(seconds, sampled)
+        self._worked(seconds, tokens)
         self.window.batch_reached = max(self.window.batch_reached, len(plan.rows))
         depths = {row.sequence.depth for row in plan.rows}
         if len(depths) == 1:

@@ -7,6 +7,7 @@ cancellation.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -19,6 +20,7 @@ from helios_server.errors import HeliosError, QueueFull
 
 logger = logging.getLogger(__name__)
 
+_NOT_OURS = (grpc.aio.AbortError, asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 _DETAILS_KEY = "grpc-status-details-bin"
 Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
@@ -68,9 +70,9 @@ def _guarded(behaviour: Behaviour) -> Behaviour:
             return await behaviour(request, context)
         except HeliosError as error:
             await refuse(context, error)
-        except grpc.aio.AbortError:
+        except _NOT_OURS:
             raise
-        except Exception:
+        except BaseException:  # a panic of the tokenizers library is no Exception
             logger.exception("a call failed")
             await context.abort(grpc.StatusCode.INTERNAL, "the server failed; its log has the trace")
 

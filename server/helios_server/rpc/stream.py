@@ -34,8 +34,8 @@ class Stream:
 
     def _arrive(self, event: Event, now: float) -> None:
         self.ended = isinstance(event, FinishedEvent | FailedEvent)
+        self._queue.put_nowait(event)  # first: whatever happens to the observer, the caller gets its answer
         self._observe(event, now)
-        self._queue.put_nowait(event)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while not (self.ended and self._queue.empty()):

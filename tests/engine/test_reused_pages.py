@@ -1,4 +1,4 @@
-"""What one request did must not be seen by another: not what it left in the cache, and not its failure."""
+"""What a page of the cache held before must not be seen by the row that has it now."""
 
 from __future__ import annotations
 
@@ -12,46 +12,16 @@ import pytest
 import torch
 from helios_server.engine.engine import Engine
 from helios_server.engine.kv_pool import KvPool
-from helios_server.engine.limits import EngineConfig
 from helios_server.engine.paged_attention import PagedAttention, Stretch
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.linear import Numerics
 
-from tests.engine.helpers import Stream, prompt_of, running, send
+from tests.checkpoints import make_checkpoint, spoil_token
+from tests.engine.company import DTYPES, SPOILT, answers, ask, ask_at_once, failure, serving
+from tests.engine.helpers import Stream, prompt_of, send
 
-DTYPES = ("float64", "float32", "bfloat16", "float16")
 JUNK = (float("nan"), float("inf"), -float("inf"), 1e38)
 PAGES = 60
-
-
-def config(dtype: str = "float64") -> EngineConfig:
-    return EngineConfig(dtype=dtype, max_context=256, step_tokens=48)
-
-
-def answers(streams: list[Stream]) -> list[tuple[Any, ...]]:
-    """Everything that a client sees but times, bit by bit."""
-    ends = [stream.result() for stream in streams]
-    return [
-        (end.output_ids, end.text, end.mean_confidence, [event.logprobs for event in stream.events[:-1]])  # type: ignore[union-attr]
-        for end, stream in zip(ends, streams, strict=True)
-    ]
-
-
-def ask(engine: Engine) -> list[Stream]:
-    """Prompts of one token, of whole pages and of several steps; greedy and sampled, at every depth."""
-    return [
-        send(
-            engine,
-            prompt_of(length, seed),
-            depth=(0, 2, 4)[seed % 3],
-            max_tokens=40,
-            temperature=0.9 * (seed % 2),
-            seed=seed,
-            ignore_eos=True,
-            logprobs=True,
-        )
-        for seed, length in enumerate((1, 15, 16, 17, 32, 70, 3, 100))
-    ]
 
 
 def scribble(engine: Engine, value: float) -> None:
@@ -66,7 +36,7 @@ def scribble(engine: Engine, value: float) -> None:
 
 
 def answers_over(path: Path, dtype: str, junk: float | None) -> list[tuple[Any, ...]]:
-    """Of requests that come at once, while pages come, go and move before every step; what is idle is junk."""
+    """Of requests that come at once, while pages come, go and move before every step over junk."""
     streams: list[Stream] = []
     pages = itertools.islice(itertools.cycle((PAGES, 34, PAGES, 40, 36)), 60)
 
@@ -80,7 +50,7 @@ def answers_over(path: Path, dtype: str, junk: float | None) -> list[tuple[Any, 
             streams.extend(ask(engine))
         engine.at_boundary(before_step)
 
-    with running(path, config(dtype), exit_layers=(2, 4)) as engine:
+    with serving(path, dtype) as engine:
         engine.at_boundary(before_step).result()
         return answers(streams)
 
@@ -126,3 +96,18 @@ def test_attention_reads_nothing_beyond_a_row(tiny: Path, dtype: str, junk: floa
         return PagedAttention(pool, newest, rows).attend_for(0)(q, k[last], v[last])
 
     assert torch.equal(attended(junk), attended(0.0))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pages_of_a_row_that_overflowed_serve_as_fresh_ones(tmp_path: Path, dtype: str, value: float) -> None:
+    path = spoil_token(make_checkpoint(tmp_path / "model", layers=6, tied=False, seed=4), SPOILT, value)
+
+    with serving(path, dtype) as engine:
+        fresh = answers(ask_at_once(engine))
+    with serving(path, dtype) as engine:
+        for length in (200, 100, 47, 31):
+            streams = [send(engine, (*prompt_of(length), SPOILT, 1), depth=depth) for depth in (0, 2, 4)]
+            for stream in streams:
+                assert str(failure(stream).error).startswith("logits: not finite; ")
+        assert answers(ask_at_once(engine)) == fresh
