@@ -63,12 +63,14 @@ def spoil_token(directory: Path, token: int, value: float = float("nan")) -> Pat
 
 
 def write_tokenizer(directory: Path) -> None:
-    """A tokenizer of 256 bytes, three special tokens and a few merges; ids below VOCAB."""
+    """A tokenizer of 256 bytes, three special tokens and a few merges; all ids below VOCAB have a token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("e", "r"), ("t", "h"), ("i", "n"), ("o", "n"), ("Ġ", "t")]
     vocab = {symbol: index for index, symbol in enumerate(alphabet)}
     vocab |= {token: BOS_ID + index for index, token in enumerate(SPECIAL)}
     vocab |= {"".join(pair): 300 + index for index, pair in enumerate(merges)}
+    free = sorted(set(range(VOCAB)).difference(vocab.values()))
+    vocab |= {f"<{index}>": index for index in free}  # no text is read as one of these; a model may write it
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

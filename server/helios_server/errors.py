@@ -11,7 +11,7 @@ from typing import ClassVar
 
 
 class HeliosError(Exception):
-    """Something the user can put right.
+    """Something the user can put right, in one line.
 
     field: the option, object field or file at fault. problem: what is wrong. fix: what to do. code: the
     gRPC status.
@@ -20,6 +20,7 @@ class HeliosError(Exception):
     code: ClassVar[str] = "FAILED_PRECONDITION"
 
     def __init__(self, field: str, problem: str, fix: str) -> None:
+        field, problem, fix = (" ".join(part.splitlines()) for part in (field, problem, fix))
         super().__init__(f"{field}: {problem}; {fix}")
         self.field = field
         self.problem = problem

@@ -16,10 +16,12 @@ from helios_server.exits.bundle import (
     find_bundle,
     open_bundle,
     write_bundle,
+    write_meta,
 )
 from helios_server.exits.head import head_shapes
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.checkpoints import HIDDEN, make_checkpoint
@@ -145,6 +147,74 @@ class TestRefusals:
     def test_another_format(self, checkpoint: Checkpoint, bundle: Path) -> None:
         edit(bundle, format="helios-exits/9")
         assert "helios-exits/9" in self.refused(bundle, checkpoint)
+
+    @pytest.mark.parametrize(
+        ("field", "value", "named"),
+        [
+            ("format", None, "format is null"),
+            ("format", ["helios-exits/1"], "format is"),
+            ("backbone", None, "backbone is null, expected an object"),
+            ("backbone", "abc", 'backbone is "abc", expected an object'),
+            ("backbone", {}, "fingerprint"),
+            ("digest", None, "digest is null, expected a text"),
+            ("digest", 7, "digest is 7, expected a text"),
+            ("exits", None, "exits is null, expected a list"),
+            ("exits", {"1": "mlp"}, "expected a list"),
+            ("exits", [], "expected one or more"),
+            ("exits", [None], "exits[0] is null, expected an object with a layer and a kind"),
+            ("exits", ["mlp"], 'exits[0] is "mlp", expected'),
+            ("exits", [{"layer": 1, "kind": "affine"}, {"layer": "2", "kind": "mlp"}], "exits[1] is"),
+            ("exits", [{"layer": True, "kind": "affine"}], "exits[0] is"),
+            ("exits", [{"layer": 1.0, "kind": "affine"}], "exits[0] is"),
+            ("exits", [{"layer": [1], "kind": "affine"}], "exits[0] is"),
+            ("exits", [{"layer": 1, "kind": None}], "exits[0] is"),
+            ("exits", [{"layer": 1, "kind": ["affine"]}], "exits[0] is"),
+            ("exits", [{"layer": 1}], "exits[0] is"),
+            ("exits", [{"layer": 1, "kind": "affine"}] * 2, "each once"),
+            ("exits", [{"layer": -1, "kind": "affine"}], "layer -1, outside"),
+            ("calibration", 3, "calibration: expected lists"),
+            ("calibration", {"1": []}, "calibration.1: expected lists"),
+            ("calibration", {"1": {"lowest": [0.1], "tokens": [3], "agreed": []}}, "of one length"),
+            ("calibration", {"1": {"lowest": ["a"], "tokens": [3], "agreed": [3]}}, "lowest: expected"),
+            (
+                "calibration",
+                {"1": {"lowest": [float("nan")], "tokens": [3], "agreed": [3]}},
+                "lowest: expected",
+            ),
+            ("calibration", {"2": {"lowest": [0.5, 0.1], "tokens": [3, 3], "agreed": [3, 3]}}, "ascending"),
+            ("calibration", {"2": {"lowest": [0.1], "tokens": [0], "agreed": [0]}}, "tokens: expected"),
+            ("calibration", {"2": {"lowest": [0.1], "tokens": [3], "agreed": [4]}}, "agreed: expected"),
+        ],
+    )
+    def test_a_field_of_another_kind(
+        self, checkpoint: Checkpoint, bundle: Path, field: str, value: Any, named: str
+    ) -> None:
+        edit(bundle, **{field: value})
+        assert named in self.refused(bundle, checkpoint)
+
+    @pytest.mark.parametrize("field", ["format", "backbone", "exits", "digest"])
+    def test_a_missing_field(self, checkpoint: Checkpoint, bundle: Path, field: str) -> None:
+        content = json.loads((bundle / "exits.json").read_text())
+        (bundle / "exits.json").write_text(json.dumps({k: v for k, v in content.items() if k != field}))
+        assert f"{field} is null" in self.refused(bundle, checkpoint)
+
+    @pytest.mark.parametrize("text", ["", "null", "[]", '"x"', "[" * 100_000])
+    def test_a_file_that_holds_no_object(self, checkpoint: Checkpoint, bundle: Path, text: str) -> None:
+        (bundle / "exits.json").write_text(text)
+        assert "cannot be read as JSON" in self.refused(bundle, checkpoint)
+
+    def test_no_calibration_is_none(self, checkpoint: Checkpoint, bundle: Path) -> None:
+        meta = json.loads((bundle / "exits.json").read_text())
+        for calibration in (None, {}, {"1": None}):
+            write_meta(bundle, meta | {"calibration": calibration})
+            assert HeadBundle.load(bundle, checkpoint).breach_thresholds() == {}
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int16])
+    def test_tensors_of_another_dtype(self, checkpoint: Checkpoint, bundle: Path, dtype: torch.dtype) -> None:
+        file = bundle / "exits.safetensors"
+        save_file({name: tensor.to(dtype) for name, tensor in load_file(file).items()}, file)
+        write_meta(bundle, json.loads((bundle / "exits.json").read_text()))
+        assert "expected [64] of F16" in self.refused(bundle, checkpoint)
 
     def test_a_reference_with_another_digest(self, checkpoint: Checkpoint, bundle: Path) -> None:
         uri = f"file://{bundle}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from helios_server.models.checkpoint import Checkpoint
 from torch import Tensor
 
 from tests.checkpoints import VOCAB, make_checkpoint
+from tests.models.changes import change_config
 
 
 def logits(backbone: Backbone, ids: Tensor) -> Tensor:
@@ -30,11 +30,6 @@ def stored_bytes(checkpoint: Checkpoint, layers: int) -> int:
         if not name.startswith("model.layers.") or int(name.split(".")[2]) < layers
     ]
     return sum(checkpoint.entry(name).nbytes for name in wanted)
-
-
-def change_config(path: Path, **fields: object) -> None:
-    file = path / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
 
 @pytest.mark.parametrize("tied", [True, False])

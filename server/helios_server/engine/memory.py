@@ -116,7 +116,7 @@ def plan_memory(
 
 def context_tokens(backbone: Backbone, config: EngineConfig) -> int:
     """Tokens of prompt and output that one request may have."""
-    return min(config.max_context or backbone.config.max_context, backbone.config.max_context)
+    return min(config.max_context or backbone.config.max_context, backbone.config.longest_context)
 
 
 def _warm_up(backbone: Backbone, config: EngineConfig) -> None:

@@ -21,12 +21,16 @@ from helios_server.errors import BundleError, CheckpointError
 from helios_server.exits.confidence import BREACH_DISAGREEMENT, Calibration
 from helios_server.exits.head import KINDS, BareHead, ExitHead, head_shapes
 from helios_server.models.backbone import Backbone
-from helios_server.models.checkpoint import Checkpoint, TensorEntry, read_header
+from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.header import TensorEntry, read_header
+from helios_server.models.json_file import read_object, shown
+from helios_server.models.reading import reading
 from helios_server.models.store import locate
 
 FORMAT = "helios-exits/1"
 BUILTIN = Path(__file__).parent / "builtin"
 _TENSORS, _META = "exits.safetensors", "exits.json"
+_DTYPE = "F16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class HeadBundle:
 
     def calibration(self, layer: int) -> Calibration | None:
         """What the exit's confidence is worth, as measured when the bundle was made; None: not measured."""
-        content = self.meta.get("calibration", {}).get(str(layer))
+        content = (self.meta.get("calibration") or {}).get(str(layer))
         return Calibration.from_json(content) if content else None
 
     def breach_thresholds(self) -> dict[int, float]:
@@ -111,7 +115,8 @@ def open_bundle(
 ) -> HeadBundle:
     """Finds a bundle by reference and loads it; its content must have the reference's digest where that is
     set."""
-    bundle = HeadBundle.load(find_bundle(ref.uri, volumes=volumes, offline=offline), checkpoint)
+    with reading(ref.uri):
+        bundle = HeadBundle.load(find_bundle(ref.uri, volumes=volumes, offline=offline), checkpoint)
     if ref.digest and bundle.digest != ref.digest:
         raise BundleError(
             ref.uri, f"digest is {bundle.digest}, expected {ref.digest}", "Name the bundle's new digest"
@@ -169,27 +174,44 @@ def describe_backbone(checkpoint: Checkpoint) -> dict[str, Any]:
 def _digest(tensors: Path, meta: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(tensors.read_bytes())
     without = {key: value for key, value in meta.items() if key != "digest"}
-    digest.update(json.dumps(without, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
+    text = json.dumps(without, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    digest.update(text.encode(errors="backslashreplace"))
     return f"sha256:{digest.hexdigest()}"
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
+    """The content of exits.json; all that is read of it later is there and of its kind."""
     file = path / _META
-    try:
-        meta = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BundleError(str(file), "file is missing", "Give a directory that `helios tune` wrote") from None
-    except (OSError, ValueError) as error:
-        raise BundleError(str(file), f"cannot be read as JSON ({error})", "Copy the bundle again") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        found = meta.get("format") if isinstance(meta, dict) else None
-        raise BundleError(str(file), f"format is {found!r}, expected '{FORMAT}'", "Tune the heads again")
-    missing = [key for key in ("backbone", "exits", "digest") if key not in meta]
-    if missing or not all({"layer", "kind"} <= item.keys() for item in meta["exits"]):
-        raise BundleError(
-            str(file), f"lacks {', '.join(missing) or 'layer or kind of an exit'}", "Tune the heads again"
-        )
+    again = "Give a directory that `helios tune` wrote"
+    meta = read_object(file, again, BundleError)
+    if meta.get("format") != FORMAT:
+        raise BundleError(str(file), f"format is {shown(meta.get('format'))}, expected '{FORMAT}'", again)
+    kinds = {"backbone": (dict, "an object"), "exits": (list, "a list"), "digest": (str, "a text")}
+    for key, (kind, expected) in kinds.items():
+        if not isinstance(meta.get(key), kind):
+            raise BundleError(str(file), f"{key} is {shown(meta.get(key))}, expected {expected}", again)
+    for index, item in enumerate(meta["exits"]):
+        fields = item if isinstance(item, dict) else {}
+        if type(fields.get("layer")) is not int or not isinstance(fields.get("kind"), str):
+            problem = f"exits[{index}] is {shown(item)}, expected an object with a layer and a kind"
+            raise BundleError(str(file), problem, again)
+    layers = [item["layer"] for item in meta["exits"]]
+    if not layers or len(set(layers)) < len(layers):
+        raise BundleError(str(file), f"exits are at layers {layers}, expected one or more, each once", again)
+    _check_calibration(file, meta.get("calibration"))
     return meta
+
+
+def _check_calibration(file: Path, content: Any) -> None:
+    of_exits = content if isinstance(content, dict) else {"": content}
+    for layer, found in of_exits.items():
+        if content is None or found is None:
+            continue
+        try:
+            Calibration.from_json(found)
+        except ValueError as error:
+            where = f"calibration.{layer}" if layer else "calibration"
+            raise BundleError(str(file), f"{where}: {error}", "Copy the bundle again") from None
 
 
 def _check_backbone(bundle: HeadBundle, checkpoint: Checkpoint) -> None:
@@ -221,12 +243,14 @@ def _check_exits(bundle: HeadBundle, checkpoint: Checkpoint) -> None:
                 str(bundle.path), f"has an exit at layer {layer}, outside 1..{depth - 1}", "Tune it again"
             )
         if kind not in KINDS:
-            raise BundleError(str(bundle.path), f"has a head of kind '{kind}'", f"Use {', '.join(KINDS)}")
+            raise BundleError(
+                str(bundle.path), f"has a head of kind '{kind}' at layer {layer}", f"Use {', '.join(KINDS)}"
+            )
         for name, shape in head_shapes(kind, d).items():
             entry = entries.get(f"exits.{layer}.{name}")
-            if entry is None or entry.shape != shape:
-                found = None if entry is None else list(entry.shape)
-                problem = f"tensor exits.{layer}.{name} is {found}, expected {list(shape)}"
+            if entry is None or entry.shape != shape or entry.dtype != _DTYPE:
+                found = None if entry is None else f"{list(entry.shape)} of {entry.dtype}"
+                problem = f"tensor exits.{layer}.{name} is {found}, expected {list(shape)} of {_DTYPE}"
                 raise BundleError(str(bundle.path), problem, "Copy the bundle again")
 
 

@@ -48,9 +48,21 @@ class Calibration:
         return cls(tuple(lowest), tuple(tokens), tuple(agreed))
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Calibration:
-        """Reads what `to_json` wrote."""
-        return cls(tuple(content["lowest"]), tuple(content["tokens"]), tuple(content["agreed"]))
+    def from_json(cls, content: Any) -> Calibration:
+        """Reads what `to_json` wrote. ValueError says what it is not."""
+        columns = [content.get(name) if isinstance(content, dict) else None for name in cls.__slots__]
+        lists = [column for column in columns if isinstance(column, list)]
+        if len(lists) < len(columns) or len({len(column) for column in lists}) > 1:
+            raise ValueError(f"expected lists of one length: {', '.join(cls.__slots__)}")
+        lowest, tokens, agreed = lists
+        confidences = all(type(edge) in (int, float) and 0 <= edge <= 1 for edge in lowest)
+        if not confidences or lowest != sorted(lowest):
+            raise ValueError("lowest: expected confidences from 0 to 1, ascending")
+        if not all(type(count) is int and count > 0 for count in tokens):
+            raise ValueError("tokens: expected counts above 0")
+        if not all(type(n) is int and 0 <= n <= count for n, count in zip(agreed, tokens, strict=True)):
+            raise ValueError("agreed: expected counts of at most those of tokens")
+        return cls(tuple(lowest), tuple(tokens), tuple(agreed))
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in exits.json."""

@@ -6,6 +6,7 @@ decides nothing: which layers run, over which rows and with which attention, is 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,9 +16,13 @@ from helios_server.errors import CheckpointError
 from helios_server.models.block import Attend, DecoderLayer
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
+from helios_server.models.layout import NORM
 from helios_server.models.linear import Linear, Numerics
 from helios_server.models.norm import RmsNorm
+from helios_server.models.reading import reading
 from helios_server.models.rope import Rope, RopeTable
+
+logger = logging.getLogger(__name__)
 
 
 class Backbone:
@@ -39,6 +44,7 @@ class Backbone:
         self.head = head
         self.norm = norm
         self._rope = rope
+        self._lacking = torch.empty(0, dtype=torch.int64, device=numerics.device)
 
     @classmethod
     def load(
@@ -49,22 +55,29 @@ class Backbone:
         dtype: str | None = None,
         max_context: int | None = None,
     ) -> Backbone:
-        """Loads the first `layers` layers. dtype None: the device's default. max_context: tokens; None: the
-        model's."""
-        config = checkpoint.config
-        _check_budget(layers, config)
+        """Loads the first `layers` layers. dtype None: the device's default. max_context: tokens, at most the
+        config's longest_context; None: the model's."""
+        _check_budget(layers, checkpoint.config)
         numerics = Numerics.of(device, dtype)
-        table = checkpoint.tensor("model.embed_tokens.weight")
-        head = Linear(
-            table if config.tied_embeddings else checkpoint.tensor("lm_head.weight"), None, numerics
-        )
-        tied = config.tied_embeddings and head.weight is not None
-        embedding = head.weight if tied else table.to(numerics.device, numerics.weights)
-        norm = RmsNorm(numerics.weight(checkpoint.tensor("model.norm.weight")), config.norm_eps)
-        rope = RopeTable(config, numerics, min(max_context or config.max_context, config.max_context))
-        backbone = cls(checkpoint, numerics, embedding, norm, head, rope)  # type: ignore[arg-type]
-        backbone.attach([backbone.load_layer(index) for index in range(layers)])
+        with reading(str(checkpoint.path)):
+            _tell(checkpoint)
+            backbone = cls._without_layers(checkpoint, numerics, max_context)
+            backbone.attach([backbone.load_layer(index) for index in range(layers)])
         return backbone
+
+    @classmethod
+    def _without_layers(cls, checkpoint: Checkpoint, numerics: Numerics, max_context: int | None) -> Backbone:
+        config = checkpoint.config
+        table = checkpoint.tensor(checkpoint.embedding_name, config.vocab_size)
+        tied = checkpoint.head_name == checkpoint.embedding_name
+        own = table if tied else checkpoint.tensor(checkpoint.head_name, config.vocab_size)
+        head = Linear(own, None, numerics)
+        shared = tied and head.weight is not None
+        embedding = head.weight if shared else table.to(numerics.device, numerics.weights)
+        norm = RmsNorm(numerics.weight(checkpoint.tensor(NORM)), config.norm_eps)
+        context = min(max_context or config.max_context, config.longest_context)
+        rope = RopeTable(config, numerics, context)
+        return cls(checkpoint, numerics, embedding, norm, head, rope)  # type: ignore[arg-type]
 
     @property
     def config(self) -> ModelConfig:
@@ -98,6 +111,18 @@ class Backbone:
         """normed: [N, hidden_size]. Returns [N, vocab_size], float32 (float64 in a float64 model)."""
         logits = self.head(normed)
         return logits if logits.dtype == torch.float64 else logits.float()
+
+    def choices(self, normed: Tensor) -> Tensor:
+        """The same, to choose a token from: an id that the tokenizer lacks has the least logit there is."""
+        logits = self.logits(normed)
+        return logits.index_fill_(1, self._lacking, torch.finfo(logits.dtype).min)
+
+    def never_choose(self, lacking: Sequence[int]) -> None:
+        """Tells which ids of the vocabulary its tokenizer lacks: those of rows that only pad the head."""
+        if len(lacking) >= self.config.vocab_size:
+            problem = f"its tokenizer has none of the {self.config.vocab_size} ids of the vocabulary"
+            raise CheckpointError(str(self.checkpoint.path), problem, "Put this model's tokenizer there")
+        self._lacking = torch.tensor(lacking, dtype=torch.int64, device=self.numerics.device)
 
     # -- the budget
 
@@ -139,6 +164,21 @@ class Backbone:
     def resident_bytes(self) -> int:
         """Resident bytes of everything loaded."""
         return self.fixed_bytes + sum(layer.nbytes for layer in self.layers)
+
+
+def _tell(checkpoint: Checkpoint) -> None:
+    """What a reader of config.json would not expect."""
+    for note in checkpoint.config.notes:
+        logger.warning("%s: %s", checkpoint.path, note)
+    if checkpoint.strangers:
+        names = ", ".join(checkpoint.strangers)
+        logger.warning("%s: no part of the model and ignored: %s", checkpoint.path, names)
+    if checkpoint.config.tied_embeddings and checkpoint.head_name != checkpoint.embedding_name:
+        logger.warning(
+            "%s: config.json ties the LM head to the embedding, but the files hold another lm_head.weight, "
+            "which is used; set tie_word_embeddings to false to silence this",
+            checkpoint.path,
+        )
 
 
 def _check_budget(layers: int, config: ModelConfig) -> None:

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helios_server.errors import CheckpointError
 from helios_server.models.config import ModelConfig
 from helios_server.models.linear import Linear, Numerics
 from helios_server.models.norm import RmsNorm
@@ -47,7 +46,7 @@ class DecoderLayer:
     ) -> None:
         self.index = index
         self._config = config
-        parts = _Parts(index, tensors, numerics)
+        parts = _Parts(tensors, numerics)
         self._input_norm = parts.norm("input_layernorm", config.norm_eps)
         self._post_norm = parts.norm("post_attention_layernorm", config.norm_eps)
         self._q_norm = parts.norm("self_attn.q_norm", config.norm_eps) if config.qk_norm else None
@@ -81,32 +80,22 @@ class DecoderLayer:
 
 
 class _Parts:
-    """Takes a layer's tensors one after the other, checks that they are there, and counts resident bytes."""
+    """Takes a layer's tensors one after the other and counts resident bytes."""
 
-    def __init__(self, index: int, tensors: dict[str, Tensor], numerics: Numerics) -> None:
-        self._index = index
+    def __init__(self, tensors: dict[str, Tensor], numerics: Numerics) -> None:
         self._tensors = tensors
         self._numerics = numerics
         self.nbytes = 0
 
     def norm(self, name: str, eps: float) -> RmsNorm:
-        norm = RmsNorm(self._numerics.weight(self._take(f"{name}.weight")), eps)
+        norm = RmsNorm(self._numerics.weight(self._tensors[f"{name}.weight"]), eps)
         self.nbytes += norm.nbytes
         return norm
 
     def fused(self, names: tuple[str, ...], bias: bool) -> Linear:
         """One matrix out of several that read the same input; fewer and larger multiplications."""
-        weight = torch.cat([self._take(f"{name}.weight") for name in names])
-        offsets = torch.cat([self._take(f"{name}.bias") for name in names]) if bias else None
+        weight = torch.cat([self._tensors[f"{name}.weight"] for name in names])
+        offsets = torch.cat([self._tensors[f"{name}.bias"] for name in names]) if bias else None
         linear = Linear(weight, offsets, self._numerics)
         self.nbytes += linear.nbytes
         return linear
-
-    def _take(self, name: str) -> Tensor:
-        if name not in self._tensors:
-            raise CheckpointError(
-                f"model.layers.{self._index}.{name}",
-                "tensor is missing",
-                "Check that config.json fits the weights",
-            )
-        return self._tensors[name]

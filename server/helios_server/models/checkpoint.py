@@ -1,7 +1,8 @@
 """A checkpoint directory: `config.json` and safetensors, of which only the tensors asked for are read.
 
-Called by `backbone.py` and by the audit, which streams layers that are not loaded. It reads headers when it
-opens and tensors' bytes when asked; it must not keep tensors, nor touch a shard that nobody asked for.
+Called by `backbone.py` and by the audit, which streams layers that are not loaded. It reads and checks all
+headers when it opens, and tensors' bytes when asked; it must not keep tensors. Tensors go by the names of
+transformers' causal model, whatever the files call them.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,12 @@ from torch import Tensor
 
 from helios_server.errors import CheckpointError
 from helios_server.models.config import ModelConfig
+from helios_server.models.folder import COMPLETE, find_shards, refuse_other_forms
+from helios_server.models.header import FLOATS, TensorEntry, read_header
+from helios_server.models.json_file import read_object
+from helios_server.models.layout import EMBEDDING, HEAD, canonical, check_layout, layer_shapes
+from helios_server.models.reading import reading
 
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 # Of config.json, what changes the function that the weights compute.
 _ESSENTIALS = (
     "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -39,73 +34,108 @@ _ESSENTIALS = (
     "use_sliding_window", "hidden_act",
 )  # fmt: skip
 _SAMPLES, _SAMPLE_BYTES = 16, 256
-_COMPLETE = "Copy the model again, complete"
-
-
-@dataclass(frozen=True, slots=True)
-class TensorEntry:
-    """Where one tensor lies. shape: elements per axis; start, nbytes: bytes, start counted from the file's
-    beginning."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    nbytes: int
+_COMPARED_BYTES = 1 << 20
 
 
 class Checkpoint:
-    """One model on disk. `bytes_read` counts the tensor bytes read so far."""
+    """One model on disk.
 
-    def __init__(self, path: Path, raw_config: dict[str, Any], shard_of: dict[str, str]) -> None:
+    `bytes_read` counts the tensor bytes read so far; `strangers` are tensors that are no part of the model.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        raw_config: dict[str, Any],
+        config: ModelConfig,
+        shard_of: Mapping[str, str],
+        entries: Mapping[str, TensorEntry],
+        strangers: tuple[str, ...],
+    ) -> None:
         self.path = path
         self.raw_config = raw_config
-        self.config = ModelConfig.from_hf(raw_config)
+        self.config = config
+        self.strangers = strangers
         self.bytes_read = 0
         self._shard_of = shard_of
-        self._headers: dict[str, dict[str, TensorEntry]] = {}
+        self._entries = entries
 
     @classmethod
     def open(cls, path: Path | str) -> Checkpoint:
-        """Opens a directory; reads no tensor. Raises CheckpointError or UnsupportedModelError."""
+        """Opens a directory and compares its tensors with its config.json; reads no tensor. Raises
+        CheckpointError or UnsupportedModelError."""
         path = Path(path)
         if not path.is_dir():
             raise CheckpointError(str(path), "no such checkpoint directory", "Check the model's uri")
-        return cls(path, _read_json(path / "config.json"), _find_shards(path))
+        with reading(str(path)):
+            return cls._open(path)
+
+    @classmethod
+    def _open(cls, path: Path) -> Checkpoint:
+        raw_config, config = _read_config(path)
+        shards = find_shards(path)
+        names = _canonical(path, shards)
+        entries = _read_entries(path, shards, names)
+        strangers = check_layout(path, config, names, entries)
+        shard_of = {name: shards[stored] for name, stored in names.items()}
+        return cls(path, raw_config, config, shard_of, entries, strangers)
 
     @property
     def names(self) -> tuple[str, ...]:
         """All tensors that the checkpoint claims to hold."""
         return tuple(self._shard_of)
 
-    def tensor(self, name: str) -> Tensor:
-        """Reads one tensor, as stored, on the CPU."""
+    def tensor(self, name: str, rows: int | None = None) -> Tensor:
+        """Reads one tensor, or its first rows, as stored, on the CPU."""
         entry = self.entry(name)
+        if rows is not None:
+            entry = entry.rows(rows)
         data = torch.empty(entry.nbytes, dtype=torch.uint8)
         _read_exactly(entry, data)
         self.bytes_read += entry.nbytes
-        return data.view(_DTYPES[entry.dtype]).reshape(entry.shape)
+        return data.view(FLOATS[entry.dtype]).reshape(entry.shape)
 
     def layer_tensors(self, layer: int) -> dict[str, Tensor]:
         """Reads all tensors of one decoder layer, by their name within the layer."""
-        prefix = f"model.layers.{layer}."
-        names = [name for name in self._shard_of if name.startswith(prefix) and not name.endswith("inv_freq")]
-        if not names:
-            raise CheckpointError(str(self.path), f"holds no tensors of layer {layer}", _COMPLETE)
-        return {name.removeprefix(prefix): self.tensor(name) for name in names}
+        return {name: self.tensor(f"model.layers.{layer}.{name}") for name in layer_shapes(self.config)}
 
     def entry(self, name: str) -> TensorEntry:
-        """Where a tensor lies; opens its shard's header on first use."""
+        """Where a tensor lies."""
         if name not in self._shard_of:
-            raise CheckpointError(str(self.path), f"tensor '{name}' is missing", _COMPLETE)
-        shard = self._shard_of[name]
-        if shard not in self._headers:
-            self._headers[shard] = read_header(self.path / shard)
-        if name not in self._headers[shard]:
-            raise CheckpointError(
-                str(self.path / shard), f"tensor '{name}' is missing from this file", _COMPLETE
-            )
-        return self._headers[shard][name]
+            raise CheckpointError(str(self.path), f"tensor '{name}' is missing", COMPLETE)
+        if name not in self._entries:
+            raise CheckpointError(str(self.path / self._shard_of[name]), "file is missing", COMPLETE)
+        return self._entries[name]
+
+    @cached_property
+    def embedding_name(self) -> str:
+        """The tensor that embeds tokens: its own, or a tied head's where that alone was written."""
+        return EMBEDDING if EMBEDDING in self._shard_of else HEAD
+
+    @cached_property
+    def head_name(self) -> str:
+        """The tensor of the LM head: the embedding's where they are tied, unless the files hold another head,
+        which then counts, as in transformers."""
+        if not self.config.tied_embeddings:
+            return HEAD
+        both = EMBEDDING in self._shard_of and HEAD in self._shard_of
+        return HEAD if both and not self._equal(EMBEDDING, HEAD) else self.embedding_name
+
+    def _equal(self, *names: str) -> bool:
+        """Whether two tables have the same bytes in the rows of the vocabulary."""
+        one, other = (self.entry(name).rows(self.config.vocab_size) for name in names)
+        if one.dtype != other.dtype:
+            return False
+        with one.file.open("rb") as left, other.file.open("rb") as right:
+            for offset in range(0, one.nbytes, _COMPARED_BYTES):
+                size = min(_COMPARED_BYTES, one.nbytes - offset)
+                pieces = [
+                    os.pread(file.fileno(), size, entry.start + offset)
+                    for file, entry in ((left, one), (right, other))
+                ]
+                if pieces[0] != pieces[1]:
+                    return False
+        return True
 
     @cached_property
     def fingerprint(self) -> str:
@@ -115,69 +145,36 @@ class Checkpoint:
         digest = hashlib.sha256(json.dumps(essentials, sort_keys=True).encode())
         for name in sorted(self._shard_of):
             entry = self.entry(name)
-            digest.update(f"{name}|{entry.shape}|{entry.dtype}".encode())
+            digest.update(f"{name}|{entry.shape}|{entry.dtype}".encode(errors="backslashreplace"))
             digest.update(_sample(entry))
         return digest.hexdigest()
 
 
-def read_header(file: Path) -> dict[str, TensorEntry]:
-    """Reads and checks a safetensors header: every tensor it promises must lie within the file."""
+def _read_config(path: Path) -> tuple[dict[str, Any], ModelConfig]:
+    file, generation = path / "config.json", path / "generation_config.json"
+    if not file.is_file():
+        refuse_other_forms(path)
+    raw = read_object(file, "Give a Hugging Face checkpoint directory")
+    also = read_object(generation, "Copy it again, or remove it") if generation.exists() else {}
+    return raw, ModelConfig.from_hf(raw, also)
+
+
+def _canonical(path: Path, shards: Mapping[str, str]) -> dict[str, str]:
     try:
-        size = file.stat().st_size
-        with file.open("rb") as handle:
-            length = struct.unpack("<Q", handle.read(8))[0]
-            if length > size:
-                raise ValueError("header longer than the file")
-            header = json.loads(handle.read(length))
-    except FileNotFoundError:
-        raise CheckpointError(str(file), "file is missing", _COMPLETE) from None
-    except (OSError, ValueError, struct.error) as error:
-        raise CheckpointError(
-            str(file), f"is not a readable safetensors file ({error})", _COMPLETE
-        ) from error
-    base = 8 + length
-    entries = {
-        name: _entry(file, name, item, base) for name, item in header.items() if name != "__metadata__"
-    }
-    if any(entry.start + entry.nbytes > size for entry in entries.values()):
-        raise CheckpointError(str(file), f"is truncated at {size} bytes", _COMPLETE)
-    return entries
+        return canonical(shards)
+    except ValueError as error:
+        raise CheckpointError(str(path), str(error), "Remove one of the two") from None
 
 
-def _entry(file: Path, name: str, item: dict[str, Any], base: int) -> TensorEntry:
-    if item["dtype"] not in _DTYPES:
-        raise CheckpointError(
-            str(file), f"tensor '{name}' has dtype {item['dtype']}", "Convert it to a float dtype"
-        )
-    start, end = item["data_offsets"]
-    return TensorEntry(file, item["dtype"], tuple(item["shape"]), base + start, end - start)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            str(file), "file is missing", "Give a Hugging Face checkpoint directory"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(str(file), f"cannot be read as JSON ({error})", _COMPLETE) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(str(file), "does not hold a JSON object", _COMPLETE)
-    return content
-
-
-def _find_shards(path: Path) -> dict[str, str]:
-    single, index = path / "model.safetensors", path / "model.safetensors.index.json"
-    if single.is_file():
-        return {name: single.name for name in read_header(single)}
-    if index.is_file():
-        return dict(_read_json(index).get("weight_map", {}))
-    raise CheckpointError(
-        str(path),
-        "holds neither model.safetensors nor model.safetensors.index.json",
-        "Save the model as safetensors",
-    )
+def _read_entries(path: Path, shards: Mapping[str, str], names: Mapping[str, str]) -> dict[str, TensorEntry]:
+    """By canonical name, the tensors of all files that are there."""
+    files = {file for file in shards.values() if (path / file).exists()}
+    headers = {file: read_header(path / file) for file in sorted(files)}
+    for stored, file in shards.items():
+        if file in headers and stored not in headers[file]:
+            raise CheckpointError(str(path / file), f"tensor '{stored}' is missing from this file", COMPLETE)
+    there = {name: stored for name, stored in names.items() if shards[stored] in headers}
+    return {name: headers[shards[stored]][stored] for name, stored in there.items()}
 
 
 def _read_exactly(entry: TensorEntry, data: Tensor) -> None:
@@ -188,9 +185,9 @@ def _read_exactly(entry: TensorEntry, data: Tensor) -> None:
             handle.seek(entry.start)
             got = handle.readinto(memoryview(data.numpy().data))
     except OSError as error:
-        raise CheckpointError(str(entry.file), f"cannot be read ({error})", _COMPLETE) from error
+        raise CheckpointError(str(entry.file), f"cannot be read ({error})", COMPLETE) from error
     if got != entry.nbytes:
-        raise CheckpointError(str(entry.file), "is truncated", _COMPLETE)
+        raise CheckpointError(str(entry.file), "is truncated", COMPLETE)
 
 
 def _sample(entry: TensorEntry) -> bytes:

@@ -8,24 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from helios_server.errors import UnsupportedModelError
+from helios_server.models.end_tokens import read_end_tokens
+from helios_server.models.json_file import flag, number, refuse, shown, whole
+from helios_server.models.rope_config import RopeScaling, read_rope
 
-
-@dataclass(frozen=True, slots=True)
-class RopeScaling:
-    """Frequency scaling of the rotary embedding. kind: `linear` or `llama3`; the rest are the formula's
-    factors.
-
-    original_max_context: tokens; low/high_freq_factor and original_max_context are used by `llama3` only.
-    """
-
-    kind: str
-    factor: float
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_context: int = 8192
+UNQUANTISED = "Give the model as it was before it was quantised, in a float dtype"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +24,9 @@ class ModelConfig:
 
     hidden_size, head_dim, intermediate_size: elements. num_*: counts. vocab_size: tokens of the embedding
     table. max_context: tokens that may be attended to exactly (clipped to the sliding window, within which
-    sliding and full attention are the same). norm_eps, rope_theta: as in the checkpoint. *_bias, qk_norm,
-    tied_embeddings: switches.
+    sliding and full attention are the same); longest_context: tokens that linear rope lets it be raised to.
+    norm_eps, rope_theta: as in the checkpoint. *_bias, qk_norm, tied_embeddings: switches. eos_token_ids:
+    each below vocab_size. notes: what was ignored, in words.
     """
 
     family: str
@@ -47,6 +38,7 @@ class ModelConfig:
     intermediate_size: int
     vocab_size: int
     max_context: int
+    longest_context: int
     norm_eps: float
     rope_theta: float
     rope_scaling: RopeScaling | None
@@ -57,50 +49,46 @@ class ModelConfig:
     qk_norm: bool
     hidden_act: str
     sliding_window: int | None
-    bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
+    notes: tuple[str, ...]
 
     @classmethod
-    def from_hf(cls, config: Mapping[str, Any]) -> ModelConfig:
-        """Builds the config from the content of `config.json`; refuses by field name what the block cannot
-        do."""
+    def from_hf(cls, config: Mapping[str, Any], generation: Mapping[str, Any] | None = None) -> ModelConfig:
+        """Builds the config from the content of `config.json` and, where there is one, of
+        `generation_config.json`; refuses by field name what the block cannot do."""
         family = _family(config)
-        hidden_size = _positive(config, "hidden_size")
-        num_heads = _positive(config, "num_attention_heads")
-        head_dim = int(config.get("head_dim") or family.head_dim or hidden_size // num_heads)
-        num_kv_heads = int(config.get("num_key_value_heads") or num_heads)
-        _require(
-            num_heads % num_kv_heads == 0,
-            "num_key_value_heads",
-            f"{num_kv_heads} does not divide {num_heads}",
-        )
-        _require(head_dim % 2 == 0, "head_dim", f"{head_dim} is odd, rotary embedding needs pairs")
         _refuse_unknown_features(config)
+        num_heads, num_kv_heads, head_dim = _heads(config, family)
+        vocab_size = whole(config, "vocab_size")
         window = _sliding_window(config, family)
-        trained = int(config.get("max_position_embeddings") or 2048)
-        rope_theta, rope_scaling = _rope(config)
+        trained = whole(config, "max_position_embeddings", family.max_context)
+        rope_theta, rope_scaling = read_rope(config, trained)
+        stretched = int(trained * max(1.0, rope_scaling.factor)) if _stretches(rope_scaling) else trained
+        attention_bias = family.attention_bias and flag(config, "attention_bias")
+        ends = read_end_tokens(config, generation or {}, family.eos_token_id, vocab_size)
         return cls(
             family=family.name,
-            hidden_size=hidden_size,
-            num_layers=_positive(config, "num_hidden_layers"),
+            hidden_size=whole(config, "hidden_size"),
+            num_layers=whole(config, "num_hidden_layers"),
             num_heads=num_heads,
             num_kv_heads=num_kv_heads,
             head_dim=head_dim,
-            intermediate_size=_positive(config, "intermediate_size"),
-            vocab_size=_positive(config, "vocab_size"),
-            max_context=min(trained, window) if window else trained,
-            norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+            intermediate_size=whole(config, "intermediate_size"),
+            vocab_size=vocab_size,
+            max_context=min(trained, window or trained),
+            longest_context=min(stretched, window or stretched),
+            norm_eps=0.0 if config.get("rms_norm_eps") == 0 else number(config, "rms_norm_eps", 1e-6),
             rope_theta=rope_theta,
             rope_scaling=rope_scaling,
-            tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-            qkv_bias=family.qkv_bias or (family.attention_bias and bool(config.get("attention_bias", False))),
-            o_bias=family.attention_bias and bool(config.get("attention_bias", False)),
-            mlp_bias=family.mlp_bias and bool(config.get("mlp_bias", False)),
+            tied_embeddings=flag(config, "tie_word_embeddings"),
+            qkv_bias=family.qkv_bias or attention_bias,
+            o_bias=attention_bias,
+            mlp_bias=family.mlp_bias and flag(config, "mlp_bias"),
             qk_norm=family.qk_norm,
-            hidden_act=str(config.get("hidden_act", "silu")),
+            hidden_act=config.get("hidden_act") or "silu",
             sliding_window=window,
-            bos_token_id=config.get("bos_token_id"),
-            eos_token_ids=_token_ids(config.get("eos_token_id")),
+            eos_token_ids=ends.ids,
+            notes=ends.ignored,
         )
 
     @property
@@ -117,23 +105,30 @@ class ModelConfig:
 @dataclass(frozen=True, slots=True)
 class _Family:
     """One spec row. attention_bias, mlp_bias: the family obeys that field; qkv_bias: always has it.
-    head_dim: default."""
+
+    max_context (tokens), num_kv_heads, head_dim (elements) and eos_token_id are transformers' defaults, for a
+    config.json without the field; None: as many key heads as heads, hidden_size / heads, no end token.
+    """
 
     name: str
+    max_context: int
     attention_bias: bool = False
     qkv_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
     always_slides: bool = False
+    num_kv_heads: int | None = None
     head_dim: int | None = None
+    eos_token_id: int | None = None
 
 
 _FAMILIES = {
-    "llama": _Family("llama", attention_bias=True, mlp_bias=True),
-    "mistral": _Family("mistral", always_slides=True),
-    "qwen2": _Family("qwen2", qkv_bias=True),
-    "qwen3": _Family("qwen3", attention_bias=True, qk_norm=True, head_dim=128),
+    "llama": _Family("llama", 2048, attention_bias=True, mlp_bias=True, eos_token_id=2),
+    "mistral": _Family("mistral", 131072, always_slides=True, num_kv_heads=8, eos_token_id=2),
+    "qwen2": _Family("qwen2", 32768, qkv_bias=True, num_kv_heads=32),
+    "qwen3": _Family("qwen3", 32768, attention_bias=True, qk_norm=True, num_kv_heads=32, head_dim=128),
 }
+_SLIDING_WINDOW = 4096  # tokens, where a family slides and config.json does not say
 
 
 def _family(config: Mapping[str, Any]) -> _Family:
@@ -146,72 +141,40 @@ def _family(config: Mapping[str, Any]) -> _Family:
     return family
 
 
-def _positive(config: Mapping[str, Any], field: str) -> int:
-    value = config.get(field)
-    _require(isinstance(value, int) and value > 0, field, f"expected a positive integer, got {value!r}")
-    return int(value)  # type: ignore[arg-type]
-
-
-def _require(holds: bool, field: str, problem: str) -> None:
-    if not holds:
-        raise UnsupportedModelError(field, problem, "Check the checkpoint's config.json")
+def _heads(config: Mapping[str, Any], family: _Family) -> tuple[int, int, int]:
+    """Query heads, key and value heads, elements of each."""
+    heads, hidden_size = whole(config, "num_attention_heads"), whole(config, "hidden_size")
+    absent = family.num_kv_heads if "num_key_value_heads" not in config else None
+    kv_heads = whole(config, "num_key_value_heads", absent or heads)
+    if heads % kv_heads:
+        raise refuse("num_key_value_heads", f"{kv_heads} does not divide {heads}")
+    if config.get("head_dim") is None and not family.head_dim and hidden_size % heads:
+        raise refuse("hidden_size", f"{hidden_size} is no multiple of num_attention_heads {heads}")
+    head_dim = whole(config, "head_dim", family.head_dim or hidden_size // heads)
+    if head_dim % 2:
+        raise refuse("head_dim", f"{head_dim} is odd, rotary embedding needs pairs")
+    return heads, kv_heads, head_dim
 
 
 def _refuse_unknown_features(config: Mapping[str, Any]) -> None:
-    act = config.get("hidden_act", "silu")
-    _require(act in ("silu", "swish"), "hidden_act", f"'{act}' is not supported, only silu")
-    partial = (
-        _rope_parameters(config).get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0
-    )
-    _require(float(partial) == 1.0, "partial_rotary_factor", f"{partial} is not supported, only 1.0")
-    _require(
-        not config.get("quantization_config"),
-        "quantization_config",
-        "quantised checkpoints are not supported",
-    )
+    act = config.get("hidden_act")
+    if act not in (None, "silu", "swish"):
+        raise refuse("hidden_act", f"{shown(act)} is not supported, only silu")
+    if quantised := config.get("quantization_config"):
+        method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
+        raise UnsupportedModelError(
+            "quantization_config",
+            f"quantised checkpoints are not supported, found {shown(method)}",
+            UNQUANTISED,
+        )
 
 
 def _sliding_window(config: Mapping[str, Any], family: _Family) -> int | None:
-    slides = family.always_slides or bool(config.get("use_sliding_window", False))
-    window = config.get("sliding_window") if slides else None
-    return int(window) if window else None
+    slides = family.always_slides or flag(config, "use_sliding_window")
+    if not slides or config.get("sliding_window", _SLIDING_WINDOW) in (None, 0):
+        return None
+    return whole(config, "sliding_window", _SLIDING_WINDOW)
 
 
-def _rope_parameters(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """transformers 5 writes `rope_parameters`; older checkpoints carry `rope_theta` and `rope_scaling`."""
-    return config.get("rope_parameters") or config.get("rope_scaling") or {}
-
-
-def _rope(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-    parameters = _rope_parameters(config)
-    theta = float(parameters.get("rope_theta") or config.get("rope_theta") or 10000.0)
-    kind = str(parameters.get("rope_type") or parameters.get("type") or "default")
-    if kind == "default":
-        return theta, None
-    if kind not in ("linear", "llama3"):
-        raise UnsupportedModelError(
-            "rope_scaling.rope_type",
-            f"'{kind}' is not supported",
-            "Use a model with default, linear or llama3 rope",
-        )
-    missing = [name for name in _ROPE_FIELDS[kind] if name not in parameters]
-    _require(not missing, "rope_scaling", f"{kind} needs {', '.join(missing)}")
-    return theta, RopeScaling(
-        kind=kind,
-        factor=float(parameters["factor"]),
-        low_freq_factor=float(parameters.get("low_freq_factor", 1.0)),
-        high_freq_factor=float(parameters.get("high_freq_factor", 4.0)),
-        original_max_context=int(parameters.get("original_max_position_embeddings", 8192)),
-    )
-
-
-_ROPE_FIELDS = {
-    "linear": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-}
-
-
-def _token_ids(value: int | list[int] | None) -> tuple[int, ...]:
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, list) else (int(value),)
+def _stretches(scaling: RopeScaling | None) -> TypeGuard[RopeScaling]:
+    return scaling is not None and scaling.kind == "linear"

@@ -42,7 +42,7 @@ def drop_layers(source: Path, target: Path, layers: Sequence[int]) -> Path:
 def _write(checkpoint: Checkpoint, kept: list[int], directory: Path) -> None:
     renumbered = {old: new for new, old in enumerate(kept)}
     tensors = {}
-    for name in checkpoint.names:
+    for name in set(checkpoint.names).difference(checkpoint.strangers):
         new_name = _renamed(name, renumbered)
         if new_name:
             tensors[new_name] = checkpoint.tensor(name)
@@ -64,6 +64,6 @@ def _renamed(name: str, renumbered: dict[int, int]) -> str | None:
 
 def _config(checkpoint: Checkpoint, kept: list[int]) -> dict[str, object]:
     config = checkpoint.raw_config | {"num_hidden_layers": len(kept)}
-    if "layer_types" in config:
+    if config.get("layer_types"):
         config["layer_types"] = [checkpoint.raw_config["layer_types"][layer] for layer in kept]
     return config

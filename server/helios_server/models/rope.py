@@ -13,8 +13,9 @@ import math
 import torch
 from torch import Tensor
 
-from helios_server.models.config import ModelConfig, RopeScaling
+from helios_server.models.config import ModelConfig
 from helios_server.models.linear import Numerics
+from helios_server.models.rope_config import RopeScaling
 
 Rope = tuple[Tensor, Tensor]  # cos and sin, each [T, head_dim], activation dtype
 

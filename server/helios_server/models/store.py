@@ -13,6 +13,7 @@ from pathlib import Path
 
 from helios_server.errors import CheckpointError, ModelNotFoundError
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.folder import refuse_other_forms
 from helios_server.models.prune import drop_layers
 from helios_server.models.smollm2 import ensure_smollm2
 
@@ -39,6 +40,7 @@ def resolve(
     says."""
     path, found = locate(uri, revision, volumes=volumes, offline=offline)
     if not (path / "config.json").is_file():
+        refuse_other_forms(path)
         raise CheckpointError(uri, f"{path} holds no config.json", "Give a Hugging Face checkpoint directory")
     return ResolvedModel(path, uri, found or Checkpoint.open(path).fingerprint[:12])
 
@@ -72,6 +74,8 @@ def _in_volumes(uri: str, rest: str, volumes: Path | None) -> Path:
 
 
 def _existing(uri: str, path: Path) -> Path:
+    if path.is_file():
+        raise ModelNotFoundError(uri, f"{path} is a file", "Give the folder of a Hugging Face checkpoint")
     if not path.is_dir():
         raise ModelNotFoundError(uri, f"no directory {path}", "Check the uri, or put the model there")
     return path

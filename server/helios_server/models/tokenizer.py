@@ -16,6 +16,7 @@ from helios_server.models.text_stream import TextStream
 
 
 class _Codec(Protocol):
+    def lacking(self, vocab_size: int) -> list[int]: ...
     def encode(self, text: str, add_special: bool) -> list[int]: ...
     def decode(self, ids: Sequence[int], skip_special: bool) -> str: ...
     def special(self) -> Mapping[int, str]: ...
@@ -40,6 +41,10 @@ class Tokenizer:
             words = str(error).splitlines() or [type(error).__name__]
             problem = f"the tokenizer cannot be read ({words[0]})"
             raise CheckpointError(str(path), problem, "Put the model's tokenizer.json there") from error
+
+    def lacking(self, vocab_size: int) -> list[int]:
+        """The ids below `vocab_size` for which there is no token."""
+        return self._codec.lacking(vocab_size)
 
     def encode(self, text: str, add_special: bool = False) -> list[int]:
         """Token ids of a text. add_special: with what the model puts around a text (a begin token, for
@@ -68,6 +73,9 @@ class _FastCodec:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
+    def lacking(self, vocab_size: int) -> list[int]:
+        return [token for token in range(vocab_size) if self._tokenizer.id_to_token(token) is None]
+
     def encode(self, text: str, add_special: bool) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
 
@@ -84,6 +92,9 @@ class _SlowCodec:
         from transformers import AutoTokenizer
 
         self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+
+    def lacking(self, vocab_size: int) -> list[int]:
+        return sorted(set(range(vocab_size)).difference(self._tokenizer.get_vocab().values()))
 
     def encode(self, text: str, add_special: bool) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=add_special))

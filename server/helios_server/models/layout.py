@@ -1,0 +1,179 @@
+"""The tensors that a config.json promises, by name and shape, and whether a checkpoint's headers keep it.
+
+Called by `checkpoint.py` when it opens, so before any tensor is read, and for all layers, those above a
+budget too. It sees headers only. Names are those of transformers' causal model: `model.layers.0. ...`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from helios_server.errors import CheckpointError, UnsupportedModelError
+from helios_server.models.config import UNQUANTISED, ModelConfig
+from helios_server.models.header import FLOATS, TensorEntry
+
+EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
+_LAYER = re.compile(r"model\.layers\.(0|[1-9]\d{0,8})\.(.+)")
+_DERIVED = ".rotary_emb.inv_freq"  # old Llama checkpoints store it
+_FITTING = "Give the config.json that belongs to these weights"
+# What a layer of a quantised checkpoint holds beside, or in place of, its weights.
+_QUANTISED = {
+    "g_idx": "GPTQ",
+    "qweight": "AWQ or GPTQ",
+    "absmax": "bitsandbytes",
+    "SCB": "bitsandbytes",
+    "weight_packed": "compressed-tensors",
+    "weight_scale_inv": "fp8",
+    "weight_scale": "fp8 or int8",
+    "scales": "MLX or GPTQ",
+}
+
+
+def layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """One decoder layer's tensors, by their name within the layer; a matrix is [out, in]."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    matrices = {
+        "self_attn.q_proj": (config.q_size, hidden, config.qkv_bias),
+        "self_attn.k_proj": (config.kv_size, hidden, config.qkv_bias),
+        "self_attn.v_proj": (config.kv_size, hidden, config.qkv_bias),
+        "self_attn.o_proj": (hidden, config.q_size, config.o_bias),
+        "mlp.gate_proj": (inner, hidden, config.mlp_bias),
+        "mlp.up_proj": (inner, hidden, config.mlp_bias),
+        "mlp.down_proj": (hidden, inner, config.mlp_bias),
+    }
+    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (m, n) for name, (m, n, _) in matrices.items()}
+    shapes |= {f"{name}.bias": (m,) for name, (m, _, biased) in matrices.items() if biased}
+    shapes |= {"input_layernorm.weight": (hidden,), "post_attention_layernorm.weight": (hidden,)}
+    if config.qk_norm:
+        shapes |= {f"self_attn.{name}.weight": (config.head_dim,) for name in ("q_norm", "k_norm")}
+    return shapes
+
+
+def canonical(stored: Iterable[str]) -> dict[str, str]:
+    """The names of the causal model -> the stored ones.
+
+    As transformers does, a name may lack `model.`, as a base model's do, or have it twice. Raises ValueError
+    when two stored names are the same tensor.
+    """
+    found: dict[str, str] = {}
+    for name in stored:
+        full = _full_name(name)
+        if full in found:
+            raise ValueError(f"'{found[full]}' and '{name}' are the same tensor")
+        found[full] = name
+    return found
+
+
+def _full_name(name: str) -> str:
+    inner = name
+    while inner.startswith("model."):
+        inner = inner.removeprefix("model.")
+    if inner.startswith("lm_head."):
+        return inner
+    return f"model.{inner}" if inner.startswith(("layers.", "embed_tokens.", "norm.")) else name
+
+
+def check_layout(
+    folder: Path, config: ModelConfig, names: Mapping[str, str], entries: Mapping[str, TensorEntry]
+) -> tuple[str, ...]:
+    """Compares what there is with what config.json says. Returns what is no part of the model, canonical.
+
+    names: canonical -> stored, of all tensors; entries: by canonical name, of those whose file is there.
+    Raises CheckpointError or UnsupportedModelError: tensor, found, expected.
+    """
+    _refuse_quantised(names)
+    _check_naming(folder, names)
+    _check_depth(folder, config, names)
+    strangers = set(names)
+    for name, shape in _expected(config):
+        if name in names:
+            strangers.discard(name)
+            if name in entries:
+                _check(names[name], entries[name], shape, padded=name in (EMBEDDING, HEAD))
+        elif not _tied_to_another(name, config, names):
+            problem = f"tensor '{name}' is missing, expected {list(shape)}"
+            raise CheckpointError(str(folder), problem, _advice(name))
+    return _ignorable(folder, names, strangers)
+
+
+def _expected(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    table = (config.vocab_size, config.hidden_size)
+    yield from ((EMBEDDING, table), (NORM, (config.hidden_size,)), (HEAD, table))
+    of_layer = layer_shapes(config)
+    for layer in range(config.num_layers):
+        for name, shape in of_layer.items():
+            yield f"model.layers.{layer}.{name}", shape
+
+
+def _tied_to_another(name: str, config: ModelConfig, names: Mapping[str, str]) -> bool:
+    """Of embedding and LM head one is enough where they are one."""
+    other = {EMBEDDING: HEAD, HEAD: EMBEDDING}.get(name)
+    return config.tied_embeddings and other in names
+
+
+def _advice(name: str) -> str:
+    if name == HEAD:
+        return "Copy the model again, complete; if its head is the embedding, set tie_word_embeddings to true"
+    return f"Copy the model again, complete. {_FITTING}"
+
+
+def _check(stored: str, entry: TensorEntry, shape: tuple[int, ...], *, padded: bool) -> None:
+    """padded: more rows than the vocabulary has are allowed; they are never read."""
+    fits = entry.shape == shape
+    if padded and len(entry.shape) == 2:
+        fits = entry.shape[0] >= shape[0] and entry.shape[1] == shape[1]
+    if not fits:
+        problem = f"tensor '{stored}' is {list(entry.shape)}, config.json says {list(shape)}"
+        raise CheckpointError(str(entry.file), problem, _FITTING)
+    if entry.dtype not in FLOATS:
+        problem = f"tensor '{stored}' has dtype {entry.dtype}, expected one of {', '.join(FLOATS)}"
+        raise CheckpointError(str(entry.file), problem, UNQUANTISED)
+
+
+def _refuse_quantised(names: Mapping[str, str]) -> None:
+    kinds = {stored.rpartition(".")[2]: stored for stored in names.values() if ".layers." in f".{stored}"}
+    for suffix, method in _QUANTISED.items():
+        if suffix in kinds:
+            problem = f"the weights are quantised ({method}): found '{kinds[suffix]}', expected floats"
+            raise UnsupportedModelError("quantization_config", problem, UNQUANTISED)
+
+
+def _check_naming(folder: Path, names: Mapping[str, str]) -> None:
+    """At least one tensor of a decoder stands where it is looked for."""
+    if any(_LAYER.fullmatch(name) for name in names):
+        return
+    layers = "model.layers.0.input_layernorm.weight"
+    problem = f"expected tensor names such as '{layers}', found {_some(names.values())}"
+    prefixes = {name[: -len(layers)] for name in names.values() if name.endswith(f".{layers}")}
+    prefixes |= {name[: -len(layers) + 6] for name in names.values() if name.endswith(f".{layers[6:]}")}
+    fix = "Convert it: load it with transformers' AutoModelForCausalLM and write it with save_pretrained"
+    if prefixes:
+        fix = f"Rename the tensors without '{min(prefixes)}': safetensors.torch's load_file, then save_file"
+    raise CheckpointError(str(folder), problem, fix)
+
+
+def _check_depth(folder: Path, config: ModelConfig, names: Mapping[str, str]) -> None:
+    layers = {int(match[1]) for name in names if (match := _LAYER.fullmatch(name))}
+    missing = next(layer for layer in range(len(layers) + 1) if layer not in layers)
+    if missing < config.num_layers:
+        problem = f"holds no tensors of layer {missing}, num_hidden_layers says {config.num_layers} layers"
+        raise CheckpointError(str(folder), problem, f"Copy the model again, complete. {_FITTING}")
+    if max(layers) >= config.num_layers:
+        problem = f"holds tensors of layer {max(layers)}, num_hidden_layers says {config.num_layers} layers"
+        raise CheckpointError(str(folder), problem, f"{_FITTING}, or leave layers out with drop_layers")
+
+
+def _ignorable(folder: Path, names: Mapping[str, str], strangers: set[str]) -> tuple[str, ...]:
+    """Tensors beside the model change nothing; one within it would be missing from what it computes."""
+    for name in sorted(strangers):
+        if name.startswith(("model.", "lm_head.")) and not name.endswith(_DERIVED):
+            problem = f"tensor '{names[name]}' is part of no layer that config.json describes"
+            raise CheckpointError(str(folder), problem, _FITTING)
+    return tuple(sorted(strangers))
+
+
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return ", ".join(f"'{name}'" for name in ordered[:2]) + ("" if len(ordered) < 3 else ", ...") or "none"
