@@ -27,6 +27,7 @@ from helios_server.models.backbone import Backbone
 from helios_server.models.block import Attend
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.store import resolve
+from helios_server.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def generate(
         weights = weights_of(served)
         cache.follow(weights.backbone, served.depth)
         hidden = cache.extend(sequence.tokens(cache.length, sequence.length), served.depth)
-        logits = weights.backbone.logits(weights.head.apply(hidden[-1:]))
+        logits = weights.backbone.choices(weights.head.apply(hidden[-1:]))
         largest = logits[0].topk(2).values
         margins.append(float(largest[0] - largest[1]))
         [choice] = choose(logits, [sequence], weights.backbone.config.eos_token_ids)
@@ -143,7 +144,9 @@ class Shelf:
                 problem = f"is another backbone than the span's, {served.backbone[:12]}"
                 raise CheckpointError(served.model_uri, problem, "Put the model back that served")
             layers = checkpoint.config.num_layers
-            self._backbones[key] = Backbone.load(checkpoint, layers, self._device, self._dtype)
+            backbone = Backbone.load(checkpoint, layers, self._device, self._dtype)
+            backbone.never_choose(Tokenizer.open(found.path).lacking(checkpoint.config.vocab_size))
+            self._backbones[key] = backbone
         return self._backbones[key]
 
     def _head(self, served: Served, backbone: Backbone) -> ExitHead:

@@ -78,7 +78,7 @@ class Runner:
         sampled = [sequence for depth in batch.depths for sequence in batch.sequences_at(depth)]
         if not sampled:
             return StepResult({})
-        logits = self.backbone.logits(torch.cat(normed))
+        logits = self.backbone.choices(torch.cat(normed))
         chosen = choose(logits, sampled, self.backbone.config.eos_token_ids)
         by_sequence = dict(zip(sampled, chosen, strict=True))
         return StepResult({row.sequence: by_sequence[row.sequence] for row in plan.rows if row.samples})

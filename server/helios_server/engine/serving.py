@@ -33,6 +33,7 @@ from helios_server.models.backbone import Backbone
 from helios_server.models.block import DecoderLayer
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
+from helios_server.models.reading import reading
 from helios_server.models.store import resolve
 from helios_server.models.tokenizer import Tokenizer
 
@@ -80,6 +81,11 @@ def load_model(config: EngineConfig, limits: Limits, before: Model | None = None
     before its other layers are read. before: the model that it takes the place of; a tokenizer that is the
     same is taken over, for two of them would be held while memory is measured.
     """
+    with reading(limits.model_uri):
+        return _load(config, limits, before)
+
+
+def _load(config: EngineConfig, limits: Limits, before: Model | None) -> Loaded:
     found = resolve(
         limits.model_uri, limits.model_revision or None, volumes=config.volumes, offline=config.offline
     )
@@ -88,6 +94,7 @@ def load_model(config: EngineConfig, limits: Limits, before: Model | None = None
     depths(limits, checkpoint.config.num_layers)
     tokenizer = _tokenizer(checkpoint, before)
     backbone = Backbone.load(checkpoint, 1, config.device, config.dtype, config.max_context)
+    backbone.never_choose(tokenizer.lacking(checkpoint.config.vocab_size))
     model = Model(
         config=checkpoint.config,
         dtype=backbone.numerics.dtype,

@@ -50,6 +50,7 @@ def measure_quality(
     texts = read_texts(tokenizer, prompts, checkpoint.config.max_context)
     scored_bytes = [tokenizer.bytes_of(ids[1:].tolist()) for ids in texts.ids]
     backbone = Backbone.load(checkpoint, 1, settings.device, settings.dtype)
+    backbone.never_choose(tokenizer.lacking(checkpoint.config.vocab_size))
     heads = {
         opened.candidate.name: {layer: opened.head(layer, backbone) for layer in opened.exit_layers}
         for opened in candidates
