@@ -27,6 +27,7 @@ from helios_server.engine.limits import EngineConfig, check
 from helios_server.errors import HeliosError, InvalidRequest, OutOfMemoryBudget
 from helios_server.exits.bundle import BundleRef, open_bundle
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.reading import reading
 from helios_server.models.store import resolve
 from helios_server.rpc import limits as limits_document
 from helios_server.rpc.auth import Token
@@ -221,6 +222,11 @@ def _exit_layers(options: argparse.Namespace) -> tuple[int, ...]:
     if options.exit_layers or not options.exits:
         return tuple(options.exit_layers or filter(None, [options.layer_budget]))
     offline = options.offline or None
+    with reading(options.model):
+        return _layers_of_bundle(options, offline)
+
+
+def _layers_of_bundle(options: argparse.Namespace, offline: bool | None) -> tuple[int, ...]:
     model = resolve(options.model, options.revision or None, volumes=options.volumes, offline=offline)
     bundle = BundleRef(options.exits)
     checkpoint = Checkpoint.open(model.path)

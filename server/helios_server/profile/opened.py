@@ -15,6 +15,7 @@ from helios_server.exits.bundle import BundleRef, HeadBundle, open_bundle
 from helios_server.exits.head import BareHead, ExitHead
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.reading import reading
 from helios_server.models.store import resolve
 from helios_server.profile.candidates import Candidate
 
@@ -52,6 +53,11 @@ class OpenCandidate:
 
 def open_candidate(candidate: Candidate, volumes: Path | None) -> OpenCandidate:
     """Finds model and bundle and checks that they belong together. Raises HeliosError."""
+    with reading(candidate.uri):
+        return _open(candidate, volumes)
+
+
+def _open(candidate: Candidate, volumes: Path | None) -> OpenCandidate:
     model = resolve(candidate.uri, candidate.revision, volumes=volumes)
     checkpoint = Checkpoint.open(model.path)
     bundle = None
