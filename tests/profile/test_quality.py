@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from helios_contract.results import Quality
 from helios_server.errors import BundleError, InvalidRequest, OutOfMemoryBudget
 from helios_server.models.tokenizer import Tokenizer
 from helios_server.profile.candidates import Candidate
@@ -22,7 +23,7 @@ from tests.profile.planted import TEXTS, identity_bundle, idle_after, noise_bund
 
 def measure(
     candidates: list[Candidate], prompts: list[str] = TEXTS, memory_mib: int | None = None
-) -> dict[str, Any]:
+) -> Quality:
     opened = open_backbone(candidates, volumes=None)
     return measure_quality(opened, prompts, QualitySettings("cpu", "float64", memory_mib), Progress())
 
@@ -35,20 +36,20 @@ def candidate(
 
 def test_an_exit_before_idle_layers_is_as_good_as_full_depth(tmp_path: Path) -> None:
     model = idle_after(tmp_path / "model", layer=2)
-    first, second, full = measure([candidate(model, layers=(1, 2))])["rows"][0]["exits"]
-    assert (first["layer"], second["layer"], full["layer"]) == (1, 2, 4)
-    assert second["millibits"] == full["millibits"]
-    assert second["promptMillibits"] == full["promptMillibits"]
-    assert second["agreementPercent"] == 100
-    assert first["agreementPercent"] < 100
-    assert full["firstAgreesPercent"] == 0
-    assert first["firstAgreesPercent"] == first["agreementPercent"]
+    first, second, full = measure([candidate(model, layers=(1, 2))]).rows[0].exits
+    assert (first.layer, second.layer, full.layer) == (1, 2, 4)
+    assert second.millibits == full.millibits
+    assert second.prompt_millibits == full.prompt_millibits
+    assert second.agreement_percent == 100
+    assert first.agreement_percent < 100
+    assert full.first_agrees_percent == 0
+    assert first.first_agrees_percent == first.agreement_percent
 
 
 def test_bits_equal_those_of_transformers(tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "model", layers=3)
     document = measure([candidate(model, layers=(2,))])
-    exits = {exit_["layer"]: exit_["promptMillibits"] for exit_ in document["rows"][0]["exits"]}
+    exits = {exit_.layer: exit_.prompt_millibits for exit_ in document.rows[0].exits}
     tokenizer = Tokenizer.open(model)
     for layers, millibits in exits.items():
         oracle = AutoModelForCausalLM.from_pretrained(model, num_hidden_layers=layers, dtype=torch.float64)
@@ -63,33 +64,33 @@ def test_what_is_counted_is_every_token_but_the_first(tmp_path: Path) -> None:
     document = measure([candidate(model)])
     tokenizer = Tokenizer.open(model)
     ids = [tokenizer.encode(text) for text in TEXTS]
-    assert document["prompts"] == len(TEXTS)
-    assert document["tokens"] == sum(len(tokens) - 1 for tokens in ids)
-    assert document["promptBytes"] == [tokenizer.bytes_of(tokens[1:]) for tokens in ids]
-    assert document["bytes"] == sum(document["promptBytes"])
-    for exit_ in document["rows"][0]["exits"]:
-        assert exit_["millibits"] == pytest.approx(sum(exit_["promptMillibits"]), abs=len(TEXTS))
+    assert document.prompts == len(TEXTS)
+    assert document.tokens == sum(len(tokens) - 1 for tokens in ids)
+    assert document.prompt_bytes == tuple(tokenizer.bytes_of(tokens[1:]) for tokens in ids)
+    assert document.bytes == sum(document.prompt_bytes)
+    for exit_ in document.rows[0].exits:
+        assert exit_.millibits == pytest.approx(sum(exit_.prompt_millibits), abs=len(TEXTS))
 
 
 def test_a_bundle_of_noise_is_measured_as_bad(tmp_path: Path) -> None:
     model = idle_after(tmp_path / "model", layer=2)
     noise = noise_bundle(tmp_path / "noise", model, (2,))
     handed_on = identity_bundle(tmp_path / "identity", model, (2,))
-    bad, good = measure([candidate(model, "bad", noise), candidate(model, "good", handed_on)])["rows"]
-    assert bad["exits"][0]["agreementPercent"] < 20
-    assert good["exits"][0]["agreementPercent"] > 95
-    assert bad["exits"][0]["millibits"] > good["exits"][0]["millibits"]
+    bad, good = measure([candidate(model, "bad", noise), candidate(model, "good", handed_on)]).rows
+    assert bad.exits[0].agreement_percent < 20
+    assert good.exits[0].agreement_percent > 95
+    assert bad.exits[0].millibits > good.exits[0].millibits
     # Full depth uses the model's own head, whatever the bundle.
-    assert bad["exits"][-1]["promptMillibits"] == good["exits"][-1]["promptMillibits"]
-    assert bad["exitsDigest"] != good["exitsDigest"]
+    assert bad.exits[-1].prompt_millibits == good.exits[-1].prompt_millibits
+    assert bad.exits_digest != good.exits_digest
 
 
 def test_the_shares_of_first_agreement_make_up_all_tokens(tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "model", layers=4)
-    exits = measure([candidate(model, layers=(1, 2, 3))])["rows"][0]["exits"]
-    assert sum(exit_["firstAgreesPercent"] for exit_ in exits) == pytest.approx(100, abs=2)
-    assert exits[-1]["eceMilli"] == 0
-    assert all(0 <= exit_["meanConfidenceMilli"] <= 1000 for exit_ in exits)
+    exits = measure([candidate(model, layers=(1, 2, 3))]).rows[0].exits
+    assert sum(exit_.first_agrees_percent for exit_ in exits) == pytest.approx(100, abs=2)
+    assert exits[-1].ece_milli == 0
+    assert all(0 <= exit_.mean_confidence_milli <= 1000 for exit_ in exits)
 
 
 def test_figures_do_not_depend_on_names_or_order(tmp_path: Path) -> None:
@@ -97,9 +98,9 @@ def test_figures_do_not_depend_on_names_or_order(tmp_path: Path) -> None:
     noise = noise_bundle(tmp_path / "noise", model, (1, 2))
     a, b = candidate(model, "a", layers=(1,)), candidate(model, "b", noise)
     forth, back = measure([a, b]), measure([candidate(model, "z", noise), candidate(model, "y", layers=(1,))])
-    strip = lambda row: {key: value for key, value in row.items() if key != "candidate"}  # noqa: E731
-    assert [strip(row) for row in forth["rows"]] == [strip(row) for row in reversed(back["rows"])]
-    assert forth["promptsDigest"] == back["promptsDigest"]
+    nameless = [[replace(row, candidate="") for row in each.rows] for each in (forth, back)]
+    assert nameless[0] == nameless[1][::-1]
+    assert forth.prompts_digest == back.prompts_digest
 
 
 def test_figures_do_not_depend_on_how_texts_are_grouped(
@@ -113,8 +114,8 @@ def test_figures_do_not_depend_on_how_texts_are_grouped(
 
 def test_full_depth_is_measured_without_any_exit(tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "model", layers=2)
-    (row,) = measure([candidate(model, layers=(2,))])["rows"]
-    assert [exit_["layer"] for exit_ in row["exits"]] == [2]
+    (row,) = measure([candidate(model, layers=(2,))]).rows
+    assert [exit_.layer for exit_ in row.exits] == [2]
 
 
 def test_wrong_input_is_refused_by_name(tmp_path: Path) -> None:

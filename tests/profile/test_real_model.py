@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from helios_contract.results import ExitQuality
 from helios_server.exits.data import prompts
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.store import ensure_smollm2
@@ -22,16 +22,16 @@ PROMPTS = 6
 
 
 @cache
-def exits(domain: str, bundle: str) -> dict[int, dict[str, Any]]:
+def exits(domain: str, bundle: str) -> dict[int, ExitQuality]:
     """By layer. About 500 tokens: enough to tell the domains apart, not to tell tenths of a percent."""
     torch.set_num_threads(2)
     opened = open_backbone([Candidate("one", f"file://{ensure_smollm2()}", None, bundle)], None)
     document = measure_quality(opened, prompts(domain, PROMPTS), QualitySettings(), Progress())
-    return {exit_["layer"]: exit_ for exit_ in document["rows"][0]["exits"]}
+    return {exit_.layer: exit_ for exit_ in document.rows[0].exits}
 
 
-def quality(measured: dict[int, dict[str, Any]], layer: int) -> float:
-    return 100 * measured[30]["millibits"] / measured[layer]["millibits"]
+def quality(measured: dict[int, ExitQuality], layer: int) -> float:
+    return 100 * measured[30].millibits / measured[layer].millibits
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_the_general_bundle_does_on_its_domains_what_it_is_known_to_do(
 ) -> None:
     measured = exits(domain, "builtin://general")
     assert least <= quality(measured, layer) <= most
-    assert 50 <= measured[layer]["agreementPercent"] <= 95
-    assert measured[24]["agreementPercent"] < measured[27]["agreementPercent"] < 100
+    assert 50 <= measured[layer].agreement_percent <= 95
+    assert measured[24].agreement_percent < measured[27].agreement_percent < 100
 
 
 def test_prose_reaches_a_quality_at_24_layers_that_code_does_not() -> None:
@@ -58,4 +58,4 @@ def test_noise_is_measured_as_noise(tmp_path: Path) -> None:
     noise = noise_bundle(tmp_path / "noise", model, (24,))
     measured = exits("prose", f"file://{noise}")
     assert quality(measured, 24) < 50
-    assert measured[24]["agreementPercent"] < 10
+    assert measured[24].agreement_percent < 10
