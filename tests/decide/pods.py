@@ -66,6 +66,13 @@ class SimulatedPod:
     since_up: int = 0
     domains: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._boot()
+
+    def _boot(self) -> None:
+        self.world.boots += 1
+        self.boot_id = f"boot-{self.world.boots}"
+
     # -- limits ----------------------------------------------------------------------------------------------
 
     def advance(self, document: Limits) -> None:
@@ -105,6 +112,7 @@ class SimulatedPod:
         """A new process: it forgets everything but the document."""
         self.ready, self.started = False, self.world.now
         self.restarts += 1
+        self._boot()
         self.requests = self.at_change = 0
         self.audits, self.alarms, self.ring, self.frozen = [], [], [], None
         self._restart_detectors()
@@ -155,10 +163,9 @@ class SimulatedPod:
             self.domains = list(recent)
 
     def _alarm(self, kind: str, direction: str, since: int, statistic: float, now: datetime) -> None:
-        self.alarms = [
-            *self.alarms,
-            Alarm(kind, direction, self.requests, since, statistic, now.timestamp()),
-        ][-16:]
+        own = (now + self.world.skew(self.name)).timestamp()
+        alarm = Alarm(kind, direction, self.requests, since, statistic, own)
+        self.alarms = [*self.alarms, alarm][-16:]
 
     def _restart_detectors(self) -> None:
         self.down = self.up = 0.0
@@ -204,7 +211,7 @@ class SimulatedPod:
         )
         histogram = Histogram(BOUNDS, (*counts, 0), since * latency)
         return Telemetry(
-            boot_id=f"{self.name}-{self.restarts}",
+            boot_id=self.boot_id,
             limits=self.limits,
             capacity=Capacity(
                 total_layers=self._model().backbone.layers,

@@ -25,6 +25,7 @@ from helios_operator.decide.snapshot import (
     JobKind,
     JobPhase,
     JobSpec,
+    Pod,
     PromptSource,
     Revision,
     Snapshot,
@@ -52,8 +53,8 @@ class SimulatedRevision:
 @dataclass
 class World:
     """`truth` by candidate key. Knobs: `starts` (a new pod becomes ready), `refuses` (what a pod says to
-    limits; "" takes them), `fails` (what a Job says), `start_seconds`, `job_seconds`. `watch` sees every
-    pass."""
+    limits; "" takes them), `fails` (what a Job says), `start_seconds`, `job_seconds`, `misses` (a look at a
+    pod that gets no answer), `skew` (of a pod's clock, by its name). `watch` sees every pass."""
 
     spec: DeploymentSpec
     truth: dict[Key, Model]
@@ -64,6 +65,8 @@ class World:
     refuses: Callable[[Limits], str] = lambda limits: ""
     refuses_all: str = ""
     fails: Callable[[JobSpec], str] = lambda job: ""
+    misses: Callable[[SimulatedPod], bool] = lambda pod: False
+    skew: Callable[[str], timedelta] = lambda name: timedelta(0)
     start_seconds: float = 2.0
     job_seconds: float = 3.0
     stream_seconds: float = 3.0
@@ -85,7 +88,7 @@ class World:
         self.revisions: dict[int, SimulatedRevision] = {}
         self.sets: dict[str, list[Text]] = {}
         self.actions: list[Action] = []
-        self.lost = self.finished = 0
+        self.lost = self.finished = self.boots = 0
         self.domains: list[str] = []
 
     # -- what a test does ------------------------------------------------------------------------------------
@@ -182,10 +185,13 @@ class World:
             created=revision.created,
             routed=revision.routed,
             draining=revision.draining,
-            pods=tuple(pod.seen() for pod in revision.pods),
+            pods=tuple(self._look_at(pod) for pod in revision.pods),
             claims=self.claims,
             template_current=revision.template_current,
         )
+
+    def _look_at(self, pod: SimulatedPod) -> Pod:
+        return replace(pod.seen(), telemetry=None) if self.misses(pod) else pod.seen()
 
     def _claimed_mib(self) -> int:
         return sum(r.limits.memory_mib * len(r.pods) for r in self.revisions.values())

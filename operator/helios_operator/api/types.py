@@ -308,11 +308,28 @@ class CandidateStatus:
 
 
 @dataclass(frozen=True)
+class PodTally:
+    """What is remembered of one boot of a pod: its counts and ordinals compare with no other's."""
+
+    name: str
+    boot_id: str
+    requests: int | None = None
+    """Finished since boot when the last reassessment that counted ended, or when the boot was first seen
+    after it; None while that is not known."""
+    triggered_at_request: int | None = None
+    """The same when the reassessment under way began; None when none is."""
+    alarms: dict[str, datetime] = field(default_factory=dict)
+    """Those that the pod still tells, as KIND/DIRECTION/AT/SINCE, and when each was first heard, by the clock
+    of whoever writes this."""
+
+
+@dataclass(frozen=True)
 class ReassessmentStatus:
     """The memory of decisions between passes: the last outcome; wins, cooldown and back-off of the next.
 
     `trigger`: what started the reassessment under way (Alarm, Requests, Interval, Manual), None when none is.
-    `requests` is the telemetry's request count when the last one ended.
+    `requests` were counted when the last one ended, `triggered_at_request` when the one under way began, over
+    all pods that ever served: for people. What is new is told by `pods`.
     """
 
     last_time: datetime | None = None
@@ -326,6 +343,7 @@ class ReassessmentStatus:
     backoff_seconds: int = 0
     next_time: datetime | None = None
     requests: int = 0
+    pods: tuple[PodTally, ...] = ()
     trigger: str | None = None
     triggered_at: datetime | None = None
     triggered_at_request: int = 0
@@ -333,7 +351,7 @@ class ReassessmentStatus:
     """Digest of the live prompts that the reassessment under way measures on; "" when it needs no new
     measurement."""
     shifted_at: datetime | None = None
-    """When an alarm last told of other traffic: what was measured before it does not judge what came
+    """When an alarm was last heard of other traffic: what was measured before it does not judge what came
     after.
     """
 

@@ -1,7 +1,8 @@
 """The decisions: what is seen goes in as a Snapshot, what is to be done comes out as a Plan.
 
-Pure: no I/O, no clock (`now` is an argument), no memory but the status. Called by the runtimes, `local` and
-`cluster`, which observe before and apply after. It must not import kopf, kubernetes, torch or grpc.
+Pure: no I/O, no clock (`now` is an argument), no memory but the status; every constant is the policy's.
+Called by the runtimes, `local` and `cluster`, which observe before and apply after. It must not import kopf,
+kubernetes, torch or grpc.
 """
 
 from __future__ import annotations
@@ -9,28 +10,33 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from helios_operator.decide.facts import candidates
+from helios_operator.decide.facts import candidates, tally
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.fleet import Fleet
 from helios_operator.decide.measure import catalogue, profiling
 from helios_operator.decide.plan import Plan
+from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.rollout import analysing, dispatch, status
 from helios_operator.decide.snapshot import JobSpec, Snapshot
-from helios_operator.decide.weigh import gathering, reassess, shortlist
-from helios_operator.decide.weigh.case import Case, served_contender
+from helios_operator.decide.weigh import reassess, shortlist
+from helios_operator.decide.weigh.case import Case
 from helios_operator.decide.weigh.options import Bench, Option
+from helios_operator.decide.weigh.scene import Scene, served_contender
 
-__all__ = ["decide", "missing", "weigh"]
+__all__ = ["Policy", "decide", "missing", "weigh"]
 
 
-def decide(snapshot: Snapshot, now: datetime) -> Plan:
+def decide(snapshot: Snapshot, now: datetime, policy: Policy = DEFAULT) -> Plan:
     """One pass: who competes, what must be measured, is what serves still right, and what is the next thing
     to do."""
     fleet = Fleet.of(snapshot)
-    bench = _bench(snapshot, fleet)
+    bench = _bench(snapshot, fleet, policy)
     measuring = profiling.measure(snapshot, bench, fleet, now)
-    case = Case(snapshot, bench, fleet, now, measuring.done, measuring.timed)
+    scene = Scene(snapshot, bench, fleet, now, measuring.done, measuring.timed)
+    remembered = snapshot.deployment.status.reassessment
+    case = Case(scene, tally.noted(remembered, snapshot, fleet, now))
     outcome = reassess.reassess(case)
+    case = case.remembering(outcome.memory)
     carried = dispatch.next_step(case, outcome)
     report = status.Report(case, measuring, outcome, carried)
     new = status.compose(report)
@@ -43,26 +49,28 @@ def decide(snapshot: Snapshot, now: datetime) -> Plan:
     )
 
 
-def weigh(snapshot: Snapshot, now: datetime) -> tuple[tuple[Contender, ...], tuple[Option, ...]]:
+def weigh(
+    snapshot: Snapshot, now: datetime, policy: Policy = DEFAULT
+) -> tuple[tuple[Contender, ...], tuple[Option, ...]]:
     """Who competes or was turned away, and every option judged on the profiles, best first: for `helios
     plan`."""
     fleet = Fleet.of(snapshot)
-    bench = _bench(snapshot, fleet)
-    case = Case(snapshot, bench, fleet, now, measuring_done=True)
-    return bench.contenders, case.allowed(gathering.profiles_of(case))
+    bench = _bench(snapshot, fleet, policy)
+    scene = Scene(snapshot, bench, fleet, now, measuring_done=True)
+    return bench.contenders, scene.allowed_on(scene.profiles)
 
 
-def missing(snapshot: Snapshot, now: datetime) -> tuple[JobSpec, ...]:
+def missing(snapshot: Snapshot, now: datetime, policy: Policy = DEFAULT) -> tuple[JobSpec, ...]:
     """The measurements that a choice waits for, the most urgent first: for `helios plan`."""
     fleet = Fleet.of(snapshot)
-    return tuple(profiling.Table(snapshot, _bench(snapshot, fleet), fleet, now).wanted())
+    return tuple(profiling.Table(snapshot, _bench(snapshot, fleet, policy), fleet, now).wanted())
 
 
-def _bench(snapshot: Snapshot, fleet: Fleet) -> Bench:
+def _bench(snapshot: Snapshot, fleet: Fleet, policy: Policy) -> Bench:
     """The contenders, shortlisted, and what serving tells of this machine."""
     known = candidates.gather(snapshot)
     serving = served_contender(fleet.serving, known) if fleet.serving else None
-    bench = Bench.of(snapshot, known, fleet.telemetry, serving)
+    bench = Bench.of(snapshot, known, fleet.telemetry, serving, policy)
     return replace(bench, contenders=shortlist.shortlist(bench, serving.key if serving else None))
 
 

@@ -82,19 +82,37 @@ MUTANTS = (
     Mutant("no flapping", "hysteresis", "if percent < rules.min_improvement_percent:", "if False:"),
     Mutant("no flapping", "hysteresis", "before = case.memory.consecutive_wins if same else 0", "before = 9"),
     # -- back-off
-    Mutant(
-        "back-off doubles", "hysteresis", "max(base, timedelta(seconds=2 * memory.backoff_seconds))", "base"
-    ),
-    Mutant("back-off doubles", "hysteresis", "and _is_reversal(to, history):", "and False:"),
+    Mutant("back-off doubles", "hysteresis", "max(base, longer))", "base)"),
+    Mutant("back-off doubles", "hysteresis", "and _is_reversal(to, history, policy):", "and False:"),
     Mutant("back-off doubles", "reassess", "    if not backed_off.ok:", "    if False:"),
     # -- cold samples
     Mutant(
         "cold samples are no evidence",
         "gathering",
-        "    audits = _most_telling(case, alarms)\n    if len(audits) < MIN_AUDITS:",
-        "    audits = _most_telling(case, alarms)\n    if not audits:",
+        "_most_telling(alarms, case), case.policy.min_audits\n    if len(audits) < least:",
+        "_most_telling(alarms, case), case.policy.min_audits\n    if not audits:",
     ),
-    Mutant("cold samples are no evidence", "gathering", "is_cold = since < COLD_REQUESTS", "is_cold = False"),
+    Mutant("cold samples are no evidence", "gathering", "is_cold = since < cold", "is_cold = False"),
+    # -- counting
+    Mutant(
+        "requests are counted once",
+        "tally",
+        "requests=count if known.requests is None else known.requests",
+        "requests=known.requests or 0",
+    ),
+    Mutant(
+        "requests are counted once",
+        "tally",
+        "requests=reached.get(pod.name)) for",
+        "requests=pod.requests) for",
+    ),
+    Mutant(
+        "requests are counted once",
+        "tally",
+        "max(0, telemetry.requests_finished - pod.requests)",
+        "max(0, telemetry.requests_finished)",
+    ),
+    Mutant("clocks", "tally", "or _first_heard(alarm, memory, now)", "or alarm.time"),
     # -- repairs
     Mutant(
         "repairs need only an alarm",
@@ -111,7 +129,7 @@ MUTANTS = (
     Mutant(
         "repairs need only an alarm",
         "gathering",
-        "if found and found.digest and found.from_request >= since:",
+        "if found and found.digest and first is not None and found.from_request >= first:",
         "if False:",
     ),
     Mutant(
@@ -128,7 +146,7 @@ MUTANTS = (
         "hysteresis",
         "    count, limit = wins(best, case), case.spec",
         "    SEEN.append(1)\n    count, limit = len(SEEN), case.spec",
-        also=(("hysteresis", "COLD_REQUESTS = 20", "COLD_REQUESTS, SEEN = 20, []"),),
+        also=(("hysteresis", "ASKED_FOR = frozenset", "SEEN: list[int] = []\nASKED_FOR = frozenset"),),
     ),
     # -- Auto
     Mutant("auto says which and why", "strategy", "    if needed > free:", "    if False:"),

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 
 import pytest
 
 from tests.decide.mutations.sandbox import mutated
 from tests.decide.mutations.table import MUTANTS, Mutant
-from tests.decide.properties.laws import ALIKE, LAWS, by_name, make_alike, names_do_not_matter
+from tests.decide.properties.laws import (
+    ALIKE,
+    GROWS,
+    LAWS,
+    RARELY_SEEN,
+    by_name,
+    clocks_do_not_matter,
+    make_alike,
+    names_do_not_matter,
+)
 from tests.decide.world import World
 
 
@@ -19,8 +29,8 @@ def test_the_law_notices(mutant: Mutant) -> None:
     def use(made: World) -> None:
         made.decide = decide
 
-    if mutant.law == "names":
-        assert breaks_on_names(use)
+    if mutant.law in PAIRED:
+        assert PAIRED[mutant.law](use)
         return
     law = by_name(mutant.law)
     for told in law.witnesses:
@@ -50,16 +60,30 @@ def breaks_on_names(use) -> bool:  # type: ignore[no-untyped-def]
     return False
 
 
+def breaks_on_clocks(use) -> bool:  # type: ignore[no-untyped-def]
+    try:
+        for told in (GROWS, RARELY_SEEN):
+            clocks_do_not_matter(told, use)
+    except AssertionError as broken:
+        return "a pod's clock decided" in str(broken)
+    return False
+
+
+PAIRED = {"names": breaks_on_names, "clocks": breaks_on_clocks}
+"""Laws of two worlds that must not differ."""
+
+
 def test_every_law_has_a_mutant() -> None:
     assert {law.name for law in LAWS} <= {mutant.law for mutant in MUTANTS}
 
 
 def test_the_sandbox_leaves_the_real_code_alone() -> None:
     from helios_operator.decide import decide
-    from helios_operator.decide.weigh import hysteresis
+    from helios_operator.decide.policy import Policy
 
-    mutated(("hysteresis", "MARGIN = 1.1", "MARGIN = 99"))
-    assert hysteresis.MARGIN == 1.1
+    other = mutated(("policy", "default=1.1", "default=99"))
+    assert inspect.signature(other).parameters["policy"].default.margin == 99
+    assert Policy().margin == 1.1
     from helios_operator.decide import decide as again
 
     assert again is decide

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from helios_operator.api.types import Strategy
 
@@ -73,6 +74,15 @@ HASTY = story("general", events=(PROSE, ("few", "code"), ("few", "code"), ("qual
 """What is asked right after a change is answered from the profiles."""
 DROPPED = story("small", "bare", events=(PROSE, ("drop", 0), PROSE), min_quality=85)
 SHIFTY = story("small", "bare", events=(CODE, CODE, CODE), min_quality=85)
+TWO, ONE, CRASH = ("replicas", 2), ("replicas", 1), ("crash", None)
+SOMETIMES = ("misses", 30)
+RARELY_SEEN = story(
+    "general", events=(TWO, CODE, CODE, SOMETIMES, PROSE, PROSE, PROSE, PROSE), wins=3, cooldown_seconds=0
+)
+"""Two pods, of which some looks miss one or both."""
+COMING_AND_GOING = story(
+    "general", events=(TWO, PROSE, PROSE, CRASH, PROSE, ONE, PROSE, TWO, CRASH, PROSE, PROSE), wins=3
+)
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,11 @@ LAWS = (
     Law("no flapping", lambda: [rules.NoFlapping()], (SHRINKS, ASKED, MODEST, PATIENT)),
     Law("back-off doubles", lambda: [rules.BackOffDoubles()], (REFUSED, BACK_AND_FORTH, RETURNS)),
     Law("cold samples are no evidence", lambda: [rules.ColdSamplesAreNoEvidence()], (EAGER, GROWS, HASTY)),
+    Law(
+        "requests are counted once",
+        lambda: [rules.RequestsAreCountedOnce()],
+        (RARELY_SEEN, COMING_AND_GOING, SHRINKS),
+    ),
     Law("repairs need only an alarm", lambda: [rules.RepairsNeedOnlyAnAlarm()], (RELUCTANT, SHIFTY)),
     Law("limits restart no pod", lambda: [rules.LimitsRestartNoPod()], (GROWS, SWAPS)),
     Law("memory is in the API", lambda: [rules.MemoryIsInTheApi(every=1)], (SHRINKS,)),
@@ -158,3 +173,19 @@ def make_alike(made: World) -> None:
     for key, model in made.truth.items():
         if model.digest == POOL["prose"].digest:
             made.truth[key] = replace(POOL["general"], digest=model.digest)
+
+
+def clocks_do_not_matter(told: Story, prepare: Prepare = as_it_is) -> None:
+    """Pods whose clocks are ahead, or behind, by the same length for ever: the same plans."""
+    seen: list[list[object]] = []
+    for hours in (0, -2, 3):
+        plans: list[object] = []
+
+        def skewed(made: World, hours: int = hours, plans: list[object] = plans) -> None:
+            prepare(made)
+            made.skew = lambda name: hours * timedelta(hours=1 - 2 * int(name[-1]))
+            made.watch.append(lambda world, snapshot, plan: plans.append((plan.actions, plan.status)))
+
+        tell(told, [], skewed)
+        seen.append(plans)
+    assert seen[0] == seen[1] == seen[2], "a pod's clock decided"

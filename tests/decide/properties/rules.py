@@ -231,7 +231,13 @@ class ColdSamplesAreNoEvidence(Rule):
         if serving is None or not decided(snapshot, plan) or "audited requests" not in after.message:
             return
         seen = [pod.telemetry for pod in serving.pods if pod.telemetry]
-        alarms = [a for t in seen for a in t.alarms if before.last_time is None or a.time > before.last_time]
+        skew = made.skew
+        alarms = [
+            alarm
+            for pod in serving.pods
+            for alarm in (pod.telemetry.alarms if pod.telemetry else ())
+            if before.last_time is None or alarm.time - skew(pod.name) > before.last_time
+        ]
         if alarms:
             since = min(alarm.since_request for alarm in alarms)
             audited = sum(row.request >= since for t in seen for row in t.audits)
@@ -239,6 +245,30 @@ class ColdSamplesAreNoEvidence(Rule):
         else:
             requests = sum(t.requests_since_change for t in seen)
             assert requests >= 20, f"decided {requests} requests after a change"
+
+
+@dataclass
+class RequestsAreCountedOnce(Rule):
+    """What is counted between two counts was served between them, whatever pods were missed, ended, came or
+    went; and without it nothing is won."""
+
+    at: int = 0
+    """Requests finished when some were last counted."""
+    won_at: int = 0
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        before, after = snapshot.deployment.status.reassessment, plan.status.reassessment
+        counted, served = after.requests - before.requests, made.finished - self.at
+        assert 0 <= counted <= served, f"counted {counted} of {served} requests"
+        called = [
+            e.message for e in plan.events if e.message.endswith("requests since the last reassessment")
+        ]
+        assert all(int(message.split()[0]) <= served for message in called), called
+        if counted:
+            self.at = made.finished
+        if after.consecutive_wins > (before.consecutive_wins if after.winner == before.winner else 0):
+            assert made.finished - self.won_at >= 20, "won on requests that were counted before"
+            self.won_at = made.finished
 
 
 class LimitsRestartNoPod(Rule):
@@ -432,6 +462,7 @@ def standing_rules() -> Iterator[Rule]:
         NoFlapping(),
         BackOffDoubles(),
         ColdSamplesAreNoEvidence(),
+        RequestsAreCountedOnce(),
         LimitsRestartNoPod(),
         AutoSaysWhichAndWhy(),
         ChoicesFit(),

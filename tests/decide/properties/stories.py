@@ -67,6 +67,7 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.tuples(st.just("lose"), st.integers(1, 4)),
     st.tuples(st.just("replicas"), st.integers(1, 2)),
     st.tuples(st.just("crash"), st.none()),
+    st.tuples(st.just("misses"), st.sampled_from([0, 30, 100])),
 )
 stories = st.builds(
     Story,
@@ -180,6 +181,8 @@ def happen(made: World, name: str, value: object) -> None:
                 made.apply(made.look(), write_status=False)
         case "replicas", int(replicas):
             made.edit(replicas=replicas)
+        case "misses", int(percent):
+            made.misses = lambda pod: made.random.random() * 100 < percent
         case "crash", _:
             for pod in [p for r in made.revisions.values() for p in r.pods if p.ready][:1]:
                 pod.crash()

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.decide.properties.laws import ALIKE, LAWS, RETURNS, SWAPS, Law, make_alike, names_do_not_matter
+from tests.decide.properties.laws import (
+    ALIKE,
+    GROWS,
+    LAWS,
+    RARELY_SEEN,
+    RETURNS,
+    SWAPS,
+    Law,
+    clocks_do_not_matter,
+    make_alike,
+    names_do_not_matter,
+)
 from tests.decide.properties.stories import Story
 
 CASES = [(law, told) for law in LAWS for told in law.witnesses]
@@ -22,3 +33,8 @@ def test_names_and_places_do_not_matter(told: Story) -> None:
 
 def test_names_do_not_break_a_tie() -> None:
     names_do_not_matter(ALIKE, make_alike)
+
+
+@pytest.mark.parametrize("told", [GROWS, RETURNS, RARELY_SEEN])
+def test_a_pods_clock_does_not_matter(told: Story) -> None:
+    clocks_do_not_matter(told)

@@ -22,11 +22,7 @@ from helios_operator.api.rows import QualityRow
 from helios_operator.decide.facts import quality
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.quality import Estimate
-
-MIN_AUDITS = 8
-"""Fewer audited requests are no evidence."""
-ENOUGH_AUDITS = 16
-"""As many settle what still straddles a threshold: waiting for more would only prolong a bad service."""
+from helios_operator.decide.policy import DEFAULT, Policy
 
 
 class Evidence(Protocol):
@@ -52,6 +48,7 @@ class ProfileEvidence:
     prompts_digest: str
     contenders: tuple[Contender, ...]
     now: datetime
+    policy: Policy = DEFAULT
 
     @property
     def source(self) -> str:
@@ -77,7 +74,7 @@ class ProfileEvidence:
         found = _exit(row, layer)
         if row is None or reference is None or found is None:
             return None
-        return _ratio(reference[1].exits[-1], found, row)
+        return _ratio(reference[1].exits[-1], found, row, self.policy)
 
     def agreement(self, contender: Contender, layer: int) -> Estimate | None:
         row = self._row(contender)
@@ -86,7 +83,7 @@ class ProfileEvidence:
             return None
         if found is row.exits[-1]:
             return quality.exactly(100.0, row.prompts)
-        return quality.share(found.agreement_percent / 100 * row.tokens, row.tokens)
+        return quality.share(found.agreement_percent / 100 * row.tokens, row.tokens, self.policy)
 
     def baseline(self, contender: Contender, layer: int) -> Baseline | None:
         row = self._row(contender)
@@ -96,7 +93,7 @@ class ProfileEvidence:
         full = row.exits[-1].prompt_millibits
         if len(full) != len(found.prompt_millibits):
             return None
-        return quality.baseline(full, found.prompt_millibits)
+        return quality.baseline(full, found.prompt_millibits, self.policy)
 
     def stored_ratio(self, contender: Contender) -> Estimate | None:
         """Reference bits / the contender's own full-depth bits: what live audits, which see one backbone,
@@ -106,7 +103,7 @@ class ProfileEvidence:
             return None
         if same_backbone(reference[0], contender):
             return quality.exactly(100.0, row.prompts)
-        return _ratio(reference[1].exits[-1], row.exits[-1], row)
+        return _ratio(reference[1].exits[-1], row.exits[-1], row, self.policy)
 
     def bits_per_byte(self, contender: Contender) -> list[float]:
         """Of each prompt at the contender's full depth, in millibits."""
@@ -132,6 +129,7 @@ class LiveEvidence:
     serving: Contender
     profiles: ProfileEvidence | None
     """For the ratio of the reference to the own full depth."""
+    policy: Policy = DEFAULT
 
     @property
     def source(self) -> str:
@@ -150,11 +148,10 @@ class LiveEvidence:
         if _is_full(contender, layer):
             return self._own_ratio() if self.audits else None
         pairs = self._pairs(contender, layer)
-        if len(pairs) < min(MIN_AUDITS, len(self.audits)):
+        if len(pairs) < min(self.policy.min_audits, len(self.audits)):
             return None
-        return quality.ratio([full for full, _ in pairs], [bits for _, bits in pairs]).times(
-            self._own_ratio()
-        )
+        full, bits = [full for full, _ in pairs], [bits for _, bits in pairs]
+        return quality.ratio(full, bits, self.policy).times(self._own_ratio())
 
     def agreement(self, contender: Contender, layer: int) -> Estimate | None:
         if not same_backbone(self.serving, contender):
@@ -163,17 +160,16 @@ class LiveEvidence:
             return quality.exactly(100.0, self.samples)
         where = _where(contender, layer)
         scored = [row for row in self.audits if where in row.exits]
-        return (
-            quality.share(sum(row.exits[where][1] for row in scored), sum(row.tokens for row in scored))
-            if scored
-            else None
-        )
+        if not scored:
+            return None
+        agreeing = sum(row.exits[where][1] for row in scored)
+        return quality.share(agreeing, sum(row.tokens for row in scored), self.policy)
 
     def baseline(self, contender: Contender, layer: int) -> Baseline | None:
         if not same_backbone(self.serving, contender) or _is_full(contender, layer):
             return None
         pairs = self._pairs(contender, layer)
-        return quality.baseline([full for full, _ in pairs], [bits for _, bits in pairs])
+        return quality.baseline([full for full, _ in pairs], [bits for _, bits in pairs], self.policy)
 
     def _pairs(self, contender: Contender, layer: int) -> list[tuple[int, int]]:
         """(own full bits, exit bits) of the requests that were scored there."""
@@ -189,14 +185,16 @@ def same_backbone(one: Contender, other: Contender) -> bool:
     return bool(one.resolved and other.resolved and one.resolved.backbone == other.resolved.backbone)
 
 
-def newest_common(contenders: Sequence[Contender], now: datetime) -> ProfileEvidence | None:
+def newest_common(
+    contenders: Sequence[Contender], now: datetime, policy: Policy = DEFAULT
+) -> ProfileEvidence | None:
     """The newest prompts on which every contender that was ever measured has a row."""
     measured = [c for c in contenders if any(row.exits for row in c.qualities)]
     if not measured:
         return None
     for digest in _digests(measured):
         if all(c.quality_on(digest) for c in measured):
-            return ProfileEvidence(digest, tuple(measured), now)
+            return ProfileEvidence(digest, tuple(measured), now, policy)
     return None
 
 
@@ -226,24 +224,25 @@ def _exit(row: QualityRow | None, layer: int) -> ExitQuality | None:
     return next((found for found in row.exits if found.layer == layer), None) if row else None
 
 
-def _ratio(reference: ExitQuality, found: ExitQuality, row: QualityRow) -> Estimate:
+def _ratio(reference: ExitQuality, found: ExitQuality, row: QualityRow, policy: Policy) -> Estimate:
     above, below = reference.prompt_millibits, found.prompt_millibits
     if above and len(above) == len(below):
-        return quality.ratio(above, below)
+        return quality.ratio(above, below, policy)
     if reference.millibits == found.millibits:
         return quality.exactly(100.0, row.prompts)
-    return quality.ratio_of_totals(reference.millibits, found.millibits, row.prompts, _deviation(row))
+    deviation = _deviation(row, policy)
+    return quality.ratio_of_totals(reference.millibits, found.millibits, row.prompts, deviation, policy)
 
 
-def _deviation(row: QualityRow) -> float:
+def _deviation(row: QualityRow, policy: Policy) -> float:
     """Relative deviation between texts, from the exits of the row that kept per-text figures."""
     full = row.exits[-1].prompt_millibits
     known = [
-        quality.ratio(full, e.prompt_millibits).relative_error * sqrt(row.prompts)
+        quality.ratio(full, e.prompt_millibits, policy).relative_error * sqrt(row.prompts)
         for e in row.exits[:-1]
         if full and len(e.prompt_millibits) == len(full) > 1
     ]
-    return max([*known, quality.ASSUMED_RELATIVE_DEVIATION])
+    return max([*known, policy.assumed_relative_deviation])
 
 
 def _where(contender: Contender, layer: int) -> tuple[str, int]:

@@ -12,15 +12,14 @@ from datetime import datetime
 from itertools import takewhile
 
 from helios_contract.limits import Limits
-from helios_contract.telemetry import Alarm, AuditRow, Telemetry
+from helios_contract.telemetry import AuditRow, Telemetry
 
 from helios_operator.api.types import Served
+from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.snapshot import Pod, PodPhase, Revision, Snapshot
 
 ANALYSING = "Analysing"
 """Phase of a rollout: what serves is watched before it is kept."""
-CRASHES = 3
-"""Restarts after which a pod that never became ready is given up."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,11 @@ class Fleet:
         return tuple(pod for pod in self.routed.pods if pod.ready) if self.routed else ()
 
     @property
+    def unreached(self) -> tuple[Pod, ...]:
+        """In service, and what they did is not known in this pass."""
+        return tuple(pod for pod in self.ready_pods if pod.telemetry is None)
+
+    @property
     def serving(self) -> Limits | None:
         """What the pods run: older than the document while a change of limits is on its way."""
         if self.routed is None:
@@ -96,11 +100,6 @@ class Fleet:
         return bool(self.pending or self.retired or self.behind or self.target or self.analysing)
 
     @property
-    def requests(self) -> int:
-        """Finished since boot, over all serving pods."""
-        return sum(telemetry.requests_finished for telemetry in self.telemetry)
-
-    @property
     def requests_since_change(self) -> int:
         return sum(telemetry.requests_since_change for telemetry in self.telemetry)
 
@@ -108,24 +107,10 @@ class Fleet:
     def idle(self) -> bool:
         return not any(telemetry.running or telemetry.waiting for telemetry in self.telemetry)
 
-    def audits_since(self, alarm: Alarm) -> tuple[AuditRow, ...]:
-        """Of the pod that raised the alarm, from its change point on."""
-        return tuple(
-            row
-            for telemetry in self.telemetry
-            if alarm in telemetry.alarms
-            for row in telemetry.audits
-            if row.request >= alarm.since_request
-        )
-
     def audits_since_change(self) -> tuple[AuditRow, ...]:
         """Of all pods, since the last change of limits or the newest alarm, whichever is later: what came
         before was other traffic."""
         return tuple(row for telemetry in self.telemetry for row in _audits_since_change(telemetry))
-
-    def alarms(self, kinds: frozenset[str]) -> Iterator[Alarm]:
-        for telemetry in self.telemetry:
-            yield from (alarm for alarm in telemetry.alarms if alarm.kind in kinds)
 
 
 def _audits_since_change(telemetry: Telemetry) -> Iterator[AuditRow]:
@@ -162,10 +147,10 @@ def is_empty(revision: Revision) -> bool:
     )
 
 
-def has_crashed(revision: Revision, since: datetime | None = None) -> bool:
+def has_crashed(revision: Revision, since: datetime | None = None, policy: Policy = DEFAULT) -> bool:
     """Some pod ends again and again, and did so after `since`."""
     return any(
-        not pod.ready and pod.restarts >= CRASHES and (since is None or pod.started > since)
+        not pod.ready and pod.restarts >= policy.crashes and (since is None or pod.started > since)
         for pod in revision.pods
     )
 

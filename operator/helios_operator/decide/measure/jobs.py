@@ -24,14 +24,10 @@ from helios_operator.decide.facts.candidates import (
     timing_identity,
 )
 from helios_operator.decide.plan import Action, DeleteJob, Verdict, WriteProfile
+from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
 
 Row = TimingRow | QualityRow
-
-SECOND_LOOK = timedelta(seconds=30)
-LAST_LOOK = timedelta(minutes=10)
-"""A Job that found a fault is kept for this long, at least and at most: it is what holds the next look back.
-"""
 
 
 def inspect_job(unknown: tuple[Contender, ...]) -> JobSpec:
@@ -70,7 +66,9 @@ def exhausted(job: Job, snapshot: Snapshot) -> bool:
     return job.phase is JobPhase.FAILED and job.attempts > snapshot.deployment.spec.profiling.backoff_limit
 
 
-def harvest(snapshot: Snapshot, contenders: tuple[Contender, ...], now: datetime) -> Iterator[Action]:
+def harvest(
+    snapshot: Snapshot, contenders: tuple[Contender, ...], now: datetime, policy: Policy
+) -> Iterator[Action]:
     """Rows of finished Jobs that the table lacks; then the Job itself goes, after its time to live."""
     table: list[Row] = [*snapshot.timings, *snapshot.qualities]
     settled = {row.name: row.phase for row in table}
@@ -80,7 +78,7 @@ def harvest(snapshot: Snapshot, contenders: tuple[Contender, ...], now: datetime
         rows = [row for row in _rows(job, contenders, snapshot, now) if _is_news(row, settled.get(row.name))]
         for row in rows:
             yield WriteProfile(row=row, why=_news(row, job))
-        if not rows and _is_over(job, snapshot, now):
+        if not rows and _is_over(job, snapshot, now, policy):
             yield DeleteJob(
                 name=job.spec.name, why=Verdict(True, Reason.JOB_EXPIRED, f"{job.spec.kind} Job is over")
             )
@@ -129,25 +127,26 @@ def _news(row: Row, job: Job) -> Verdict:
     return Verdict(True, Reason.PROFILING_FINISHED, f"{job.spec.kind} row {row.name}")
 
 
-def _is_over(job: Job, snapshot: Snapshot, now: datetime) -> bool:
-    """Its time to live has passed; one that found a fault also goes when a person asks to look again."""
+def _is_over(job: Job, snapshot: Snapshot, now: datetime, policy: Policy) -> bool:
+    """Its time to live has passed; one that found a fault is kept for other times, since it is what holds the
+    next look back, and goes when a person asks to look again."""
     finished = job.finished or job.started
     lived = timedelta(seconds=snapshot.deployment.spec.profiling.ttl_seconds_after_finished)
     if not _found_fault(job):
         return now >= finished + lived
     request = newest_request(snapshot.deployment.annotations)
     asked = request is not None and request.asked > finished
-    return asked or now >= finished + _patience(job, snapshot, finished)
+    return asked or now >= finished + _patience(job, snapshot, finished, policy)
 
 
-def _patience(job: Job, snapshot: Snapshot, finished: datetime) -> timedelta:
+def _patience(job: Job, snapshot: Snapshot, finished: datetime, policy: Policy) -> timedelta:
     """What may be put right by hand is looked at again when it has been wrong for twice as long."""
     if job.spec.kind is not JobKind.INSPECT:
-        return LAST_LOOK
+        return policy.last_look
     conditions = snapshot.deployment.status.conditions
     profiled = next((c for c in conditions if c.type == ConditionType.PROFILED), None)
     since = profiled.last_transition_time if profiled and profiled.status != "True" else finished
-    return min(max(finished - since, SECOND_LOOK), LAST_LOOK)
+    return min(max(finished - since, policy.second_look), policy.last_look)
 
 
 def _found_fault(job: Job) -> bool:

@@ -21,23 +21,9 @@ from helios_operator.decide.facts.evidence import age, newest_common
 from helios_operator.decide.facts.fleet import Fleet, all_ready
 from helios_operator.decide.measure import jobs, racing
 from helios_operator.decide.plan import Action, DeleteProfile, StartJob, Verdict
+from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
 from helios_operator.decide.weigh.options import Bench
-
-IDLE_PATIENCE = timedelta(seconds=20)
-"""How long a Timing Job waits for a quiet moment before it runs beside the traffic."""
-START_PATIENCE = timedelta(minutes=2)
-"""The same for pods that start: reading a model takes all processors, and what is timed beside it seems slow.
-"""
-RETRY = timedelta(seconds=10)
-"""Before the second attempt of a failed Job; doubled for each further one."""
-FAILED_ROW_RETRY = timedelta(hours=1)
-"""A row that failed for good is tried again this much later, or when its identity changes."""
-
-FAILED_SET_RETRY = timedelta(seconds=30)
-"""The same for live prompts, which are others each time; four times as long after each failure."""
-SET_LIFETIME = timedelta(minutes=10)
-"""For so long the rest of the candidates is measured on the prompts that the first ones were measured on."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +43,7 @@ def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Me
     wanted = list(table.wanted())
     starts, waiting = table.start([*wanted, *table.second_looks()])
     actions = (
-        *jobs.harvest(snapshot, bench.contenders, now),
+        *jobs.harvest(snapshot, bench.contenders, now, bench.policy),
         *starts,
         *_expired_rows(snapshot, bench, table.prompts),
     )
@@ -78,6 +64,10 @@ class Table:
     bench: Bench
     fleet: Fleet
     now: datetime
+
+    @property
+    def policy(self) -> Policy:
+        return self.bench.policy
 
     @property
     def competing(self) -> tuple[Contender, ...]:
@@ -112,7 +102,7 @@ class Table:
             if job.spec.kind is JobKind.QUALITY and self._is_under_way(job):
                 return job.spec.prompts_digest
         measured = [c for c in self.competing if c.resolved and not self._failed_lately(c)]
-        common = newest_common(measured, self.now)
+        common = newest_common(measured, self.now, self.bench.policy)
         if common and len(common.contenders) == len(measured):
             return common.prompts_digest
         return self._half_measured() or self._newest_live_set()
@@ -214,7 +204,8 @@ class Table:
     def again_at(self, wanted: list[JobSpec]) -> datetime | None:
         times = [self._retry_time(job) for spec in wanted if (job := self._job(spec.name))]
         if any(spec.kind is JobKind.TIMING for spec in wanted):
-            times += [self._waiting_since() + patience for patience in (IDLE_PATIENCE, START_PATIENCE)]
+            patience = (self.policy.idle_patience, self.policy.start_patience)
+            times += [self._waiting_since() + each for each in patience]
         return min((time for time in times if time > self.now), default=None)
 
     # -- which -----------------------------------------------------------------------------------------------
@@ -234,7 +225,7 @@ class Table:
 
     def _timing_failed(self, family: tuple[Contender, ...]) -> bool:
         failed = family[0].timing_failed
-        return failed is not None and not self._old_enough(failed.completed)
+        return failed is not None and not self._old_enough(failed.completed, self.policy.failed_row_retry)
 
     def _failed_lately(self, contender: Contender) -> bool:
         """Its newest row failed. Live prompts may just have been gone, so newer ones are tried soon, but less
@@ -242,10 +233,12 @@ class Table:
         failures = list(takewhile(lambda row: row.phase is RowPhase.FAILED, contender.qualities))
         if not failures:
             return False
-        wait = FAILED_ROW_RETRY if self.snapshot.prompts else FAILED_SET_RETRY * 4.0 ** (len(failures) - 1)
-        return not self._old_enough(failures[0].completed, min(wait, FAILED_ROW_RETRY))
+        longest, times = self.policy.failed_row_retry, len(failures) - 1
+        of_a_set = self.policy.failed_set_retry * self.policy.failed_set_factor**times
+        wait = longest if self.snapshot.prompts else min(of_a_set, longest)
+        return not self._old_enough(failures[0].completed, wait)
 
-    def _old_enough(self, failed: datetime | None, wait: timedelta = FAILED_ROW_RETRY) -> bool:
+    def _old_enough(self, failed: datetime | None, wait: timedelta) -> bool:
         """To be tried again: by the clock, or because a person asks."""
         if failed is None:
             return False
@@ -267,7 +260,9 @@ class Table:
         """Prompts on which some candidate was just measured: the others are measured on the same, while pods
         hold them. A failure there means that they do not any more."""
         rows = [row for c in self.competing for row in c.qualities if row.completed]
-        recent = [row for row in rows if row.completed and row.completed > self.now - SET_LIFETIME]
+        recent = [
+            row for row in rows if row.completed and row.completed > self.now - self.policy.set_lifetime
+        ]
         broken = {row.identity.prompts_digest for row in rows if row.phase is RowPhase.FAILED}
         usable = [row for row in recent if row.identity.prompts_digest not in broken]
         newest = max(usable, key=lambda row: (row.completed, row.name), default=None)
@@ -297,9 +292,9 @@ class Table:
     def _disturbance(self) -> str:
         """What a timing would share the processors with, for as long as it is worth waiting for."""
         waited = self.now - self._waiting_since()
-        if self._pods_start and waited < START_PATIENCE:
+        if self._pods_start and waited < self.policy.start_patience:
             return "for a quiet moment: pods start"
-        if not self.fleet.idle and waited < IDLE_PATIENCE:
+        if not self.fleet.idle and waited < self.policy.idle_patience:
             return "for a quiet moment"
         return ""
 
@@ -315,7 +310,8 @@ class Table:
         return not serving or not all(all_ready(revision) for revision in serving)
 
     def _retry_time(self, job: Job) -> datetime:
-        return (job.finished or job.started) + RETRY * float(2 ** (job.attempts - 1))
+        waits = self.policy.retry * self.policy.retry_factor ** (job.attempts - 1)
+        return (job.finished or job.started) + waits
 
     def _waiting_since(self) -> datetime:
         """Since when the table is incomplete: the condition remembers."""

@@ -29,8 +29,9 @@ def is_dominated(family: tuple[Contender, ...], bench: Bench, prompts_digest: st
         return False
     if not _cannot_be_reference(family, measured, bench):
         return False
-    evidence = ProfileEvidence(prompts_digest, measured, now)
-    best = select.choose([o for o in bench.options(evidence) if o.contender in measured], bench.spec).option
+    evidence = ProfileEvidence(prompts_digest, measured, now, bench.policy)
+    options = [option for option in bench.options(evidence) if option.contender in measured]
+    best = next((o for o in select.ranked(options, bench.spec, bench.policy) if o.verdict.ok), None)
     if best is None:
         return False
     objective = bench.spec.slo.optimization_type
@@ -40,7 +41,7 @@ def is_dominated(family: tuple[Contender, ...], bench: Bench, prompts_digest: st
 
 def _cannot_be_reference(family: Iterable[Contender], measured: Iterable[Contender], bench: Bench) -> bool:
     """No quality is asked for, or its author claims less than the author of one that is measured."""
-    if select.minimum_quality(bench.spec.slo) is None:
+    if select.minimum_quality(bench.spec.slo, bench.policy) is None:
         return True
     claims = [c.published.quality_percent for c in family]
     known = [c.published.quality_percent for c in measured if c.published.quality_percent is not None]

@@ -21,7 +21,6 @@ from helios_operator.decide.rollout.step import Carried, Step
 from helios_operator.decide.snapshot import Revision
 from helios_operator.decide.weigh import live
 from helios_operator.decide.weigh.case import Case
-from helios_operator.decide.weigh.gathering import profiles_of
 from helios_operator.decide.weigh.strategy import reaches
 from helios_operator.decide.weigh.triggers import Cause
 
@@ -145,7 +144,7 @@ def _old_limits(step: Step, routed: Revision) -> Limits | None:
     )
     if not reaches(routed, option):
         return None
-    return limits_for(option, case.bench.contenders, case.snapshot, profiles_of(case), step.generation)
+    return limits_for(option, case.bench.contenders, case.snapshot, case.profiles, step.generation)
 
 
 def _amended(history: tuple[HistoryEntry, ...], why: Verdict) -> tuple[HistoryEntry, ...]:

@@ -27,7 +27,6 @@ from helios_operator.decide.rollout.limits import limits_for
 from helios_operator.decide.rollout.step import Carried, Step, shape
 from helios_operator.decide.snapshot import Revision
 from helios_operator.decide.weigh import hysteresis
-from helios_operator.decide.weigh.gathering import profiles_of
 from helios_operator.decide.weigh.reassess import Change
 from helios_operator.decide.weigh.strategy import Way
 
@@ -74,7 +73,7 @@ def await_limits(step: Step, routed: Revision) -> Carried:
     is_known = rollout and rollout.phase == "RollingOut" and rollout.revision == routed.number
     started = (rollout.start_time if rollout and is_known else None) or step.case.now
     deadline = timedelta(seconds=step.case.spec.rollout.progress_deadline_seconds)
-    if has_crashed(routed, since=started) or step.case.now >= started + deadline:
+    if has_crashed(routed, started, step.case.policy) or step.case.now >= started + deadline:
         words = trouble(routed) or f"the pods did not take the limits within {deadline.seconds} s"
         return take_back(step, routed, Verdict(False, Reason.ROLLED_BACK, words))
     why = Verdict(True, Reason.LIMITS_CHANGING, f"revision {routed.number} is told: {shape(routed.limits)}")
@@ -88,7 +87,7 @@ def take_back(step: Step, routed: Revision, why: Verdict) -> Carried:
         return step.still(replace(why, reason=Reason.ROLLED_BACK), target=step.status.target)
     undone = replace(old, generation=step.generation)
     progress = Verdict(False, Reason.ROLLED_BACK, why.message)
-    failed = record.entry(step.case, step.memory, step.coming(routed), "Failed")
+    failed = record.entry(step.case, step.coming(routed), "Failed")
     failed = replace(failed, reason=why.reason, message=why.message)
     was_decided = step.status.target is not None
     return replace(
@@ -110,7 +109,7 @@ def _before(step: Step, routed: Revision) -> Limits | None:
     option = replace(
         step.case.bench.option(contender, active.layer_budget, None), max_batch_size=active.max_batch_size
     )
-    return limits_for(option, step.case.bench.contenders, step.case.snapshot, profiles_of(step.case), 0)
+    return limits_for(option, step.case.bench.contenders, step.case.snapshot, step.case.profiles, 0)
 
 
 def _noticed(step: Step, routed: Revision) -> Served | None:

@@ -17,8 +17,8 @@ from helios_operator.decide.weigh.reassess import Outcome
 
 
 def next_step(case: Case, outcome: Outcome) -> Carried:
-    """The first of these that holds is what this pass does."""
-    step, fleet = Step(case, outcome), case.fleet
+    """The first of these that holds is what this pass does. The case remembers the outcome."""
+    step, fleet = Step(case, outcome.waiting), case.fleet
     if fleet.pending is not None and fleet.routed and analysing.was_taken_back(step, fleet.pending):
         return ending.take_out(step, fleet.pending)
     if fleet.pending is not None:

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from helios_operator.api.conditions import Reason
 from helios_operator.api.types import Served
+from helios_operator.decide.facts import tally
 from helios_operator.decide.facts.fleet import (
     ANALYSING,
     is_empty,
@@ -45,8 +46,8 @@ def complete(step: Step, routed: Revision) -> Carried:
     if step.status.rollout and step.status.rollout.phase == "RolledBack":
         carried = replace(carried, rollout=step.status.rollout)
     if not _was_decided(step, before, now):
-        return replace(carried, memory=replace(step.memory, requests=step.fleet.requests))
-    promoted = record.entry(step.case, step.memory, now, "Promoted")
+        return replace(carried, memory=tally.counted(step.memory, step.fleet))
+    promoted = record.entry(step.case, now, "Promoted")
     if analysing.is_wanted(step):
         watched = Verdict(True, Reason.ANALYSING, f"{message}, watched before it is kept")
         watching = replace(ended, phase=ANALYSING, end_time=None, looks=0, bad_looks=0)
@@ -54,7 +55,7 @@ def complete(step: Step, routed: Revision) -> Carried:
     return replace(
         carried,
         history=record.appended(step.status.history, promoted),
-        memory=hysteresis.after_change(step.memory, step.case, now, step.status.history),
+        memory=hysteresis.after_change(step.case, now, step.status.history),
     )
 
 

@@ -10,12 +10,13 @@ from datetime import timedelta
 
 from helios_contract.limits import Limits
 
-from helios_operator.api.types import Decision, HistoryEntry, ReassessmentStatus, Served
+from helios_operator.api.types import Decision, HistoryEntry, Served
+from helios_operator.decide.facts import tally
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.snapshot import Revision
 from helios_operator.decide.weigh import remedies
-from helios_operator.decide.weigh.case import Case, served_contender
-from helios_operator.decide.weigh.gathering import profiles_of
+from helios_operator.decide.weigh.case import Case
+from helios_operator.decide.weigh.scene import served_contender
 
 KEPT_HISTORY = 10
 
@@ -45,9 +46,9 @@ def same_service(one: Served, other: Served) -> bool:
     return one.revision == other.revision and one.answers_as(other)
 
 
-def entry(case: Case, memory: ReassessmentStatus, to: Served, result: str) -> HistoryEntry:
+def entry(case: Case, to: Served, result: str) -> HistoryEntry:
     """Of the change that ends now. The stopgap before the first selection is not something that was left."""
-    status = case.snapshot.deployment.status
+    status, memory = case.snapshot.deployment.status, case.memory
     kind = memory.decision if memory.decision in remedies.CHANGES else Decision.SELECT
     started = status.rollout.start_time if status.rollout else None
     before = status.active or (status.history[-1].to if status.history else None)
@@ -59,7 +60,7 @@ def entry(case: Case, memory: ReassessmentStatus, to: Served, result: str) -> Hi
         reason=memory.reason,
         message=memory.message,
         result=result,
-        at_request=memory.requests,
+        at_request=tally.total(memory, case.fleet),
         seconds=round((case.now - (started or case.now)) / timedelta(seconds=1)),
     )
 
@@ -84,6 +85,5 @@ def _described(limits: Limits, number: int, rows: int, case: Case) -> Served:
 
 
 def _quality_name(contender: Contender | None, case: Case) -> str | None:
-    profiles = profiles_of(case)
-    row = contender.quality_on(profiles.prompts_digest) if contender and profiles else None
+    row = contender.quality_on(case.profiles.prompts_digest) if contender and case.profiles else None
     return row.name if row else None

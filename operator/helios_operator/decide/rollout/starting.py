@@ -26,9 +26,8 @@ from helios_operator.decide.rollout.limits import limits_for
 from helios_operator.decide.rollout.step import Carried, Step
 from helios_operator.decide.snapshot import Revision
 from helios_operator.decide.weigh import hysteresis, reference
-from helios_operator.decide.weigh.case import served_contender
-from helios_operator.decide.weigh.gathering import profiles_of
 from helios_operator.decide.weigh.options import Option
+from helios_operator.decide.weigh.scene import served_contender
 from helios_operator.decide.weigh.strategy import Way
 from helios_operator.decide.weigh.triggers import Cause
 
@@ -47,7 +46,7 @@ def start(step: Step) -> Carried:
     else:
         why = Verdict(True, Reason.REFERENCE_CANDIDATE, f"nothing serves yet: the reference, {what}, starts")
     limits = limits_for(
-        option, step.case.bench.contenders, step.case.snapshot, profiles_of(step.case), step.generation
+        option, step.case.bench.contenders, step.case.snapshot, step.case.profiles, step.generation
     )
     return step.create(limits, Way.RECREATE if step.status.target else Way.SURGE, why)
 
@@ -57,7 +56,7 @@ def _held(step: Step, what: str) -> Verdict | None:
     if not backed_off.ok:
         return backed_off
     devices = Accelerators.of(step.case.snapshot, step.fleet)
-    if devices.measures_first and not step.case.timed and not step.status.target:
+    if devices.measures_first and not step.case.scene.timed and not step.status.target:
         message = f"the candidates are timed first, on the accelerator that {what} will serve on"
         return Verdict(False, Reason.STARTING, message)
     return None
@@ -87,14 +86,14 @@ def _is_unwanted(step: Step, pending: Revision) -> Verdict | None:
     if contender is None or not contender.competes:
         return Verdict(False, Reason.SPEC_CHANGED, f"{limits.candidate} is not a candidate any more")
     option = case.bench.option(contender, limits.layer_budget, None)
-    if step.fleet.routed and option.service not in {allowed.service for allowed in case.allowed(None)}:
+    if step.fleet.routed and option.service not in case.scene.allowed_services:
         return Verdict(False, Reason.SPEC_CHANGED, f"{option} is outside what the spec allows now")
     return None
 
 
 def _will_not_serve(step: Step, pending: Revision) -> Verdict | None:
     words = trouble(pending) or "it is not ready"
-    if has_crashed(pending):
+    if has_crashed(pending, policy=step.case.policy):
         return Verdict(False, Reason.PROGRESS_DEADLINE_EXCEEDED, f"its pods end again and again: {words}")
     deadline = step.case.spec.rollout.progress_deadline_seconds
     if step.case.now >= pending.created + timedelta(seconds=deadline):
@@ -104,7 +103,7 @@ def _will_not_serve(step: Step, pending: Revision) -> Verdict | None:
 
 def _give_up(step: Step, pending: Revision, why: Verdict) -> Carried:
     """It serves nothing, so it may go. At the first start only when there is something else to try."""
-    failed = record.entry(step.case, step.memory, step.coming(pending), "Failed")
+    failed = record.entry(step.case, step.coming(pending), "Failed")
     failed = replace(failed, reason=why.reason, message=why.message)
     unwanted = why.reason == Reason.SPEC_CHANGED
     if step.fleet.routed is None and not unwanted and not _has_alternative(step, pending, failed):

@@ -16,9 +16,8 @@ from helios_operator.decide.facts.fleet import trouble
 from helios_operator.decide.measure.profiling import Measuring
 from helios_operator.decide.plan import Event, Verdict
 from helios_operator.decide.rollout.step import Carried
-from helios_operator.decide.weigh import live, select
+from helios_operator.decide.weigh import live
 from helios_operator.decide.weigh.case import Case
-from helios_operator.decide.weigh.gathering import profiles_of
 from helios_operator.decide.weigh.options import Option
 from helios_operator.decide.weigh.reassess import Outcome
 
@@ -157,7 +156,7 @@ def _ready(report: Report, available: Verdict, progressing: Verdict, slo: Verdic
         return available
     if memory.reason in (Reason.NO_FEASIBLE_CANDIDATE, Reason.NO_FEASIBLE_OPTION):
         return Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, memory.message)
-    if leave := report.case.must_leave(report.case.current(None)):
+    if leave := report.case.must_leave:
         return Verdict(False, Reason.SPEC_CHANGED, f"{leave}; it serves until its successor does")
     if memory.last_time is None:
         reason = (
@@ -192,8 +191,7 @@ def _phase(report: Report, conditions: dict[str, Condition]) -> str:
 def _candidates(report: Report) -> Iterator[CandidateStatus]:
     """In the spec's order, or the catalogue's names': people look them up there."""
     case = report.case
-    evidence = profiles_of(case)
-    options = select.choose(case.bench.options(evidence), case.spec).judged
+    options = case.scene.judged_on_profiles
     names = [candidate.name for candidate in case.spec.candidates]
     order = {name: place for place, name in enumerate(names)}
     for contender in sorted(case.bench.contenders, key=lambda c: (order.get(c.name, 0), c.name)):
@@ -214,7 +212,7 @@ def _candidate(contender: Contender, options: list[Option], report: Report) -> C
     if not options:
         return found
     best = options[0]
-    profiles = profiles_of(report.case)
+    profiles = report.case.profiles
     row = contender.quality_on(profiles.prompts_digest) if profiles else None
     return replace(
         found,

@@ -35,7 +35,7 @@ def keep_in_step(step: Step, routed: Revision) -> Carried:
         return replace(done, actions=scaled)
     if not hysteresis.backed_off(step.case).ok:
         return done
-    if not routed.template_current and not step.case.must_leave(step.case.current(None)):
+    if not routed.template_current and not step.case.must_leave:
         return _renew_pods(step, routed)
     limits = _resynchronised(step, routed)
     if limits is None:
@@ -46,7 +46,7 @@ def keep_in_step(step: Step, routed: Revision) -> Carried:
 
 
 def _resynchronised(step: Step, routed: Revision) -> Limits | None:
-    current = step.case.current(None)
+    current = step.case.scene.current
     if current is None:
         return None
     if current.contender.timing is None:
@@ -63,7 +63,8 @@ def _is_good_enough(told: int, wanted: int, step: Step) -> bool:
     """A row more or less is not worth telling: processes differ by a few MiB each time they start. And until
     a pod says what it holds, what an earlier one was told is the better guess."""
     most = step.case.spec.limits.max_batch_size
-    close = not step.fleet.telemetry or abs(told - wanted) <= max(1, wanted // 10)
+    tolerated = max(1, wanted * step.case.policy.settings_tolerance_percent // 100)
+    close = not step.fleet.telemetry or abs(told - wanted) <= tolerated
     return told > 0 and close and (most is None or told <= most)
 
 
@@ -78,8 +79,8 @@ def _renew_pods(step: Step, routed: Revision) -> Carried:
 
 
 def _quiet(step: Step) -> Verdict:
-    if step.outcome.waiting:
-        return step.outcome.waiting
+    if step.waiting:
+        return step.waiting
     if step.case.spec.rollout.paused:
         return Verdict(True, Reason.PAUSED, "rollout.paused is true")
     last = step.status.rollout

@@ -38,7 +38,6 @@ from helios_operator.decide.rollout import record
 from helios_operator.decide.snapshot import Revision
 from helios_operator.decide.weigh import hysteresis
 from helios_operator.decide.weigh.case import Case
-from helios_operator.decide.weigh.reassess import Outcome
 from helios_operator.decide.weigh.strategy import Way
 
 
@@ -58,10 +57,11 @@ class Carried:
 
 @dataclass(frozen=True)
 class Step:
-    """The case, and what `reassess` made of it."""
+    """The case, with the memory that `reassess` made of it. `waiting`: a change that is wanted and cannot be
+    made."""
 
     case: Case
-    outcome: Outcome
+    waiting: Verdict | None = None
 
     @property
     def fleet(self) -> Fleet:
@@ -73,7 +73,7 @@ class Step:
 
     @property
     def memory(self) -> ReassessmentStatus:
-        return self.outcome.memory
+        return self.case.memory
 
     @property
     def generation(self) -> int:
@@ -131,7 +131,7 @@ class Step:
         return target if target and target.revision == revision.number else record.served(revision, self.case)
 
     def after_failure(self, why: Verdict) -> ReassessmentStatus:
-        return hysteresis.after_failure(self.memory, self.case, why)
+        return hysteresis.after_failure(self.case, why)
 
     def begun(self, number: int, way: Way, why: Verdict) -> RolloutStatus:
         return RolloutStatus(number, "RollingOut", way.value, why.message, self.case.now)

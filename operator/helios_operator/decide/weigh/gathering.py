@@ -7,29 +7,22 @@ It must not weigh options.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from helios_contract.limits import Baseline
-from helios_contract.telemetry import Alarm, AuditRow
+from helios_contract.telemetry import AuditRow
 
 from helios_operator.api.conditions import Reason
 from helios_operator.api.types import Trigger
-from helios_operator.decide.facts import quality
+from helios_operator.decide.facts import quality, tally
 from helios_operator.decide.facts.candidates import Contender
-from helios_operator.decide.facts.evidence import (
-    MIN_AUDITS,
-    Evidence,
-    LiveEvidence,
-    ProfileEvidence,
-    newest_common,
-    same_backbone,
-)
+from helios_operator.decide.facts.evidence import Evidence, LiveEvidence, ProfileEvidence, same_backbone
 from helios_operator.decide.facts.quality import Estimate
+from helios_operator.decide.facts.tally import NEVER, Heard
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.weigh.case import Case
-from helios_operator.decide.weigh.hysteresis import COLD_REQUESTS
-from helios_operator.decide.weigh.triggers import NEVER, Cause, pending_alarms
+from helios_operator.decide.weigh.triggers import Cause, pending_alarms
 
 
 @dataclass(frozen=True)
@@ -112,24 +105,22 @@ def gather(case: Case) -> Gathered:
     return _since_change(case)
 
 
-def profiles_of(case: Case) -> ProfileEvidence | None:
-    return newest_common([c for c in case.bench.contenders if c.competes], case.now)
-
-
-def on_fresh_prompts(case: Case, since: int) -> Gathered:
-    """A set of live prompts that are all newer than `since`, for the backbones that no audit sees."""
+def on_fresh_prompts(case: Case, since: Mapping[str, int]) -> Gathered:
+    """A set of live prompts that are all newer, for the backbones that no audit sees. `since`: the first
+    request that counts, by boot; of another boot nobody knows which do."""
     source = case.spec.profiling.prompts
     if not (source.live and source.live.consent):
         message = "another backbone can only be judged on live text: set profiling.prompts.live"
         return Gathered(None, Verdict(False, Reason.NO_PROMPTS, message))
     for telemetry in case.fleet.telemetry:
         found = telemetry.prompts
-        if found and found.digest and found.from_request >= since:
+        first = since.get(telemetry.boot_id)
+        if found and found.digest and first is not None and found.from_request >= first:
             message = (
                 f"measuring every candidate on {found.prompts} prompts since request {found.from_request}"
             )
             return Gathered(None, Verdict(False, Reason.MEASURING, message), wait=True, prompts=found.digest)
-    message = f"waiting for live prompts after request {since}"
+    message = f"waiting for live prompts after request {min(since.values(), default=0)}"
     return Gathered(None, Verdict(False, Reason.WAITING_FOR_PROMPTS, message), wait=True)
 
 
@@ -142,12 +133,15 @@ def _on_new_prompts(case: Case) -> Gathered:
         )
     if case.contender not in measured:
         return Gathered(None, Verdict(False, Reason.NO_EVIDENCE, "the new prompts could not be measured"))
-    evidence = ProfileEvidence(case.memory.prompts, measured, case.now)
+    evidence = ProfileEvidence(case.memory.prompts, measured, case.now, case.policy)
     return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
 
 
 def _since_alarm(case: Case) -> Gathered:
     alarms = pending_alarms(case)
+    if not alarms and tally.is_silent(case.memory, case.fleet):
+        message = "the pod that raised the alarm does not answer"
+        return Gathered(None, Verdict(False, Reason.NO_EVIDENCE, message), wait=True)
     if not alarms or case.contender is None:
         return Gathered(
             None, Verdict(False, Reason.NO_EVIDENCE, "the pod that raised the alarm has restarted")
@@ -155,25 +149,35 @@ def _since_alarm(case: Case) -> Gathered:
     if case.spec.reassessment.trigger is Trigger.CONFIDENCE:
         return _since_breach(case, case.contender)
     if case.spec.reassessment.audit_percent == 0 or (case.serves_full_depth and case.several_backbones):
-        return on_fresh_prompts(case, since=min(alarm.since_request for alarm in alarms))
-    audits = _most_telling(case, alarms)
-    if len(audits) < MIN_AUDITS:
-        message = f"{len(audits)} of {MIN_AUDITS} audited requests since the shift"
+        return on_fresh_prompts(case, since_alarms(alarms))
+    audits, least = _most_telling(alarms, case), case.policy.min_audits
+    if len(audits) < least:
+        message = f"{len(audits)} of {least} audited requests since the shift"
         return Gathered(None, Verdict(False, Reason.NO_EVIDENCE, message), wait=True)
-    evidence = LiveEvidence(audits, case.contender, profiles_of(case))
+    evidence = LiveEvidence(audits, case.contender, case.profiles, case.policy)
     return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
 
 
-def _most_telling(case: Case, alarms: list[Alarm]) -> tuple[AuditRow, ...]:
+def since_alarms(alarms: Sequence[Heard]) -> dict[str, int]:
+    """The first request after the first shift, by boot."""
+    since: dict[str, int] = {}
+    for heard in alarms:
+        boot, first = heard.telemetry.boot_id, heard.alarm.since_request
+        since[boot] = min(since.get(boot, first), first)
+    return since
+
+
+def _most_telling(alarms: Sequence[Heard], case: Case) -> tuple[AuditRow, ...]:
     """Since the newest alarm that has enough of them; before that, since the one that has most."""
-    found = [case.fleet.audits_since(alarm) for alarm in alarms]
-    return next((audits for audits in found if len(audits) >= MIN_AUDITS), max(found, key=len))
+    found = [heard.audits for heard in alarms]
+    enough = (audits for audits in found if len(audits) >= case.policy.min_audits)
+    return next(enough, max(found, key=len))
 
 
 def _since_breach(case: Case, contender: Contender) -> Gathered:
     serving = case.fleet.serving
     layer = serving.layer_budget if serving else 0
-    evidence = BreachEvidence(contender, layer, profiles_of(case))
+    evidence = BreachEvidence(contender, layer, case.profiles)
     return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
 
 
@@ -181,24 +185,25 @@ def _since_change(case: Case) -> Gathered:
     """Audits since the last change or alarm; without enough of them, the profiles if nothing speaks against
     them."""
     audits, contender = case.fleet.audits_since_change(), case.contender
-    since = case.fleet.requests_since_change
-    is_cold = since < COLD_REQUESTS
-    profiles = profiles_of(case)
+    since, least, cold = case.fleet.requests_since_change, case.policy.min_audits, case.policy.cold_requests
+    is_cold = since < cold
+    profiles = case.profiles
     if case.several_backbones and (profiles is None or _is_stale(profiles, audits, case)):
-        fresh = on_fresh_prompts(case, since=_requests_at_change(case))
+        fresh = on_fresh_prompts(case, _since_change_of_limits(case))
         if fresh.prompts and (profiles is None or fresh.prompts != profiles.prompts_digest):
             return fresh
         profiles = None if profiles and _is_of_other_traffic(profiles, audits, case) else profiles
-    if contender and not is_cold and len(audits) >= MIN_AUDITS:
-        evidence: Evidence = Combined(LiveEvidence(audits, contender, profiles_of(case)), profiles)
+    if contender and not is_cold and len(audits) >= least:
+        live = LiveEvidence(audits, contender, case.profiles, case.policy)
+        evidence: Evidence = Combined(live, profiles)
         return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
     if case.memory.trigger == Cause.REQUESTS and case.spec.reassessment.audit_percent:
         if is_cold:
-            message = f"{since} of {COLD_REQUESTS} requests since the last change"
+            message = f"{since} of {cold} requests since the last change"
             return Gathered(None, Verdict(False, Reason.COLD_SAMPLES, message))
-        message = f"{len(audits)} of {MIN_AUDITS} audited requests since the last change or alarm"
+        message = f"{len(audits)} of {least} audited requests since the last change or alarm"
         return Gathered(None, Verdict(False, Reason.NO_EVIDENCE, message))
-    stored = profiles_of(case)
+    stored = case.profiles
     if stored is None:
         return Gathered(None, Verdict(False, Reason.NOT_PROFILED, "nothing is measured"))
     return Gathered(stored, Verdict(True, Reason.MEASURED, stored.source))
@@ -214,18 +219,14 @@ def _is_of_other_traffic(profiles: ProfileEvidence, audits: tuple[AuditRow, ...]
     """The traffic has changed since: an alarm is younger than the rows, or the audited prompts are of another
     kind than the profiled ones. At full depth no alarm may tell: there the audited quality is 100 % whatever
     comes."""
-    if (profiles.completed or NEVER) < _last_shift(case):
+    if (profiles.completed or NEVER) < (case.memory.shifted_at or NEVER):
         return True
     live = [row.full_millibits / row.bytes for row in audits if row.bytes]
     return case.contender is not None and quality.are_other_texts(
-        live, profiles.bits_per_byte(case.contender)
+        live, profiles.bits_per_byte(case.contender), case.policy
     )
 
 
-def _last_shift(case: Case) -> datetime:
-    kinds = frozenset({"Audit", "Confidence", "Breach"})
-    return max([case.memory.shifted_at or NEVER, *(alarm.time for alarm in case.fleet.alarms(kinds))])
-
-
-def _requests_at_change(case: Case) -> int:
-    return max((t.requests_finished - t.requests_since_change for t in case.fleet.telemetry), default=0)
+def _since_change_of_limits(case: Case) -> dict[str, int]:
+    """The first request after it, by boot."""
+    return {t.boot_id: t.requests_finished - t.requests_since_change + 1 for t in case.fleet.telemetry}

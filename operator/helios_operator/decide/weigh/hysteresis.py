@@ -12,20 +12,15 @@ from datetime import timedelta
 
 from helios_operator.api.conditions import Reason
 from helios_operator.api.types import Decision, HistoryEntry, ReassessmentStatus, Served
+from helios_operator.decide.facts import tally
 from helios_operator.decide.plan import Verdict
+from helios_operator.decide.policy import Policy
 from helios_operator.decide.weigh import remedies, select
 from helios_operator.decide.weigh.case import Case
 from helios_operator.decide.weigh.options import Option
 from helios_operator.decide.weigh.strategy import Way
-from helios_operator.decide.weigh.triggers import Cause, fresh_requests
+from helios_operator.decide.weigh.triggers import Cause
 
-COLD_REQUESTS = 20
-"""Requests after a change that are no evidence: caches, queues and detectors settle first."""
-MARGIN = 1.1
-"""By which the gain must exceed the cost."""
-FAILURE_BACKOFF = timedelta(seconds=30)
-REVERSAL_BACKOFF = timedelta(seconds=10)
-MAX_BACKOFF = timedelta(hours=1)
 ASKED_FOR = frozenset({Reason.SPEC_CHANGED, Reason.BY_HAND})
 
 
@@ -41,10 +36,10 @@ def gain(best: Option, current: Option, way: Way | None, case: Case) -> Verdict:
         message = f"{best} would gain {percent:.0f} %, {rules.min_improvement_percent} % asked"
         return Verdict(False, Reason.BELOW_MIN_IMPROVEMENT, message, figures)
     history = case.snapshot.deployment.status.history
-    cost = remedies.cost_seconds(best, current, way, case.spec.workload, history)
-    dwell = remedies.dwell_seconds(history, case.now)
+    cost = remedies.cost_seconds(best, current, way, case.spec.workload, history, case.policy)
+    dwell = remedies.dwell_seconds(history, case.now, case.policy)
     figures |= {"costSeconds": round(cost, 1), "dwellSeconds": round(dwell, 1)}
-    if percent / 100 * dwell <= cost * MARGIN:
+    if percent / 100 * dwell <= cost * case.policy.margin:
         message = (
             f"{best} would gain {percent:.0f} % for about {dwell:.0f} s and cost {cost:.0f} s of service"
         )
@@ -61,8 +56,10 @@ def wins(best: Option, case: Case) -> int:
 
 
 def has_new_evidence(case: Case) -> bool:
-    """Enough requests, or enough time, since the last reassessment that counted."""
-    return case.memory.trigger == Cause.INTERVAL or fresh_requests(case) >= COLD_REQUESTS
+    """Enough requests, or enough time, since the last reassessment that counted. Time alone says nothing of a
+    pod that was not reached."""
+    by_time = case.memory.trigger == Cause.INTERVAL and not case.fleet.unreached
+    return by_time or tally.fresh(case.memory, case.fleet) >= case.policy.cold_requests
 
 
 def enough_wins(best: Option, case: Case) -> Verdict:
@@ -92,30 +89,29 @@ def label(option: Option) -> str:
     return f"{backbone[:12]}/{digest.removeprefix('sha256:')[:12]}/{layer}"
 
 
-def after_change(
-    memory: ReassessmentStatus, case: Case, to: Served, history: Sequence[HistoryEntry]
-) -> ReassessmentStatus:
-    """A change ended well. `history` is that before it. What a person asked for, by the spec or by hand, is
-    no flapping, and must not hold up what they ask for next."""
-    rules = case.spec.reassessment
+def after_change(case: Case, to: Served, history: Sequence[HistoryEntry]) -> ReassessmentStatus:
+    """The memory when a change ended well. `history` is that before it. What a person asked for, by the spec
+    or by hand, is no flapping, and must not hold up what they ask for next."""
+    memory, rules, policy = case.memory, case.spec.reassessment, case.policy
     backoff = timedelta(0)
-    if memory.reason not in ASKED_FOR and _is_reversal(to, history):
-        backoff = _doubled(memory, max(REVERSAL_BACKOFF, rules.cooldown))
+    if memory.reason not in ASKED_FOR and _is_reversal(to, history, policy):
+        backoff = _doubled(memory, max(policy.reversal_backoff, rules.cooldown), policy)
     return replace(
-        memory,
+        tally.counted(memory, case.fleet),
         consecutive_wins=0,
         winner=None,
         cooldown_until=case.now + rules.cooldown,
         backoff_seconds=_seconds(backoff),
         backoff_until=case.now + backoff if backoff else None,
         next_time=case.now + rules.interval,
-        requests=case.fleet.requests,
     )
 
 
-def after_failure(memory: ReassessmentStatus, case: Case, why: Verdict) -> ReassessmentStatus:
-    """A change was taken back. What it was to put right is weighed again when the back-off is over."""
-    backoff = _doubled(memory, FAILURE_BACKOFF)
+def after_failure(case: Case, why: Verdict) -> ReassessmentStatus:
+    """The memory when a change was taken back. What it was to put right is weighed again when the back-off is
+    over."""
+    memory = case.memory
+    backoff = _doubled(memory, case.policy.failure_backoff, case.policy)
     never_selected = memory.last_time is None or memory.decision is Decision.SELECT
     return replace(
         memory,
@@ -132,15 +128,16 @@ def after_failure(memory: ReassessmentStatus, case: Case, why: Verdict) -> Reass
     )
 
 
-def _is_reversal(to: Served, history: Sequence[HistoryEntry]) -> bool:
-    """It goes back to what one of the last two changes left. The stopgap before the first selection was no
+def _is_reversal(to: Served, history: Sequence[HistoryEntry], policy: Policy) -> bool:
+    """It goes back to what one of the last changes left. The stopgap before the first selection was no
     choice."""
-    left = [entry.from_ for entry in history if entry.result == "Promoted"][-2:]
+    left = [entry.from_ for entry in history if entry.result == "Promoted"][-policy.reversal_changes :]
     return any(old and old.answers_as(to) for old in left)
 
 
-def _doubled(memory: ReassessmentStatus, base: timedelta) -> timedelta:
-    return min(MAX_BACKOFF, max(base, timedelta(seconds=2 * memory.backoff_seconds)))
+def _doubled(memory: ReassessmentStatus, base: timedelta, policy: Policy) -> timedelta:
+    longer = timedelta(seconds=policy.backoff_factor * memory.backoff_seconds)
+    return min(policy.max_backoff, max(base, longer))
 
 
 def _seconds(length: timedelta) -> int:

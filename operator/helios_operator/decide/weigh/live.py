@@ -8,24 +8,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from helios_operator.api.conditions import Reason
-from helios_operator.decide.facts.evidence import MIN_AUDITS, LiveEvidence
+from helios_operator.decide.facts.evidence import LiveEvidence
 from helios_operator.decide.facts.quality import percentile
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.case import Case
-from helios_operator.decide.weigh.gathering import profiles_of
-from helios_operator.decide.weigh.hysteresis import COLD_REQUESTS
 
 MISSED = (Reason.LATENCY_MISSED, Reason.QUALITY_MISSED)
 
 
 def slo_met(case: Case) -> Verdict:
     """From what clients saw since the last change, and from the audits of the depth in use."""
-    since = case.fleet.requests_since_change
-    if since < COLD_REQUESTS:
-        return Verdict(
-            False, Reason.INSUFFICIENT_DATA, f"{since} of {COLD_REQUESTS} requests since the last change"
-        )
+    since, cold = case.fleet.requests_since_change, case.policy.cold_requests
+    if since < cold:
+        said = f"{since} of {cold} requests since the last change"
+        return Verdict(False, Reason.INSUFFICIENT_DATA, said)
     latency, quality = _latency(case), _quality(case)
     said = ", ".join(verdict.message for verdict in (latency, quality) if verdict.message)
     for missed in (latency, quality):
@@ -56,14 +53,15 @@ def _latency(case: Case) -> Verdict:
 
 
 def _quality(case: Case) -> Verdict:
-    target = select.minimum_quality(case.spec.slo)
+    target = select.minimum_quality(case.spec.slo, case.policy)
     contender, serving = case.contender, case.fleet.serving
     if contender is None or serving is None or target is None or not case.spec.reassessment.audit_percent:
         return Verdict(False, Reason.NO_TARGET, "")
-    audits = case.fleet.audits_since_change()
-    estimate = LiveEvidence(audits, contender, profiles_of(case)).quality(contender, serving.layer_budget)
-    if estimate is None or len(audits) < MIN_AUDITS:
-        return Verdict(False, Reason.INSUFFICIENT_DATA, f"{len(audits)} of {MIN_AUDITS} audited requests")
+    audits, least = case.fleet.audits_since_change(), case.policy.min_audits
+    evidence = LiveEvidence(audits, contender, case.profiles, case.policy)
+    estimate = evidence.quality(contender, serving.layer_budget)
+    if estimate is None or len(audits) < least:
+        return Verdict(False, Reason.INSUFFICIENT_DATA, f"{len(audits)} of {least} audited requests")
     said = f"quality {estimate.mean:.1f} % of {target} asked, on {estimate.samples} audited requests"
     if estimate.high < target:
         return Verdict(False, Reason.QUALITY_MISSED, said)

@@ -23,10 +23,8 @@ from helios_operator.decide.facts.candidates import Contender, Key, backbones, l
 from helios_operator.decide.facts.evidence import Evidence
 from helios_operator.decide.facts.quality import Estimate
 from helios_operator.decide.plan import Verdict
+from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.snapshot import Snapshot
-
-MIN_STEPS = 200
-"""Serving steps behind a refined timing fit."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,11 @@ class Bench:
     contenders: tuple[Contender, ...]
     pace: float = 1.0
     process_start_bytes: int = 0
+    policy: Policy = DEFAULT
+    _known: dict[tuple[str, Key, int], Option] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Options on no evidence, each computed once: what takes time here is the same on any evidence."""
 
     @classmethod
     def of(
@@ -100,14 +103,16 @@ class Bench:
         contenders: tuple[Contender, ...],
         pods: Sequence[Telemetry] = (),
         serving: Contender | None = None,
+        policy: Policy = DEFAULT,
     ) -> Bench:
         """`pods`: of those that serve; `serving`: what they serve, if it is a candidate."""
         return cls(
             spec=snapshot.deployment.spec,
             memory_mib=memory_mib(snapshot),
             contenders=contenders,
-            pace=_pace(serving, pods),
+            pace=_pace(serving, pods, policy),
             process_start_bytes=max((pod.capacity.process_start_bytes for pod in pods), default=0),
+            policy=policy,
         )
 
     def options(self, evidence: Evidence | None) -> tuple[Option, ...]:
@@ -119,16 +124,24 @@ class Bench:
         )
 
     def option(self, contender: Contender, layer: int, evidence: Evidence | None) -> Option:
-        estimate = evidence.quality(contender, layer) if evidence else None
-        agreement = evidence.agreement(contender, layer) if evidence else None
+        place = (contender.name, contender.key, layer)
+        if place not in self._known:
+            self._known[place] = self._without_evidence(contender, layer)
+        known = self._known[place]
+        if evidence is None:
+            return known
+        estimate, agreement = evidence.quality(contender, layer), evidence.agreement(contender, layer)
+        return replace(known, quality=estimate, agreement=agreement)
+
+    def _without_evidence(self, contender: Contender, layer: int) -> Option:
         timing = contender.timing
         if timing is None or timing.fit is None or timing.memory is None:
-            return Option(contender, layer, 0, None, estimate, agreement, _untimed(contender))
+            return Option(contender, layer, 0, None, verdict=_untimed(contender))
         rows = self.rows(contender, layer)
         if rows == 0:
-            return Option(contender, layer, 0, None, estimate, agreement, self._no_memory(contender, layer))
+            return Option(contender, layer, 0, None, verdict=self._no_memory(contender, layer))
         batch, performance = self._best_batch(contender, timing, layer, rows)
-        return Option(contender, layer, batch, performance, estimate, agreement)
+        return Option(contender, layer, batch, performance)
 
     def rows(self, contender: Contender, layer: int) -> int:
         """Rows of the workload that fit at this depth, at most the spec's; 0 when unknown or none does."""
@@ -249,11 +262,12 @@ def latency_excess(performance: Performance, spec: DeploymentSpec) -> float:
     return max((value / target for value, target in pairs if target), default=0.0)
 
 
-def _pace(serving: Contender | None, pods: Sequence[Telemetry]) -> float:
+def _pace(serving: Contender | None, pods: Sequence[Telemetry], policy: Policy) -> float:
     if serving is None or serving.resolved is None or serving.timing is None or serving.timing.fit is None:
         return 1.0
     kind = serving.resolved.head_kind
-    return measured_pace(serving.timing.fit, [point for pod in pods for point in _points(pod, kind)])
+    steps = [point for pod in pods for point in _points(pod, kind)]
+    return measured_pace(serving.timing.fit, steps, policy)
 
 
 def _points(pod: Telemetry, head_kind: str) -> Iterator[StepPoint]:
@@ -270,17 +284,17 @@ def _points(pod: Telemetry, head_kind: str) -> Iterator[StepPoint]:
         )
 
 
-def measured_pace(fit: StepTimeFit, steps: Sequence[StepPoint]) -> float:
-    """Geometric mean of measured / predicted step times over serving steps, within a factor of two: more than
-    that is a neighbour's noise, or a cold start. One factor for all backbones: it is the machine that is
-    slower today."""
+def measured_pace(fit: StepTimeFit, steps: Sequence[StepPoint], policy: Policy = DEFAULT) -> float:
+    """Geometric mean of measured / predicted step times over serving steps, within bounds: more than that is
+    a neighbour's noise, or a cold start. One factor for all backbones: it is the machine that is slower
+    today."""
     weight = sum(point.weight for point in steps)
-    if weight < MIN_STEPS:
+    if weight < policy.min_steps:
         return 1.0
     drift = sum(
         point.weight * log(max(1e-3, point.step_ns / max(1.0, _predicted(fit, point)))) for point in steps
     )
-    return min(2.0, max(0.5, exp(drift / weight)))
+    return min(policy.max_pace, max(1 / policy.max_pace, exp(drift / weight)))
 
 
 def _predicted(fit: StepTimeFit, point: StepPoint) -> float:

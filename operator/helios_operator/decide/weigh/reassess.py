@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from helios_operator.api.conditions import Reason
 from helios_operator.api.types import Decision, ReassessmentStatus, SelectionPolicy
-from helios_operator.decide.facts import window
-from helios_operator.decide.facts.evidence import ENOUGH_AUDITS, Evidence
+from helios_operator.decide.facts import tally, window
+from helios_operator.decide.facts.evidence import Evidence
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.weigh import gathering, hysteresis, remedies, select, triggers
 from helios_operator.decide.weigh.case import Case
@@ -72,8 +72,8 @@ def _first_selection(case: Case) -> Outcome:
         return _note(
             case, None, Verdict(False, Reason.NOT_PROFILED, "the reference serves until all is measured")
         )
-    evidence = gathering.profiles_of(case)
-    current, judged = case.current(evidence), case.allowed(evidence)
+    evidence = case.profiles
+    current, judged = case.current_on(evidence), case.allowed_on(evidence)
     best = next((option for option in judged if option.verdict.ok), None)
     if best is None:
         return _nothing_feasible(case, judged, current, evidence)
@@ -102,7 +102,7 @@ def _nothing_feasible(
     """What serves is kept, unless the spec no longer allows it: then the best that fits succeeds it."""
     reasons = "; ".join(f"{option}: {option.verdict.message}" for option in judged[:4]) or "no option at all"
     verdict = Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, f"nothing is feasible: {reasons}")
-    if leave := case.must_leave(current):
+    if leave := case.must_leave:
         fitting = [option for option in judged if option.performance]
         if fitting:
             deepest = max(fitting, key=lambda o: (o.quality.low if o.quality else 0.0, o.layer_budget))
@@ -120,22 +120,20 @@ def _wish(case: Case) -> str | None:
     if request is None or request.switch_to is None:
         return None
     under_way = case.memory.trigger == Cause.MANUAL
-    unanswered = request.asked > (case.memory.triggered_at or triggers.NEVER)
+    unanswered = request.asked > (case.memory.triggered_at or tally.NEVER)
     return request.switch_to if under_way or unanswered else None
 
 
 def _switch_by_hand(case: Case) -> Outcome | None:
     if case.memory.trigger != Cause.MANUAL or (name := _wish(case)) is None:
         return None
-    evidence = gathering.gather(case).evidence or gathering.profiles_of(case)
-    options = select.choose(
-        [o for o in case.bench.options(evidence) if o.contender.name == name], case.spec
-    ).judged
+    evidence = gathering.gather(case).evidence or case.profiles
+    options = [option for option in case.scene.judged_on(evidence) if option.contender.name == name]
     fitting = [option for option in options if option.performance]
     if not fitting:
         message = f"{name} cannot be served: {options[0].verdict.message if options else 'no such candidate'}"
         return _conclude(case, Decision.BLOCKED, Verdict(False, Reason.BY_HAND, message))
-    current = case.current(evidence)
+    current = case.current_on(evidence)
     verdict = Verdict(True, Reason.BY_HAND, f"{select.describe(fitting[0])}; {fitting[0].verdict.message}")
     if current and current.service == fitting[0].service:
         return _conclude(case, Decision.KEEP, verdict)
@@ -148,17 +146,17 @@ def _switch_by_hand(case: Case) -> Outcome | None:
 def _weigh(case: Case) -> Outcome:
     gathered = gathering.gather(case)
     evidence = gathered.evidence
-    current = case.current(evidence)
-    if leave := case.must_leave(current):
-        return _replace(case, leave, evidence or gathering.profiles_of(case))
+    current = case.current_on(evidence)
+    if leave := case.must_leave:
+        return _replace(case, leave, evidence or case.profiles)
     if current is None or not gathered.verdict.ok:
         return (
             _wait(case, gathered)
             if gathered.wait
             else _conclude(case, Decision.INCONCLUSIVE, gathered.verdict)
         )
-    judged = case.allowed(evidence)
-    standing = standing_of(current, case.spec, confirmed=case.memory.trigger == Cause.ALARM)
+    judged = case.allowed_on(evidence)
+    standing = standing_of(current, case.spec, case.policy, confirmed=case.memory.trigger == Cause.ALARM)
     match standing.state:
         case Standing.INFEASIBLE:
             return _repair(case, current, judged, evidence, standing.verdict)
@@ -176,7 +174,7 @@ def _replace(case: Case, leave: str, evidence: Evidence | None) -> Outcome:
             Decision.BLOCKED,
             Verdict(False, Reason.MEASURING, f"{leave}; its successor is being measured"),
         )
-    current, judged = case.current(evidence), case.allowed(evidence)
+    current, judged = case.current_on(evidence), case.allowed_on(evidence)
     best = next((option for option in judged if option.verdict.ok), None)
     if best is None:
         return _nothing_feasible(case, judged, current, evidence)
@@ -194,14 +192,16 @@ def _repair(
 
     others = [option for option in judged if option.service != current.service]
     feasible = [option for option in others if option.verdict.ok]
-    straddling = [option for option in others if select.may_be_good_enough(option, case.spec.slo)]
+    straddling = [
+        option for option in others if select.may_be_good_enough(option, case.spec.slo, case.policy)
+    ]
     line, figures = weighed(judged, current)
     if not feasible:
         verdict = Verdict(False, missed.reason, f"{missed.message}; {line}", figures)
         return _no_remedy(case, evidence, straddling, verdict)
     pick = min(feasible, key=preference)
     better = [option for option in straddling if preference(option) < preference(pick)]
-    if better and _thin(evidence):
+    if better and _is_thin(evidence, case):
         message = f"{missed.message}; {better[0]} may be enough: {better[0].verdict.message}"
         return _note(case, Decision.INCONCLUSIVE, Verdict(False, Reason.WITHIN_NOISE, message, figures))
     reason = RESTORED.get(missed.reason, Reason.QUALITY_RESTORED)
@@ -213,11 +213,11 @@ def _repair(
 def _no_remedy(case: Case, evidence: Evidence | None, straddling: list[Option], verdict: Verdict) -> Outcome:
     """More audits may settle it; else another backbone must be measured on this traffic; else what serves is
     kept."""
-    if straddling and _thin(evidence):
+    if straddling and _is_thin(evidence, case):
         return _note(case, Decision.INCONCLUSIVE, replace(verdict, reason=Reason.WITHIN_NOISE))
     if case.several_backbones and not case.memory.prompts:
         alarms = triggers.pending_alarms(case)
-        since = min((alarm.since_request for alarm in alarms), default=case.memory.triggered_at_request)
+        since = gathering.since_alarms(alarms) or tally.since_trigger(case.memory, case.fleet)
         fresh = gathering.on_fresh_prompts(case, since)
         if fresh.wait:
             message = f"{verdict.message}; {fresh.verdict.message}"
@@ -227,13 +227,13 @@ def _no_remedy(case: Case, evidence: Evidence | None, straddling: list[Option], 
 
 def _unsure(case: Case, evidence: Evidence | None, verdict: Verdict) -> Outcome:
     """An alarm waits for more audits; otherwise the next reassessment will have them."""
-    if case.memory.trigger == Cause.ALARM and _thin(evidence):
+    if case.memory.trigger == Cause.ALARM and _is_thin(evidence, case):
         return _note(case, Decision.INCONCLUSIVE, verdict)
     return _conclude(case, Decision.INCONCLUSIVE, verdict)
 
 
-def _thin(evidence: Evidence | None) -> bool:
-    return evidence is None or evidence.samples < ENOUGH_AUDITS
+def _is_thin(evidence: Evidence | None, case: Case) -> bool:
+    return evidence is None or evidence.samples < case.policy.enough_audits
 
 
 def _optimise(case: Case, current: Option, judged: tuple[Option, ...], evidence: Evidence | None) -> Outcome:
@@ -338,14 +338,13 @@ def _conclude(
 
 
 def _closed(case: Case, decision: Decision, verdict: Verdict) -> ReassessmentStatus:
+    memory = tally.counted(case.memory, case.fleet) if hysteresis.has_new_evidence(case) else case.memory
     return replace(
-        case.memory,
+        tally.concluded(memory, case.fleet, case.now),
         decision=decision,
         reason=verdict.reason,
         message=verdict.message,
-        last_time=case.now,
         next_time=case.now + case.spec.reassessment.interval,
-        requests=case.fleet.requests if hysteresis.has_new_evidence(case) else case.memory.requests,
         trigger=None,
         prompts="",
     )

@@ -11,18 +11,11 @@ from datetime import datetime
 from enum import IntEnum
 
 from helios_operator.api.types import Decision, HistoryEntry, WorkloadSpec
+from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.weigh.options import Option
 from helios_operator.decide.weigh.strategy import Way
 
 CHANGES = (Decision.SELECT, Decision.GROW, Decision.SHRINK, Decision.SWAP_HEADS, Decision.SWITCH)
-LOAD_BYTES_PER_SECOND = 200e6
-"""From a disk that is not fast; the last change of the same kind corrects it."""
-STEP_SECONDS = 0.5
-"""Until a change of limits is seen at a step boundary."""
-START_SECONDS = 5.0
-"""Of a new process."""
-MAX_DWELL_SECONDS = 600.0
-"""A gain is not counted for longer: traffic changes."""
 
 
 class Effort(IntEnum):
@@ -56,10 +49,11 @@ def cost_seconds(
     way: Way | None,
     workload: WorkloadSpec,
     history: Sequence[HistoryEntry],
+    policy: Policy = DEFAULT,
 ) -> float:
     """Seconds of service that the change takes away; as long as the last change of its kind where one is
     known."""
-    predicted = _predicted_seconds(new, current, way, workload)
+    predicted = _predicted_seconds(new, current, way, workload, policy)
     kind = kind_of(new, current) if current else Decision.SWITCH
     measured = [
         float(entry.seconds) for entry in history if entry.kind is kind and entry.result == "Promoted"
@@ -67,29 +61,32 @@ def cost_seconds(
     return max(predicted, measured[-1]) if measured else predicted
 
 
-def dwell_seconds(history: Sequence[HistoryEntry], now: datetime) -> float:
+def dwell_seconds(history: Sequence[HistoryEntry], now: datetime, policy: Policy = DEFAULT) -> float:
     """How long the next choice is expected to last: as the last ones did, and at least as long as this one
     has."""
-    times = [entry.time for entry in history if entry.result == "Promoted"][-5:]
+    times = [entry.time for entry in history if entry.result == "Promoted"][-policy.dwell_changes :]
     if len(times) < 2:
-        return MAX_DWELL_SECONDS
+        return policy.max_dwell_seconds
     mean = (times[-1] - times[0]).total_seconds() / (len(times) - 1)
-    return min(MAX_DWELL_SECONDS, max(mean, (now - times[-1]).total_seconds()))
+    return min(policy.max_dwell_seconds, max(mean, (now - times[-1]).total_seconds()))
 
 
-def _predicted_seconds(new: Option, current: Option | None, way: Way | None, workload: WorkloadSpec) -> float:
+def _predicted_seconds(
+    new: Option, current: Option | None, way: Way | None, workload: WorkloadSpec, policy: Policy
+) -> float:
     memory = new.contender.timing.memory if new.contender.timing else None
-    layer_seconds = memory.layer_bytes / LOAD_BYTES_PER_SECOND if memory else 0.0
+    layer_seconds = memory.layer_bytes / policy.load_bytes_per_second if memory else 0.0
     match effort(new, current):
         case Effort.NEARLY_FREE:
-            return STEP_SECONDS
+            return policy.step_seconds
         case Effort.LOADS_LAYERS:
             added = new.layer_budget - (current.layer_budget if current else 0)
-            return STEP_SECONDS + added * layer_seconds
+            return policy.step_seconds + added * layer_seconds
         case Effort.LOSES_KV:
-            fixed_seconds = memory.fixed_bytes / LOAD_BYTES_PER_SECOND if memory else 0.0
+            fixed_seconds = memory.fixed_bytes / policy.load_bytes_per_second if memory else 0.0
             load = fixed_seconds + new.layer_budget * layer_seconds
-            return load + (_prefill_seconds(new, workload) if way is Way.IN_PLACE else START_SECONDS)
+            begins = _prefill_seconds(new, workload) if way is Way.IN_PLACE else policy.start_seconds
+            return load + begins
 
 
 def _prefill_seconds(new: Option, workload: WorkloadSpec) -> float:

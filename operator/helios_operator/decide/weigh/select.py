@@ -8,44 +8,29 @@ not know what serves.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 
 from helios_operator.api.conditions import Reason
 from helios_operator.api.types import DeploymentSpec, Objective, Slo
 from helios_operator.decide.plan import Verdict
+from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.weigh.options import Option, Performance
 
-DEFAULT_MIN_QUALITY_PERCENT = 95
-"""When the SLO asks for neither quality nor agreement: nobody means "as bad as you like"."""
+
+def ranked(options: Sequence[Option], spec: DeploymentSpec, policy: Policy = DEFAULT) -> tuple[Option, ...]:
+    """Judged, the best first."""
+    judged = (judge(option, spec, policy) for option in options)
+    return tuple(sorted(judged, key=lambda option: rank(option, spec)))
 
 
-@dataclass(frozen=True)
-class Choice:
-    """`option` None: nothing is feasible. `judged` holds every option with its verdict, best first."""
-
-    option: Option | None
-    judged: tuple[Option, ...]
-    verdict: Verdict
-
-
-def choose(options: Sequence[Option], spec: DeploymentSpec) -> Choice:
-    judged = tuple(sorted((judge(option, spec) for option in options), key=lambda o: rank(o, spec)))
-    feasible = [option for option in judged if option.verdict.ok]
-    if not feasible:
-        return Choice(None, judged, _nothing(judged))
-    return Choice(
-        feasible[0],
-        judged,
-        Verdict(True, Reason.FIRST_SELECTION, describe(feasible[0]), numbers(feasible[0])),
-    )
-
-
-def judge(option: Option, spec: DeploymentSpec) -> Option:
+def judge(option: Option, spec: DeploymentSpec, policy: Policy = DEFAULT) -> Option:
     """The option with the first thing that speaks against it, or with its figures."""
     if not option.verdict.ok:
         return option
-    return replace(option, verdict=_quality(option, spec.slo) or _latency(option, spec) or _fine(option))
+    return replace(
+        option, verdict=_quality(option, spec.slo, policy) or _latency(option, spec) or _fine(option)
+    )
 
 
 def rank(option: Option, spec: DeploymentSpec) -> tuple[object, ...]:
@@ -88,18 +73,19 @@ def improvement_percent(new: Option, old: Option, objective: Objective) -> float
     return 100 * (after - before) / abs(before)
 
 
-def minimum_quality(slo: Slo) -> int | None:
+def minimum_quality(slo: Slo, policy: Policy = DEFAULT) -> int | None:
+    """Where the SLO asks for neither quality nor agreement: nobody means "as bad as you like"."""
     if slo.min_quality_percent is None and slo.min_agreement_percent is None:
-        return DEFAULT_MIN_QUALITY_PERCENT
+        return policy.default_min_quality_percent
     return slo.min_quality_percent
 
 
-def may_be_good_enough(option: Option, slo: Slo) -> bool:
+def may_be_good_enough(option: Option, slo: Slo, policy: Policy = DEFAULT) -> bool:
     """Its bound misses a quality target that its mean meets: more evidence could make it feasible."""
     return option.verdict.reason == Reason.QUALITY_TOO_LOW and all(
         estimate.mean >= target
         for estimate, target in (
-            (option.quality, minimum_quality(slo)),
+            (option.quality, minimum_quality(slo, policy)),
             (option.agreement, slo.min_agreement_percent),
         )
         if estimate and target is not None
@@ -144,9 +130,9 @@ def _performance_numbers(performance: Performance) -> dict[str, float]:
     return figures
 
 
-def _quality(option: Option, slo: Slo) -> Verdict | None:
+def _quality(option: Option, slo: Slo, policy: Policy) -> Verdict | None:
     for what, estimate, target in (
-        ("quality", option.quality, minimum_quality(slo)),
+        ("quality", option.quality, minimum_quality(slo, policy)),
         ("agreement", option.agreement, slo.min_agreement_percent),
     ):
         if target is None:
@@ -177,10 +163,3 @@ def _latency(option: Option, spec: DeploymentSpec) -> Verdict | None:
 
 def _fine(option: Option) -> Verdict:
     return Verdict(True, Reason.WITHIN_TARGET, describe(option), numbers(option))
-
-
-def _nothing(judged: Sequence[Option]) -> Verdict:
-    if not judged:
-        return Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, "no candidate can be weighed yet")
-    reasons = "; ".join(f"{option}: {option.verdict.message}" for option in judged[:6])
-    return Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, f"nothing is feasible: {reasons}")

@@ -18,18 +18,16 @@ from helios_operator.decide.facts.candidates import Contender, Key, legal_depths
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.weigh.options import Bench
 
-TOP_K = 3
-"""Of an inline list that is longer; the paper's."""
-
 
 def shortlist(bench: Bench, serving: Key | None) -> tuple[Contender, ...]:
     """All contenders; those that are not considered carry the reason. What serves keeps its place: it is
     measured already, and only a selection takes it away."""
     bench = replace(bench, contenders=tuple(_within_budget(c, bench) for c in bench.contenders))
     spec = bench.spec
-    if spec.candidate_selector is None and len(bench.contenders) <= TOP_K:
+    if spec.candidate_selector is None and len(bench.contenders) <= bench.policy.shortlist_places:
         return bench.contenders
-    places = spec.candidate_selector.max_candidates if spec.candidate_selector else TOP_K
+    selector = spec.candidate_selector
+    places = selector.max_candidates if selector else bench.policy.shortlist_places
     merits = Merits(bench)
     unfit = {c.key: reason for c in bench.contenders if c.competes and (reason := _unfit(c, bench))}
     ranked = sorted(
@@ -100,7 +98,7 @@ class Merits:
             for c in self.bench.contenders
             if c.published.tokens_per_second and (measured := self._measured(c)) is not None
         ]
-        return median(ratios) if len(ratios) > 1 else 1.0
+        return median(ratios) if len(ratios) >= self.bench.policy.min_corrections else 1.0
 
 
 def _unfit(contender: Contender, bench: Bench) -> Verdict | None:

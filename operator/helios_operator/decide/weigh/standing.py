@@ -14,6 +14,7 @@ from enum import StrEnum
 from helios_operator.api.conditions import Reason
 from helios_operator.api.types import Decision, DeploymentSpec
 from helios_operator.decide.plan import Verdict
+from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.weigh import remedies, select
 from helios_operator.decide.weigh.options import Option
 
@@ -30,11 +31,13 @@ class Judgement:
     verdict: Verdict
 
 
-def standing_of(current: Option, spec: DeploymentSpec, *, confirmed: bool) -> Judgement:
+def standing_of(
+    current: Option, spec: DeploymentSpec, policy: Policy = DEFAULT, *, confirmed: bool
+) -> Judgement:
     """`confirmed`: an alarm stands behind the evidence, so its mean is believed; without one, its bound."""
     return (
         _memory(current)
-        or _quality(current, spec, confirmed)
+        or _quality(current, spec, policy, confirmed)
         or _latency(current, spec)
         or Judgement(Standing.FEASIBLE, current.verdict)
     )
@@ -49,9 +52,9 @@ def _memory(current: Option) -> Judgement | None:
     return None
 
 
-def _quality(current: Option, spec: DeploymentSpec, confirmed: bool) -> Judgement | None:
+def _quality(current: Option, spec: DeploymentSpec, policy: Policy, confirmed: bool) -> Judgement | None:
     for what, estimate, target in (
-        ("quality", current.quality, select.minimum_quality(spec.slo)),
+        ("quality", current.quality, select.minimum_quality(spec.slo, policy)),
         ("agreement", current.agreement, spec.slo.min_agreement_percent),
     ):
         if target is None:
