@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from itertools import takewhile
 
 from helios_operator.api.annotations import newest_request
@@ -69,7 +70,7 @@ class Table:
     def policy(self) -> Policy:
         return self.bench.policy
 
-    @property
+    @cached_property
     def competing(self) -> tuple[Contender, ...]:
         return tuple(c for c in self.bench.contenders if c.competes)
 
@@ -77,7 +78,7 @@ class Table:
     def inspected(self) -> bool:
         return all(c.resolved for c in self.competing)
 
-    @property
+    @cached_property
     def quality_possible(self) -> bool | None:
         """True: there are prompts; False: there never will be; None: live ones are still being collected."""
         source = self.snapshot.deployment.spec.profiling.prompts
@@ -87,7 +88,7 @@ class Table:
             return False
         return True if self.prompts else None
 
-    @property
+    @cached_property
     def prompts(self) -> str:
         """Digest of the prompts that all are to be measured on; "" while there are none. A set is left for a
         newer one only when a reassessment asks for it, or a candidate has no row on it."""
@@ -298,7 +299,7 @@ class Table:
             return "for a quiet moment"
         return ""
 
-    @property
+    @cached_property
     def _pods_start(self) -> bool:
         """Or are about to. On an accelerator they would not be in the way; and those that fail to start may
         need to know what a timing tells of their memory."""
