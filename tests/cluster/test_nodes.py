@@ -136,6 +136,72 @@ def test_selectors_taints_and_cordons_keep_pods_away() -> None:
     assert room(tolerant, mirror(cordoned), 100).pods == 0
 
 
+def with_others(limits: dict[str, Any], others: list[dict[str, Any]], **spec: Any) -> Any:
+    hd = deployment(limits)
+    hd.spec.template["spec"]["containers"] += others
+    hd.spec.template["spec"] |= spec
+    return hd
+
+
+def asking(name: str = "other", always: bool = False, **resources: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": name, "resources": {"requests": resources}}
+    return found | {"restartPolicy": "Always"} if always else found
+
+
+def test_a_sidecar_takes_its_room_too() -> None:
+    sidecar = with_others({"memory": "1Gi"}, [asking(cpu="5")])
+    assert room(sidecar, mirror(node("a")), 100).pods == 1
+    assert room(sidecar, mirror(node("a", cpu="10")), 100).pods == 2
+    both = with_others({"memory": "1Gi", "cpu": "4"}, [asking(cpu="4500m")])
+    assert room(both, mirror(node("a")), 100).pods == 0
+
+
+def test_the_servers_memory_comes_beside_that_of_a_sidecar() -> None:
+    sidecar = with_others({}, [asking(memory="6Gi")])
+    assert room(sidecar, mirror(node("a")), 1500).pods == 2
+    assert room(sidecar, mirror(node("a")), 3000).pods == 1
+
+
+@pytest.mark.parametrize(
+    ("init", "fits"),
+    [
+        ([], 4),
+        ([asking("i", cpu="3")], 2),
+        ([asking("i", cpu="1"), asking("j", cpu="1")], 4),
+        ([asking("i", always=True, cpu="2")], 2),
+        ([asking("i", always=True, cpu="2"), asking("j", cpu="6")], 1),
+        ([asking("j", cpu="6"), asking("i", always=True, cpu="2")], 1),
+        ([asking("j", cpu="9")], 0),
+    ],
+)
+def test_init_containers_count_by_the_largest_and_sidecars_among_them_stay(
+    init: list[dict[str, Any]], fits: int
+) -> None:
+    hd = deployment({"cpu": "2", "memory": "100Mi"}, initContainers=init)
+    assert room(hd, mirror(node("a")), 100).pods == fits
+
+
+@pytest.mark.parametrize(("capacity", "fits"), [("0", 0), ("1", 0), ("2", 1), ("110", 8)])
+def test_a_node_takes_so_many_pods(capacity: str, fits: int) -> None:
+    seen = mirror(node("a", pods=capacity), pod("p", "a", {}))
+    assert room(deployment({"cpu": "1", "memory": "100Mi"}), seen, 100).pods == fits
+
+
+def test_the_sidecars_of_pods_that_are_there_are_taken_too() -> None:
+    there = pod("p", "a", {"cpu": "1"})
+    there["spec"]["containers"].append(asking(cpu="2"))
+    there["spec"]["initContainers"] = [asking("i", always=True, cpu="1"), asking("j", cpu="3")]
+    there["spec"]["overhead"] = {"cpu": "500m"}
+    one = deployment({"cpu": "3500m", "memory": "100Mi"})
+    assert room(one, mirror(node("a"), there), 100).pods == 1
+    assert room(deployment({"cpu": "3600m", "memory": "100Mi"}), mirror(node("a"), there), 100).pods == 0
+
+
+def test_resources_of_the_pod_as_a_whole_stand_for_its_containers() -> None:
+    hd = with_others({"memory": "1Gi"}, [asking(cpu="5")], resources={"requests": {"cpu": "2"}})
+    assert room(hd, mirror(node("a")), 100).pods == 4
+
+
 def test_the_pods_own_limit_is_what_the_server_may_spend() -> None:
     assert nodes.memory_limit_mib(deployment({"memory": "2Gi"})) == 2048
     assert nodes.memory_limit_mib(deployment({"memory": "2Gi", GPU: 1})) is None

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator
 
+from helios_operator.cluster import requests
 from helios_operator.cluster.kinds import LABELLED, NODE, POD, Key, Kind, Object, key_of, version_of
 from helios_operator.render import labels
 
@@ -140,11 +141,10 @@ def _trimmed(kind: Kind, obj: Object) -> Object:
 
 
 def _room_taken(pod: Object) -> Object:
-    metadata, spec = pod["metadata"], pod.get("spec", {})
-    containers = [{"resources": c.get("resources", {})} for c in spec.get("containers", ())]
+    metadata = pod["metadata"]
     kept = ("name", "namespace", "uid", "resourceVersion")
     return {
         "metadata": {k: metadata[k] for k in kept if k in metadata},
-        "spec": {"nodeName": spec.get("nodeName"), "containers": containers},
+        "spec": requests.told(pod.get("spec", {})),
         "status": {"phase": pod.get("status", {}).get("phase")},
     }

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from helios_operator.api.types import Deployment
+from helios_operator.cluster import requests
 from helios_operator.cluster.kinds import NODE, POD, Object
 from helios_operator.cluster.mirror import Mirror, owner_of
 from helios_operator.cluster.quantities import MIB, mib, number
@@ -98,11 +100,11 @@ class Load:
                 self._add(pod, pod.get("spec", {}).get("nodeName") or "")
 
     def _add(self, pod: Object, node: str) -> None:
-        requests = list(_requests(pod))
+        asked = requests.of_pod(pod.get("spec") or {})
         if not node and owner_of(pod) is not None:
-            self._waiting.append({resource for resource, _ in requests})
+            self._waiting.append(set(asked))
         taken = self._taken.setdefault(node, {})
-        for resource, amount in requests:
+        for resource, amount in asked.items():
             taken[resource] = taken.get(resource, 0.0) + amount
 
 
@@ -111,7 +113,8 @@ def room(hd: Deployment, mirror: Mirror, load: Load, pod_mib: int) -> Room:
     asked = _asked(hd, pod_mib)
     free = list(_free(hd, mirror, load))
     fits = sum(
-        min((int(left.get(r, 0.0) // n) for r, n in asked.items() if n > 0), default=0) for left in free
+        min((int(left.get(r, 0.0) // n) for r, n in asked.items() if n > 0 and left.get(r) != inf), default=0)
+        for left in free
     )
     same = {name for name in asked if "/" in name or name == "memory"}
     waiting = sum(1 for wanted in load.waiting() if wanted >= same)
@@ -120,29 +123,24 @@ def room(hd: Deployment, mirror: Mirror, load: Load, pod_mib: int) -> Room:
 
 
 def _asked(hd: Deployment, pod_mib: int) -> dict[str, float]:
-    resources = _server(hd).get("resources", {})
-    found = {
-        k: number(v) for k, v in {**resources.get("limits", {}), **resources.get("requests", {})}.items()
-    }
-    if "memory" not in found and accelerator(hd.spec.template) is None:
-        found["memory"] = float(pod_mib * MIB)
-    return found
+    """By one pod of the template, its sidecars included; the server asks for its memory where the user says
+    nothing of it."""
+    spec, server = hd.spec.template.get("spec") or {}, _server(hd)
+    if "memory" in requests.of_container(server) or accelerator(hd.spec.template):
+        return requests.of_pod(spec)
+    others = [container for container in spec.get("containers") or () if container is not server]
+    memory = {"resources": {"requests": {"memory": pod_mib * MIB}}}
+    return requests.of_pod({**spec, "containers": [*others, server, memory]})
 
 
 def _free(hd: Deployment, mirror: Mirror, load: Load) -> Iterator[dict[str, float]]:
     """Of each node that its pods may run on, what nobody has asked for."""
     for node in _usable(hd, mirror):
-        left = {k: number(v) for k, v in node.get("status", {}).get("allocatable", {}).items()}
+        allocatable = node.get("status", {}).get("allocatable", {})
+        left = {requests.PODS: inf} | {name: number(amount) for name, amount in allocatable.items()}
         for resource, amount in load.taken(node["metadata"]["name"]).items():
             left[resource] = left.get(resource, 0.0) - amount
         yield left
-
-
-def _requests(pod: Object) -> Iterator[tuple[str, float]]:
-    for container in pod.get("spec", {}).get("containers", ()):
-        resources = container.get("resources") or {}
-        for name, value in {**(resources.get("limits") or {}), **(resources.get("requests") or {})}.items():
-            yield name, number(value)
 
 
 def _home(hd: Deployment, mirror: Mirror) -> Object | None:
