@@ -53,8 +53,9 @@ class SimulatedRevision:
 @dataclass
 class World:
     """`truth` by candidate key. Knobs: `starts` (a new pod becomes ready), `refuses` (what a pod says to
-    limits; "" takes them), `fails` (what a Job says), `start_seconds`, `job_seconds`, `misses` (a look at a
-    pod that gets no answer), `skew` (of a pod's clock, by its name). `watch` sees every pass."""
+    limits; "" takes them), `fails` (what a Job says), `starts_jobs` (the API takes it), `stuck` (why a Job's
+    pod finds no node), `start_seconds`, `job_seconds`, `misses` (a look at a pod that gets no answer), `skew`
+    (of a pod's clock, by its name). `watch` sees every pass."""
 
     spec: DeploymentSpec
     truth: dict[Key, Model]
@@ -65,6 +66,8 @@ class World:
     refuses: Callable[[Limits], str] = lambda limits: ""
     refuses_all: str = ""
     fails: Callable[[JobSpec], str] = lambda job: ""
+    starts_jobs: Callable[[JobSpec], bool] = lambda job: True
+    stuck: Callable[[JobSpec], str] = lambda job: ""
     misses: Callable[[SimulatedPod], bool] = lambda pod: False
     skew: Callable[[str], timedelta] = lambda name: timedelta(0)
     start_seconds: float = 2.0
@@ -244,6 +247,8 @@ class World:
 
     def _start(self, spec: JobSpec) -> None:
         before = self.jobs.get(spec.name)
+        if not self.starts_jobs(spec):
+            return
         if before and before[0].phase is not JobPhase.FAILED:
             return
         attempts = before[0].attempts + 1 if before else 1
@@ -254,8 +259,13 @@ class World:
 
     def _advance(self) -> None:
         for name, (job, ends) in list(self.jobs.items()):
-            if job.phase is JobPhase.RUNNING and self.now >= ends:
-                self.jobs[name] = (self._finished(job), ends)
+            if job.phase is JobPhase.RUNNING and (message := self.stuck(job.spec)):
+                self.jobs[name] = (
+                    replace(job, message=message),
+                    self.now + timedelta(seconds=self.job_seconds),
+                )
+            elif job.phase is JobPhase.RUNNING and self.now >= ends:
+                self.jobs[name] = (self._finished(replace(job, message="")), ends)
         for revision in self.revisions.values():
             for pod in revision.pods:
                 pod.advance(revision.limits)

@@ -44,7 +44,7 @@ from helios_operator.decide.plan import (
 from helios_operator.decide.snapshot import JobKind, JobPhase, JobSpec, Snapshot
 from helios_operator.errors import ConflictError, NotFoundError
 from helios_operator.passes import jobs as passes
-from helios_operator.passes.actions import describe
+from helios_operator.passes.actions import describe, jobs_last
 from helios_operator.passes.prompts import holder
 from helios_operator.render import labels, names, ports
 from helios_operator.render.configmap import limits_config_map, prompts_config_map
@@ -82,7 +82,7 @@ class Applier:
         reads. True when something was written."""
         hd = snapshot.deployment
         await self._restore_limits(snapshot)
-        for action in plan.actions:
+        for action in jobs_last(plan.actions):
             await self._act(action, snapshot)
             await self._say(action, hd)
         written = await self._status.write(hd, placed(hd, plan.status))

@@ -1,9 +1,12 @@
-"""What an action does, in a few words: for logs, events and `helios why`.
+"""What an action does, in a few words, for logs, events and `helios why`; and which of them may wait for
+others.
 
 Called by every runtime's `apply` beside the action's own reason. It must not say why: the reason does.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from helios_operator.decide.plan import (
     Action,
@@ -18,6 +21,11 @@ from helios_operator.decide.plan import (
     WriteLimits,
     WriteProfile,
 )
+
+
+def jobs_last(actions: Iterable[Action]) -> list[Action]:
+    """In their order, but for new Jobs: one that the API refuses ends a pass, and must hold up no pod."""
+    return sorted(actions, key=lambda action: isinstance(action, StartJob))
 
 
 def describe(action: Action) -> str:

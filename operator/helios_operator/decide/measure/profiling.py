@@ -29,11 +29,13 @@ from helios_operator.decide.weigh.options import Bench
 
 @dataclass(frozen=True)
 class Measuring:
-    """`done`: nothing that a choice waits for is missing; `timed`: no timing is. `progress` is the Profiled
-    condition's reason and message."""
+    """`done`: nothing that a choice waits for is missing. `looked`, `timed`: no Inspect, or no timing either,
+    is missing that the first pod would wait for. `progress` is the Profiled condition's reason and
+    message."""
 
     actions: tuple[Action, ...]
     done: bool
+    looked: bool
     timed: bool
     progress: Verdict
     again_at: datetime | None = None
@@ -51,7 +53,8 @@ def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Me
     return Measuring(
         actions=actions,
         done=not wanted and table.inspected and table.quality_possible is not None,
-        timed=all(spec.kind is JobKind.QUALITY for spec in wanted),
+        looked=not any(table.is_awaited(spec) for spec in wanted if spec.kind is JobKind.INSPECT),
+        timed=not any(table.is_awaited(spec) for spec in wanted if spec.kind is not JobKind.QUALITY),
         progress=table.progress(wanted, waiting),
         again_at=table.again_at(wanted),
     )
@@ -202,11 +205,26 @@ class Table:
         job = self._job(spec.name)
         return bool(job and job.phase is JobPhase.RUNNING and job.message)
 
+    def is_awaited(self, spec: JobSpec) -> bool:
+        """It runs, or may begin soon. One that nobody starts, or that no node takes, keeps nobody from
+        serving."""
+        job = self._job(spec.name)
+        runs = job is not None and job.phase is JobPhase.RUNNING and not job.message
+        return runs or self.now < self._patient_until
+
+    @property
+    def _patient_until(self) -> datetime:
+        """Some time after the last progress."""
+        ends = [job.finished for job in self.snapshot.jobs if job.finished]
+        return max([self._waiting_since(), *ends]) + self.policy.reference_patience
+
     def again_at(self, wanted: list[JobSpec]) -> datetime | None:
         times = [self._retry_time(job) for spec in wanted if (job := self._job(spec.name))]
         if any(spec.kind is JobKind.TIMING for spec in wanted):
             patience = (self.policy.idle_patience, self.policy.start_patience)
             times += [self._waiting_since() + each for each in patience]
+        if any(spec.kind is not JobKind.QUALITY for spec in wanted):
+            times.append(self._patient_until)
         return min((time for time in times if time > self.now), default=None)
 
     # -- which -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from helios_operator.api.conditions import Reason
 from helios_operator.api.types import HistoryEntry, SelectionPolicy
 from helios_operator.decide.facts.candidates import Contender, depth_problem, legal_depths
 from helios_operator.decide.plan import Verdict
+from helios_operator.decide.snapshot import JobKind, JobPhase
 from helios_operator.decide.weigh.case import Case
 from helios_operator.decide.weigh.options import Option
 
@@ -25,8 +26,10 @@ def choose(case: Case, failed: tuple[HistoryEntry, ...] = ()) -> Option | Verdic
     if problem := depth_problem(case.bench.contenders, bounds):
         return Verdict(False, Reason.INVALID_SPEC, problem)
     contenders = _in_order(case)
-    if any(contender.resolved is None for contender in contenders):
-        return Verdict(False, Reason.STARTING, "the candidates are being looked at")
+    found = [contender for contender in contenders if contender.resolved]
+    if len(found) < len(contenders) and not (found and case.scene.looked):
+        return Verdict(False, Reason.STARTING, f"the candidates are being looked at{_held_up(case)}")
+    contenders = found
     if not contenders:
         return Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, f"no candidate can be served: {_why_none(case)}")
     tried = {(entry.to.candidate, entry.to.layer_budget) for entry in failed if entry.result == "Failed"}
@@ -35,6 +38,13 @@ def choose(case: Case, failed: tuple[HistoryEntry, ...] = ()) -> Option | Verdic
     if options:
         return (untried or options)[0]
     return _nothing_fits(contenders, case)
+
+
+def _held_up(case: Case) -> str:
+    """What the Job that looks at them waits for, in the words of whoever runs it."""
+    inspects = [job for job in case.snapshot.jobs if job.spec.kind is JobKind.INSPECT]
+    said = next((job.message for job in inspects if job.phase is JobPhase.RUNNING and job.message), "")
+    return f": {said}" if said else ""
 
 
 def _in_order(case: Case) -> list[Contender]:

@@ -24,14 +24,15 @@ from helios_operator.decide.weigh.options import Bench, Option
 
 @dataclass(frozen=True)
 class Scene:
-    """`measuring_done`: nothing that a choice waits for is missing in the history table; `timed`: no timing
-    is."""
+    """`measuring_done`: nothing that a choice waits for is missing in the history table. `looked`, `timed`:
+    no Inspect, or no timing either, is missing that the first pod would wait for."""
 
     snapshot: Snapshot
     bench: Bench
     fleet: Fleet
     now: datetime
     measuring_done: bool
+    looked: bool = True
     timed: bool = True
 
     @property
