@@ -7,10 +7,12 @@ kubernetes, torch or grpc.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from helios_operator.decide.facts import candidates, tally
+from helios_operator.api.conditions import Reason
+from helios_operator.decide.facts import candidates, tally, window
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.fleet import Fleet
 from helios_operator.decide.measure import catalogue, profiling
@@ -84,6 +86,7 @@ def _requeue(report: status.Report) -> float | None:
         memory.next_time,
         report.measuring.again_at,
         analysing.next_look(case),
+        _window_opens(case),
         pending.created + timedelta(seconds=rules.progress_deadline_seconds) if pending else None,
         active.since + timedelta(seconds=rules.scale_down_delay_seconds)
         if active and active.since and case.fleet.retired
@@ -91,3 +94,13 @@ def _requeue(report: status.Report) -> float | None:
     ]
     due = [(moment - case.now).total_seconds() for moment in moments if moment and moment > case.now]
     return min(due, default=None)
+
+
+def _window_opens(case: Case) -> datetime | None:
+    """While a change waits for it."""
+    maintenance = case.spec.reassessment.maintenance_window
+    if maintenance is None or case.memory.reason != Reason.OUTSIDE_WINDOW:
+        return None
+    with suppress(ValueError):
+        return window.next_start(maintenance, case.now)
+    return None

@@ -175,8 +175,8 @@ MUTANTS = (
     Mutant(
         "what is held is held",
         "reassess",
-        "maintenance and not window.is_open(maintenance, case.now)",
-        "False",
+        "    if kind is Decision.SWITCH and maintenance:",
+        "    if False:",
     ),
     Mutant(
         "old pods stay as long as asked",

@@ -1,6 +1,7 @@
-"""Maintenance windows: is it now within one? Cron's five fields, in UTC.
+"""Maintenance windows: is it now within one, and when does the next begin? Cron's five fields, in UTC.
 
-Called by `reassess` before a Switch. Pure: the time is an argument.
+Called by `reassess` before a Switch, and by `decide` for the next moment to look. cronsim keeps cron's rules;
+the time is an argument. It must not say what a window holds back.
 """
 
 from __future__ import annotations
@@ -8,83 +9,45 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from cronsim import CronSim, CronSimError
+
 from helios_operator.api.types import MaintenanceWindow
 
-FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
-LONGEST = timedelta(days=366)
-"""Looked back and ahead at most this far."""
+FIELDS = 5
 
 
 def is_open(window: MaintenanceWindow, now: datetime) -> bool:
     """Some start lies less than the duration back."""
-    start = _last_start(window, now)
+    at_or_before = now.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
+    start = next(_starts(window.schedule, at_or_before, reverse=True), None)
     return start is not None and now < start + window.duration
 
 
 def next_start(window: MaintenanceWindow, now: datetime) -> datetime | None:
-    moment = _minute(now) + timedelta(minutes=1)
-    end = now + LONGEST
-    allowed = _parse(window.schedule)
-    while moment < end:
-        if not _day_matches(allowed, moment):
-            moment = moment.replace(hour=0, minute=0) + timedelta(days=1)
-        elif _time_matches(allowed, moment):
-            return moment
-        else:
-            moment += timedelta(minutes=1)
-    return None
+    """None: on no day that there is."""
+    return next(_starts(window.schedule, now.astimezone(UTC), reverse=False), None)
 
 
-def _last_start(window: MaintenanceWindow, now: datetime) -> datetime | None:
-    moment = _minute(now)
-    oldest = now - min(window.duration, LONGEST)
-    allowed = _parse(window.schedule)
-    while moment > oldest:
-        if not _day_matches(allowed, moment):
-            moment = moment.replace(hour=0, minute=0) - timedelta(minutes=1)
-        elif _time_matches(allowed, moment):
-            return moment
-        else:
-            moment -= timedelta(minutes=1)
-    return None
-
-
-def _minute(now: datetime) -> datetime:
-    return now.astimezone(UTC).replace(second=0, microsecond=0)
-
-
-def _time_matches(allowed: list[set[int]], moment: datetime) -> bool:
-    return moment.minute in allowed[0] and moment.hour in allowed[1]
-
-
-def _day_matches(allowed: list[set[int]], moment: datetime) -> bool:
-    """As cron does: when both days are restricted, either will do."""
-    days, months, weekdays = allowed[2], allowed[3], allowed[4]
-    if moment.month not in months:
-        return False
-    by_day, by_weekday = moment.day in days, moment.isoweekday() % 7 in weekdays
-    every_day, every_weekday = len(days) == 31, len(weekdays) == 7
-    if every_day or every_weekday:
-        return by_day and by_weekday
-    return by_day or by_weekday
-
-
-def _parse(schedule: str) -> list[set[int]]:
-    """ValueError: not five fields, or a field out of range. The schema's pattern lets neither through."""
+def _starts(schedule: str, moment: datetime, reverse: bool) -> Iterator[datetime]:
+    """Not at the moment itself. ValueError: not five fields, or a field out of range. The CRD's rules let
+    neither through."""
     parts = schedule.split()
-    if len(parts) != len(FIELDS):
+    if len(parts) != FIELDS:
         raise ValueError(f"schedule {schedule!r} has {len(parts)} fields; a cron schedule has five")
-    fields = [set(_field(part, *bounds)) for part, bounds in zip(parts, FIELDS, strict=True)]
-    fields[4] = {day % 7 for day in fields[4]}
-    return fields
+    try:
+        return CronSim(schedule, moment, reverse)
+    except CronSimError as error:
+        if _is_of_no_day(parts):
+            return iter(())
+        raise ValueError(f"schedule {schedule!r}: {error}") from error
 
 
-def _field(text: str, name: str, lowest: int, highest: int) -> Iterator[int]:
-    for part in text.split(","):
-        span, _, step = part.partition("/")
-        first, _, last = span.partition("-")
-        start = lowest if first == "*" else int(first)
-        stop = highest if first == "*" or (step and not last) else int(last or first)
-        if not lowest <= start <= stop <= highest:
-            raise ValueError(f"schedule: {name} {part!r} is not within {lowest}-{highest}")
-        yield from range(start, stop + 1, int(step or 1))
+def _is_of_no_day(parts: list[str]) -> bool:
+    """The thirtieth of February: each field is one, and another month would have the day."""
+    minute, hour, day, _, weekday = parts
+    try:
+        CronSim(f"{minute} {hour} {day} * {weekday}", datetime.fromtimestamp(0, UTC))
+        CronSim(f"{minute} {hour} * {parts[3]} {weekday}", datetime.fromtimestamp(0, UTC))
+    except CronSimError:
+        return False
+    return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from helios_operator.api.conditions import Reason
-from helios_operator.api.types import Decision, ReassessmentStatus, SelectionPolicy
+from helios_operator.api.types import Decision, MaintenanceWindow, ReassessmentStatus, SelectionPolicy
 from helios_operator.decide.facts import tally, window
 from helios_operator.decide.facts.evidence import Evidence
 from helios_operator.decide.plan import Verdict
@@ -314,11 +314,23 @@ def _hold(case: Case, kind: Decision, path: Path, by_hand: bool) -> Verdict | No
     if not backed_off.ok:
         return backed_off
     maintenance = spec.reassessment.maintenance_window
-    if kind is Decision.SWITCH and maintenance and not window.is_open(maintenance, case.now):
-        return Verdict(
-            False, Reason.OUTSIDE_WINDOW, f"switching waits for the window {maintenance.schedule!r} (UTC)"
-        )
+    if kind is Decision.SWITCH and maintenance:
+        return _outside(maintenance, case)
     return None
+
+
+def _outside(maintenance: MaintenanceWindow, case: Case) -> Verdict | None:
+    """Not within the window: when it opens, or why it never does."""
+    try:
+        if window.is_open(maintenance, case.now):
+            return None
+        opens = window.next_start(maintenance, case.now)
+    except ValueError as error:
+        message = f"spec.reassessment.maintenanceWindow.{error}; write each range from its lower end"
+        return Verdict(False, Reason.OUTSIDE_WINDOW, message)
+    when = f"opens {opens:%Y-%m-%d %H:%M}" if opens else "never opens: no month has this day"
+    message = f"switching waits for the window {maintenance.schedule!r} (UTC), which {when}"
+    return Verdict(False, Reason.OUTSIDE_WINDOW, message)
 
 
 def _note(case: Case, decision: Decision | None, verdict: Verdict) -> Outcome:
