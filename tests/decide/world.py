@@ -35,6 +35,8 @@ from tests.decide.pods import SimulatedPod, Text
 from tests.decide.truth import AUDIT_BYTES, EXIT_BYTES, Model
 
 START = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
+LISTENERS: list[Callable[[Snapshot, Plan], None]] = []
+"""Told of every pass of every world."""
 HARDWARE = Hardware(None, 0, 16384, "a cpu", 2, "float16")
 
 
@@ -109,6 +111,8 @@ class World:
         snapshot = self.snapshot()
         plan = self.decide(snapshot, self.now)
         check_words(plan)
+        for hear in LISTENERS:
+            hear(snapshot, plan)
         for watch in self.watch:
             watch(self, snapshot, plan)
         return plan

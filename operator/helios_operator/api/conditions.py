@@ -4,7 +4,8 @@ verdict may say.
 Used by whoever writes a status, an event or a Verdict. To add a reason, add a line here;
 `docs/conditions.md` is generated from it. The sentence explains the reason to a person who meets it in
 `kubectl describe` or `helios why`; the message of a condition carries the numbers. Reasons are API: they
-are added, never renamed.
+are added, never renamed; one that nothing says has no place here, and `tests/decide/test_reasons.py` provokes
+each.
 """
 
 from __future__ import annotations
@@ -162,7 +163,6 @@ class Reason(StrEnum):
         Where.CANDIDATE,
         Where.EVENT,
     )
-    PROFILE_STALE = "ProfileStale", "Rows are of an older identity and are measured again.", Where.PROFILED
     NO_PROMPTS = (
         "NoPrompts",
         "Quality cannot be measured; set live, configMapRef or inline in spec.profiling.prompts.",
@@ -311,11 +311,6 @@ class Reason(StrEnum):
         Where.DECISION,
         Where.EVENT,
     )
-    CHANGE_IN_FLIGHT = (
-        "ChangeInFlight",
-        "A change is under way; at most one is made at a time.",
-        Where.DECISION,
-    )
     ADVISORY = (
         "Advisory",
         "selection.policy is Advisory: it says what it would do.",
@@ -351,7 +346,6 @@ class Reason(StrEnum):
     UNRESOLVED = "Unresolved", "The model or its exit heads cannot be found or do not match.", Where.CANDIDATE
     QUALITY_TOO_LOW = "QualityTooLow", "No allowed depth reaches minQualityPercent.", Where.CANDIDATE
     LATENCY_TOO_HIGH = "LatencyTooHigh", "No allowed depth meets the latency SLO.", Where.CANDIDATE
-    DOMINATED = "Dominated", "Another candidate is better at everything.", Where.CANDIDATE
     OUT_OF_BUDGET = "OutOfBudget", "No exit lies within the layer budget's bounds.", Where.CANDIDATE
 
     # -- Events and actions ------------------------------------------------------------------------
@@ -360,38 +354,24 @@ class Reason(StrEnum):
     ROW_EXPIRED = "RowExpired", "A row beyond profiling.historyLimit was deleted.", Where.EVENT
     JOB_EXPIRED = "JobExpired", "A finished Job was deleted.", Where.EVENT
     REASSESSMENT_STARTED = "ReassessmentStarted", "What serves is being weighed again.", Where.EVENT
-    REASSESSMENT_FINISHED = (
-        "ReassessmentFinished",
-        "It was weighed; the message has the numbers.",
-        Where.EVENT,
-    )
     AUDIT_ALARM = (
         "AuditAlarm",
         "Audited requests show a lasting change of quality.",
         Where.EVENT,
-        Where.DECISION,
     )
     CONFIDENCE_ALARM = (
         "ConfidenceAlarm",
         "The confidence of requests changed for good.",
         Where.EVENT,
-        Where.DECISION,
     )
     BREACH_ALARM = (
         "BreachAlarm",
         "Too many tokens of the window fell under the confidence threshold (the paper's trigger).",
         Where.EVENT,
-        Where.DECISION,
     )
-    REQUESTS_REACHED = "RequestsReached", "reassessment.everyRequests requests were served.", Where.DECISION
-    INTERVAL_REACHED = "IntervalReached", "reassessment.interval has passed.", Where.DECISION
-    REVISION_READY = "RevisionReady", "Every pod of the new revision is ready.", Where.EVENT
     TRAFFIC_MOVED = "TrafficMoved", "New connections go to the new revision.", Where.EVENT
-    REVISION_DRAINED = "RevisionDrained", "The old revision's streams have ended.", Where.EVENT
     REVISION_DELETED = "RevisionDeleted", "A revision that serves nothing was deleted.", Where.EVENT
     ROLLOUT_COMPLETED = "RolloutCompleted", "The change is complete.", Where.EVENT
-    SCALED = "Scaled", "The number of pods changed.", Where.EVENT
-    POD_RESTARTED = "PodRestarted", "A pod ended by itself and was started again.", Where.EVENT
 
     # -- HeliosProfile, HeliosModel ----------------------------------------------------------------
     MEASURED = "Measured", "The Job returned its measurement.", Where.PROFILE

@@ -71,6 +71,8 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
     """Transitions that no action tells of."""
     old = report.case.snapshot.deployment.status
     if call := report.outcome.call:
+        if call.alarm:
+            yield Event("Normal", call.alarm, call.message)
         yield Event("Normal", Reason.REASSESSMENT_STARTED, call.message)
     before, after = old.reassessment, new.reassessment
     committed = report.outcome.change is not None

@@ -34,14 +34,16 @@ class Cause(StrEnum):
     INTERVAL = "Interval"
 
 
-REASONS = {"Audit": Reason.AUDIT_ALARM, "Confidence": Reason.CONFIDENCE_ALARM, "Breach": Reason.BREACH_ALARM}
+ALARMS = {"Audit": Reason.AUDIT_ALARM, "Confidence": Reason.CONFIDENCE_ALARM, "Breach": Reason.BREACH_ALARM}
 
 
 @dataclass(frozen=True)
 class Call:
+    """`alarm`: the reason of its event, when one is the cause."""
+
     cause: Cause
-    reason: Reason
     message: str
+    alarm: Reason | None = None
 
 
 def opened(case: Case) -> tuple[ReassessmentStatus, Call | None]:
@@ -68,23 +70,23 @@ def due(case: Case) -> Call | None:
     memory, deployment, rules = case.memory, case.snapshot.deployment, case.spec.reassessment
     request = newest_request(deployment.annotations)
     if request and request.asked > (memory.triggered_at or NEVER):
-        return Call(Cause.MANUAL, Reason.BY_HAND, _wish(request))
+        return Call(Cause.MANUAL, _wish(request))
     if deployment.status.observed_generation != deployment.generation or case.must_leave:
         if memory.trigger != Cause.SPEC:
-            return Call(Cause.SPEC, Reason.SPEC_CHANGED, f"generation {deployment.generation} of the spec")
+            return Call(Cause.SPEC, f"generation {deployment.generation} of the spec")
         return None
     if case.fleet.in_flight:
         return None
     if heard := next((heard for heard in pending_alarms(case) if _is_news(heard, case)), None):
         alarm = heard.alarm
         message = f"{alarm.kind} alarm ({alarm.direction}) at request {alarm.at_request}"
-        return Call(Cause.ALARM, REASONS[alarm.kind], message)
+        return Call(Cause.ALARM, message, ALARMS[alarm.kind])
     if rules.suspend:
         return None
     if (served := tally.fresh(memory, case.fleet)) >= rules.every_requests:
-        return Call(Cause.REQUESTS, Reason.REQUESTS_REACHED, f"{served} requests since the last reassessment")
+        return Call(Cause.REQUESTS, f"{served} requests since the last reassessment")
     if memory.next_time and case.now >= memory.next_time:
-        return Call(Cause.INTERVAL, Reason.INTERVAL_REACHED, "the interval has passed")
+        return Call(Cause.INTERVAL, "the interval has passed")
     return None
 
 
