@@ -17,7 +17,25 @@ GPU = "nvidia.com/gpu"
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("500m", 0.5), ("2", 2), (2, 2), ("16Gi", 16 * 2**30), ("1k", 1000), ("1e3", 1000), (None, 0), ("x", 0)],
+    [
+        ("500m", 0.5),
+        ("2", 2),
+        (2, 2),
+        (0.5, 0.5),
+        ("16Gi", 16 * 2**30),
+        ("1k", 1000),
+        ("1e3", 1000),
+        ("1E3", 1000),
+        ("1E", 10**18),
+        (".5", 0.5),
+        ("5.", 5),
+        ("+1", 1),
+        ("100n", 1e-7),
+        ("1e999", float(2**63 - 1)),
+        ("9999999Ei", float(2**63 - 1)),
+        *((none, 0) for none in (None, "", "x", "4,5Gi", "1e3Ki", "1_000", "inf", "nan", "2ki", "1e", "١")),
+        *((none, 0) for none in (True, [], {}, float("inf"), float("nan"))),
+    ],
 )
 def test_quantities(text: object, value: float) -> None:
     assert number(text) == value

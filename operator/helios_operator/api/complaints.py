@@ -86,11 +86,15 @@ def _size(error: ValidationError, path: str) -> Problem:
 
 
 def _format(error: ValidationError, path: str) -> Problem:
-    if error.validator_value == "date-time":
-        return Problem(path, f"{_shown(error.instance)} is not a time", "write it as 2026-01-31T12:00:00Z")
-    return Problem(
-        path, f"{_shown(error.instance)} does not fit {error.validator_value}", "use a smaller value"
-    )
+    shown = _shown(error.instance)
+    match error.validator_value:
+        case "date-time":
+            return Problem(path, f"{shown} is not a time", "write it as 2026-01-31T12:00:00Z")
+        case "quantity":
+            return Problem(path, f"{shown} is no quantity", "write a number with a unit, as 4Gi, 1.5 or 500m")
+        case "int-or-string":
+            return Problem(path, f"{shown} is neither a number nor a name", "write an integer or a string")
+    return Problem(path, f"{shown} does not fit {error.validator_value}", "use a smaller value")
 
 
 def _shown(value: Any) -> str:

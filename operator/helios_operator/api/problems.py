@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,13 @@ class Problem:
 
 
 class Invalid(Exception):
-    """An object, or a file of objects, that breaks rules. Its text has a line per problem."""
+    """An object, or a file of objects, that breaks rules. Its text has a line per problem.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    `admitted`: the object as it would be stored, where nothing but a pod template is wrong, and else None.
+    What serves already can be looked after by it; nothing may be rendered from its templates.
+    """
+
+    def __init__(self, problems: Iterable[Problem], admitted: dict[str, Any] | None = None) -> None:
         self.problems = tuple(problems)
+        self.admitted = admitted
         super().__init__("\n".join(str(problem) for problem in self.problems))

@@ -20,6 +20,25 @@ _TRANSITION = re.compile(r"\boldSelf\b")
 
 def broken_rules(schema: Json, value: Any, old: Any = None, path: str = "") -> Iterator[Problem]:
     """A problem for each rule that does not hold here or below."""
+    yield from _broken(schema, _seen(schema, value), _seen(schema, old), path)
+
+
+def _seen(schema: Json, value: Any) -> Any:
+    """Without what no schema describes: a server does not show it to rules, and it may hold anything."""
+    if isinstance(value, dict):
+        if schema.get("x-kubernetes-preserve-unknown-fields"):
+            return {}
+        return {key: _seen(_field(schema, key), item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_seen(schema.get("items", {}), item) for item in value]
+    return value
+
+
+def _field(schema: Json, key: str) -> Json:
+    return schema.get("properties", {}).get(key) or schema.get("additionalProperties") or {}
+
+
+def _broken(schema: Json, value: Any, old: Any, path: str) -> Iterator[Problem]:
     for rule in schema.get("x-kubernetes-validations", ()):
         if old is None and _TRANSITION.search(rule["rule"]):
             continue
@@ -28,12 +47,11 @@ def broken_rules(schema: Json, value: Any, old: Any = None, path: str = "") -> I
             yield _problem(path or "metadata.name", value, rule["message"], outcome.error)
     if isinstance(value, dict):
         for key, item in value.items():
-            field = schema.get("properties", {}).get(key) or schema.get("additionalProperties") or {}
             before = old.get(key) if isinstance(old, dict) else None
-            yield from broken_rules(field, item, before, f"{path}.{key}" if path else key)
+            yield from _broken(_field(schema, key), item, before, f"{path}.{key}" if path else key)
     elif isinstance(value, list):
         for i, item in enumerate(value):
-            yield from broken_rules(schema.get("items", {}), item, None, f"{path}[{i}]")
+            yield from _broken(schema.get("items", {}), item, None, f"{path}[{i}]")
 
 
 def _problem(path: str, value: Any, message: str, error: str) -> Problem:

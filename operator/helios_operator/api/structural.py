@@ -30,6 +30,21 @@ def unknown_fields(schema: Json, obj: Json) -> list[Problem]:
     return _unknown({**schema, "properties": {**schema["properties"], "metadata": _ANYTHING}}, obj, "")
 
 
+def too_deep(obj: Any, most: int) -> tuple[Any, ...]:
+    """The first steps to a value below `most` levels; empty when there is none."""
+    waiting: list[tuple[tuple[Any, ...], Any]] = [((), obj)]
+    while waiting:
+        steps, value = waiting.pop()
+        if len(steps) > most:
+            return steps[:_SHOWN_STEPS]
+        if isinstance(value, dict):
+            waiting += [((*steps, str(key)), below) for key, below in value.items()]
+        elif isinstance(value, list):
+            waiting += [((*steps, i), below) for i, below in enumerate(value)]
+    return ()
+
+
+_SHOWN_STEPS = 8
 _ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 

@@ -2,8 +2,8 @@
 wrong.
 
 Called by `helios up` for every file, by the store of one machine for every write, and by the operator for
-objects that were stored before a rule existed. The same CRDs rule everywhere; nothing here knows a field by
-name.
+objects that were stored before a rule existed, before anything is rendered from one. The same CRDs rule
+everywhere; nothing here knows a field by name but the pod templates, which the CRDs leave open.
 """
 
 from __future__ import annotations
@@ -16,15 +16,26 @@ from typing import Any
 from jsonschema.exceptions import ValidationError
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
-from helios_operator.api.complaints import problem_of
+from helios_operator.api import pod_template
+from helios_operator.api.complaints import path_of, problem_of
 from helios_operator.api.crds import API_VERSION, Crd, crds
 from helios_operator.api.problems import Invalid, Problem
 from helios_operator.api.rules import broken_rules
-from helios_operator.api.structural import prune_and_default, unknown_fields
+from helios_operator.api.structural import prune_and_default, too_deep, unknown_fields
 
 __all__ = ["Invalid", "Problem", "admit", "warnings"]
 
 Json = dict[str, Any]
+
+_TEMPLATES = {
+    "HeliosDeployment": {
+        "spec.template": pod_template.SERVER,
+        "spec.profiling.template": pod_template.PROFILE,
+    }
+}
+"""The pod templates of a kind, each with the container that HELIOS runs in it."""
+_DEEPEST = 64
+"""Levels; a pod has some 15. A hostile object must not exhaust the stack of whoever reads it."""
 
 
 def admit(obj: Json, old: Json | None = None) -> Json:
@@ -36,7 +47,18 @@ def admit(obj: Json, old: Json | None = None) -> Json:
     problems = problems or list(broken_rules(crd.schema, admitted, old))
     if problems:
         raise Invalid(problems)
+    if wrong := template_problems(admitted):
+        raise Invalid(wrong, admitted)
     return admitted
+
+
+def template_problems(admitted: Json) -> list[Problem]:
+    """What keeps the object's pod templates from being used; of an object that the schema admits."""
+    return [
+        problem
+        for path, container in _TEMPLATES.get(admitted["kind"], {}).items()
+        for problem in pod_template.problems(_at(admitted, path.split(".")), path, container)
+    ]
 
 
 def warnings(obj: Json) -> list[Problem]:
@@ -47,6 +69,9 @@ def warnings(obj: Json) -> list[Problem]:
 def _crd_of(obj: Any) -> Crd:
     if not isinstance(obj, dict):
         raise Invalid([Problem("object", "not a mapping", "write apiVersion, kind, metadata and spec")])
+    if steps := too_deep(obj, _DEEPEST):
+        problem = f"is nested more than {_DEEPEST} levels deep"
+        raise Invalid([Problem(path_of(steps), problem, "no field of Kubernetes is; remove it")])
     version, kind = obj.get("apiVersion"), obj.get("kind")
     if version != API_VERSION:
         problem = f"{version!r} is not known" if version else "is missing"
@@ -112,3 +137,9 @@ def _repeated(items: list[Any], path: str) -> Iterator[Problem]:
             yield Problem(
                 f"{path}[{i}]", f"{shown!r} stands twice", "each may stand once: remove or rename one"
             )
+
+
+def _at(value: Any, steps: list[str]) -> Json:
+    for step in steps:
+        value = value.get(step) or {}
+    return dict(value)

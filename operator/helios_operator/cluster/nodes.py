@@ -20,6 +20,7 @@ from helios_operator.cluster.quantities import MIB, mib, number
 from helios_operator.decide.snapshot import Hardware
 from helios_operator.render import containers, labels
 from helios_operator.render.accelerator import Accelerator, accelerator, device
+from helios_operator.render.merge import said
 
 _DTYPES = {"cpu": "float16", "cuda": "bfloat16"}
 _STEP_MIB = 256
@@ -154,7 +155,7 @@ def _home(hd: Deployment, mirror: Mirror) -> Object | None:
 
 def _usable(hd: Deployment, mirror: Mirror) -> Iterator[Object]:
     """Nodes that may take its pods and offer the accelerator at all."""
-    spec = hd.spec.template.get("spec") or {}
+    spec = said(hd.spec.template)["spec"]
     wanted: Mapping[str, str] = spec.get("nodeSelector") or {}
     asked = accelerator(hd.spec.template)
     for node in mirror.all(NODE):
@@ -189,7 +190,7 @@ def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
 
 
 def _server(hd: Deployment) -> Mapping[str, Any]:
-    return containers.named(hd.spec.template, containers.SERVER)
+    return containers.named(said(hd.spec.template), containers.SERVER)
 
 
 def _first(marks: Mapping[str, str], names: Iterable[str]) -> str:

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+from decimal import Decimal
 from functools import lru_cache
 
+from kubernetes.utils.quantity import parse_quantity
+
+from helios_operator.api.quantity import is_quantity
+
 MIB = 1024 * 1024
-_SUFFIXES = {
-    **{f"{letter}i": 1024 ** (power + 1) for power, letter in enumerate("KMGTPE")},
-    **{letter: 1000 ** (power + 1) for power, letter in enumerate("kMGTPE")},
-    "n": Fraction(1, 10**9),
-    "u": Fraction(1, 10**6),
-    "m": Fraction(1, 1000),
-}
-
-
-_LONGEST_FIRST = sorted(_SUFFIXES, key=len, reverse=True)
+_MOST = Decimal(2**63 - 1)
+"""Where Kubernetes caps a quantity."""
 
 
 def number(quantity: object) -> float:
     """In the resource's own unit: cores, bytes, devices. 0 for what is no quantity."""
-    return _number(str(quantity or 0).strip())
+    text = quantity.strip() if isinstance(quantity, str) else quantity
+    # The client's parser takes more than an API server does ("inf", "1_000").
+    return _number(text) if is_quantity(text) else 0.0
 
 
 @lru_cache(maxsize=4096)
-def _number(text: str) -> float:
+def _number(quantity: object) -> float:
     """The same few are asked for again and again."""
-    for suffix in _LONGEST_FIRST:
-        if text.endswith(suffix):
-            return float(Fraction(text.removesuffix(suffix)) * _SUFFIXES[suffix])
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
+    exact: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]
+    return float(max(-_MOST, min(_MOST, exact)))
 
 
 def mib(quantity: object) -> int:

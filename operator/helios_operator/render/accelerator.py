@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from helios_operator.render import containers
+from helios_operator.api.pod_template import is_device
+from helios_operator.render import containers, merge
 
 _CUDA_VENDORS = ("nvidia.com/", "amd.com/")
 """Vendors whose devices torch drives as `cuda`."""
-_NATIVE = "kubernetes.io"
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Accelerator:
 
 def accelerator(template: Mapping[str, Any]) -> Accelerator | None:
     """Of the serving container; with several extended resources, the first by name."""
-    limits = containers.named(template, containers.SERVER).get("resources", {}).get("limits", {})
-    asked = [Accelerator(name, int(count)) for name, count in sorted(limits.items()) if _is_extended(name)]
-    return asked[0] if asked else None
+    limits = containers.named(merge.said(template), containers.SERVER).get("resources", {}).get("limits", {})
+    asked = [Accelerator(name, int(count)) for name, count in sorted(limits.items()) if is_device(name)]
+    return next((each for each in asked if each.count), None)
 
 
 def device(template: Mapping[str, Any]) -> str:
@@ -41,13 +41,8 @@ def device(template: Mapping[str, Any]) -> str:
 def without(resources: Mapping[str, Any]) -> dict[str, Any]:
     """A container's resources, less every extended one."""
     return {
-        part: {name: amount for name, amount in value.items() if not _is_extended(name)}
-        if part in ("limits", "requests")
+        part: {name: amount for name, amount in value.items() if not is_device(name)}
+        if part in ("limits", "requests") and value
         else value
         for part, value in resources.items()
     }
-
-
-def _is_extended(resource: str) -> bool:
-    domain, slash, _ = resource.partition("/")
-    return bool(slash) and domain != _NATIVE and not domain.endswith(f".{_NATIVE}")

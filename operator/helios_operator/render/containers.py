@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SERVER = "helios-server"
-"""The container that serves; the name that the user's template writes."""
-PROFILE = "helios-profile"
-"""The container that measures; the name that `profiling.template` writes."""
+from helios_operator.api.pod_template import PROFILE, SERVER
+
+__all__ = ["PROFILE", "SERVER", "named"]
 
 
 def named(template: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from helios_operator.api.pod_template import DIRECTIVE
 from helios_operator.api.types import Candidate, Deployment
 from helios_operator.decide.snapshot import Hardware, JobKind, JobSpec
 from helios_operator.render import (
@@ -29,8 +30,18 @@ from helios_operator.render.installation import Installation
 
 _RESULT = "/dev/termination-log"
 _PROMPTS = "/etc/helios/prompts"
-_SERVER_ONLY = ("args", "command", "lifecycle", "livenessProbe", "ports", "readinessProbe", "startupProbe")
+_SERVER_ONLY = (
+    DIRECTIVE,
+    "args",
+    "command",
+    "lifecycle",
+    "livenessProbe",
+    "ports",
+    "readinessProbe",
+    "startupProbe",
+)
 _POD_SERVER_ONLY = (
+    DIRECTIVE,
     "automountServiceAccountToken",
     "containers",
     "restartPolicy",
@@ -150,7 +161,7 @@ def _from_serving(template: Mapping[str, Any], asked: JobSpec) -> Manifest:
     if server:
         kept = {field: value for field, value in server.items() if field not in _SERVER_ONLY}
         if _is_on_cpu(asked):
-            kept |= {"resources": accelerator.without(kept.get("resources", {}))}
+            kept |= {"resources": accelerator.without(kept.get("resources") or {})}
         users["spec"]["containers"] = [kept | {"name": containers.PROFILE}]
     return users
 
