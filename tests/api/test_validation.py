@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from helios_operator.api import parse
 from helios_operator.api.cluster_fields import unused_locally
 from helios_operator.api.validation import Invalid, admit, warnings
 
@@ -34,7 +35,7 @@ def test_admission_of_what_was_admitted_changes_nothing() -> None:
 def test_defaults_reach_into_objects_that_were_not_given() -> None:
     spec = admit(minimal())["spec"]
     assert spec["rollout"]["drain"] == {"preStopSeconds": 15, "timeoutSeconds": 300}
-    assert spec["candidates"][0]["trustRemoteCode"] is False
+    assert parse.deployment(admit(minimal())).spec.candidates[0].trust_remote_code is False
     assert "analysis" not in spec["rollout"]
 
 

@@ -24,14 +24,15 @@ def broken_rules(schema: Json, value: Any, old: Any = None, path: str = "") -> I
 
 
 def _seen(schema: Json, value: Any) -> Any:
-    """Without what no schema describes: a server does not show it to rules, and it may hold anything."""
+    """As rules see it. Without what no schema describes: a server does not show it to them, and it may hold
+    anything. NUL is another control character to them: for the library a string ends there."""
     if isinstance(value, dict):
         if schema.get("x-kubernetes-preserve-unknown-fields"):
             return {}
         return {key: _seen(_field(schema, key), item) for key, item in value.items()}
     if isinstance(value, list):
         return [_seen(schema.get("items", {}), item) for item in value]
-    return value
+    return value.replace("\0", "\1") if isinstance(value, str) else value
 
 
 def _field(schema: Json, key: str) -> Json:
