@@ -24,15 +24,19 @@ class RefusedError(Exception):
 
 
 def render(
-    values: dict[str, Any] | None = None, release: str = "helios", kubernetes: str = "1.37"
+    values: dict[str, Any] | None = None,
+    release: str = "helios",
+    kubernetes: str = "1.37",
+    namespace: str = NAMESPACE,
 ) -> list[Manifest]:
     """Every object, in helm's order."""
-    text = _helm("template", json.dumps(values or {}), release, "--kube-version", kubernetes)
+    options = ("--kube-version", kubernetes, "--namespace", namespace)
+    text = _helm("template", json.dumps(values or {}), release, *options)
     return [document for document in yaml.safe_load_all(text) if document]
 
 
 def notes(values: dict[str, Any] | None = None, release: str = "helios") -> str:
-    text = _helm("install", json.dumps(values or {}), release, "--dry-run=client")
+    text = _helm("install", json.dumps(values or {}), release, "--dry-run=client", "--namespace", NAMESPACE)
     return text.partition("NOTES:\n")[2]
 
 
@@ -47,7 +51,7 @@ def only(manifests: list[Manifest], kind: str) -> Manifest:
 
 @cache
 def _helm(verb: str, values: str, release: str, *options: str) -> str:
-    command = [str(helm()), verb, release, str(CHART), "--namespace", NAMESPACE, "--values", "-", *options]
+    command = [str(helm()), verb, release, str(CHART), "--values", "-", *options]
     environment = {"KUBECONFIG": "/nonexistent", "HOME": "/nonexistent", "HELM_NO_PLUGINS": "1"}
     done = subprocess.run(command, input=values, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
@@ -57,5 +61,9 @@ def _helm(verb: str, values: str, release: str, *options: str) -> str:
 
 def only_role(manifests: list[Manifest], kind: str) -> Manifest:
     """The operator's own, not those that extend users' roles."""
-    (role,) = (role for role in of_kind(manifests, kind) if "rbac" not in str(role["metadata"]["labels"]))
+    (role,) = (role for role in of_kind(manifests, kind) if is_operators(role))
     return role
+
+
+def is_operators(role: Manifest) -> bool:
+    return "rbac" not in str(role["metadata"]["labels"])

@@ -81,23 +81,26 @@ def test_every_binding_is_of_the_account_that_runs_the_operator() -> None:
 
 def test_users_roles_are_extended_by_what_users_write() -> None:
     roles = {role["metadata"]["name"]: role for role in chart.of_kind(chart.render(), "ClusterRole")}
-    viewing = {verb for rule in roles["helios-view"]["rules"] for verb in rule["verbs"]}
+    viewing = {verb for rule in roles["helios-system:helios-view"]["rules"] for verb in rule["verbs"]}
     assert viewing == {"get", "list", "watch"}
-    edited = {resource for rule in roles["helios-edit"]["rules"] for resource in rule["resources"]}
+    edited = {
+        resource for rule in roles["helios-system:helios-edit"]["rules"] for resource in rule["resources"]
+    }
     assert not any(resource.endswith("/status") for resource in edited)
 
 
-def _rules(manifests: list[Manifest]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rules(manifests: list[Manifest]) -> Iterator[tuple[bool, dict[str, Any]]]:
+    """Each rule, and whether it is the operator's."""
     for manifest in manifests:
         if manifest["kind"] in ("Role", "ClusterRole"):
-            yield from ((manifest["metadata"]["name"], rule) for rule in manifest["rules"])
+            yield from ((chart.is_operators(manifest), rule) for rule in manifest["rules"])
 
 
 def _verbs(manifests: list[Manifest]) -> dict[tuple[str, str], set[str]]:
     """The operator's verbs by (group, resource)."""
     granted: dict[tuple[str, str], set[str]] = {}
-    for name, rule in _rules(manifests):
-        if name == "helios":
+    for is_operators, rule in _rules(manifests):
+        if is_operators:
             for group in rule["apiGroups"]:
                 for resource in rule["resources"]:
                     granted.setdefault((group, resource), set()).update(rule["verbs"])

@@ -222,7 +222,7 @@ class PodRunner:
         places = [mount["mountPath"] for mount in running.container["volumeMounts"]]
         places += ["/volumes", "/dev/termination-log"]
         told = [f"{root}{w}" if any(w == p or w.startswith(f"{p}/") for p in places) else w for w in words]
-        told = [running.ip if word == "0.0.0.0" else word for word in told]
+        told = [running.ip if word == "::" else word for word in told]
         running.process = await Process.start(helios_command(*told[1:]), log=running.folder / "log")
 
     async def _await_environment(self, running: Running) -> None:

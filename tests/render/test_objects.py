@@ -3,6 +3,8 @@ bounds."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,27 @@ def test_every_example_renders_to_valid_objects(path: Path) -> None:
             hd = parse.deployment(admitted | {"metadata": admitted["metadata"] | {"uid": "u"}})
             for manifest in objects.everything(hd):
                 assert_valid(manifest)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+def test_no_user_and_no_group_is_chosen_for_a_platform_that_chooses_them(spec: dict[str, Any]) -> None:
+    text = json.dumps(objects.everything(objects.deployment(**spec)))
+    assert not re.search(r'"(runAsUser|runAsGroup|fsGroup|fsGroupChangePolicy|supplementalGroups)"', text)
+
+
+def test_addresses_of_both_families_are_offered_and_none_is_written_down() -> None:
+    manifests = objects.everything(objects.deployment(replicas=2))
+    services = [each["spec"] for each in manifests if each["kind"] == "Service"]
+    assert [each["ipFamilyPolicy"] for each in services] == ["PreferDualStack"] * 3
+    assert not any({"clusterIPs", "ipFamilies"} & set(each) for each in services)
+    policies = [json.dumps(each) for each in manifests if each["kind"] == "NetworkPolicy"]
+    assert policies
+    assert not any("ipBlock" in each or "cidr" in each for each in policies)
+    (deployment,) = (each for each in manifests if each["kind"] == "Deployment")
+    (server,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert server["command"][server["command"].index("--host") + 1] == "::"
+    probes = [server[probe]["httpGet"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
+    assert not any("host" in each for each in probes), "the kubelet calls the pod's own address"
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())

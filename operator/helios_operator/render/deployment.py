@@ -31,6 +31,8 @@ from helios_operator.render.installation import Installation
 from helios_operator.render.template_hash import template_hash
 
 _LIMITS = "/etc/helios/limits"
+_EVERY_ADDRESS = "::"
+"""Of both families; the server takes IPv4 alone where a node has no other."""
 _EXIT_SECONDS = 10
 """What a server needs to end once its streams have."""
 _STARTUP_PERIOD_SECONDS = 5
@@ -82,7 +84,7 @@ def _command(hd: Deployment, hardware: Hardware) -> list[str]:
         *("helios", "serve"),
         *("--limits", f"{_LIMITS}/{configmap.LIMITS_KEY}"),
         *("--model-name", hd.spec.model_name),
-        *("--host", "0.0.0.0"),
+        *("--host", _EVERY_ADDRESS),
         *("--port", str(ports.GENERATION)),
         *("--control-port", str(ports.CONTROL)),
         *("--metrics-port", str(ports.METRICS)),

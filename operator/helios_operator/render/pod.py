@@ -2,8 +2,8 @@
 reach.
 
 Called by `deployment.py` and `job.py`, which add what is theirs and merge the user's template over it. It
-must not name a user id: the image says who it runs as, and platforms that assign ids refuse a pod that picks
-its own.
+must not name a user's or a group's id: the image says who it runs as, and platforms that assign ids refuse a
+pod that picks its own.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from helios_operator.render.installation import Installation
 SCRATCH = "/tmp"
 CONTROL = "/etc/helios/control"
 TOKEN_FILE = f"{CONTROL}/token"
-_GROUP = 65532
-"""Of the images' user; owns a model cache that pods write to."""
 
 
 def container(
@@ -51,7 +49,7 @@ def spec(
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": _security(hd),
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         "volumes": [
             {"name": "scratch", "emptyDir": {}},
@@ -96,13 +94,6 @@ def _environment(hd: Deployment) -> list[Manifest]:
 
 def _field(name: str, path: str) -> Manifest:
     return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-
-
-def _security(hd: Deployment) -> Manifest:
-    context: Manifest = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    if _writable_claim(hd):
-        context |= {"fsGroup": _GROUP, "fsGroupChangePolicy": "OnRootMismatch"}
-    return context
 
 
 def _cache_mounts(hd: Deployment) -> list[Manifest]:

@@ -51,8 +51,10 @@ def endpoint(hd: Deployment) -> str:
 
 
 def _service(hd: Deployment, name: str, spec: Manifest) -> Manifest:
+    """An address of each family that the cluster has."""
     metadata = owner.metadata(hd, name, {labels.COMPONENT: labels.SERVER})
-    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+    families = {"ipFamilyPolicy": "PreferDualStack"}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec | families}
 
 
 def _port(name: str, number: int, target: str, protocol: str) -> Manifest:

@@ -13,17 +13,30 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* Of what stands outside the release's namespace. A colon, which neither part can have, keeps a-b in c apart from a
+       in b-c. */ -}}
+{{- define "helios.wideName" -}}
+{{- printf "%s:%s" .Release.Namespace (include "helios.fullname" .) -}}
+{{- end -}}
+
+{{- /* A Service's name begins with a letter; a release's may begin with a digit. */ -}}
+{{- define "helios.service" -}}
+{{- $name := include "helios.fullname" . -}}
+{{- if regexMatch "^[0-9]" $name }}{{ $name = printf "helios-%s" $name }}{{ end -}}
+{{- printf "%s-operator" $name -}}
+{{- end -}}
+
 {{- define "helios.selector" -}}
 app.kubernetes.io/name: helios-operator
-app.kubernetes.io/instance: {{ include "helios.fullname" . }}
+app.kubernetes.io/instance: {{ include "helios.fullname" . | quote }}
 {{- end -}}
 
 {{- define "helios.labels" -}}
 {{ include "helios.selector" . }}
 app.kubernetes.io/part-of: helios
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
 {{- end -}}
 
 {{- define "helios.serviceAccount" -}}
