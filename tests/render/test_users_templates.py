@@ -79,7 +79,7 @@ def _with(template: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 _PATHS = [path for path in _paths(_whole(containers.SERVER)) if path]
 _KEYS = st.sampled_from(["name", "limits", "$patch", "valueFrom", "containerPort", "x", ""])
-_VALUES = st.recursive(
+_VALUES = st.sampled_from([None, {}, []]) | st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-1, 2**70)
