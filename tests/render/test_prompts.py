@@ -37,15 +37,22 @@ def test_the_most_that_is_admitted_fits_into_a_config_map(character: str, length
     while fewest < most:
         middle = (fewest + most + 1) // 2
         fewest, most = (middle, most) if _is_admitted([prompt] * middle) else (fewest, middle - 1)
-    assert fewest * len(prompt.encode()) > 150_000, "what people write by hand is admitted"
+    assert fewest * len(prompt.encode()) > 170_000, "what people write by hand is admitted"
     document = prompts_config_map(_deployment([prompt] * fewest))["data"][PROMPTS_KEY]
     assert len(document.encode()) + len(PROMPTS_KEY) <= _CONFIG_MAP_BYTES
 
 
 def test_more_is_refused_with_the_way_out() -> None:
-    with pytest.raises(Invalid) as caught:
-        _deployment(["x" * 8192] * 129)
-    (problem,) = caught.value.problems
-    assert problem.field == "spec.profiling.prompts.inline"
-    assert "500,000 bytes" in problem.problem
-    assert "configMapRef" in problem.fix
+    for prompts in (["x" * 8192] * 129, ["\n" + '"' * 8000] * 80):
+        with pytest.raises(Invalid) as caught:
+            _deployment(prompts)
+        (problem,) = caught.value.problems
+        assert problem.field == "spec.profiling.prompts.inline"
+        assert "bytes" in problem.problem
+        assert "configMapRef" in problem.fix
+
+
+def test_a_megabyte_of_ordinary_text_is_admitted() -> None:
+    text = "\n".join(['She said: "The second floor, at the end of the corridor, on the left."'] * 57)
+    assert _is_admitted([text] * 239)
+    assert 239 * len(text) > 950_000

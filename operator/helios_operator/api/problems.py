@@ -26,8 +26,8 @@ class Problem:
 class Invalid(Exception):
     """An object, or a file of objects, that breaks rules. Its text has a line per problem.
 
-    `admitted`: the object as it would be stored, where nothing but a pod template is wrong, and else None.
-    What serves already can be looked after by it; nothing may be rendered from its templates.
+    `admitted`: the object as it would be stored, where it keeps the CRD's rules and only cannot be rendered
+    (a pod template, too long prompts), and else None. What serves already can be looked after by it.
     """
 
     def __init__(self, problems: Iterable[Problem], admitted: dict[str, Any] | None = None) -> None:

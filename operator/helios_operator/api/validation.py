@@ -3,7 +3,8 @@ wrong.
 
 Called by `helios up` for every file, by the store of one machine for every write, and by the operator for
 objects that were stored before a rule existed, before anything is rendered from one. The same CRDs rule
-everywhere; nothing here knows a field by name but the pod templates, which the CRDs leave open.
+everywhere; nothing here knows a field by name but what CRDs cannot say: what is in pod templates, and how
+long prompts are as JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from jsonschema.exceptions import ValidationError
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
-from helios_operator.api import pod_template
+from helios_operator.api import inline_prompts, pod_template
 from helios_operator.api.complaints import path_of, problem_of
 from helios_operator.api.crds import API_VERSION, Crd, crds
 from helios_operator.api.problems import Invalid, Problem
@@ -27,13 +28,9 @@ __all__ = ["Invalid", "Problem", "admit", "warnings"]
 
 Json = dict[str, Any]
 
-_TEMPLATES = {
-    "HeliosDeployment": {
-        "spec.template": pod_template.SERVER,
-        "spec.profiling.template": pod_template.PROFILE,
-    }
-}
-"""The pod templates of a kind, each with the container that HELIOS runs in it."""
+_DEPLOYMENT = "HeliosDeployment"
+_TEMPLATES = {"spec.template": pod_template.SERVER, "spec.profiling.template": pod_template.PROFILE}
+"""Its pod templates, each with the container that HELIOS runs in it."""
 _DEEPEST = 64
 """Levels; a pod has some 15. A hostile object must not exhaust the stack of whoever reads it."""
 
@@ -47,18 +44,18 @@ def admit(obj: Json, old: Json | None = None) -> Json:
     problems = problems or list(broken_rules(crd.schema, admitted, old))
     if problems:
         raise Invalid(problems)
-    if wrong := template_problems(admitted):
-        raise Invalid(wrong, admitted)
+    if unrenderable := list(_render_problems(admitted)):
+        raise Invalid(unrenderable, admitted)
     return admitted
 
 
-def template_problems(admitted: Json) -> list[Problem]:
-    """What keeps the object's pod templates from being used; of an object that the schema admits."""
-    return [
-        problem
-        for path, container in _TEMPLATES.get(admitted["kind"], {}).items()
-        for problem in pod_template.problems(_at(admitted, path.split(".")), path, container)
-    ]
+def _render_problems(admitted: Json) -> Iterator[Problem]:
+    """What keeps objects from being rendered, though the CRD admits it."""
+    if admitted["kind"] != _DEPLOYMENT:
+        return
+    yield from inline_prompts.problems(admitted)
+    for path, container in _TEMPLATES.items():
+        yield from pod_template.problems(_at(admitted, path.split(".")), path, container)
 
 
 def warnings(obj: Json) -> list[Problem]:

@@ -6,11 +6,10 @@ pods are told, so that a restarted pod comes back as what it was told.
 
 from __future__ import annotations
 
-import json
-
 from helios_contract import limits as document
 from helios_contract.limits import Limits
 
+from helios_operator.api import inline_prompts
 from helios_operator.api.types import Deployment
 from helios_operator.control import limits as limits_documents
 from helios_operator.render import Manifest, labels, names, owner
@@ -33,7 +32,7 @@ def limits_of(config_map: Manifest) -> Limits:
 
 def prompts_config_map(hd: Deployment) -> Manifest:
     """For Jobs; live prompts never come here, they stay in the pods' memory."""
-    data = {PROMPTS_KEY: json.dumps(hd.spec.profiling.prompts.inline, ensure_ascii=False)}
+    data = {PROMPTS_KEY: inline_prompts.document(hd.spec.profiling.prompts.inline)}
     return _config_map(owner.metadata(hd, names.prompts(hd.name)), data)
 
 
