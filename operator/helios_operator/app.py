@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import kopf
+from helios_proto import addresses
 
 from helios_operator.cluster.client import PAGE, Client
 from helios_operator.cluster.http import Page
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 class Settings:
     by: Installation
     options: Options = field(default_factory=Options)
-    http_host: str = "0.0.0.0"
+    http_host: str = addresses.ANY
     http_port: int = 8080
 
 
@@ -52,7 +53,7 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> None:
         operator = Operator(client, settings.by, settings.options, await budget_kind(client), metrics)
         page = Page(metrics, lambda: operator.heard)
         port = await page.open(settings.http_host, settings.http_port)
-        _log.info("listening on %s:%d", settings.http_host, port)
+        _log.info("listening on %s", addresses.join(settings.http_host, port))
         try:
             await _watch_and_work(operator, settings.options, stop)
         finally:

@@ -25,6 +25,23 @@ async def test_health_is_the_age_of_the_last_word(age: float, status: int) -> No
         await page.close()
 
 
+@pytest.mark.parametrize(
+    ("host", "called"),
+    [("::", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"), ("127.0.0.1", "127.0.0.1"), ("[::1]", "[::1]")],
+)
+async def test_it_is_reached_by_both_families(host: str, called: str) -> None:
+    page = Page(Metrics(), time.time)
+    port = await page.open(host, 0)
+    try:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://{called}:{port}/healthz") as answer,
+        ):
+            assert answer.status == 200
+    finally:
+        await page.close()
+
+
 async def test_metrics_tell_when_it_was() -> None:
     heard = time.time() - 100
     page = Page(Metrics(), lambda: heard)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from helios_operator.render import installation
+from helios_proto import addresses
 
 from helios_cli.arguments import Parser
 
@@ -27,7 +28,7 @@ def run(argv: Sequence[str]) -> int:
         action="store_true",
         help="without the right to read nodes: the scheduler alone knows of room",
     )
-    add("--http-host", default="0.0.0.0", metavar="ADDRESS", help="of /healthz and /metrics")
+    add("--http-host", default=addresses.ANY, metavar="ADDRESS", help="of /healthz and /metrics")
     add("--http-port", type=int, default=8080, metavar="N")
     add("--poll-seconds", type=float, default=5.0, metavar="S", help="between looks at a deployment at rest")
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"))

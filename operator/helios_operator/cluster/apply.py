@@ -13,6 +13,7 @@ import logging
 from typing import Any
 
 from helios_contract.limits import Limits
+from helios_proto import addresses
 
 from helios_operator.api import serialize
 from helios_operator.api.types import Deployment, Model
@@ -180,7 +181,7 @@ class Applier:
             name = holder(asked.prompts_digest, snapshot)
             pod = self._mirror.get(POD, hd.namespace, name) if name else None
             host = address(pod) if pod else None
-            return f"{host}:{ports.CONTROL}" if host else None
+            return addresses.join(host, ports.CONTROL) if host else None
         if hd.spec.profiling.prompts.config_map_ref is None:
             await self._client.apply(CONFIG_MAP, prompts_config_map(hd))
         return None

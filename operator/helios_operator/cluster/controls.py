@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from helios_contract.limits import Limits
 from helios_contract.telemetry import Telemetry
+from helios_proto import addresses
 
 from helios_operator.control.client import ControlClient
 from helios_operator.errors import ControlError
@@ -42,7 +43,7 @@ class Controls:
 
     async def look(self, uid: str, host: str, token: str, head_kind: str) -> Telemetry | None:
         """None: it does not answer in time."""
-        line = await self._line(uid, f"{host}:{ports.CONTROL}", token)
+        line = await self._line(uid, addresses.join(host, ports.CONTROL), token)
         async with self._looks:
             return await line.client.telemetry()
 

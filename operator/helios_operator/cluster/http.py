@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from aiohttp import web
+from helios_proto import addresses
 
 from helios_operator.cluster.metrics import Metrics
 
@@ -24,13 +25,15 @@ class Page:
         self._runner: web.AppRunner | None = None
 
     async def open(self, host: str, port: int) -> int:
-        """Returns the port, which 0 leaves to the system."""
+        """On all that `host` stands for. Returns the port, which 0 leaves to the system."""
         app = web.Application()
         app.add_routes([web.get("/healthz", self._healthz), web.get("/metrics", self._show_metrics)])
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
-        return int(self._runner.addresses[0][1])
+        sockets = addresses.listen(host, port)
+        for each in sockets:
+            await web.SockSite(self._runner, each).start()
+        return addresses.port_of(sockets)
 
     async def close(self) -> None:
         if self._runner is not None:

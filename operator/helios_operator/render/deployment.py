@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from helios_contract.limits import Limits
+from helios_proto import addresses
 
 from helios_operator.api.types import Candidate, Deployment
 from helios_operator.decide.snapshot import Hardware
@@ -31,8 +32,6 @@ from helios_operator.render.installation import Installation
 from helios_operator.render.template_hash import template_hash
 
 _LIMITS = "/etc/helios/limits"
-_EVERY_ADDRESS = "::"
-"""Of both families; the server takes IPv4 alone where a node has no other."""
 _EXIT_SECONDS = 10
 """What a server needs to end once its streams have."""
 _STARTUP_PERIOD_SECONDS = 5
@@ -84,7 +83,7 @@ def _command(hd: Deployment, hardware: Hardware) -> list[str]:
         *("helios", "serve"),
         *("--limits", f"{_LIMITS}/{configmap.LIMITS_KEY}"),
         *("--model-name", hd.spec.model_name),
-        *("--host", _EVERY_ADDRESS),
+        *("--host", addresses.ANY),
         *("--port", str(ports.GENERATION)),
         *("--control-port", str(ports.CONTROL)),
         *("--metrics-port", str(ports.METRICS)),
