@@ -126,7 +126,8 @@ def room(hd: Deployment, mirror: Mirror, load: Load, pod_mib: int) -> Room:
 def _asked(hd: Deployment, pod_mib: int) -> dict[str, float]:
     """By one pod of the template, its sidecars included; the server asks for its memory where the user says
     nothing of it."""
-    spec, server = said(hd.spec.template)["spec"], _server(hd)
+    template = said(hd.spec.template)
+    spec, server = template["spec"], containers.named(template, containers.SERVER)
     if "memory" in requests.of_container(server) or accelerator(hd.spec.template):
         return requests.of_pod(spec)
     others = [container for container in spec.get("containers") or () if container is not server]
