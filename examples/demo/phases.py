@@ -69,7 +69,7 @@ class Recorder:
         if not pods or _service(snapshot.deployment.status.active) != _service(self._active):
             return
         self._seen, self._seen_tokens = time.monotonic(), self._ledger.tokens
-        self._max_batch = max(telemetry.max_batch_size for telemetry in pods)
+        self._max_batch = max(telemetry.capacity.max_batch_size for telemetry in pods)
         self._batch_reached = max(self._batch_reached, *(telemetry.batch_reached for telemetry in pods))
         self._digest = pods[0].limits.exits_digest
         self._profiled = _profiled(snapshot, self._active)
