@@ -13,6 +13,7 @@ from pathlib import Path
 from helios_contract.limits import Audit, Limits
 from helios_contract.serves import Bundle
 
+from helios_server.errors import BundleError
 from helios_server.exits.bundle import BundleRef, HeadBundle, open_bundle
 from helios_server.exits.head import BareHead, ExitHead
 from helios_server.models.backbone import Backbone
@@ -94,7 +95,10 @@ def _load(
         return kept
     ref = BundleRef(spec.uri, spec.digest or None)
     bundle = open_bundle(ref, backbone.checkpoint, volumes=volumes, offline=offline)
-    return _resident(bundle, backbone)
+    resident = _resident(bundle, backbone)
+    if HeadBundle.load(bundle.path, backbone.checkpoint).digest != bundle.digest:
+        raise BundleError(spec.uri, "changed while it was read", "Try again when it is complete")
+    return resident
 
 
 def _resident(bundle: HeadBundle, backbone: Backbone) -> LoadedBundle:

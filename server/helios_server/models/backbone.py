@@ -21,6 +21,7 @@ from helios_server.models.linear import Linear, Numerics
 from helios_server.models.norm import RmsNorm
 from helios_server.models.reading import reading
 from helios_server.models.rope import Rope, RopeTable
+from helios_server.models.source import Source
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +31,14 @@ class Backbone:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        source: Source,
         numerics: Numerics,
         embedding: Tensor,
         norm: RmsNorm,
         head: Linear,
         rope: RopeTable,
     ) -> None:
-        self.checkpoint = checkpoint
+        self.source = source
         self.numerics = numerics
         self.layers: list[DecoderLayer] = []
         self.embedding = embedding
@@ -67,7 +68,7 @@ class Backbone:
 
     @classmethod
     def _without_layers(cls, checkpoint: Checkpoint, numerics: Numerics, max_context: int | None) -> Backbone:
-        config = checkpoint.config
+        config, source = checkpoint.config, Source(checkpoint)
         table = checkpoint.tensor(checkpoint.embedding_name, config.vocab_size)
         tied = checkpoint.head_name == checkpoint.embedding_name
         own = table if tied else checkpoint.tensor(checkpoint.head_name, config.vocab_size)
@@ -77,7 +78,12 @@ class Backbone:
         norm = RmsNorm(numerics.weight(checkpoint.tensor(NORM)), config.norm_eps)
         context = min(max_context or config.max_context, config.longest_context)
         rope = RopeTable(config, numerics, context)
-        return cls(checkpoint, numerics, embedding, norm, head, rope)  # type: ignore[arg-type]
+        return cls(source, numerics, embedding, norm, head, rope)  # type: ignore[arg-type]
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where late layers are read."""
+        return self.source.checkpoint
 
     @property
     def config(self) -> ModelConfig:
@@ -132,8 +138,11 @@ class Backbone:
         return len(self.layers)
 
     def load_layer(self, index: int) -> DecoderLayer:
-        """Reads one layer without attaching it (to grow in the background, or to audit)."""
-        return DecoderLayer(index, self.checkpoint.layer_tensors(index), self.config, self.numerics)
+        """Reads one layer without attaching it (to grow in the background, or to audit).
+
+        Raises CheckpointError where the files are no longer those of this model.
+        """
+        return DecoderLayer(index, self.source.layer_tensors(index), self.config, self.numerics)
 
     def attach(self, layers: Sequence[DecoderLayer]) -> None:
         """Appends layers, which must continue the loaded ones without a gap."""
