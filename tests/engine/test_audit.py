@@ -4,8 +4,11 @@ them.
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from helios_contract.limits import Audit
 from helios_contract.serves import Bundle
 from helios_contract.telemetry import AuditRow
 from helios_server.engine.audit import MAX_TOKENS, chosen
+from helios_server.engine.audit_batch import AuditBatch
 from helios_server.engine.engine import Engine
 from helios_server.engine.limits import EngineConfig
 from helios_server.exits.bundle import BundleRef, open_bundle
@@ -154,3 +158,115 @@ def test_without_a_share_nothing_is_audited(tiny: Path) -> None:
     with running(tiny, exit_layers=EXITS) as engine:
         send(engine, prompt_of(30), max_tokens=5).result()
         assert engine.telemetry().audits == ()
+
+
+# -- layers that are not loaded ------------------------------------------------------------------------------
+
+_openers: list[tuple[str, str]] | None = None
+
+
+def _note_opening(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open" and _openers is not None:
+        _openers.append((threading.current_thread().name, str(arguments[0])))
+
+
+sys.addaudithook(_note_opening)  # for good: a hook cannot be taken back
+
+
+@contextmanager
+def openings() -> Iterator[list[tuple[str, str]]]:
+    """Every file that is opened meanwhile: by which thread, and its path."""
+    global _openers
+    _openers = []
+    try:
+        yield _openers
+    finally:
+        _openers = None
+
+
+def test_steps_and_audits_open_no_file(tiny: Path, bundles: tuple[Bundle, ...]) -> None:
+    limits = {"layer_budget": 2, "exit_layers": EXITS, "audit": Audit(100, bundles)}
+    with running(tiny, **limits) as engine:
+        send(engine, prompt_of(20), max_tokens=2).result()
+        audits(engine, 1)  # what is imported at first use is imported now
+        with openings() as opened:
+            for seed in range(1, 5):
+                send(engine, prompt_of(30, seed), max_tokens=10, ignore_eos=True).result()
+            audits(engine, 5)
+    readers = {thread.rstrip("_0123456789") for thread, path in opened if str(tiny) in path}
+    assert readers == {"helios-audit-reads"}
+    assert not [path for thread, path in opened if thread == "helios-engine"]
+
+
+def test_steps_go_on_while_a_volume_is_slow(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, entered, let = Checkpoint.layer_tensors, threading.Event(), threading.Event()
+
+    def slowly(self: Checkpoint, layer: int) -> dict[str, torch.Tensor]:
+        entered.set()
+        assert let.wait(60)
+        return real(self, layer)
+
+    with running(tiny, layer_budget=2, exit_layers=EXITS, audit=Audit(100, (BARE,))) as engine:
+        monkeypatch.setattr(Checkpoint, "layer_tensors", slowly)
+        send(engine, prompt_of(30), max_tokens=3).result()
+        assert entered.wait(60)
+        for seed in range(3):
+            assert send(engine, prompt_of(9, seed), max_tokens=100, ignore_eos=True).result()
+        wait_for(lambda: engine.seconds_since_step == 0)  # asleep: it does not spin until the layer is there
+        limits = limits_for(tiny, generation=2, layer_budget=4, exit_layers=EXITS, audit=Audit(100, (BARE,)))
+        change = engine.set_limits(limits)  # reads layers as well
+        assert engine.telemetry().audits == ()
+        let.set()
+        change.result(60)
+        assert audits(engine, 4)[1] == replace(direct(tiny, prompt_of(30), (BARE,)), request=1)
+
+
+def test_one_layer_that_is_not_loaded_is_held_at_a_time(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, most = set[int](), list[int]()
+    load, run = Backbone.load_layer, AuditBatch._run_layer
+
+    def loaded(self: Backbone, index: int) -> object:
+        held.add(index)
+        most.append(len(held))
+        return load(self, index)
+
+    def ran(self: AuditBatch, layer: object, hidden: torch.Tensor) -> object:
+        yield from run(self, layer, hidden)  # type: ignore[arg-type]
+        held.discard(layer.index)  # type: ignore[attr-defined]
+
+    with running(tiny, layer_budget=2, exit_layers=EXITS, audit=Audit(100, (BARE,))) as engine:
+        monkeypatch.setattr(Backbone, "load_layer", loaded)
+        monkeypatch.setattr(AuditBatch, "_run_layer", ran)
+        for seed in range(3):
+            send(engine, prompt_of(200, seed), max_tokens=3).result()
+        audits(engine, 3)
+    assert set(most) == {1}
+    assert len(most) >= 4
+
+
+def test_an_exchange_waits_for_a_layer_that_is_being_read(
+    tiny: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the process holds is measured anew: nothing of the old model may be on its way by then."""
+    real, order, entered, let = Checkpoint.layer_tensors, list[str](), threading.Event(), threading.Event()
+
+    def slowly(self: Checkpoint, layer: int) -> dict[str, torch.Tensor]:
+        if threading.current_thread().name.startswith("helios-audit-reads"):
+            entered.set()
+            assert let.wait(60)
+            order.append("read")
+        else:
+            order.append("loaded")
+        return real(self, layer)
+
+    with running(tiny, layer_budget=2, exit_layers=EXITS, audit=Audit(100, (BARE,))) as engine:
+        monkeypatch.setattr(Checkpoint, "layer_tensors", slowly)
+        send(engine, prompt_of(30), max_tokens=3).result()
+        assert entered.wait(60)
+        future = engine.set_limits(limits_for(other, generation=2))
+        wait_for(lambda: engine.serving.runner is None)
+        let.set()
+        future.result(60)
+        assert order[:2] == ["read", "loaded"]
+        assert engine.telemetry().audits == ()
+        assert engine.audits_skipped == 0

@@ -309,6 +309,6 @@ def test_a_change_ends_when_the_engine_stops(tiny: Path) -> None:
 
 
 def _never() -> None:
-    from helios_server.engine.changes import NotYet
+    from helios_server.engine.tasks import NotYet
 
     raise NotYet

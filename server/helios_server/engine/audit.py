@@ -1,13 +1,16 @@
 """The audit: scores prompts, which are human text, at every exit with every bundle, and at full depth.
 
 Driven by the engine between steps, one small unit of work at a time. It starts from the hidden states that
-the prefill left, and reads the layers above the budget one at a time. It keeps no text and decides nothing.
+the prefill left, and has the layers above the budget read one at a time by a thread of its own. It keeps no
+text and decides nothing; an audit that fails is left out, and fails nothing else.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from helios_contract.limits import Limits
@@ -18,7 +21,10 @@ from helios_server.engine.audit_batch import HEAD_ROWS, AuditBatch, PromptStates
 from helios_server.engine.runner import Runner
 from helios_server.engine.sequence import Sequence
 from helios_server.models.backbone import Backbone
+from helios_server.models.block import DecoderLayer
 from helios_server.models.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 MIN_TOKENS = 8
 MAX_TOKENS = 512
@@ -45,14 +51,22 @@ def chosen(ordinal: int, percent: int) -> bool:
 
 
 class Auditor:
-    """Follows the prompts that are audited from admission to their row. `on_row` gets each AuditRow."""
+    """Follows the prompts that are audited from admission to their row.
 
-    def __init__(self, on_row: Callable[[AuditRow], None]) -> None:
+    on_row: gets each AuditRow; on_read: called in another thread when there may be work again. skipped:
+    prompts whose audit failed, since boot.
+    """
+
+    def __init__(self, on_row: Callable[[AuditRow], None], on_read: Callable[[], None]) -> None:
         self.captures: dict[Sequence, PromptStates] = {}
+        self.skipped = 0
         self._on_row = on_row
+        self._on_read = on_read
         self._pending: deque[PromptStates] = deque()
+        self._batch: AuditBatch | None = None
         self._units: Units | None = None
-        self._batch_size = 0
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="helios-audit-reads")
+        self._said = ""
 
     # -- prompts come and go ---------------------------------------------------------------------------------
 
@@ -66,7 +80,8 @@ class Auditor:
         exits = [layer for layer in limits.exit_layers if layer < sequence.depth]
         layers = (*sorted(exits), sequence.depth)
         states = PromptStates(sequence.ordinal, ids, layers, now)
-        held = sum(other.size for other in (*self.captures.values(), *self._pending)) + self._batch_size
+        held = sum(other.size for other in (*self.captures.values(), *self._pending))
+        held += self._batch.size if self._batch else 0
         if held + states.size <= STATE_TOKENS:
             self.captures[sequence] = states
 
@@ -84,7 +99,15 @@ class Auditor:
         """Another model comes: nothing captured means anything any more."""
         self.captures.clear()
         self._pending.clear()
-        self._units, self._batch_size = None, 0
+        self._batch = self._units = None
+
+    def wait_for_reader(self) -> None:
+        """Any thread: returns when no layer is being read, so that its memory is counted nowhere."""
+        self._reader.submit(lambda: None).result()
+
+    def close(self) -> None:
+        """Reads no more."""
+        self._reader.shutdown(wait=False, cancel_futures=True)
 
     # -- work ------------------------------------------------------------------------------------------------
 
@@ -92,10 +115,12 @@ class Auditor:
     def work(self, weights: Runner, tokenizer: Tokenizer, limits: Limits, now: float, idle: bool) -> bool:
         """Does what may be done between two steps: a unit, or a few when prompts pile up.
 
-        False: nothing to do.
+        False: nothing to do, or nothing before a layer is read.
         """
         for _ in range(1 + min(3, len(self._pending) // 4)):
-            if self._units is None and not self._begin(weights, tokenizer, limits, now, idle):
+            if self._batch is None and not self._begin(weights, tokenizer, limits, now, idle):
+                return False
+            if self._batch and self._batch.waits:
                 return False
             self._advance()
         return True
@@ -105,8 +130,21 @@ class Auditor:
         try:
             next(self._units or iter(()))
         except StopIteration:
-            self._units, self._batch_size = None, 0
-            host_memory.trim()  # or what audits leave in the heap adds to what steps leave there
+            self._end_batch()
+        except Exception as error:
+            self._skip(error)
+            self._end_batch()
+
+    def _skip(self, error: Exception) -> None:
+        """Requests do not depend on their audits. Said once, counted always."""
+        self.skipped += self._batch.prompts if self._batch else 0
+        if str(error) != self._said:
+            self._said = str(error)
+            logger.warning("audits are skipped: %s", error or type(error).__name__)
+
+    def _end_batch(self) -> None:
+        self._batch = self._units = None
+        host_memory.trim()  # or what audits leave in the heap adds to what steps leave there
 
     def _begin(self, weights: Runner, tokenizer: Tokenizer, limits: Limits, now: float, idle: bool) -> bool:
         """Starts a batch when one is full, its oldest prompt has waited, or there is nothing else to do."""
@@ -116,11 +154,16 @@ class Auditor:
         if not (idle or waited or len(self._pending) >= BATCH_PROMPTS):
             return False
         prompts = self._take_batch()
-        self._batch_size = sum(prompt.size for prompt in prompts)
         digests = dict.fromkeys((limits.exits_digest, *(bundle.digest for bundle in limits.audit.bundles)))
-        batch = AuditBatch(prompts, weights, tuple(digests), limits.exit_layers)
-        self._units = self._audit(batch, tokenizer)
+        self._batch = AuditBatch(prompts, weights, tuple(digests), limits.exit_layers, self._read)
+        self._units = self._audit(self._batch, tokenizer)
         return True
+
+    def _read(self, load: Callable[[], DecoderLayer]) -> Future[DecoderLayer]:
+        """In the thread that may wait for a volume."""
+        future = self._reader.submit(load)
+        future.add_done_callback(lambda _: self._on_read())
+        return future
 
     def _take_batch(self) -> list[PromptStates]:
         """The oldest prompts whose states stand at the same layers."""
@@ -136,5 +179,5 @@ class Auditor:
 
     def _audit(self, batch: AuditBatch, tokenizer: Tokenizer) -> Units:
         yield from batch.run()
-        for row in batch.rows(tokenizer):
+        for row in tuple(batch.rows(tokenizer)):
             self._on_row(row)

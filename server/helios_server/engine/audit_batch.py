@@ -1,15 +1,18 @@
 """One batch of audited prompts: which layers run, which heads score, in units that fit between two steps.
 
 Made and driven by `audit.py`. Prompts stand one after the other; a row's result does not depend on its
-neighbours. It must hold only one layer that is not loaded for serving at a time.
+neighbours. It must hold only one layer that is not loaded for serving at a time, and touch no file: another
+thread reads.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from collections.abc import Sequence as Many
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from helios_contract.telemetry import AuditRow
@@ -28,6 +31,8 @@ LAYER_ROWS, HEAD_ROWS = 128, 32
 """Of one unit of work: a step waits no longer than that takes."""
 Units = Generator[None, None, None]
 """Every `yield` ends a unit of work."""
+ReadLayer = Callable[[Callable[[], DecoderLayer]], Future[DecoderLayer]]
+"""Has another thread call it, which reads a layer."""
 
 
 @dataclass
@@ -80,10 +85,18 @@ class AuditBatch:
     """Prompts whose states stand at the same layers, their tokens one after the other."""
 
     def __init__(
-        self, prompts: list[PromptStates], weights: Runner, digests: Many[str], exit_layers: Many[int]
+        self,
+        prompts: list[PromptStates],
+        weights: Runner,
+        digests: Many[str],
+        exit_layers: Many[int],
+        read: ReadLayer,
     ) -> None:
         self._prompts = prompts
         self._weights = weights
+        self._read = read
+        self._ahead: Future[DecoderLayer] | None = None
+        self._waits = False
         self._backbone = weights.backbone
         self._digests = digests
         self._exits = [layer for layer in exit_layers if layer < self._backbone.config.num_layers]
@@ -97,17 +110,29 @@ class AuditBatch:
         self._scores: dict[tuple[str, int], _Scores] = {}
         self._full: _Scores | None = None
 
+    @property
+    def prompts(self) -> int:
+        """Prompts scored together."""
+        return len(self._prompts)
+
+    @property
+    def size(self) -> int:
+        """Token states held, all layers together."""
+        return sum(prompt.size for prompt in self._prompts)
+
     def run(self) -> Units:
         """Does everything. States are let go as soon as they are scored."""
         *shallower, depth = self._prompts[0].layers
         full = self._backbone.config.num_layers
+        self._read_ahead(depth)
         for layer in shallower:
             yield from self._score_exit(layer, self._captured(layer))
         hidden = self._captured(depth)
         if depth in self._exits:
             yield from self._score_exit(depth, hidden)
         for index in range(depth, full):
-            yield from self._run_layer(self._layer(index), hidden)
+            yield from self._run_layer((yield from self._layer(index)), hidden)
+            self._read_ahead(index + 1)
             if index + 1 in self._exits:
                 yield from self._score_exit(index + 1, hidden)
         self._full = yield from self._score(self._weights.heads.at("", full), hidden)
@@ -147,9 +172,26 @@ class AuditBatch:
         """[T, hidden_size], a copy of its own."""
         return torch.cat([prompt.states.pop(layer) for prompt in self._prompts])
 
-    def _layer(self, index: int) -> DecoderLayer:
-        loaded = self._backbone.layers
-        return loaded[index] if index < len(loaded) else self._backbone.load_layer(index)
+    @property
+    def waits(self) -> bool:
+        """Nothing can be done before a layer is read."""
+        return self._waits and self._ahead is not None and not self._ahead.done()
+
+    def _read_ahead(self, index: int) -> None:
+        """Has a layer read that is not loaded for serving, once the one before it is let go."""
+        if len(self._backbone.layers) <= index < self._backbone.config.num_layers:
+            self._ahead = self._read(partial(self._backbone.load_layer, index))
+
+    def _layer(self, index: int) -> Generator[None, None, DecoderLayer]:
+        """A change of limits may have loaded it, or let it go, since it was looked for."""
+        if index >= len(self._backbone.layers) and self._ahead is None:
+            self._read_ahead(index)
+        self._waits = True
+        while self.waits:
+            yield
+        self._waits, ahead = False, self._ahead
+        self._ahead = None
+        return ahead.result() if ahead else self._backbone.layers[index]
 
     def _score_exit(self, layer: int, hidden: Tensor) -> Units:
         """With every bundle; heads that are the same (the model's own, mostly) are scored once."""

@@ -1,40 +1,57 @@
 """Changes of limits while serving: prepared in a thread of their own, published between two steps.
 
 Called through `Engine.set_limits`. One change at a time, in the order they came. A refused change leaves
-everything as it was. It must never touch what the engine thread owns except from inside a boundary task.
+everything as it was, whatever was raised; where that cannot be, the engine fails. It must never touch what
+the engine thread owns except from inside a boundary task.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+import torch
 from helios_contract.limits import Limits
 from helios_contract.telemetry import Refusal
 
 from helios_server.engine.heads import load_heads
 from helios_server.engine.limits import LimitsOutcome, depths
-from helios_server.engine.memory import MemoryPlan
+from helios_server.engine.memory import MemoryPlan, context_tokens
+from helios_server.engine.room import Room, check_pool
 from helios_server.engine.sequence import Sequence
-from helios_server.engine.serving import Serving, load_model, tokenizer_digest
-from helios_server.errors import EngineFailed, HeliosError, LimitsRefused, StaleGeneration
+from helios_server.engine.serving import Loaded, Model, Serving, load_model, tokenizer_digest
+from helios_server.engine.tasks import NotYet
+from helios_server.errors import (
+    Draining,
+    EngineFailed,
+    HeliosError,
+    LimitsRefused,
+    OutOfMemoryBudget,
+    StaleGeneration,
+)
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.store import resolve
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
-
-class NotYet(Exception):
-    """Raised by a boundary task that has to wait: it is run again before the next step."""
+PATIENCE_SECONDS = 60.0
+"""A change waits no longer for requests under way, which hold up or turn away those that come meanwhile."""
 
 
 class Host(Protocol):
     """What a change needs of the engine."""
 
     serving: Serving
+
+    @property
+    def failed(self) -> HeliosError | None:
+        """Why it cannot go on, if it cannot."""
+        ...
 
     def at_boundary(self, task: Callable[[], T]) -> Future[T]:
         """Runs a task in the engine thread between two steps, with submission held off; again while it raises
@@ -58,41 +75,110 @@ class Host(Protocol):
         """The weights are gone: what was captured of their work means nothing any more."""
         ...
 
+    def wait_for_audits(self) -> None:
+        """Returns when audits read nothing any more."""
+        ...
+
     def fail(self, error: HeliosError) -> None:
         """The engine cannot go on."""
         ...
 
 
+@dataclass(frozen=True)
+class _Before:
+    """What served, should a change be undone. pages: of the pool."""
+
+    limits: Limits
+    model: Model
+    pages: int
+
+
 class Changes:
-    """The thread that prepares. refused: the newest change that could not be made."""
+    """The thread that prepares.
+
+    refused: the newest change that could not be made. since: when the one under way began, None without one;
+    ended: when the last one did; seconds on the monotonic clock.
+    """
 
     def __init__(self, host: Host) -> None:
         self.refused: Refusal | None = None
+        self.since: float | None = None
+        self.ended = time.monotonic()
         self._host = host
+        self._closed = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="helios-changes")
 
     def submit(self, limits: Limits, if_generation: int | None) -> Future[LimitsOutcome]:
         """Begins a change. The future fails with a HeliosError when it is refused."""
-        return self._worker.submit(self._change, limits, if_generation, time.monotonic())
+        try:
+            return self._worker.submit(self._change, limits, if_generation, time.monotonic())
+        except RuntimeError:  # closed: a thread pool has no word of its own for it
+            raise Draining("server", "was stopped", "Send the limits to another server") from None
 
     def close(self) -> None:
         """Takes no more changes; one that is under way ends as the engine does."""
+        self._closed = True
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _change(self, limits: Limits, if_generation: int | None, called: float) -> LimitsOutcome:
-        serving = self._host.serving
+        self.since, serving = time.monotonic(), self._host.serving
         try:
             _check_generation(limits, serving.limits, if_generation)
-            reprefilled = (
-                self._exchange(limits) if _other_model(limits, serving.limits) else self._adjust(limits)
-            )
+            reprefilled = self._make(limits)
         except HeliosError as error:
             self.refused = Refusal(limits.generation, str(error))
             raise
+        finally:
+            self.ended, self.since = time.monotonic(), None
         return LimitsOutcome(serving.limits, serving.capacity, time.monotonic() - called, reprefilled)
 
+    def _make(self, limits: Limits) -> int:
+        """Returns the requests that are prefilled again. Undone where it fails."""
+        serving = self._host.serving
+        before = _Before(serving.limits, serving.model, serving.pool.pages)
+        make = self._exchange if _other_model(limits, before.limits) else self._adjust
+        made: list[int] = []
+        if refusal := _attempt(lambda: made.append(make(limits))):
+            self._undo(before)
+            raise refusal
+        return made[0]
+
     def _publish(self, task: Callable[[], T]) -> T:
-        return self._host.at_boundary(task).result()
+        """Runs a task between two steps. One that breaks is this change's failure, not the engine's."""
+
+        def guarded() -> T:
+            try:
+                return task()
+            except NotYet:
+                raise
+            except BaseException as error:
+                raise _refusal(error) from None
+
+        return self._host.at_boundary(guarded).result()
+
+    # -- back to what served ---------------------------------------------------------------------------------
+
+    def _undo(self, before: _Before) -> None:
+        """In place while it still stands, else from its files; the engine fails where neither can be."""
+        if self._closed or self._host.failed:
+            return
+        if not _attempt(lambda: self._reopen(before)):
+            return
+        error = _attempt(lambda: self._replace(before.limits, before.model, same=True))
+        if error and not (self._closed or self._host.failed):
+            problem = f"what served cannot be loaded back ({error})"
+            self._host.fail(EngineFailed("model", problem, "Restart the server"))
+
+    def _reopen(self, before: _Before) -> None:
+        serving = self._host.serving
+
+        def reopen() -> None:
+            if not (serving.whole and serving.runner and serving.limits is before.limits):
+                raise LimitsRefused("model", "does not stand any more", "Load it again")
+            serving.reopen(before.pages)
+            self._host.close_to_requests("")
+
+        self._publish(reopen)
 
     # -- the same backbone: budget, heads, batch, queue, audit -----------------------------------------------
 
@@ -105,22 +191,19 @@ class Changes:
             backbone, limits, serving.weights.heads, volumes=config.volumes, offline=config.offline
         )
         plan = serving.model.plan(limits, heads, backbone.numerics.device)
-        pages = serving.scheduler.pages.capacity
-        try:
-            self._publish(lambda: self._make_room(plan))
-            new_layers = [backbone.load_layer(index) for index in range(backbone.num_loaded, plan.layers)]
-        except HeliosError:
-            self._publish(lambda: self._restore(pages))
-            raise
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        self._publish(lambda: self._make_room(plan, deadline))
+        new_layers = [backbone.load_layer(index) for index in range(backbone.num_loaded, plan.layers)]
 
         def publish() -> None:
-            serving.adjust(limits, heads, plan, new_layers)
-            self._host.changed()
+            with serving.changing():
+                serving.adjust(limits, heads, plan, new_layers)
+                self._host.changed()
 
         self._publish(publish)
         return 0
 
-    def _make_room(self, plan: MemoryPlan) -> None:
+    def _make_room(self, plan: MemoryPlan, deadline: float) -> None:
         """Before anything is loaded, the pool gives up the pages whose memory it will take.
 
         Admission pauses until running sequences hold no more than what stays; nothing is dropped.
@@ -130,75 +213,108 @@ class Changes:
         if plan.pages >= pages.capacity:
             return
         remaining = plan.pages * serving.config.page_tokens
-        _check_live(self._host.live(), remaining, plan)
+        check_pool(self._host.live(), remaining, plan.layers)
         serving.kv_tokens = remaining
         serving.scheduler.admitting = False
         if pages.used > plan.pages:
-            raise NotYet
+            _wait(deadline, lambda: _too_many_pages(pages.used * serving.config.page_tokens, remaining, plan))
         serving.resize(plan.pages)
         serving.scheduler.admitting = True
-
-    def _restore(self, pages: int) -> None:
-        self._host.serving.resize(pages)
-        self._host.serving.scheduler.admitting = True
 
     # -- another backbone, in place --------------------------------------------------------------------------
 
     def _exchange(self, limits: Limits) -> int:
         """The old weights go before the new ones come: there may be memory for one model only."""
-        host, serving = self._host, self._host.serving
-        config, previous = serving.config, serving.limits
+        room, served = self._room(limits), self._host.serving.model
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        self._publish(lambda: self._let_end(room, served.tokenizer_digest, deadline))
+        return self._replace(limits, served)
+
+    def _room(self, limits: Limits) -> Room:
+        """All that can fail without touching memory."""
+        config = self._host.serving.config
         found = resolve(
             limits.model_uri, limits.model_revision or None, volumes=config.volumes, offline=config.offline
         )
         checkpoint = Checkpoint.open(found.path)
         depths(limits, checkpoint.config.num_layers)
-        same_tokens = tokenizer_digest(checkpoint) == serving.model.tokenizer_digest
-        try:
-            reprefilled = self._publish(lambda: self._release(same_tokens))
-            refusal = self._try_install(limits)
-        finally:
-            host.close_to_requests("")
-        if refusal:
-            self._go_back(previous)
-            raise refusal
+        context = context_tokens(checkpoint.config, config)
+        return Room(context, checkpoint.config.vocab_size, tokenizer_digest(checkpoint))
+
+    def _let_end(self, room: Room, tokenizer: str, deadline: float) -> None:
+        """Requests that could not go on under the new model end first; those to come are held to it.
+
+        With the same tokenizer all others go on where they are, prefilled again.
+        """
+        if room.tokenizer != tokenizer:
+            self._host.close_to_requests("the model is being exchanged for one with another tokenizer")
+        self._host.serving.promise(room.context, room.vocabulary)
+        if misfit := room.misfit(self._host.live(), tokenizer):
+            _wait(deadline, lambda: misfit)
+
+    def _replace(self, limits: Limits, before: Model, same: bool = False) -> int:
+        """Lets go of what is loaded, and loads what the limits name. same: it must be the model `before`."""
+        host, serving = self._host, self._host.serving
+
+        def release() -> int:
+            host.released()
+            return serving.release()
+
+        def publish(loaded: Loaded) -> None:
+            model = loaded.model
+            room = Room(model.context, model.config.vocab_size, model.tokenizer_digest)
+            if misfit := room.misfit(host.live(), before.tokenizer_digest):
+                raise misfit
+            check_pool(host.live(), loaded.plan.pages * serving.config.page_tokens, loaded.plan.layers)
+            with serving.changing():
+                serving.exchange(loaded, anew=not same)
+                host.close_to_requests("")
+                host.changed()
+
+        reprefilled = self._publish(release)
+        host.wait_for_audits()
+        loaded = load_model(serving.config, limits, before, same)
+        self._publish(lambda: publish(loaded))
         return reprefilled
 
-    def _release(self, same_tokens: bool) -> int:
-        """With the same tokenizer sequences go on where they are, prefilled again; else they end first."""
-        if not same_tokens:
-            self._host.close_to_requests("the model is being exchanged for one with another tokenizer")
-            if self._host.live():
-                raise NotYet
-        self._host.released()
-        return self._host.serving.release()
 
-    def _install(self, limits: Limits) -> None:
-        serving = self._host.serving
-        loaded = load_model(serving.config, limits, serving.model)
+def _attempt(action: Callable[[], object]) -> HeliosError | None:
+    """Returns the error bare: its traceback would keep the weights of what could not be installed."""
+    try:
+        action()
+    except BaseException as error:
+        refusal = _refusal(error)
+        refusal.__cause__ = refusal.__context__ = None
+        return refusal.with_traceback(None)
+    return None
 
-        def publish() -> None:
-            _check_live(
-                self._host.live(), loaded.plan.pages * self._host.serving.config.page_tokens, loaded.plan
-            )
-            self._host.serving.exchange(loaded)
-            self._host.changed()
 
-        self._publish(publish)
+def _refusal(error: BaseException) -> HeliosError:
+    """An error as the caller's answer, whatever was raised."""
+    if isinstance(error, HeliosError):
+        return error
+    logger.error("a change of limits failed", exc_info=error)
+    found = f"{type(error).__name__}: {error}".splitlines()[0]
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
+        problem = f"there is no memory for this change ({found})"
+        return OutOfMemoryBudget("limits", problem, "Raise the memory limit, or lower the layer budget")
+    return LimitsRefused("limits", f"this change failed ({found})", "Look for its trace in the server's log")
 
-    def _try_install(self, limits: Limits) -> HeliosError | None:
-        """Returns the error bare: its traceback would keep the weights of what could not be installed."""
-        try:
-            self._install(limits)
-        except HeliosError as error:
-            error.__cause__ = error.__context__ = None
-            return error.with_traceback(None)
-        return None
 
-    def _go_back(self, previous: Limits) -> None:
-        if error := self._try_install(previous):
-            problem = f"the old model cannot be loaded back ({error})"
-            self._host.fail(EngineFailed("model", problem, "Restart the server"))
+def _wait(deadline: float, refusal: Callable[[], LimitsRefused]) -> None:
+    """The task has to be run again; refused when requests under way have had their time."""
+    if time.monotonic() < deadline:
+        raise NotYet
+    raise refusal()
+
+
+def _too_many_pages(held: int, left: int, plan: MemoryPlan) -> LimitsRefused:
+    return LimitsRefused(
+        "limits.layer_budget",
+        f"requests under way hold {held} tokens of KV after {PATIENCE_SECONDS:g} s, "
+        f"{plan.layers} layers leave {left}",
+        "Try again when they have ended, or raise the memory limit",
+    )
 
 
 def _other_model(limits: Limits, current: Limits) -> bool:
@@ -215,14 +331,3 @@ def _check_generation(limits: Limits, current: Limits, if_generation: int | None
     if limits.generation <= held:
         problem = f"{limits.generation} is not above the current {held}"
         raise StaleGeneration("limits.generation", problem, "Raise it with every change")
-
-
-def _check_live(sequences: Collection[Sequence], tokens: int, plan: MemoryPlan) -> None:
-    """No request that was accepted may come to need more than the pool will hold."""
-    longest = max((sequence.max_length for sequence in sequences), default=0)
-    if longest > tokens:
-        raise LimitsRefused(
-            "limits.layer_budget",
-            f"a request under way may need {longest} tokens of KV, {plan.layers} layers leave {tokens}",
-            "Try again when it has ended, or raise the memory limit",
-        )

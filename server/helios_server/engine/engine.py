@@ -1,7 +1,9 @@
 """The engine: a thread that turns requests into tokens, one planned step at a time.
 
 Used by the doors (`rpc/`) and by tests. The public methods may be called from any thread; what begins with
-`_` runs in the engine's own, unless it says otherwise. It must know nothing of protocols, sockets or asyncio.
+`_` runs in the engine's own, unless it says otherwise. Only `submit`, `abort` and `at_boundary` wait for the
+lock, which tasks between steps hold; what others read is swapped whole. It must know nothing of protocols,
+sockets or asyncio.
 """
 
 from __future__ import annotations
@@ -10,30 +12,32 @@ import logging
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from helios_contract.limits import Limits
-from helios_contract.telemetry import AuditRow, Telemetry
+from helios_contract.telemetry import AuditRow
 
 from helios_server.engine.answer import Answer
 from helios_server.engine.audit import Auditor
-from helios_server.engine.changes import Changes, NotYet
+from helios_server.engine.changes import Changes
 from helios_server.engine.intake import sequence_for
 from helios_server.engine.limits import EngineConfig, LimitsOutcome
+from helios_server.engine.news import News
+from helios_server.engine.pulse import Pulse, Work
 from helios_server.engine.request import FinishReason, GenerationRequest, OnEvent
 from helios_server.engine.runner import StepResult
 from helios_server.engine.sampler import Choice
 from helios_server.engine.scheduler import StepPlan
 from helios_server.engine.sequence import Sequence
 from helios_server.engine.serving import Serving, load_model
-from helios_server.engine.snapshots import Life, model_info, telemetry
+from helios_server.engine.shown import Shown
+from helios_server.engine.snapshots import Told, told
 from helios_server.engine.stats import Stats
-from helios_server.engine.telemetry import Load, ModelInfo
+from helios_server.engine.tasks import Tasks
 from helios_server.engine.watch import Watch
 from helios_server.errors import Draining, EngineFailed, HeliosError, InvalidRequest, QueueFull, RequestFailed
 
@@ -42,20 +46,21 @@ logger = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.02  # between two tries of a boundary task that has to wait, while nothing runs
 
 
-class Engine:
-    """Build it with `Engine.start`; end it with `stop`."""
+class Engine(Shown):
+    """Build it with `Engine.start`; end it with `stop`. What it tells is in `Shown`."""
 
     def __init__(self, config: EngineConfig, serving: Serving) -> None:
         self.serving = serving
         self._config = config
         self._answers: dict[str, Answer] = {}
         self._stats = Stats()
-        self._auditor = Auditor(self._audited)
+        self._wake = threading.Event()
+        self._auditor = Auditor(self._audited, self._wake.set)
         self._watch = Watch(serving.exit_in_use)
         self._changes = Changes(self)
-        self._tasks: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._news = News()
+        self._tasks = Tasks(self._news)
         self._lock = threading.RLock()  # answers, statistics, and what decides whether a request is taken
-        self._wake = threading.Event()
         self._boot_id = uuid.uuid4().hex
         self._started = time.monotonic()
         self._ordinal = 0
@@ -64,6 +69,8 @@ class Engine:
         self._stopping = False
         self._failed: HeliosError | None = None
         self._thread = threading.current_thread()
+        self._pulse = Pulse(self._started)
+        self._told = self._look()
 
     @classmethod
     def start(cls, config: EngineConfig, limits: Limits) -> Engine:
@@ -91,8 +98,13 @@ class Engine:
             sequence = sequence_for(request, self.serving, ordinal)
             self._check_queue()
             self._ordinal += request.counted
+            if not self._answers:
+                self._pulse.progressed = time.monotonic()
             stream = self.serving.model.tokenizer.stream(prompt_ids=request.prompt_ids)
-            self._answers[request.request_id] = Answer(request, sequence, stream, on_event, time.monotonic())
+            later = self._news.of(on_event, lambda error: self._fail_alone(answer, RequestFailed.of(error)))
+            answer = Answer(request, sequence, stream, later, time.monotonic())
+            self._answers[request.request_id] = answer
+            self._told = self._told.accepted(len(self._answers))
             self._post(lambda: self.serving.scheduler.add(sequence))
         return request.request_id
 
@@ -132,8 +144,7 @@ class Engine:
 
     def begin_drain(self) -> None:
         """Takes no more requests; those that run or wait go on."""
-        with self._lock:
-            self._draining = True
+        self._draining = True
 
     @property
     def failed(self) -> HeliosError | None:
@@ -142,48 +153,22 @@ class Engine:
 
     def stop(self) -> None:
         """Ends the thread after the step under way. Requests that have not ended fail."""
-        with self._lock:
-            self._stopping = True
+        self._stopping = True
         self._changes.close()
         self._wake.set()
         self._thread.join()
 
-    # -- snapshots -------------------------------------------------------------------------------------------
+    # -- what is told ----------------------------------------------------------------------------------------
 
-    @property
-    def running(self) -> int:
-        """Requests that hold a row."""
-        return len(self.serving.scheduler.running)
+    def _look(self) -> Told:
+        """A picture of now. Under the lock, or before the thread runs."""
+        return told(self._boot_id, self.serving, self._stats, self._watch, len(self._answers))
 
-    @property
-    def waiting(self) -> int:
-        """Requests that have no row yet, or not again."""
-        return max(0, len(self._answers) - self.running)
-
-    def info(self) -> ModelInfo:
-        """What serves."""
+    def _tell(self) -> None:
+        """Swaps what others read, then calls those who wait: nobody hears of what cannot be read yet."""
         with self._lock:
-            return model_info(self.serving)
-
-    def load(self) -> Load:
-        """How busy it is."""
-        serving = self.serving
-        return Load(
-            running=self.running,
-            waiting=self.waiting,
-            max_batch_size=serving.scheduler.max_rows,
-            max_queue_size=serving.limits.max_queue_size,
-            kv_capacity_tokens=serving.capacity.kv_capacity_tokens,
-            kv_used_tokens=serving.scheduler.pages.used * self._config.page_tokens,
-            draining=self._draining,
-        )
-
-    def telemetry(self) -> Telemetry:
-        """Everything that decisions read."""
-        with self._lock:
-            uptime = time.monotonic() - self._started
-            life = Life(self._boot_id, uptime, self._draining, self.running, self.waiting)
-            return telemetry(life, self.serving, self._stats, self._watch, self._changes.refused)
+            self._told = self._look()
+        self._news.tell()
 
     # -- the thread ------------------------------------------------------------------------------------------
 
@@ -194,26 +179,31 @@ class Engine:
         """
         self._run_tasks()
         began = time.monotonic()
+        self._pulse.beat(Work.STEP, began)
         plan = self.serving.scheduler.plan()
         self._count_plan(plan, began)
         if plan.rows:
             self._apply(plan, self.serving.weights.run(plan, self._auditor.captures), began)
+            self._pulse.progressed = time.monotonic()
+            self._tell()
+        self._pulse.beat(Work.STEP, time.monotonic())
         audited = self._audit(idle=not plan.rows)
         return bool(plan.rows) or audited
 
     def run(self) -> None:
-        """Steps until it is stopped. The thread's own."""
+        """Steps until it is stopped, or has failed. The thread's own."""
         try:
-            while not self._stopping:
+            while not self._stopping and not self._failed:
                 if not self.step():
+                    self._pulse.beat(None, time.monotonic())
                     self._wake.wait(_RETRY_SECONDS if self._tasks else None)
                     self._wake.clear()
-            self.fail(Draining("server", "was stopped", "Send the request to another server"))
-        except Exception as error:
+        except BaseException as error:
             logger.exception("the engine failed")
             self.fail(
                 EngineFailed("engine", f"{type(error).__name__}: {error}", "Restart the server; report this")
             )
+        self._end(self._failed or Draining("server", "was stopped", "Send the request to another server"))
 
     def _apply(self, plan: StepPlan, result: StepResult, began: float) -> None:
         """Hands out what a step made of its rows."""
@@ -260,6 +250,7 @@ class Engine:
     def _audited(self, row: AuditRow) -> None:
         with self._lock:
             self._watch.audit(row, time.time())
+        self._tell()
 
     def _finish(self, answer: Answer, reason: FinishReason) -> None:
         with self._lock, self._alone(answer):
@@ -273,7 +264,7 @@ class Engine:
     def _fail_alone(self, answer: Answer, error: RequestFailed) -> None:
         with self._lock:
             self._let_go(answer)
-            self._stats.failed += answer.request.counted
+            self._stats.failed += answer.request.counted  # also one that had ended, if nobody could be told
         request_id, cause = answer.request.request_id, error.__cause__
         logger.error("request %r failed alone: %s", request_id, error, exc_info=cause)
         answer.fail(error)
@@ -293,13 +284,13 @@ class Engine:
 
     def at_boundary(self, task: Callable[[], T]) -> Future[T]:
         """Any thread: runs a task between steps, with submission held off; again while it raises NotYet."""
-        future: Future[T] = Future()
         with self._lock:
-            if self._stopping or self._failed:
-                future.set_exception(self._failed or Draining("server", "was stopped", "Ask another server"))
-            else:
-                self._tasks.append((task, future))
+            if not self._stopping and not self._failed:
+                future = self._tasks.add(task)
                 self._wake.set()
+                return future
+        future = Future()
+        future.set_exception(self._failed or Draining("server", "was stopped", "Ask another server"))
         return future
 
     def _post(self, task: Callable[[], None]) -> None:
@@ -307,18 +298,12 @@ class Engine:
         self.at_boundary(task)
 
     def _run_tasks(self) -> None:
+        if not self._tasks:
+            return
+        self._pulse.beat(Work.TASK, time.monotonic())
         with self._lock:
-            for _ in range(len(self._tasks)):
-                task, future = self._tasks.popleft()
-                try:
-                    future.set_result(task())
-                except NotYet:
-                    self._tasks.append((task, future))
-                except HeliosError as error:
-                    future.set_exception(error)
-                except Exception as error:
-                    future.set_exception(error)
-                    raise
+            self._tasks.run()
+        self._tell()
 
     def live(self) -> Collection[Sequence]:
         """Every request that has not ended. Under the lock, as boundary tasks are."""
@@ -338,18 +323,29 @@ class Engine:
         self._auditor.forget()
         self._watch.audits.clear()
 
+    def wait_for_audits(self) -> None:
+        """Any thread but the engine's: returns when audits read no layer any more."""
+        self._auditor.wait_for_reader()
+
     def fail(self, error: HeliosError) -> None:
-        """Ends every request with an error and takes no more."""
+        """Any thread: takes no more requests, and has the thread end all. The first reason stays."""
+        self._failed = self._failed or error
+        self._wake.set()
+
+    def _end(self, error: HeliosError) -> None:
+        """Ends every request with an error. The thread's last act."""
         with self._lock:
             self._failed = error
             answers, self._answers = self._answers, {}
-            tasks, self._tasks = self._tasks, deque()
+            self._tasks.fail(error)
             self._stats.failed += sum(answer.request.counted for answer in answers.values())
         for answer in answers.values():
             answer.fail(error)
-        for _, future in tasks:
-            if not future.done():
-                future.set_exception(error)
+        self._auditor.close()
+        try:
+            self._tell()
+        finally:
+            self._news.tell()
 
     # -- counting --------------------------------------------------------------------------------------------
 

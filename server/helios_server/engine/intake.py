@@ -27,7 +27,7 @@ def sequence_for(request: GenerationRequest, serving: Serving, ordinal: int) -> 
 
 
 def _check_prompt(request: GenerationRequest, serving: Serving) -> None:
-    vocabulary = serving.model.config.vocab_size
+    vocabulary = serving.vocabulary
     if not request.prompt_ids:
         raise InvalidRequest("input", "the prompt is empty", "Send at least one token")
     outside = [token for token in request.prompt_ids if not 0 <= token < vocabulary]
@@ -49,7 +49,7 @@ def _check_depth(request: GenerationRequest, serving: Serving) -> None:
 
 def _max_tokens(request: GenerationRequest, serving: Serving) -> int:
     """New tokens that the request may have; unless the caller says, as many as there is room for."""
-    prompt, context = len(request.prompt_ids), serving.model.context
+    prompt, context = len(request.prompt_ids), serving.context
     # The last token of the output is never attended to, so the cache holds one less.
     room, held_by = context - prompt, f"the context of {context} tokens"
     if serving.kv_tokens + 1 < context:

@@ -23,6 +23,7 @@ from helios_server.engine.scheduler import Row, StepPlan
 from helios_server.engine.sequence import Sequence
 from helios_server.errors import OutOfMemoryBudget
 from helios_server.models.backbone import Backbone
+from helios_server.models.config import ModelConfig
 from helios_server.planning.memory import MIB, Capacity, capacity, limit_for_rows
 
 ALLOCATOR_SLACK = 12 * MIB
@@ -114,14 +115,14 @@ def plan_memory(
     return MemoryPlan(layers, fits.rows, min(fits.tokens // facts.page_tokens, usable), fits)
 
 
-def context_tokens(backbone: Backbone, config: EngineConfig) -> int:
+def context_tokens(model: ModelConfig, config: EngineConfig) -> int:
     """Tokens of prompt and output that one request may have."""
-    return min(config.max_context or backbone.config.max_context, backbone.config.longest_context)
+    return min(config.max_context or model.max_context, model.longest_context)
 
 
 def _warm_up(backbone: Backbone, config: EngineConfig) -> None:
     """Runs the first layer on a full step."""
-    count = min(config.step_tokens, context_tokens(backbone, config))
+    count = min(config.step_tokens, context_tokens(backbone.config, config))
     pool = KvPool(backbone.config, backbone.numerics, 1, -(-count // config.page_tokens), config.page_tokens)
     sequence = Sequence("warm-up", (0,) * count, SamplingParams(), max_tokens=1)
     sequence.admit(1)
@@ -153,7 +154,7 @@ def _activation_bytes(backbone: Backbone, config: EngineConfig) -> int:
     mlp = 4 * d + 4 * inner  # residuals, norm and its float copy; gate and up, activated gate, their product
     attention = 4 * d + 2 * heads_out + model.q_size
     layer = config.step_tokens * size * max(mlp, attention)
-    context = context_tokens(backbone, config)
+    context = context_tokens(backbone.config, config)
     gathered = 2 * model.kv_size * size * max(gather_tokens(backbone.numerics.device), context)
     mask = config.step_tokens * context * (size + 1)
     picking = 8 * model.vocab_size * 8  # one row being filtered, its noise in float64

@@ -8,7 +8,9 @@ threads read (`limits`, `model`, `capacity`) is replaced whole. It must hold no 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from collections.abc import Sequence as Many
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,7 +30,7 @@ from helios_server.engine.runner import Runner
 from helios_server.engine.scheduler import Scheduler
 from helios_server.engine.sequence import Sequence
 from helios_server.engine.watch import ExitInUse
-from helios_server.errors import EngineFailed
+from helios_server.errors import CheckpointError, EngineFailed
 from helios_server.models.backbone import Backbone
 from helios_server.models.block import DecoderLayer
 from helios_server.models.checkpoint import Checkpoint
@@ -65,33 +67,41 @@ class Model:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in memory, ready to serve under `limits`, whose revision and digests are filled in."""
+    """A model in memory, ready to serve under `limits`, whose revision and digests are filled in.
+
+    reserved: pages that the shallowest legal depth would have: the pool may grow to that in place.
+    """
 
     limits: Limits
     model: Model
     backbone: Backbone
     heads: Heads
     plan: MemoryPlan
+    reserved: int
 
 
-def load_model(config: EngineConfig, limits: Limits, before: Model | None = None) -> Loaded:
+def load_model(
+    config: EngineConfig, limits: Limits, before: Model | None = None, same: bool = False
+) -> Loaded:
     """Loads what the limits name. Raises HeliosError.
 
     One layer is loaded first: it tells what all of them take, so that a model that does not fit is refused
     before its other layers are read. before: the model that it takes the place of; a tokenizer that is the
-    same is taken over, for two of them would be held while memory is measured.
+    same is taken over, for two of them would be held while memory is measured. same: it must be that model.
     """
     with reading(limits.model_uri):
-        return _load(config, limits, before)
+        return _load(config, limits, before, same)
 
 
-def _load(config: EngineConfig, limits: Limits, before: Model | None) -> Loaded:
+def _load(config: EngineConfig, limits: Limits, before: Model | None, same: bool) -> Loaded:
     found = resolve(
         limits.model_uri, limits.model_revision or None, volumes=config.volumes, offline=config.offline
     )
     limits = replace(limits, model_revision=found.revision)
     checkpoint = Checkpoint.open(found.path)
     depths(limits, checkpoint.config.num_layers)
+    if before is not None and same:
+        _check_same(checkpoint, before)
     tokenizer = _tokenizer(checkpoint, before)
     backbone = Backbone.load(checkpoint, 1, config.device, config.dtype, config.max_context)
     backbone.never_choose(tokenizer.lacking(checkpoint.config.vocab_size))
@@ -102,14 +112,25 @@ def _load(config: EngineConfig, limits: Limits, before: Model | None) -> Loaded:
         tokenizer=tokenizer,
         tokenizer_digest=tokenizer_digest(checkpoint),
         facts=measure(backbone, config),
-        context=context_tokens(backbone, config),
+        context=context_tokens(backbone.config, config),
         audit_bytes=audit_bytes(backbone),
     )
     heads, limits = load_heads(backbone, limits, None, volumes=config.volumes, offline=config.offline)
-    plan = model.plan(limits, heads, backbone.numerics.device)
+    device = backbone.numerics.device
+    plan = model.plan(limits, heads, device)
     backbone.attach([backbone.load_layer(index) for index in range(1, plan.layers)])
+    backbone.source.settle()
     host_memory.trim()
-    return Loaded(limits, model, backbone, heads, plan)
+    shallowest = replace(limits, layer_budget=depths(limits, model.config.num_layers)[0])
+    return Loaded(limits, model, backbone, heads, plan, model.plan(shallowest, heads, device).pages)
+
+
+def _check_same(checkpoint: Checkpoint, served: Model) -> None:
+    same_weights = checkpoint.fingerprint == served.fingerprint
+    if not same_weights or tokenizer_digest(checkpoint) != served.tokenizer_digest:
+        file = "weights" if not same_weights else "tokenizer"
+        problem = f"holds other {file} than those that served"
+        raise CheckpointError(str(checkpoint.path), problem, "Put the model's files back")
 
 
 def _tokenizer(checkpoint: Checkpoint, before: Model | None) -> Tokenizer:
@@ -128,47 +149,63 @@ def tokenizer_digest(checkpoint: Checkpoint) -> str:
 class Serving:
     """See the module.
 
-    kv_tokens: tokens that a request may count on; less than the pool while it is being reduced.
+    kv_tokens, context, vocabulary: tokens and token ids that a request may count on; less than the pool and
+    the model have while what comes has less. whole: no change was broken off in the middle.
     """
 
     def __init__(self, config: EngineConfig, loaded: Loaded) -> None:
         self.config = config
         pages = PageAllocator(loaded.plan.pages, config.page_tokens)
         self.scheduler = Scheduler(pages, config.step_tokens, loaded.plan.rows, self.depth_for)
+        self.runner: Runner | None = None
         self._install(loaded)
 
     def _install(self, loaded: Loaded) -> None:
         backbone, plan = loaded.backbone, loaded.plan
-        self.model = loaded.model
-        self.pool = KvPool(
+        pool = KvPool(
             backbone.config,
             backbone.numerics,
             plan.layers,
             plan.pages,
             self.config.page_tokens,
-            self._reserve(loaded),
+            loaded.reserved,
         )
-        self._hold(loaded.limits, backbone, loaded.heads, plan)
+        self._hold(loaded.limits, loaded.model, backbone, loaded.heads, plan, pool)
 
-    def _hold(self, limits: Limits, backbone: Backbone, heads: Heads, plan: MemoryPlan) -> None:
-        """From now on these serve."""
-        self.limits = limits
-        self._served: dict[int, Served] = {}
-        self._thresholds = heads.thresholds(limits.exits_digest)
-        self.kv_tokens = plan.pages * self.config.page_tokens
-        self.runner: Runner | None = Runner(backbone, heads, self.pool, limits.exits_digest)
-        self.scheduler.max_rows = plan.rows
-        self.scheduler.admitting = True
-        self.capacity = Capacity(
+    def _hold(
+        self,
+        limits: Limits,
+        model: Model,
+        backbone: Backbone,
+        heads: Heads,
+        plan: MemoryPlan,
+        pool: KvPool,
+    ) -> None:
+        """From now on these serve. What can fail comes first: others see all of it or nothing."""
+        thresholds = heads.thresholds(limits.exits_digest)
+        runner = Runner(backbone, heads, pool, limits.exits_digest)
+        capacity = Capacity(
             layers_loaded=backbone.num_loaded,
-            total_layers=self.num_layers,
+            total_layers=model.config.num_layers,
             max_batch_size=plan.rows,
-            kv_capacity_tokens=self.kv_tokens,
+            kv_capacity_tokens=plan.pages * self.config.page_tokens,
             weight_bytes=backbone.resident_bytes + heads.nbytes,
-            kv_bytes=self.pool.nbytes,
-            process_start_bytes=self.model.facts.process_start_bytes,
+            kv_bytes=pool.nbytes,
+            process_start_bytes=model.facts.process_start_bytes,
             activation_peak_bytes=plan.capacity.activation_bytes,
         )
+        self.limits, self.model, self.pool, self.capacity = limits, model, pool, capacity
+        self.runner, self._thresholds = runner, thresholds
+        self._served: dict[int, Served] = {}
+        self.scheduler.max_rows = plan.rows
+        self.whole = True
+        self._take_requests()
+
+    def _take_requests(self) -> None:
+        """As many and as long as what serves has room for."""
+        self.kv_tokens = self.pool.pages * self.config.page_tokens
+        self.context, self.vocabulary = self.model.context, self.model.config.vocab_size
+        self.scheduler.admitting = True
 
     # -- what it is ------------------------------------------------------------------------------------------
 
@@ -226,42 +263,65 @@ class Serving:
 
     # -- how it changes, always between two steps ------------------------------------------------------------
 
-    @torch.inference_mode()
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """What is broken off in the middle runs no step any more: it must be loaded anew."""
+        try:
+            yield
+        except BaseException:
+            self.whole = self.scheduler.admitting = False
+            self.scheduler.preempt_all()
+            self.runner = None
+            raise
+
     def resize(self, pages: int) -> None:
         """Changes the pages of the pool; those in use are moved below its new end."""
+        with self.changing():
+            self._resize(pages)
+
+    @torch.inference_mode()
+    def _resize(self, pages: int) -> None:
         self.pool.resize(pages, self.scheduler.resize(pages))
         self.kv_tokens = pages * self.config.page_tokens
+
+    def promise(self, context: int, vocabulary: int) -> None:
+        """New requests may count on no more: a model comes that has `context` tokens and `vocabulary` ids."""
+        self.context, self.vocabulary = min(self.context, context), min(self.vocabulary, vocabulary)
+
+    def reopen(self, pages: int) -> None:
+        """What a change had taken back, before it was refused, is there again."""
+        if pages != self.pool.pages:
+            self.resize(pages)
+        self._take_requests()
 
     def adjust(self, limits: Limits, heads: Heads, plan: MemoryPlan, new_layers: Many[DecoderLayer]) -> None:
         """Other limits on the same weights. The pool has already given up the pages that new layers need."""
         backbone = self.weights.backbone
-        backbone.truncate(plan.layers)
-        backbone.attach(new_layers)
-        self.pool.set_layers(plan.layers)
-        self.resize(plan.pages)
-        self._hold(limits, backbone, heads, plan)
-        for sequence in (*self.scheduler.running, *self.scheduler.waiting):
-            sequence.lower(plan.layers)
-        host_memory.trim()
+        with self.changing():
+            backbone.truncate(plan.layers)
+            backbone.attach(new_layers)
+            self.pool.set_layers(plan.layers)
+            self._resize(plan.pages)
+            self._hold(limits, self.model, backbone, heads, plan, self.pool)
+            for sequence in (*self.scheduler.running, *self.scheduler.waiting):
+                sequence.lower(plan.layers)
+            host_memory.trim()
 
     def release(self) -> int:
         """Lets go of weights and KV. Running sequences wait, to be prefilled again; returns how many."""
-        self.scheduler.admitting = False
-        preempted = self.scheduler.preempt_all()
-        self.runner = None
-        self.pool.set_layers(0)
-        host_memory.trim()
+        with self.changing():
+            self.scheduler.admitting = False
+            preempted = self.scheduler.preempt_all()
+            self.runner = None
+            self.pool.set_layers(0)
+            host_memory.trim()
         return len(preempted)
 
-    def exchange(self, loaded: Loaded) -> None:
-        """Another model takes the place of the one released. Every sequence takes a new depth."""
-        self._install(loaded)
-        self.scheduler.resize(loaded.plan.pages)
-        for sequence in self.scheduler.waiting:
-            sequence.forget_depth()
-
-    def _reserve(self, loaded: Loaded) -> int:
-        """Pages that the shallowest legal depth would have: the pool may grow to that in place."""
-        shallowest = depths(loaded.limits, loaded.model.config.num_layers)[0]
-        limits = replace(loaded.limits, layer_budget=shallowest)
-        return loaded.model.plan(limits, loaded.heads, loaded.backbone.numerics.device).pages
+    def exchange(self, loaded: Loaded, anew: bool = True) -> None:
+        """A model takes the place of the one released. anew: every sequence takes a new depth."""
+        with self.changing():
+            self._install(loaded)
+            self.scheduler.resize(loaded.plan.pages)
+            if anew:
+                for sequence in self.scheduler.waiting:
+                    sequence.forget_depth()

@@ -1,29 +1,59 @@
-"""Puts together what the engine tells about itself.
+"""Puts together what the engine tells about itself: one picture, which is never changed, only replaced.
 
-Called by the engine under its lock, so that what is read belongs together. It must change nothing.
+Called by the engine's thread after each step, under its lock, so that what is read belongs together; read by
+all others without one. It must change nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from helios_contract.telemetry import Refusal, Telemetry
 
 from helios_server.engine.serving import Serving
 from helios_server.engine.stats import Stats
-from helios_server.engine.telemetry import ModelInfo
+from helios_server.engine.telemetry import Load, ModelInfo
 from helios_server.engine.watch import Watch
 
 
 @dataclass(frozen=True)
-class Life:
-    """Of the process. uptime_seconds: since start; running, waiting: requests."""
+class Told:
+    """What serves, how busy it is and what it counted, all of one moment."""
 
-    boot_id: str
-    uptime_seconds: float
-    draining: bool
-    running: int
-    waiting: int
+    info: ModelInfo
+    load: Load
+    telemetry: Telemetry
+
+    def accepted(self, requests: int) -> Told:
+        """The same, but for a request that was accepted meanwhile. requests: that have not ended."""
+        return replace(self, load=replace(self.load, waiting=max(0, requests - self.load.running)))
+
+    def telemetry_now(self, uptime_seconds: float, draining: bool, refused: Refusal | None) -> Telemetry:
+        """With what others than the engine's thread know. refused: later limits may have overtaken it."""
+        held = self.telemetry.limits.generation
+        return replace(
+            self.telemetry,
+            uptime_seconds=uptime_seconds,
+            draining=draining,
+            running=self.load.running,
+            waiting=self.load.waiting,
+            refused=refused if refused is not None and refused.generation > held else None,
+        )
+
+
+def told(boot_id: str, serving: Serving, stats: Stats, watch: Watch, requests: int) -> Told:
+    """Of this moment. requests: that have not ended."""
+    running = len(serving.scheduler.running)
+    load = Load(
+        running=running,
+        waiting=max(0, requests - running),
+        max_batch_size=serving.scheduler.max_rows,
+        max_queue_size=serving.limits.max_queue_size,
+        kv_capacity_tokens=serving.capacity.kv_capacity_tokens,
+        kv_used_tokens=serving.scheduler.pages.used * serving.config.page_tokens,
+        draining=False,
+    )
+    return Told(model_info(serving), load, telemetry(boot_id, serving, stats, watch))
 
 
 def model_info(serving: Serving) -> ModelInfo:
@@ -46,18 +76,17 @@ def model_info(serving: Serving) -> ModelInfo:
     )
 
 
-def telemetry(life: Life, serving: Serving, stats: Stats, watch: Watch, refused: Refusal | None) -> Telemetry:
-    """Everything that decisions read. refused: the newest refusal, which later limits may have overtaken."""
+def telemetry(boot_id: str, serving: Serving, stats: Stats, watch: Watch) -> Telemetry:
+    """Everything that decisions read, but for what `telemetry_now` adds."""
     window = stats.window
-    overtaken = refused is not None and refused.generation <= serving.limits.generation
     return Telemetry(
-        boot_id=life.boot_id,
-        uptime_seconds=life.uptime_seconds,
+        boot_id=boot_id,
+        uptime_seconds=0.0,
         limits=serving.limits,
         capacity=serving.capacity,
-        draining=life.draining,
-        running=life.running,
-        waiting=life.waiting,
+        draining=False,
+        running=0,
+        waiting=0,
         requests_finished=stats.finished,
         requests_failed=stats.failed,
         prompt_tokens=stats.prompt_tokens,
@@ -74,5 +103,5 @@ def telemetry(life: Life, serving: Serving, stats: Stats, watch: Watch, refused:
         breaches=watch.breaches(serving.threshold(serving.budget)),
         steps=window.steps(),
         generation_tokens_per_second=stats.tokens_per_second,
-        refused=None if overtaken else refused,
+        refused=None,
     )
