@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -111,6 +112,30 @@ async def test_a_second_signal_ends_it_at_once(tiny: Path, tmp_path: Path) -> No
                 async for _ in messages:
                     pass
     assert code == 128 + signal.SIGTERM
+
+
+async def test_a_switch_that_can_be_neither_made_nor_undone_ends_the_process(
+    tiny: Path, tmp_path: Path
+) -> None:
+    """Whoever runs it starts it again: it must not stay, ready and answering nobody."""
+    gone = shutil.copytree(tiny, tmp_path / "gone")
+    broken = make_checkpoint(tmp_path / "broken", layers=3, seed=9, shards=3, max_position_embeddings=4096)
+    (broken / "model-00003-of-00003.safetensors").unlink()
+    arguments = ("--model", f"file://{gone}", *MEMORY, "--drain-timeout", "5")
+    async with child(tmp_path, *arguments) as pod:
+        await ready(pod)
+        async with speaking(await pod.ports()) as served:
+            messages = aiter(served.client.generate(generate_request(max_tokens=3500)))
+            await anext(messages)
+            (gone / "model.safetensors").unlink()
+            with pytest.raises(grpc.aio.AioRpcError, match="model-00003-of-00003"):
+                await served.set_limits(model_uri=f"file://{broken}", model_revision="r", exit_layers=[])
+            with pytest.raises(grpc.aio.AioRpcError):
+                async for _ in messages:
+                    pass
+            code, errors = await pod.end()
+    assert code == 1
+    assert "what served cannot be loaded back" in errors
 
 
 async def test_told_to_stop_while_the_model_loads_it_goes(tiny: Path, tmp_path: Path) -> None:

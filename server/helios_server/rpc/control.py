@@ -39,7 +39,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         engine = self._pod.engine
         if engine is None:
             return pb.GetLimitsResponse(limits=wire.limits_to_message(self._pod.limits))
-        now = await self._pod.ask(engine.telemetry)
+        now = engine.telemetry()
         return pb.GetLimitsResponse(
             limits=wire.limits_to_message(now.limits),
             capacity=wire.capacity_to_message(now.capacity),
@@ -79,7 +79,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         engine = self._pod.engine
         if engine is None:
             return wire.telemetry_to_message(telemetry_of(self._pod, None))
-        now = await self._pod.ask(engine.telemetry)
+        now = engine.telemetry()
         for alarm in now.alarms:
             self._pod.prompts.alarmed(alarm.since_request)
         return wire.telemetry_to_message(telemetry_of(self._pod, now))

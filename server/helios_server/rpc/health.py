@@ -6,14 +6,34 @@ it.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from enum import StrEnum
 
 from grpc_health.v1 import health, health_pb2
+
+from helios_server.engine.pulse import Activity, Work
+
+logger = logging.getLogger(__name__)
 
 LIVENESS = ""
 READINESS = "helios.v1.Generation"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+LONGEST_SECONDS = {Work.STEP: 300.0, Work.TASK: 900.0, Work.CHANGE: 3600.0}
+"""Without a sign of life. A step, and a unit of an audit, take seconds on the slowest machine; a task between
+steps moves pages; a change reads a whole model, perhaps over a network."""
+
+
+def hung(activities: Iterable[Activity]) -> str:
+    """Why an engine that is at this is taken to hang; "" while it may still get on."""
+    for activity in activities:
+        if activity.seconds > LONGEST_SECONDS[activity.work]:
+            took = f"{activity.work} has shown no sign of life for {activity.seconds:.0f} s"
+            return f"the engine hangs: {took}; restart the pod"
+    return ""
 
 
 class Phase(StrEnum):
@@ -27,10 +47,14 @@ class Phase(StrEnum):
 
 
 class Health:
-    """The phase, and the grpc.health.v1 servicer that shows it on both ports."""
+    """The phase, and the grpc.health.v1 servicer that shows it on both ports.
+
+    hung: why the engine is taken to hang, "" while it is not.
+    """
 
     def __init__(self) -> None:
         self.phase = Phase.LOADING
+        self.hung = ""
         self.servicer = health.aio.HealthServicer()
 
     async def start(self) -> None:
@@ -43,13 +67,26 @@ class Health:
         self.phase = phase
         await self._show()
 
+    async def judge(self, hung: str) -> None:
+        """The engine hangs, or gets on again."""
+        if hung and not self.hung:
+            logger.error("%s", hung)
+        if hung != self.hung:
+            self.hung = hung
+            await self._show()
+
     @property
     def alive(self) -> bool:
-        return self.phase is not Phase.FAILED
+        return self.phase is not Phase.FAILED and not self.hung
 
     @property
     def ready(self) -> bool:
-        return self.phase is Phase.SERVING
+        return self.phase is Phase.SERVING and not self.hung
+
+    @property
+    def sentence(self) -> str:
+        """What a probe shows."""
+        return self.hung or str(self.phase)
 
     @property
     def draining(self) -> bool:

@@ -18,9 +18,11 @@ def pages(pod: Pod) -> dict[str, Page]:
     """A page by its path."""
 
     async def healthz() -> Answer:
+        await pod.health.judge(pod.hung())
         return _probe(pod.health.alive, pod)
 
     async def readyz() -> Answer:
+        await pod.health.judge(pod.hung())
         return _probe(pod.health.ready, pod)
 
     async def metrics() -> Answer:
@@ -32,7 +34,7 @@ def pages(pod: Pod) -> dict[str, Page]:
 
 def _probe(ok: bool, pod: Pod) -> Answer:
     status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
-    return Answer(status, f"{pod.health.phase}\n".encode())
+    return Answer(status, f"{pod.health.sentence}\n".encode())
 
 
 async def _refresh(pod: Pod) -> None:
@@ -41,7 +43,7 @@ async def _refresh(pod: Pod) -> None:
     if engine is None:
         metrics.load(0, 0, 0.0, pod.health.ready)
     else:
-        telemetry, load = await pod.ask(engine.telemetry), engine.load()
+        telemetry, load = engine.telemetry(), engine.load()
         breaches = telemetry.breaches
         metrics.capacity(telemetry.capacity)
         usage = load.kv_used_tokens / load.kv_capacity_tokens if load.kv_capacity_tokens else 0.0

@@ -1,7 +1,7 @@
 """What the doors of one pod share: the engine once it runs, and what is known of the pod beside it.
 
 Built by `rpc.server`, handed to every service. Used by the event loop only, which must not wait for the
-engine: what could block, goes through `ask`.
+engine: what takes its lock (a request, an end) goes through `ask`; what it tells of itself is read at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from helios_contract.limits import Limits
 from helios_server.engine.engine import Engine
 from helios_server.errors import Draining
 from helios_server.rpc.errors import NotReady
-from helios_server.rpc.health import Health, Phase
+from helios_server.rpc.health import Health, Phase, hung
 from helios_server.telemetry.energy import EnergyMeter
 from helios_server.telemetry.metrics import Metrics
 from helios_server.telemetry.prompts import LivePrompts
@@ -56,6 +56,10 @@ class Pod:
     def close(self) -> None:
         """No more calls."""
         self._thread.shutdown(wait=False)
+
+    def hung(self) -> str:
+        """Why the engine is taken to hang, as of now; "" while it is not, or loads."""
+        return hung(self.engine.activities()) if self.engine else ""
 
     def loaded_engine(self) -> Engine:
         """The engine, whatever else the pod does. NotReady while the model loads."""

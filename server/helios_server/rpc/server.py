@@ -112,7 +112,7 @@ class PodServer:
         """Loads the model, warms it up, and serves. HeliosError when it cannot."""
         limits = self.pod.limits
         self.pod.engine = await _in_thread(lambda: Engine.start(self._config, limits))
-        self.pod.serve((await self.pod.ask(self.pod.engine.telemetry)).limits)
+        self.pod.serve(self.pod.engine.telemetry().limits)
         await self.pod.health.become(Phase.WARMING)
         await self._warm_up(self.pod.engine)
         await self.pod.health.become(Phase.SERVING)
@@ -130,9 +130,8 @@ class PodServer:
         stream = Stream(lambda event, now: None)
         sampling = SamplingParams(max_tokens=_WARM_UP_TOKENS, ignore_eos=True)
         prompt = tuple(range(_WARM_UP_TOKENS))
-        engine.submit(
-            GenerationRequest(f"warm-up-{uuid.uuid4().hex}", prompt, sampling, counted=False), stream.on_event
-        )
+        request = GenerationRequest(f"warm-up-{uuid.uuid4().hex}", prompt, sampling, counted=False)
+        await self.pod.ask(engine.submit, request, stream.on_event)
         async for event in stream:
             if isinstance(event, FailedEvent):
                 raise event.error
@@ -142,6 +141,7 @@ class PodServer:
         engine = self.pod.loaded_engine()
         while engine.failed is None:
             await asyncio.sleep(_WATCH_SECONDS)
+            await self.pod.health.judge(self.pod.hung())  # nothing is ended: whoever probes it, restarts it
             if self.pod.energy is not None:
                 self.pod.energy.joules()  # often enough that no wrap of its counters is missed
         logger.error("the engine failed: %s", engine.failed)
