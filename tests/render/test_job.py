@@ -20,7 +20,13 @@ from tests.render import objects
 _TEXT = st.text(min_size=1, max_size=12)
 _LAYERS = st.lists(st.integers(1, 80), max_size=4).map(tuple)
 _CANDIDATES = st.builds(
-    Candidate, name=_TEXT, uri=_TEXT, revision=st.none() | _TEXT, exits=st.none() | _TEXT, exit_layers=_LAYERS
+    Candidate,
+    name=_TEXT,
+    uri=_TEXT,
+    revision=st.none() | _TEXT,
+    exits=st.none() | _TEXT,
+    exit_layers=_LAYERS,
+    trust_remote_code=st.booleans(),
 )
 _JOBS = st.builds(
     JobSpec,

@@ -18,6 +18,7 @@ from helios_operator.errors import UnsupportedError
 from helios_operator.render import (
     Manifest,
     accelerator,
+    commands,
     configmap,
     containers,
     labels,
@@ -79,20 +80,11 @@ def _refuse_tls(hd: Deployment) -> None:
 def _command(hd: Deployment, hardware: Hardware) -> list[str]:
     """The whole line is `command`: what a user's template writes as `args` follows it, and the last word
     counts."""
-    return [
-        *("helios", "serve"),
-        *("--limits", f"{_LIMITS}/{configmap.LIMITS_KEY}"),
-        *("--model-name", hd.spec.model_name),
-        *("--host", addresses.ANY),
-        *("--port", str(ports.GENERATION)),
-        *("--control-port", str(ports.CONTROL)),
-        *("--metrics-port", str(ports.METRICS)),
-        *("--control-token-file", pod.TOKEN_FILE),
-        *("--volumes", volumes.ROOT),
-        *("--device", accelerator.device(hd.spec.template)),
-        *("--dtype", hardware.dtype),
-        *("--drain-timeout", str(hd.spec.rollout.drain.timeout_seconds)),
-    ]
+    place = commands.Place(volumes.ROOT, pod.TOKEN_FILE, accelerator.device(hd.spec.template), hardware.dtype)
+    at = commands.Listening(addresses.ANY, ports.GENERATION, ports.CONTROL, ports.METRICS)
+    limits = f"{_LIMITS}/{configmap.LIMITS_KEY}"
+    drain_seconds = hd.spec.rollout.drain.timeout_seconds
+    return ["helios", *commands.serve(place, limits, hd.spec.model_name, at, drain_seconds)]
 
 
 def _container(hd: Deployment, claims: Sequence[str], command: Sequence[str], by: Installation) -> Manifest:

@@ -8,7 +8,7 @@ no API and holds no account; live prompts it fetches from a serving pod's Contro
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from helios_operator.api.pod_template import DIRECTIVE
@@ -17,6 +17,7 @@ from helios_operator.decide.snapshot import Hardware, JobKind, JobSpec
 from helios_operator.render import (
     Manifest,
     accelerator,
+    commands,
     configmap,
     containers,
     labels,
@@ -88,11 +89,6 @@ def job_spec(job: Manifest) -> JobSpec:
     )
 
 
-def candidates_argument(candidates: Sequence[Candidate]) -> str:
-    """What `helios profile --candidates` reads."""
-    return json.dumps([_document(candidate) for candidate in candidates])
-
-
 def _template(
     hd: Deployment, asked: JobSpec, hardware: Hardware, by: Installation, prompts_from: str | None
 ) -> Manifest:
@@ -108,33 +104,11 @@ def _template(
 
 
 def _command(hd: Deployment, asked: JobSpec, hardware: Hardware, prompts_from: str | None) -> list[str]:
-    workload, on_cpu = hd.spec.workload, _is_on_cpu(asked)
-    device = "cpu" if on_cpu else accelerator.device(hd.spec.template)
-    memory_mib = None if on_cpu and accelerator.accelerator(hd.spec.template) else hd.spec.limits.memory_mib
-    return [
-        *("helios", "profile"),
-        *("--kind", asked.kind.value.lower()),
-        *("--candidates", candidates_argument(asked.candidates)),
-        *_prompts_arguments(asked, prompts_from),
-        *(("--memory-mib", str(memory_mib)) if memory_mib else ()),
-        *("--isl", str(workload.isl), "--osl", str(workload.osl)),
-        *("--search", hd.spec.profiling.search_strategy),
-        *("--device", device),
-        *(("--dtype", hardware.dtype) if device == accelerator.device(hd.spec.template) else ()),
-        *("--volumes", volumes.ROOT),
-        *("--result", _RESULT),
-        *("--output", "json"),
-    ]
-
-
-def _prompts_arguments(asked: JobSpec, prompts_from: str | None) -> list[str]:
-    if asked.kind is not JobKind.QUALITY:
-        return []
-    if prompts_from is None:
-        source = ["--prompts-file", f"{_PROMPTS}/{configmap.PROMPTS_KEY}"]
-    else:
-        source = ["--prompts-from", prompts_from, "--control-token-file", pod.TOKEN_FILE]
-    return [*source, "--prompts-digest", asked.prompts_digest]
+    place = commands.Place(volumes.ROOT, pod.TOKEN_FILE, accelerator.device(hd.spec.template), hardware.dtype)
+    is_limited = not (commands.runs_on_cpu(asked) and accelerator.accelerator(hd.spec.template))
+    given = f"{_PROMPTS}/{configmap.PROMPTS_KEY}"
+    words = commands.profile(place, asked, hd, _RESULT, given, prompts_from, is_limited=is_limited)
+    return ["helios", *words, "--output", "json"]
 
 
 def _inputs(hd: Deployment, asked: JobSpec, prompts_from: str | None) -> list[tuple[str, str, Manifest]]:
@@ -148,10 +122,6 @@ def _inputs(hd: Deployment, asked: JobSpec, prompts_from: str | None) -> list[tu
     return [("prompts", _PROMPTS, pod.config_volume("prompts", *source, configmap.PROMPTS_KEY))]
 
 
-def _is_on_cpu(asked: JobSpec) -> bool:
-    return asked.on_cpu or asked.kind is JobKind.INSPECT
-
-
 def _from_serving(template: Mapping[str, Any], asked: JobSpec) -> Manifest:
     """The user's serving template for a pod that measures: same node, same image, nothing to serve with, the
     same devices if it needs them. Sidecars stay away: a Job ends when all of its containers have."""
@@ -160,7 +130,7 @@ def _from_serving(template: Mapping[str, Any], asked: JobSpec) -> Manifest:
     users["spec"] = {field: value for field, value in users["spec"].items() if field not in _POD_SERVER_ONLY}
     if server:
         kept = {field: value for field, value in server.items() if field not in _SERVER_ONLY}
-        if _is_on_cpu(asked):
+        if commands.runs_on_cpu(asked):
             kept |= {"resources": accelerator.without(kept.get("resources") or {})}
         users["spec"]["containers"] = [kept | {"name": containers.PROFILE}]
     return users
@@ -180,15 +150,9 @@ def _encoded(asked: JobSpec) -> str:
 
 
 def _document(candidate: Candidate) -> dict[str, Any]:
-    """What says which model, and nothing of budgets."""
-    document = {
-        "name": candidate.name,
-        "uri": candidate.uri,
-        "revision": candidate.revision,
-        "exits": candidate.exits,
-        "exitLayers": list(candidate.exit_layers),
-    }
-    return {field: value for field, value in document.items() if value}
+    """All by which a candidate is known again: more than the Job itself is told."""
+    trusted = {"trustRemoteCode": True} if candidate.trust_remote_code else {}
+    return commands.candidate_document(candidate) | trusted
 
 
 def _candidate(document: Mapping[str, Any]) -> Candidate:
@@ -198,4 +162,5 @@ def _candidate(document: Mapping[str, Any]) -> Candidate:
         revision=document.get("revision"),
         exits=document.get("exits"),
         exit_layers=tuple(document.get("exitLayers", ())),
+        trust_remote_code=document.get("trustRemoteCode", False),
     )

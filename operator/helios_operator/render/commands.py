@@ -1,0 +1,117 @@
+"""The command lines of pods and Jobs: what `helios serve` and `helios profile` are told, wherever they run.
+
+Called by `deployment` and `job` for containers, and by the runtime of one machine for processes. Words after
+`helios`; what only one of them has (a file for the ports, the watts of a machine) follows, as the last word
+counts. It must not know what runs them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from helios_operator.api.types import Candidate, Deployment
+from helios_operator.decide.snapshot import JobKind, JobSpec
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process finds what it needs: the folder of the volumes, the file with the Control ports' token,
+    the pods' device and the dtype on it."""
+
+    volumes: str
+    token_file: str
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Port 0: any free one."""
+
+    host: str
+    generation: int
+    control: int
+    metrics: int
+
+
+def serve(place: Place, limits: str, model_name: str, at: Listening, drain_seconds: int) -> list[str]:
+    """`limits`: the file with the revision's document."""
+    return [
+        "serve",
+        *("--limits", limits),
+        *("--model-name", model_name),
+        *("--host", at.host),
+        *("--port", str(at.generation)),
+        *("--control-port", str(at.control)),
+        *("--metrics-port", str(at.metrics)),
+        *("--control-token-file", place.token_file),
+        *("--volumes", place.volumes),
+        *("--device", place.device),
+        *("--dtype", place.dtype),
+        *("--drain-timeout", str(drain_seconds)),
+    ]
+
+
+def profile(
+    place: Place,
+    asked: JobSpec,
+    hd: Deployment,
+    result: str,
+    prompts: str | None,
+    prompts_from: str | None,
+    *,
+    is_limited: bool = True,
+) -> list[str]:
+    """`result`: the file to write; `prompts`: a file of given ones; `prompts_from`: host:port of the Control
+    port that holds live ones. `is_limited` False: `limits.memoryMiB` is of a device that it does not use."""
+    workload, device = hd.spec.workload, "cpu" if runs_on_cpu(asked) else place.device
+    memory_mib = hd.spec.limits.memory_mib if is_limited else None
+    return [
+        "profile",
+        *("--kind", asked.kind.value.lower()),
+        *("--candidates", candidates(asked.candidates)),
+        *_prompts(asked, place, prompts, prompts_from),
+        *(("--memory-mib", str(memory_mib)) if memory_mib else ()),
+        *("--isl", str(workload.isl), "--osl", str(workload.osl)),
+        *("--search", hd.spec.profiling.search_strategy),
+        *("--device", device),
+        *(("--dtype", place.dtype) if device == place.device else ()),
+        *("--volumes", place.volumes),
+        *("--result", result),
+    ]
+
+
+def runs_on_cpu(asked: JobSpec) -> bool:
+    """Though the pods may ask for an accelerator. An Inspect reads files, and computes nothing."""
+    return asked.on_cpu or asked.kind is JobKind.INSPECT
+
+
+def candidates(those: Iterable[Candidate]) -> str:
+    """What `--candidates` reads."""
+    return json.dumps([candidate_document(candidate) for candidate in those])
+
+
+def candidate_document(candidate: Candidate) -> dict[str, Any]:
+    """What says which model, and nothing of budgets."""
+    document = {
+        "name": candidate.name,
+        "uri": candidate.uri,
+        "revision": candidate.revision,
+        "exits": candidate.exits,
+        "exitLayers": list(candidate.exit_layers),
+    }
+    return {field: value for field, value in document.items() if value}
+
+
+def _prompts(asked: JobSpec, place: Place, prompts: str | None, prompts_from: str | None) -> list[str]:
+    if asked.kind is not JobKind.QUALITY:
+        return []
+    source = []
+    if prompts_from is not None:
+        source = ["--prompts-from", prompts_from, "--control-token-file", place.token_file]
+    elif prompts is not None:
+        source = ["--prompts-file", prompts]
+    return [*source, "--prompts-digest", asked.prompts_digest]
