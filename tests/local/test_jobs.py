@@ -51,6 +51,7 @@ async def jobs(tmp_path: Path) -> AsyncIterator[Jobs]:
 
 
 async def finished(jobs: Jobs, name: str) -> Job:
+    jobs.settle()
     async with asyncio.timeout(240):
         while True:
             job = next(job for job in jobs.see() if job.spec.name == name)
@@ -98,11 +99,21 @@ async def test_a_job_that_takes_too_long_is_ended(jobs: Jobs) -> None:
 async def test_a_deleted_job_leaves_no_process(jobs: Jobs, tmp_path: Path) -> None:
     before = {child.pid for child in psutil.Process().children()}
     jobs.start(JobSpec("i-1", JobKind.INSPECT, (TINY,)), DEPLOYMENT, (), None)
+    jobs.settle()
     async with asyncio.timeout(10):
         while not (started := [c for c in psutil.Process().children() if c.pid not in before]):
             await asyncio.sleep(0.01)
     jobs.delete("i-1")
+    jobs.settle()
     await asyncio.sleep(0)
     assert jobs.see() == ()
     assert not await asyncio.to_thread(lambda: psutil.wait_procs(started, timeout=10)[1])
     assert not (tmp_path / "jobs" / "i-1").exists()
+
+
+async def test_a_job_without_room_for_its_files_fails_and_says_why(jobs: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "jobs").write_text("not a folder")
+    jobs.start(JobSpec("i-1", JobKind.INSPECT, (TINY,)), DEPLOYMENT, (), None)
+    job = await finished(jobs, "i-1")
+    assert (job.phase, job.attempts) == (JobPhase.FAILED, 1)
+    assert job.message.startswith("cannot be started: ")

@@ -161,7 +161,7 @@ async def test_a_revision_is_remembered_as_it_was(tmp_path: Path) -> None:
     first.route(2)
     first.drain(1, 5)
     first.write_limits(2, limits(layer_budget=24, generation=9))
-    seen = await revisions(tmp_path).see(lambda _: "bare")
+    seen = await revisions(tmp_path).see()
     assert [(r.number, r.routed, r.draining, r.created) for r in seen] == [
         (1, False, True, now),
         (2, True, False, now),
@@ -169,14 +169,14 @@ async def test_a_revision_is_remembered_as_it_was(tmp_path: Path) -> None:
     assert seen[1].limits == limits(layer_budget=24, generation=9)
     first.delete(1)
     first.delete(1)
-    assert [r.number for r in await revisions(tmp_path).see(lambda _: "bare")] == [2]
+    assert [r.number for r in await revisions(tmp_path).see()] == [2]
 
 
 async def test_an_unfinished_revision_never_was_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     revisions(tmp_path).create(3, limits(), 0, datetime.now(UTC))
     (tmp_path / "4").mkdir()
     (tmp_path / "4" / "limits.json").write_text("{}")
-    assert [r.number for r in await revisions(tmp_path).see(lambda _: "bare")] == [3]
+    assert [r.number for r in await revisions(tmp_path).see()] == [3]
     assert not (tmp_path / "4").exists()
     (tmp_path / "3" / "limits.json").write_text("{")
     with pytest.raises(StateError, match=r"3/limits\.json: is damaged"):

@@ -50,12 +50,16 @@ class Place:
     said: Said = field(default_factory=list)
 
     async def see(self) -> tuple[Revision, ...]:
-        return await self.revisions.see(lambda _: "bare")
+        """And settles, as a pass does that has nothing to write."""
+        seen = await self.revisions.see()
+        self.revisions.settle(seen)
+        return seen
 
     async def pod(self, revision: int = 0) -> Pod:
         return (await self.see())[revision].pods[0]
 
     async def until(self, holds: Callable[[tuple[Revision, ...]], bool]) -> None:
+        self.revisions.settle()
         async with asyncio.timeout(240):
             while not holds(await self.see()):
                 await asyncio.sleep(0.1)
@@ -138,6 +142,7 @@ async def test_a_killed_pod_comes_back_as_it_was_told(tmp_path: Path) -> None:
     async with place(tmp_path) as here, GenerationClient(here.front.address) as client:
         here.revisions.create(1, LIMITS, 1, datetime.now(UTC))
         here.revisions.route(1)
+        here.revisions.settle()
         assert await served_by(client) == "old"
         changed = replace(LIMITS, generation=2, layer_budget=2)
         here.revisions.write_limits(1, changed)
@@ -187,12 +192,30 @@ async def test_refused_limits_are_asked_for_once(tmp_path: Path) -> None:
 async def test_memory_is_claimed_until_a_pod_has_gone(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         here.revisions.create(1, LIMITS, 2, datetime.now(UTC))
-        assert here.revisions.claimed_mib == 4000
+        assert here.revisions.claimed_mib == 4000  # though none of them was started yet
         await here.ready(2)
         here.revisions.scale(1, 1)
         assert here.revisions.claimed_mib == 4000  # it drains
         await here.until(lambda seen: len(seen[0].pods) == 1)
         assert here.revisions.claimed_mib == 2000
+
+
+async def test_seeing_starts_nothing_and_settling_starts_what_is_missing(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.revisions.create(1, LIMITS, 1, datetime.now(UTC))
+        (seen,) = await here.revisions.see()
+        assert (seen.pods, here.revisions.pods()) == ((), [])
+        here.revisions.settle((seen,))
+        assert [pod.name for pod in here.revisions.pods()] == ["chat-1-0"]
+
+
+async def test_a_document_that_somebody_deleted_is_written_again(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.revisions.create(1, LIMITS, 0, datetime.now(UTC))
+        (tmp_path / "revisions" / "1" / "limits.json").unlink()
+        here.revisions.settle()
+        text = (tmp_path / "revisions" / "1" / "limits.json").read_text()
+        assert document.from_json(text) == LIMITS
 
 
 async def test_a_new_runtime_starts_the_pods_it_finds(tmp_path: Path) -> None:
@@ -202,7 +225,7 @@ async def test_a_new_runtime_starts_the_pods_it_finds(tmp_path: Path) -> None:
         first.revisions.route(2)
         first.revisions.drain(1, 0)
     async with place(tmp_path) as second, GenerationClient(second.front.address) as client:
-        second.revisions.start()
+        second.revisions.settle()
         assert await served_by(client) == "new"
         seen = await second.see()
         assert [(r.number, r.draining, len(r.pods)) for r in seen] == [(1, True, 0), (2, False, 1)]

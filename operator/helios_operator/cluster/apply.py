@@ -1,8 +1,8 @@
-"""Carries a Plan out by API calls: the last third of a pass, and the only place that acts on it.
+"""What a plan asks for, as API calls: the hands of a cluster, and the only place that acts on a plan.
 
-Called by `operator` with the plan and the snapshot it came from. Actions run in order and are idempotent:
-names are predictable, what must be made once is created (and found to exist), what is applied is whole. It
-must not weigh anything: a plan that says delete is obeyed.
+Made by `operator` for each pass, moved by `passes.hands`. Every method is idempotent: names are predictable,
+what must be made once is created (and found to exist), what is applied is whole. It must not weigh anything,
+and it tells no pod: pods are told when the pass settles.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 from helios_contract.limits import Limits
 from helios_proto import addresses
 
 from helios_operator.api import serialize
-from helios_operator.api.types import Deployment, Model
+from helios_operator.api.types import DeploymentStatus, Model
 from helios_operator.cluster import events, jobs
 from helios_operator.cluster.candidates import candidates_of, missing_claims
 from helios_operator.cluster.client import Client, being_cleared
@@ -35,7 +36,7 @@ from helios_operator.decide.plan import (
     DeleteProfile,
     DeleteRevision,
     DrainRevision,
-    Plan,
+    Event,
     Route,
     ScaleRevision,
     StartJob,
@@ -45,7 +46,7 @@ from helios_operator.decide.plan import (
 from helios_operator.decide.snapshot import JobKind, JobPhase, JobSpec, Snapshot
 from helios_operator.errors import ConflictError, NotFoundError
 from helios_operator.passes import jobs as passes
-from helios_operator.passes.actions import describe, jobs_last
+from helios_operator.passes.actions import describe
 from helios_operator.passes.prompts import holder
 from helios_operator.render import labels, names, ports
 from helios_operator.render.configmap import limits_config_map, prompts_config_map
@@ -58,127 +59,110 @@ _QUIET = (WriteProfile, DeleteProfile, DeleteJob)
 """Bookkeeping, of which the table itself tells: no event."""
 
 
-class Applier:
-    def __init__(
-        self,
-        client: Client,
-        mirror: Mirror,
-        reads: Reads,
-        by: Installation,
-        surroundings: Surroundings,
-        status: StatusWriter,
-        said: Events,
-    ) -> None:
-        self._client = client
-        self._mirror = mirror
-        self._reads = reads
-        self._by = by
-        self._surroundings = surroundings
-        self._profiles = Profiles(client, mirror)
-        self._status = status
-        self._events = said
+@dataclass(frozen=True)
+class Tools:
+    """What all hands of an operator work with."""
 
-    async def apply(self, plan: Plan, snapshot: Snapshot) -> bool:
-        """The actions, then the status, then the events: an end in between leaves a state that the next pass
-        reads. True when something was written."""
-        hd = snapshot.deployment
-        await self._restore_limits(snapshot)
-        for action in jobs_last(plan.actions):
-            await self._act(action, snapshot)
-            await self._say(action, hd)
-        written = await self._status.write(hd, placed(hd, plan.status))
-        await self._profiles.adopt(plan.status, hd)
-        for model in plan.models:
-            await self._write_model(model)
-        for event in plan.events:
-            await self._events.say(hd, event.type, event.reason, event.message)
-        return written or bool(plan.actions or plan.models)
+    client: Client
+    mirror: Mirror
+    reads: Reads
+    by: Installation
+    surroundings: Surroundings
+    profiles: Profiles
+    status: StatusWriter
+    events: Events
 
-    async def _act(self, action: Action, snapshot: Snapshot) -> None:
-        hd = snapshot.deployment
-        match action:
-            case StartJob(job=job):
-                await self._start_job(job, snapshot)
-            case DeleteJob(name=name):
-                await self._delete_job(name, hd)
-            case WriteProfile(row=row):
-                await self._profiles.write(row, hd)
-            case DeleteProfile(name=name):
-                await self._profiles.release(name, hd)
-            case CreateRevision(number=number, limits=limits, replicas=replicas):
-                await self._create_revision(number, limits, replicas, snapshot)
-            case ScaleRevision(number=number, replicas=replicas):
-                await self._change_revision(hd, number, {"spec": {"replicas": replicas}})
-            case WriteLimits(revision=number, limits=limits):
-                await self._write_limits(hd, number, limits)
-            case Route(revision=number):
-                await self._surroundings.route(hd, number)
-            case DrainRevision(number=number):
-                drained = {labels.DRAINING: "true"}
-                await self._change_revision(
-                    hd, number, {"metadata": {"annotations": drained}, "spec": {"replicas": 0}}
-                )
-            case DeleteRevision(number=number):
-                await self._delete_revision(hd, number)
-            case _:
-                raise TypeError(f"no way to carry out {type(action).__name__}")
+
+class ClusterHands:
+    """Of one pass: they act on what its snapshot was of."""
+
+    def __init__(self, tools: Tools, snapshot: Snapshot) -> None:
+        self._client = tools.client
+        self._mirror = tools.mirror
+        self._reads = tools.reads
+        self._by = tools.by
+        self._surroundings = tools.surroundings
+        self._profiles = tools.profiles
+        self._status = tools.status
+        self._events = tools.events
+        self._snapshot = snapshot
+        self._hd = snapshot.deployment
 
     # -- revisions ------------------------------------------------------------------------------------------
 
-    async def _create_revision(self, number: int, limits: Limits, replicas: int, snapshot: Snapshot) -> None:
+    async def create_revision(self, action: CreateRevision) -> None:
         """The document first: a pod that starts finds it. One with a missing claim would never start."""
-        hd = snapshot.deployment
-        every = candidates_of(hd, snapshot.models)
+        hd, seen = self._hd, self._snapshot
+        every = candidates_of(hd, seen.models)
         candidates = [c for c in every if not await missing_claims(c, hd.namespace, self._reads)]
-        wanted = revision_deployment(hd, number, limits, replicas, candidates, snapshot.hardware, self._by)
-        await self._write_limits(hd, number, limits)
-        await self._create(REVISION, wanted, hd.uid)
+        wanted = revision_deployment(
+            hd, action.number, action.limits, action.replicas, candidates, seen.hardware, self._by
+        )
+        await self._write_limits(action.number, action.limits)
+        await self._create(REVISION, wanted)
 
-    async def _write_limits(self, hd: Deployment, number: int, limits: Limits) -> None:
-        """Pods that run are told at the next look, one that starts reads it."""
-        answer = await self._client.apply(CONFIG_MAP, limits_config_map(hd, number, limits))
+    async def scale_revision(self, action: ScaleRevision) -> None:
+        await self._change_revision(action.number, {"spec": {"replicas": action.replicas}})
+
+    async def write_limits(self, action: WriteLimits) -> None:
+        """Pods that run are told when the pass settles, one that starts reads it."""
+        await self._write_limits(action.revision, action.limits)
+
+    async def restore_limits(self) -> None:
+        """A document that somebody deleted, as its pods remember it: without it none could restart."""
+        for revision in self._snapshot.revisions:
+            name = names.revision(self._hd.name, revision.number)
+            if await self._reads.get(CONFIG_MAP, self._hd.namespace, name) is None:
+                await self._write_limits(revision.number, revision.limits)
+
+    async def route(self, action: Route) -> None:
+        await self._surroundings.route(self._hd, action.revision)
+
+    async def drain_revision(self, action: DrainRevision) -> None:
+        drained = {"metadata": {"annotations": {labels.DRAINING: "true"}}, "spec": {"replicas": 0}}
+        await self._change_revision(action.number, drained)
+
+    async def delete_revision(self, action: DeleteRevision) -> None:
+        name = names.revision(self._hd.name, action.number)
+        await self._delete(REVISION, name)
+        await self._client.delete(CONFIG_MAP, self._hd.namespace, name)
+        self._reads.forget(CONFIG_MAP, self._hd.namespace, name)
+
+    async def _write_limits(self, number: int, limits: Limits) -> None:
+        answer = await self._client.apply(CONFIG_MAP, limits_config_map(self._hd, number, limits))
         self._reads.put(CONFIG_MAP, answer)
 
-    async def _restore_limits(self, snapshot: Snapshot) -> None:
-        """A document that somebody deleted, as its pods remember it: without it none could restart."""
-        hd = snapshot.deployment
-        for revision in snapshot.revisions:
-            name = names.revision(hd.name, revision.number)
-            if await self._reads.get(CONFIG_MAP, hd.namespace, name) is None:
-                await self._write_limits(hd, revision.number, revision.limits)
-
-    async def _change_revision(self, hd: Deployment, number: int, changes: dict[str, Any]) -> None:
-        name = names.revision(hd.name, number)
-        self._mirror.put(REVISION, await self._client.merge(REVISION, hd.namespace, name, changes))
-
-    async def _delete_revision(self, hd: Deployment, number: int) -> None:
-        name = names.revision(hd.name, number)
-        await self._delete(REVISION, hd, name)
-        await self._client.delete(CONFIG_MAP, hd.namespace, name)
-        self._reads.forget(CONFIG_MAP, hd.namespace, name)
+    async def _change_revision(self, number: int, changes: dict[str, Any]) -> None:
+        name = names.revision(self._hd.name, number)
+        self._mirror.put(REVISION, await self._client.merge(REVISION, self._hd.namespace, name, changes))
 
     # -- Jobs -----------------------------------------------------------------------------------------------
 
-    async def _start_job(self, asked: JobSpec, snapshot: Snapshot) -> None:
+    async def start_job(self, action: StartJob) -> None:
         """A Job that failed makes room for its next attempt; one that runs or succeeded is left as it is."""
-        hd = snapshot.deployment
-        seen = next((job for job in snapshot.jobs if job.spec.name == asked.name), None)
-        if seen is not None:
-            if seen.phase is not JobPhase.FAILED:
+        hd, asked, seen = self._hd, action.job, self._snapshot
+        before = next((job for job in seen.jobs if job.spec.name == asked.name), None)
+        if before is not None:
+            if before.phase is not JobPhase.FAILED:
                 return
-            await self._delete(JOB, hd, names.fitted(asked.name))
-        told = passes.pinned(asked, hd, snapshot.jobs)
-        source = await self._prompts_from(asked, snapshot)
-        wanted = profiling_job(hd, told, snapshot.hardware, self._by, source)
-        await self._create(JOB, wanted, hd.uid)
+            await self._delete(JOB, names.fitted(asked.name))
+        told = passes.pinned(asked, hd, seen.jobs)
+        source = await self._prompts_from(asked)
+        await self._create(JOB, profiling_job(hd, told, seen.hardware, self._by, source))
 
-    async def _prompts_from(self, asked: JobSpec, snapshot: Snapshot) -> str | None:
+    async def delete_job(self, action: DeleteJob) -> None:
+        """Not one that another deployment started and still wants."""
+        job = self._mirror.get(JOB, self._hd.namespace, names.fitted(action.name))
+        if job is not None and jobs.is_own(self._hd, job):
+            await self._delete(JOB, names.fitted(action.name))
+
+    async def _prompts_from(self, asked: JobSpec) -> str | None:
         """host:port of the Control port with the live prompts; None for given ones, which are made ready."""
-        hd = snapshot.deployment
+        hd, seen = self._hd, self._snapshot
         if asked.kind is not JobKind.QUALITY:
             return None
-        if snapshot.prompts is None:
-            name = holder(asked.prompts_digest, snapshot)
+        if seen.prompts is None:
+            name = holder(asked.prompts_digest, seen)
             pod = self._mirror.get(POD, hd.namespace, name) if name else None
             host = address(pod) if pod else None
             return addresses.join(host, ports.CONTROL) if host else None
@@ -186,15 +170,21 @@ class Applier:
             await self._client.apply(CONFIG_MAP, prompts_config_map(hd))
         return None
 
-    async def _delete_job(self, name: str, hd: Deployment) -> None:
-        """Not one that another deployment started and still wants."""
-        job = self._mirror.get(JOB, hd.namespace, names.fitted(name))
-        if job is not None and jobs.is_own(hd, job):
-            await self._delete(JOB, hd, names.fitted(name))
+    # -- what is remembered ---------------------------------------------------------------------------------
 
-    # -- the catalogue --------------------------------------------------------------------------------------
+    async def write_profile(self, action: WriteProfile) -> None:
+        await self._profiles.write(action.row, self._hd)
 
-    async def _write_model(self, model: Model) -> None:
+    async def delete_profile(self, action: DeleteProfile) -> None:
+        await self._profiles.release(action.name, self._hd)
+
+    async def adopt_rows(self, status: DeploymentStatus) -> None:
+        await self._profiles.adopt(status, self._hd)
+
+    async def write_status(self, status: DeploymentStatus) -> bool:
+        return await self._status.write(self._hd, placed(self._hd, status))
+
+    async def write_model(self, model: Model) -> None:
         """One that was deleted meanwhile stays deleted."""
         wanted = {
             "apiVersion": MODEL.api_version,
@@ -205,29 +195,10 @@ class Applier:
         with contextlib.suppress(NotFoundError):
             self._mirror.put(MODEL, await self._client.apply(MODEL, wanted, "status"))
 
-    # -- how ------------------------------------------------------------------------------------------------
+    # -- what is said ---------------------------------------------------------------------------------------
 
-    async def _create(self, kind: Kind, wanted: Object, uid: str) -> None:
-        """Once: what exists is what an earlier pass made (or, a Job, another deployment), and stays."""
-        try:
-            answer = await self._client.create(kind, wanted)
-        except ConflictError:
-            metadata = wanted["metadata"]
-            found = await self._client.get(kind, metadata["namespace"], metadata["name"])
-            if found is None:
-                return  # it went in this moment; the next pass sees that
-            if kind is REVISION and not belongs_to(found, uid):
-                raise being_cleared(kind, found) from None
-            answer = found
-        self._mirror.put(kind, answer)
-
-    async def _delete(self, kind: Kind, hd: Deployment, name: str) -> None:
-        await self._client.delete(kind, hd.namespace, name)
-        if known := self._mirror.get(kind, hd.namespace, name):
-            self._mirror.forget(kind, known)
-
-    async def _say(self, action: Action, hd: Deployment) -> None:
-        why = action.why
+    async def tell_of(self, action: Action) -> None:
+        hd, why = self._hd, action.why
         if isinstance(action, _QUIET):
             _log.info("%s/%s %s: %s: %s", hd.namespace, hd.name, why.reason, describe(action), why.message)
             return
@@ -236,3 +207,27 @@ class Applier:
             about[NUMBERS] = json.dumps(dict(why.numbers))
         type = events.NORMAL if why.ok else events.WARNING
         await self._events.say(hd, type, why.reason, f"{describe(action)}: {why.message}", about)
+
+    async def tell(self, event: Event) -> None:
+        await self._events.say(self._hd, event.type, event.reason, event.message)
+
+    # -- how ------------------------------------------------------------------------------------------------
+
+    async def _create(self, kind: Kind, wanted: Object) -> None:
+        """Once: what exists is what an earlier pass made (or, a Job, another deployment), and stays."""
+        try:
+            answer = await self._client.create(kind, wanted)
+        except ConflictError:
+            metadata = wanted["metadata"]
+            found = await self._client.get(kind, metadata["namespace"], metadata["name"])
+            if found is None:
+                return  # it went in this moment; the next pass sees that
+            if kind is REVISION and not belongs_to(found, self._hd.uid):
+                raise being_cleared(kind, found) from None
+            answer = found
+        self._mirror.put(kind, answer)
+
+    async def _delete(self, kind: Kind, name: str) -> None:
+        await self._client.delete(kind, self._hd.namespace, name)
+        if known := self._mirror.get(kind, self._hd.namespace, name):
+            self._mirror.forget(kind, known)

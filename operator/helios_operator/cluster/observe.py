@@ -1,7 +1,7 @@
-"""The mirror, a few objects read by name and the pods' telemetry, as one Snapshot: the first third of a pass.
+"""The mirror, a few objects read by name and the pods' telemetry, as one Snapshot: what a pass sees.
 
 Called by `operator`. Waits for pods are bounded; a pod that does not answer is seen without telemetry. It
-computes nothing that a decision could compute.
+reads and changes nothing, and computes nothing that a decision could compute.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from helios_operator.api.rows import QualityRow, TimingRow
 from helios_operator.api.types import Deployment
 from helios_operator.cluster import jobs, nodes
 from helios_operator.cluster.candidates import candidates_of, unreachable
-from helios_operator.cluster.controls import Changed
 from helios_operator.cluster.kinds import CONFIG_MAP, MODEL, PROFILE, Kind, Object, version_of
 from helios_operator.cluster.mirror import Mirror
 from helios_operator.cluster.reads import Reads
@@ -36,11 +35,10 @@ class Observer:
         self._load = nodes.Load(mirror)
         self._parsed: dict[tuple[Kind, str], tuple[int, Any]] = {}
 
-    async def observe(self, hd: Deployment, token: str, now: datetime, changed: Changed) -> Snapshot:
+    async def observe(self, hd: Deployment, token: str, now: datetime) -> Snapshot:
         hd = _with_memory(hd)
         hardware = nodes.hardware(hd, self._mirror)
-        kinds = {c.name: c.resolved.head_kind for c in hd.status.candidates if c.resolved}
-        revisions = await self._revisions.see(hd, token, lambda name: kinds.get(name, "bare"), changed)
+        revisions = await self._revisions.see(hd, token)
         pod_mib = hd.spec.limits.memory_mib or hardware.memory_mib
         room = nodes.room(hd, self._mirror, self._load, pod_mib)
         rows = [

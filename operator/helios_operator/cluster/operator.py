@@ -1,8 +1,8 @@
 """The control loop of a cluster: passes over HeliosDeployments, when something happened and now and then.
 
-Made by `app`, which feeds it what kopf's watch tells. A pass is observe -> decide -> apply, level-based: it
-looks at everything and does what is missing. The loop holds no decision state: ended at any moment and
-started again, it goes on.
+Made by `app`, which feeds it what kopf's watch tells. A pass is ensure -> observe -> decide -> apply ->
+settle, level-based: it looks at everything and does what is missing. The loop holds no decision state: ended
+at any moment and started again, it goes on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from helios_operator.api import parse, validation
 from helios_operator.api.problems import Invalid
 from helios_operator.api.types import Deployment, DeploymentSpec
 from helios_operator.cluster import events
-from helios_operator.cluster.apply import Applier
+from helios_operator.cluster.apply import ClusterHands, Tools
 from helios_operator.cluster.client import Client
 from helios_operator.cluster.controls import Controls
 from helios_operator.cluster.events import Events
@@ -41,6 +41,7 @@ from helios_operator.cluster.kinds import (
 from helios_operator.cluster.metrics import Metrics
 from helios_operator.cluster.mirror import Mirror, is_ours, owner_of
 from helios_operator.cluster.observe import Observer
+from helios_operator.cluster.profiles import Profiles
 from helios_operator.cluster.reads import Reads
 from helios_operator.cluster.revisions import Revisions
 from helios_operator.cluster.status import StatusWriter, invalid
@@ -49,6 +50,7 @@ from helios_operator.decide import decide
 from helios_operator.decide.plan import Plan
 from helios_operator.decide.snapshot import JobPhase, Snapshot
 from helios_operator.errors import ClusterError, ConflictError, UnsupportedError
+from helios_operator.passes.hands import carry_out
 from helios_operator.passes.queue import WorkQueue
 from helios_operator.render.installation import Installation
 
@@ -109,10 +111,17 @@ class Operator:
         self._events = Events(client)
         self._status = StatusWriter(client, self._mirror)
         self._surroundings = Surroundings(client, self._mirror, self._reads, by, budget)
-        revisions = Revisions(self._mirror, self._reads, self._controls)
-        self._observer = Observer(self._mirror, self._reads, revisions)
-        self._applier = Applier(
-            client, self._mirror, self._reads, by, self._surroundings, self._status, self._events
+        self._revisions = Revisions(self._mirror, self._reads, self._controls)
+        self._observer = Observer(self._mirror, self._reads, self._revisions)
+        self._tools = Tools(
+            client,
+            self._mirror,
+            self._reads,
+            by,
+            self._surroundings,
+            Profiles(client, self._mirror),
+            self._status,
+            self._events,
         )
         self._queue = WorkQueue(_SPACING_SECONDS)
         self._begun = asyncio.Event()
@@ -230,10 +239,12 @@ class Operator:
         try:
             hd = self._admit(obj)
             token = await self._surroundings.ensure(hd)
-            key = _text((hd.namespace, hd.name))
-            snapshot = await self._observer.observe(hd, token, now, lambda: self._queue.add(key))
+            snapshot = await self._observer.observe(hd, token, now)
             plan = decide(snapshot, now)
-            wrote = await self._applier.apply(plan, snapshot)
+            try:
+                wrote = await self._apply(plan, snapshot)
+            finally:
+                await self._settle(snapshot)
         except (Invalid, UnsupportedError) as error:
             return await self._refuse(obj, _problem(error), now)
         except ClusterError as error:
@@ -242,6 +253,17 @@ class Operator:
             return await self._refuse(obj, f"{error.field}: {error.problem}", now)
         self._count(plan, snapshot)
         return self._again(plan, snapshot, wrote)
+
+    async def _apply(self, plan: Plan, snapshot: Snapshot) -> bool:
+        hands = ClusterHands(self._tools, snapshot)
+        await hands.restore_limits()
+        return await carry_out(plan, hands)
+
+    async def _settle(self, snapshot: Snapshot) -> None:
+        """Whatever became of the plan: pods are told what the documents say that stand."""
+        hd = snapshot.deployment
+        key = _text((hd.namespace, hd.name))
+        await self._revisions.settle(hd, snapshot.revisions, lambda: self._queue.add(key))
 
     def _admit(self, obj: Object) -> Deployment:
         """By the rules of today: the object may be older than they are. Once per generation."""

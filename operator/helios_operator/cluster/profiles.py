@@ -1,8 +1,8 @@
 """HeliosProfiles: rows of the history table, owned by each deployment that uses them.
 
-Called by `apply`. Owners are read and written back under the object's version, one pass after the other: two
-deployments that take up the same row at once do not forget each other. Where somebody else wrote meanwhile it
-is a ConflictError, and the next pass tries again.
+Called by `apply`. Who owns what, `passes.owners` says. Owners are read and written back under the object's
+version, one pass after the other: two deployments that take up the same row at once do not forget each other.
+Where somebody else wrote meanwhile it is a ConflictError, and the next pass tries again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from helios_operator.api.types import Deployment, DeploymentStatus, Owner
 from helios_operator.cluster.client import Client
 from helios_operator.cluster.kinds import DEPLOYMENT, PROFILE, Key, Object
 from helios_operator.cluster.mirror import Mirror
+from helios_operator.passes import owners
 
 
 class Profiles:
@@ -34,8 +35,7 @@ class Profiles:
         """Created with this deployment as an owner, or completed, and owned by it too."""
         async with self._turn(hd.namespace, row.name):
             existing = self._mirror.get(PROFILE, hd.namespace, row.name)
-            owners = [*self._others(existing, hd), Owner(hd.name, hd.uid)]
-            obj = await self._apply(row, hd, owners, existing)
+            obj = await self._apply(row, hd, owners.with_user(existing, hd, self._there(hd)), existing)
         if "status" in obj:
             kept = {key: obj[key] for key in ("apiVersion", "kind", "status")}
             metadata = {"name": row.name, "namespace": hd.namespace}
@@ -48,7 +48,7 @@ class Profiles:
             existing = self._mirror.get(PROFILE, hd.namespace, name)
             if existing is None:
                 return
-            if others := self._others(existing, hd):
+            if others := owners.others(existing, hd, self._there(hd)):
                 await self._apply(parse.profile_row(existing), hd, others, existing)
             else:
                 await self._client.delete(PROFILE, hd.namespace, name)
@@ -56,27 +56,26 @@ class Profiles:
 
     async def adopt(self, status: DeploymentStatus, hd: Deployment) -> None:
         """Rows that this deployment uses and that were measured for another."""
-        served = [served for served in (status.active, status.target) if served]
-        used = [(s.timing, s.quality) for s in served] + [(c.timing, c.quality) for c in status.candidates]
-        for name in sorted({name for pair in used for name in pair if name}):
-            if self._lacks(name, hd):
+        for name in owners.used(status):
+            existing = self._mirror.get(PROFILE, hd.namespace, name)
+            if existing is not None and owners.lacks(existing, hd):
                 async with self._turn(hd.namespace, name):
                     await self._adopt(name, hd)
 
     async def _adopt(self, name: str, hd: Deployment) -> None:
         existing = self._mirror.get(PROFILE, hd.namespace, name)
         if existing is not None:
-            owners = [*self._others(existing, hd), Owner(hd.name, hd.uid)]
-            await self._apply(parse.profile_row(existing), hd, owners, existing)
-
-    def _lacks(self, name: str, hd: Deployment) -> bool:
-        existing = self._mirror.get(PROFILE, hd.namespace, name)
-        return existing is not None and Owner(hd.name, hd.uid) not in _owners(existing)
+            wanted = owners.with_user(existing, hd, self._there(hd))
+            await self._apply(parse.profile_row(existing), hd, wanted, existing)
 
     async def _apply(
-        self, row: TimingRow | QualityRow, hd: Deployment, owners: Sequence[Owner], existing: Object | None
+        self,
+        row: TimingRow | QualityRow,
+        hd: Deployment,
+        its_owners: Sequence[Owner],
+        existing: Object | None,
     ) -> dict[str, Any]:
-        obj = serialize.profile(row, namespace=hd.namespace, owners=owners)
+        obj = serialize.profile(row, namespace=hd.namespace, owners=its_owners)
         written = {key: value for key, value in obj.items() if key != "status"}
         if existing is not None:
             version = existing["metadata"]["resourceVersion"]
@@ -84,12 +83,6 @@ class Profiles:
         self._mirror.put(PROFILE, await self._client.apply(PROFILE, written))
         return obj
 
-    def _others(self, existing: Object | None, hd: Deployment) -> list[Owner]:
-        """Owners that are still there, other than this one."""
-        there = {obj["metadata"]["uid"] for obj in self._mirror.all(DEPLOYMENT, hd.namespace)}
-        return [owner for owner in _owners(existing) if owner.uid in there and owner.uid != hd.uid]
-
-
-def _owners(profile: Object | None) -> list[Owner]:
-    references = (profile or {}).get("metadata", {}).get("ownerReferences", ())
-    return [Owner(reference["name"], reference["uid"]) for reference in references]
+    def _there(self, hd: Deployment) -> set[str]:
+        """Uids of the HeliosDeployments that may own a row: of those that are gone, nobody asks."""
+        return {obj["metadata"]["uid"] for obj in self._mirror.all(DEPLOYMENT, hd.namespace)}

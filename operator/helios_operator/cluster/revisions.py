@@ -1,31 +1,29 @@
 """The revisions of a HeliosDeployment as decisions see them: Deployments, their limits documents, their pods.
 
-Called by `observe`. On its way it tells pods of limits that they lack: the document stands in the API before
-any pod hears of it. It creates and deletes nothing.
+Called by `observe`, which reads, and at the end of a pass to settle: pods are told of limits that they lack,
+after the document stands in the API. It creates and deletes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Iterable
 
 from helios_contract.limits import Limits
 
 from helios_operator.api.timestamps import parse_time
 from helios_operator.api.types import Deployment
 from helios_operator.cluster import pods
-from helios_operator.cluster.controls import Changed, Controls
+from helios_operator.cluster.controls import Controls
 from helios_operator.cluster.kinds import CONFIG_MAP, POD, REVISION, SERVICE, Object
 from helios_operator.cluster.mirror import Mirror, belongs_to
 from helios_operator.cluster.reads import Reads
 from helios_operator.decide.snapshot import Pod, Revision
+from helios_operator.passes.line import Changed
 from helios_operator.render import labels, names, volumes
 from helios_operator.render.configmap import limits_of
 from helios_operator.render.service import routed_revision
 from helios_operator.render.template_hash import template_hash
-
-HeadKind = Callable[[str], str]
-"""Of a candidate, by its name."""
 
 
 class Revisions:
@@ -34,42 +32,41 @@ class Revisions:
         self._reads = reads
         self._controls = controls
 
-    async def see(
-        self, hd: Deployment, token: str, head_kind: HeadKind, changed: Changed
-    ) -> tuple[Revision, ...]:
+    async def see(self, hd: Deployment, token: str) -> tuple[Revision, ...]:
         """Those that are not being deleted, by number."""
         service = self._mirror.get(SERVICE, hd.namespace, hd.name)
         routed = routed_revision(service) if service else None
         objects = [o for o in self._mirror.of(REVISION, (hd.namespace, hd.name)) if belongs_to(o, hd.uid)]
-        seen = await asyncio.gather(
-            *(self._see(obj, hd, routed, token, head_kind, changed) for obj in objects)
-        )
+        seen = await asyncio.gather(*(self._see(obj, hd, routed, token) for obj in objects))
         return tuple(sorted((r for r in seen if r is not None), key=lambda revision: revision.number))
 
-    async def _see(
-        self,
-        obj: Object,
-        hd: Deployment,
-        routed: int | None,
-        token: str,
-        head_kind: HeadKind,
-        changed: Changed,
-    ) -> Revision | None:
+    async def settle(self, hd: Deployment, seen: Iterable[Revision], changed: Changed) -> None:
+        """Tells the pods that were reached what their revision's document says by now."""
+        for revision in seen:
+            if self._mirror.get(REVISION, hd.namespace, names.revision(hd.name, revision.number)) is None:
+                continue
+            limits = await self._limits(hd, revision.number)
+            if limits is not None:
+                for pod in revision.pods:
+                    self._tell(hd, pod, limits, changed)
+
+    def _tell(self, hd: Deployment, pod: Pod, limits: Limits, changed: Changed) -> None:
+        known = self._mirror.get(POD, hd.namespace, pod.name)
+        if known is not None and pod.telemetry is not None:
+            self._controls.tell(known["metadata"]["uid"], limits, pod.telemetry, changed)
+
+    async def _see(self, obj: Object, hd: Deployment, routed: int | None, token: str) -> Revision | None:
         number = number_of(obj)
         if number is None or obj["metadata"].get("deletionTimestamp"):
             return None
         limits = await self._limits(hd, number)
-        kind = head_kind(limits.candidate) if limits else "bare"
         objects = [pod for pod in self._mirror.of(POD, (hd.namespace, hd.name)) if number_of(pod) == number]
-        its_pods = await asyncio.gather(*(self._see_pod(pod, number, token, kind) for pod in objects))
+        its_pods = await asyncio.gather(*(self._see_pod(pod, number, token) for pod in objects))
         limits = limits or _reported(its_pods)
         if limits is None:
             return (
                 None  # its document was deleted, and no pod runs that remembers it: it can only be replaced
             )
-        for pod, pod_seen in zip(objects, its_pods, strict=True):
-            if pod_seen.telemetry is not None:
-                self._controls.tell(pod["metadata"]["uid"], limits, pod_seen.telemetry, changed)
         annotations = obj["metadata"].get("annotations") or {}
         return Revision(
             number=number,
@@ -87,7 +84,7 @@ class Revisions:
         found = await self._reads.get(CONFIG_MAP, hd.namespace, names.revision(hd.name, number))
         return limits_of(found) if found else None
 
-    async def _see_pod(self, obj: Object, revision: int, token: str, head_kind: str) -> Pod:
+    async def _see_pod(self, obj: Object, revision: int, token: str) -> Pod:
         uid, host = obj["metadata"]["uid"], pods.address(obj)
         return Pod(
             name=obj["metadata"]["name"],
@@ -97,7 +94,7 @@ class Revisions:
             started=pods.started(obj),
             restarts=pods.restarts(obj),
             message=pods.message(obj),
-            telemetry=await self._controls.look(uid, host, token, head_kind) if host else None,
+            telemetry=await self._controls.look(uid, host, token) if host else None,
         )
 
 

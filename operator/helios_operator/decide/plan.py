@@ -35,34 +35,34 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Action:
-    """Base of all actions; `why` becomes the event and the line of `helios why`."""
+class Reasoned:
+    """What all actions have; `why` becomes the event and the line of `helios why`."""
 
     why: Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
-class StartJob(Action):
+class StartJob(Reasoned):
     job: JobSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeleteJob(Action):
+class DeleteJob(Reasoned):
     name: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class WriteProfile(Action):
+class WriteProfile(Reasoned):
     row: TimingRow | QualityRow
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeleteProfile(Action):
+class DeleteProfile(Reasoned):
     name: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class CreateRevision(Action):
+class CreateRevision(Reasoned):
     """A Deployment with its limits document; pods start and load what it names."""
 
     number: int
@@ -71,13 +71,13 @@ class CreateRevision(Action):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleRevision(Action):
+class ScaleRevision(Reasoned):
     number: int
     replicas: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class WriteLimits(Action):
+class WriteLimits(Reasoned):
     """Writes the limits document of a running revision, then tells every pod of it (Control.SetLimits)."""
 
     revision: int
@@ -85,14 +85,14 @@ class WriteLimits(Action):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Route(Action):
+class Route(Reasoned):
     """The front address sends new connections to this revision and to no other."""
 
     revision: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrainRevision(Action):
+class DrainRevision(Reasoned):
     """Readiness off, GOAWAY, running streams end by themselves within the deadline."""
 
     number: int
@@ -100,11 +100,26 @@ class DrainRevision(Action):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeleteRevision(Action):
+class DeleteRevision(Reasoned):
     """Only ever of a revision that serves nothing (or, with strategy Recreate, of one whose outage was asked
     for)."""
 
     number: int
+
+
+Action = (
+    StartJob
+    | DeleteJob
+    | WriteProfile
+    | DeleteProfile
+    | CreateRevision
+    | ScaleRevision
+    | WriteLimits
+    | Route
+    | DrainRevision
+    | DeleteRevision
+)
+"""All there are: whoever tells them apart is checked to have thought of each."""
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,19 @@
-"""Carries a Plan out on this machine: the last third of a pass, and the only place that acts.
+"""What a plan asks for, as records of this machine: the hands of the local runtime.
 
-Called by the runtime with the plan and the snapshot it came from. Actions run in order and are idempotent;
-what an action's reason says goes to the log. It must not weigh anything: a plan that says delete is obeyed.
+Made by the runtime for each pass, moved by `passes.hands`. Every method writes to the store or to a site's
+records, and may do so twice; processes start, are told and end when the pass settles. What an action's reason
+says goes to the log. It must not weigh anything.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from helios_operator.api import parse, serialize
 from helios_operator.api.rows import QualityRow, TimingRow
-from helios_operator.api.types import Deployment, DeploymentStatus, Owner
+from helios_operator.api.types import DeploymentStatus, Model, Owner
 from helios_operator.decide.plan import (
     Action,
     CreateRevision,
@@ -20,119 +21,119 @@ from helios_operator.decide.plan import (
     DeleteProfile,
     DeleteRevision,
     DrainRevision,
-    Plan,
+    Event,
     Route,
     ScaleRevision,
     StartJob,
     WriteLimits,
     WriteProfile,
 )
-from helios_operator.decide.snapshot import JobSpec, Snapshot
+from helios_operator.decide.snapshot import Snapshot
+from helios_operator.errors import ObjectNotFoundError
 from helios_operator.local.observe import Observer
 from helios_operator.local.site import Site
 from helios_operator.local.store import DEPLOYMENT, MODEL, PROFILE, Store
-from helios_operator.passes import prompts
+from helios_operator.passes import owners, prompts
 from helios_operator.passes.actions import describe
 
 
-class Applier:
-    """Writes to one site and to the store."""
+class LocalHands:
+    """Of one pass over one site: they act on what its snapshot was of."""
 
-    def __init__(self, store: Store, observer: Observer) -> None:
+    def __init__(
+        self, store: Store, observer: Observer, site: Site, snapshot: Snapshot, now: datetime
+    ) -> None:
         self._store = store
         self._observer = observer
+        self._site = site
+        self._snapshot = snapshot
+        self._deployment = snapshot.deployment
+        self._now = now
 
-    def apply(self, plan: Plan, site: Site, snapshot: Snapshot, now: datetime) -> None:
-        """The actions, then the status, then the events: a kill in between leaves a state that the next
-        pass reads."""
-        for action in plan.actions:
-            self._act(action, site, snapshot, now)
-            self._log_action(action, site)
-        self._write_status(plan.status, site)
-        self._own_what_is_used(plan.status, snapshot.deployment)
-        for model in plan.models:
-            self._store.write_status(MODEL, model.name, serialize.model_status(model.status))
-        for event in plan.events:
-            site.log.add("event", site.name, event.reason, event.message, type=event.type)
+    # -- revisions ------------------------------------------------------------------------------------------
 
-    def _act(self, action: Action, site: Site, snapshot: Snapshot, now: datetime) -> None:
-        revisions = site.revisions
-        match action:
-            case StartJob(job=job):
-                self._start_job(job, site, snapshot)
-            case DeleteJob(name=name):
-                site.jobs.delete(name)
-            case WriteProfile(row=row):
-                self._write_profile(row, snapshot.deployment)
-            case DeleteProfile(name=name):
-                self._release_profile(name, snapshot.deployment)
-            case CreateRevision(number=number, limits=limits, replicas=replicas):
-                revisions.create(number, limits, replicas, now)
-            case ScaleRevision(number=number, replicas=replicas):
-                revisions.scale(number, replicas)
-            case WriteLimits(revision=number, limits=limits):
-                revisions.write_limits(number, limits)
-            case Route(revision=number):
-                revisions.route(number)
-            case DrainRevision(number=number, timeout_seconds=seconds):
-                revisions.drain(number, seconds)
-            case DeleteRevision(number=number):
-                revisions.delete(number)
-            case _:
-                raise TypeError(f"no way to carry out {type(action).__name__}")
+    async def create_revision(self, action: CreateRevision) -> None:
+        self._site.revisions.create(action.number, action.limits, action.replicas, self._now)
 
-    def _start_job(self, job: JobSpec, site: Site, snapshot: Snapshot) -> None:
-        given = self._observer.given_prompts(snapshot.deployment) if job.prompts_digest else ()
-        pod = None if given else site.revisions.control_address(prompts.holder(job.prompts_digest, snapshot))
-        site.jobs.start(job, snapshot.deployment, given, pod)
+    async def scale_revision(self, action: ScaleRevision) -> None:
+        self._site.revisions.scale(action.number, action.replicas)
 
-    def _write_profile(self, row: TimingRow | QualityRow, deployment: Deployment) -> None:
+    async def write_limits(self, action: WriteLimits) -> None:
+        self._site.revisions.write_limits(action.revision, action.limits)
+
+    async def route(self, action: Route) -> None:
+        self._site.revisions.route(action.revision)
+
+    async def drain_revision(self, action: DrainRevision) -> None:
+        self._site.revisions.drain(action.number, action.timeout_seconds)
+
+    async def delete_revision(self, action: DeleteRevision) -> None:
+        self._site.revisions.delete(action.number)
+
+    # -- Jobs -----------------------------------------------------------------------------------------------
+
+    async def start_job(self, action: StartJob) -> None:
+        job, snapshot = action.job, self._snapshot
+        given = self._observer.given_prompts(self._deployment) if job.prompts_digest else ()
+        name = None if given else prompts.holder(job.prompts_digest, snapshot)
+        self._site.jobs.start(job, self._deployment, given, self._site.revisions.control_address(name))
+
+    async def delete_job(self, action: DeleteJob) -> None:
+        self._site.jobs.delete(action.name)
+
+    # -- what is remembered ---------------------------------------------------------------------------------
+
+    async def write_profile(self, action: WriteProfile) -> None:
         """Created with this deployment as an owner, or completed, and owned by it too."""
-        owners = {*_owners(self._store.find(PROFILE, row.name)), _owner(deployment)}
-        obj = _profile(row, owners, deployment.namespace)
-        self._store.apply(obj)
-        self._store.write_status(PROFILE, row.name, obj.get("status", {}))
+        existing = self._store.find(PROFILE, action.row.name)
+        self._write_row(action.row, owners.with_user(existing, self._deployment, self._there))
+        status = serialize.profile(action.row).get("status", {})
+        self._store.write_status(PROFILE, action.row.name, status)
 
-    def _release_profile(self, name: str, deployment: Deployment) -> None:
+    async def delete_profile(self, action: DeleteProfile) -> None:
         """Deleted when no other deployment uses it."""
-        owners = _owners(self._store.find(PROFILE, name)) - {_owner(deployment)}
-        if owners:
-            self._store.apply(_profile(self._row(name), owners, deployment.namespace))
+        existing = self._store.find(PROFILE, action.name)
+        if existing is None:
+            return
+        if others := owners.others(existing, self._deployment, self._there):
+            self._write_row(parse.profile_row(existing), others)
         else:
-            self._store.delete(PROFILE, name)
+            self._store.delete(PROFILE, action.name)
 
-    def _own_what_is_used(self, status: DeploymentStatus, deployment: Deployment) -> None:
-        """A row that another deployment had measured is this one's too, and stays when the other goes."""
-        for name in {row for c in status.candidates for row in (c.timing, c.quality) if row}:
-            owners = _owners(self._store.find(PROFILE, name))
-            if owners and _owner(deployment) not in owners:
-                owners |= {_owner(deployment)}
-                self._store.apply(_profile(self._row(name), owners, deployment.namespace))
+    async def adopt_rows(self, status: DeploymentStatus) -> None:
+        for name in owners.used(status):
+            existing = self._store.find(PROFILE, name)
+            if existing is not None and owners.lacks(existing, self._deployment):
+                wanted = owners.with_user(existing, self._deployment, self._there)
+                self._write_row(parse.profile_row(existing), wanted)
 
-    def _row(self, name: str) -> TimingRow | QualityRow:
-        return parse.profile_row(self._store.get(PROFILE, name))
+    async def write_status(self, status: DeploymentStatus) -> bool:
+        before = self._store.version(DEPLOYMENT, self._site.name)
+        document = serialize.status(replace(status, endpoint=self._site.front.address))
+        self._store.write_status(DEPLOYMENT, self._site.name, document)
+        return self._store.version(DEPLOYMENT, self._site.name) != before
 
-    def _write_status(self, status: DeploymentStatus, site: Site) -> None:
-        document = serialize.status(replace(status, endpoint=site.front.address))
-        self._store.write_status(DEPLOYMENT, site.name, document)
+    async def write_model(self, model: Model) -> None:
+        """One that was deleted meanwhile stays deleted."""
+        with contextlib.suppress(ObjectNotFoundError):
+            self._store.write_status(MODEL, model.name, serialize.model_status(model.status))
 
-    def _log_action(self, action: Action, site: Site) -> None:
+    def _write_row(self, row: TimingRow | QualityRow, its_owners: tuple[Owner, ...]) -> None:
+        self._store.apply(serialize.profile(row, namespace=self._deployment.namespace, owners=its_owners))
+
+    @property
+    def _there(self) -> set[str]:
+        """Uids of the HeliosDeployments that may own a row."""
+        return {obj["metadata"]["uid"] for obj in self._store.objects(DEPLOYMENT)}
+
+    # -- what is said ---------------------------------------------------------------------------------------
+
+    async def tell_of(self, action: Action) -> None:
         why = action.why
         kind = "Normal" if why.ok else "Warning"
-        site.log.add(
+        self._site.log.add(
             "decision", describe(action), why.reason, why.message, type=kind, numbers=dict(why.numbers)
         )
 
-
-def _owner(deployment: Deployment) -> Owner:
-    return Owner(deployment.name, deployment.uid)
-
-
-def _owners(profile: dict[str, Any] | None) -> set[Owner]:
-    references = (profile or {}).get("metadata", {}).get("ownerReferences", [])
-    return {Owner(reference["name"], reference["uid"]) for reference in references}
-
-
-def _profile(row: TimingRow | QualityRow, owners: set[Owner], namespace: str) -> dict[str, Any]:
-    in_order = sorted(owners, key=lambda owner: (owner.name, owner.uid))
-    return serialize.profile(row, namespace=namespace, owners=in_order)
+    async def tell(self, event: Event) -> None:
+        self._site.log.add("event", self._site.name, event.reason, event.message, type=event.type)

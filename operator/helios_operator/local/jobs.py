@@ -1,28 +1,29 @@
 """Profiling Jobs of one deployment: `helios profile` processes with retries, a deadline and a result
 document.
 
-Called by `apply` (start, delete) and `observe` (see). It plays the part of a cluster's Job controller; what
-to measure, and whether it is worth it, was decided elsewhere. Jobs live as long as the runtime: what they
-found stands in profiles.
+Called by `apply` (start, delete: noted only), by `observe` (see) and at the end of a pass to settle, as a
+cluster's Job controller would: processes start and end. What to measure, and whether it is worth it, was
+decided elsewhere. Jobs live as long as the runtime: what they found stands in profiles.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from helios_operator.api.rows import Hardware
-from helios_operator.api.types import Candidate, Deployment
+from helios_operator.api.types import Deployment
 from helios_operator.decide.snapshot import Job, JobPhase, JobSpec
+from helios_operator.errors import OperatorError
 from helios_operator.local.files import remove_folder, write_json
 from helios_operator.local.pods import Say
 from helios_operator.local.processes import Process, helios_command
 from helios_operator.passes import jobs as passes
+from helios_operator.render import commands
 
 _STOP_SECONDS = 2.0
 
@@ -37,6 +38,21 @@ class JobSettings:
     token_file: Path
     watts: float | None = None
 
+    @property
+    def place(self) -> commands.Place:
+        return commands.Place(str(self.volumes), str(self.token_file), self.device, self.hardware.dtype)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a Job is to do. `spec`: pinned; `prompts`: given ones; `pod`: host:port of the Control port that
+    holds live ones."""
+
+    spec: JobSpec
+    deployment: Deployment
+    prompts: tuple[str, ...]
+    pod: str | None
+
 
 class Jobs:
     """All Jobs of one deployment, finished ones included until they are deleted."""
@@ -48,6 +64,7 @@ class Jobs:
         self._say = say
         self._changed = changed
         self._jobs: dict[str, Job] = {}
+        self._asked: dict[str, Work] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def see(self) -> tuple[Job, ...]:
@@ -61,21 +78,23 @@ class Jobs:
             return
         attempts = before.attempts + 1 if before else 1
         self._jobs[spec.name] = Job(spec, JobPhase.RUNNING, datetime.now(UTC), attempts=attempts)
-        folder = self._folder / spec.name
-        folder.mkdir(parents=True, exist_ok=True)
         told = passes.pinned(spec, deployment, self._jobs.values())
-        command = self._command(told, deployment, folder, prompts, pod)
-        self._say(spec.name, "Normal", "Started", _describe(spec))
-        work = self._work(told, command, folder, deployment.spec.profiling.active_deadline_seconds)
-        self._tasks[spec.name] = asyncio.create_task(work, name=f"job {spec.name}")
+        self._asked[spec.name] = Work(told, deployment, prompts, pod)
 
     def delete(self, name: str) -> None:
-        """Ends it if it runs."""
+        """Whether it runs or not."""
         self._jobs.pop(name, None)
-        task = self._tasks.pop(name, None)
-        if task is not None:
-            task.cancel()
-        remove_folder(self._folder / name)
+        self._asked.pop(name, None)
+
+    def settle(self) -> None:
+        """Ends what was deleted, starts what was asked for."""
+        for name in self._tasks.keys() - self._jobs.keys():
+            self._tasks.pop(name).cancel()
+            remove_folder(self._folder / name)
+        asked, self._asked = self._asked, {}
+        for name, work in asked.items():
+            self._say(name, "Normal", "Started", _describe(work.spec))
+            self._tasks[name] = asyncio.create_task(self._work(work), name=f"job {name}")
 
     async def stop(self) -> None:
         """Ends all: at the runtime's end."""
@@ -84,57 +103,54 @@ class Jobs:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _work(self, spec: JobSpec, command: list[str], folder: Path, deadline_seconds: int) -> None:
+    async def _work(self, work: Work) -> None:
+        name = work.spec.name
+        job = self._jobs[name]
+        try:
+            finished = await self._finished(job, work)
+        except (OSError, OperatorError) as error:  # no process, no descriptor, no disk
+            finished = passes.failed(job, f"cannot be started: {error}", datetime.now(UTC))
+        if name not in self._jobs:
+            return  # deleted meanwhile
+        self._jobs[name] = finished
+        failed = finished.phase is JobPhase.FAILED
+        reason, kind = ("Failed", "Warning") if failed else ("Completed", "Normal")
+        self._say(name, kind, reason, finished.message or _describe(work.spec))
+        self._changed()
+
+    async def _finished(self, job: Job, work: Work) -> Job:
+        spec, folder = work.spec, self._folder / work.spec.name
+        deadline_seconds = work.deployment.spec.profiling.active_deadline_seconds
+        folder.mkdir(parents=True, exist_ok=True)
         result = folder / "result.json"
         try:
             async with asyncio.timeout(deadline_seconds):
-                code, last_words = await _run(command, folder)
+                code, last_words = await _run(self._command(work, folder), folder)
         except TimeoutError:
             late = f"not done within {deadline_seconds} s; raise profiling.activeDeadlineSeconds"
-            finished = passes.failed(self._jobs[spec.name], f"deadline: {late}", datetime.now(UTC))
-        else:
-            said = "" if code == 0 else _said(result) or last_words
-            now = datetime.now(UTC)
-            finished = (
-                passes.failed(self._jobs[spec.name], said, now) if said else self._succeeded(spec, result)
-            )
-        self._jobs[spec.name] = finished
-        failed = finished.phase is JobPhase.FAILED
-        reason, kind = ("Failed", "Warning") if failed else ("Completed", "Normal")
-        self._say(spec.name, kind, reason, finished.message or _describe(spec))
-        self._changed()
+            return passes.failed(job, f"deadline: {late}", datetime.now(UTC))
+        said = "" if code == 0 else _said(result) or last_words
+        return passes.failed(job, said, datetime.now(UTC)) if said else self._succeeded(job, spec, result)
 
-    def _succeeded(self, spec: JobSpec, result: Path) -> Job:
-        job, now = self._jobs[spec.name], datetime.now(UTC)
+    def _succeeded(self, job: Job, spec: JobSpec, result: Path) -> Job:
+        now = datetime.now(UTC)
         try:
             text = result.read_text(encoding="utf-8")
         except OSError as error:
             return passes.failed(job, str(error), now)
         return passes.succeeded(job, spec, text, self._settings.hardware, now)
 
-    def _command(
-        self, spec: JobSpec, deployment: Deployment, folder: Path, prompts: tuple[str, ...], pod: str | None
-    ) -> list[str]:
-        settings, workload = self._settings, deployment.spec.workload
-        command = helios_command(
-            "profile", "--kind", spec.kind.value.lower(), "--candidates", _candidates(spec.candidates),
-            "--result", str(folder / "result.json"), "--volumes", str(settings.volumes),
-            "--device", settings.device, "--dtype", settings.hardware.dtype,
-            "--isl", str(workload.isl), "--osl", str(workload.osl),
-            "--search", deployment.spec.profiling.search_strategy,
+    def _command(self, work: Work, folder: Path) -> list[str]:
+        settings, given = self._settings, None
+        if work.prompts:
+            given = str(folder / "prompts.json")
+            write_json(folder / "prompts.json", work.prompts)
+        words = commands.profile(
+            settings.place, work.spec, work.deployment, str(folder / "result.json"), given, work.pod,
+            is_limited=not (commands.runs_on_cpu(work.spec) and settings.place.device != "cpu"),
         )  # fmt: skip
-        if deployment.spec.limits.memory_mib:
-            command += ["--memory-mib", str(deployment.spec.limits.memory_mib)]
-        if settings.watts:
-            command += ["--watts", str(settings.watts)]
-        if prompts:
-            write_json(folder / "prompts.json", prompts)
-            command += ["--prompts-file", str(folder / "prompts.json")]
-        elif pod:
-            command += ["--prompts-from", pod, "--control-token-file", str(settings.token_file)]
-        if spec.prompts_digest:
-            command += ["--prompts-digest", spec.prompts_digest]
-        return command
+        watts = ("--watts", str(settings.watts)) if settings.watts else ()
+        return helios_command(*words, *watts)
 
 
 async def _run(command: list[str], folder: Path) -> tuple[int, str]:
@@ -155,20 +171,6 @@ def _said(result: Path) -> str | None:
         return passes.said(result.read_text(encoding="utf-8"))
     except OSError:
         return None
-
-
-def _candidates(candidates: tuple[Candidate, ...]) -> str:
-    rows = [
-        {
-            "name": candidate.name,
-            "uri": candidate.uri,
-            "revision": candidate.revision,
-            "exits": candidate.exits,
-            "exitLayers": list(candidate.exit_layers),
-        }
-        for candidate in candidates
-    ]
-    return json.dumps([{key: value for key, value in row.items() if value} for row in rows])
 
 
 def _describe(spec: JobSpec) -> str:

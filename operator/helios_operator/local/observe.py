@@ -1,7 +1,7 @@
-"""The store, the processes and the pods' telemetry, as one Snapshot: the first third of a pass.
+"""The store, the processes and the pods' telemetry, as one Snapshot: what a pass sees.
 
 Called by the runtime. Waits for pods are bounded; a pod that does not answer is seen without telemetry. It
-computes nothing that a decision could compute.
+reads and changes nothing, and computes nothing that a decision could compute.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ class Observer:
 
     async def observe(self, site: Site, claimed_mib: int) -> Snapshot:
         """`claimed_mib`: memory of all pods on the machine, those of other deployments included."""
-        kinds = {c.name: c.resolved.head_kind for c in self._deployment(site).status.candidates if c.resolved}
-        revisions = await site.revisions.see(lambda candidate: kinds.get(candidate, "bare"))
-        deployment = self._deployment(site)  # again: it may have been annotated while pods were asked
+        revisions = await site.revisions.see()
+        deployment = self._deployment(site)  # after: it may have been annotated while pods were asked
         rows = self._rows()
         return Snapshot(
             deployment=deployment,

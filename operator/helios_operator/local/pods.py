@@ -20,12 +20,13 @@ from helios_contract.limits import Limits
 from helios_contract.telemetry import Telemetry
 from helios_proto import addresses
 
-from helios_operator.control.client import ControlClient
 from helios_operator.decide.snapshot import Pod as PodSeen
 from helios_operator.decide.snapshot import PodPhase
 from helios_operator.errors import ControlError
 from helios_operator.local.probes import probe
 from helios_operator.local.processes import Process, helios_command
+from helios_operator.passes.line import Line
+from helios_operator.render import commands
 
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 _CALM_SECONDS = 120.0
@@ -87,12 +88,10 @@ class Pod:
         self._message = "starting"
         self._process: Process | None = None
         self._ports: Ports | None = None
-        self._control: ControlClient | None = None
+        self._line: Line | None = None
         self._stopping = False
         self._life: asyncio.Task[None] | None = None
-        self._telling: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[int] | None = None
-        self._refused = 0
 
     # -- what others see ------------------------------------------------------------------------------------
 
@@ -105,7 +104,7 @@ class Pod:
 
     @property
     def control_address(self) -> str | None:
-        return self._control.address if self._control else None
+        return self._line.address if self._line else None
 
     @property
     def pid(self) -> int | None:
@@ -116,9 +115,9 @@ class Pod:
         """Until its last process has ended and none will follow."""
         return self._life is not None and not self._life.done()
 
-    async def see(self, revision: int, head_kind: str) -> PodSeen:
+    async def see(self, revision: int) -> PodSeen:
         """The pod as a pass sees it, telemetry included when it answers in time."""
-        telemetry = await self._control.telemetry() if self._control else None
+        telemetry = await self._line.look() if self._line else None
         return PodSeen(
             name=self.name,
             revision=revision,
@@ -142,21 +141,10 @@ class Pod:
     def start(self) -> None:
         self._life = asyncio.create_task(self._live(), name=f"pod {self.name}")
 
-    def tell(self, limits: Limits, seen: Telemetry | None) -> None:
-        """Sends the limits document unless the pod has it, refused it, or is being told: any pass may call
-        this."""
-        if (
-            seen is None
-            or self._control is None
-            or self._stopping
-            or (self._telling and not self._telling.done())
-        ):
-            return
-        known = max(seen.known_generation, self._refused)
-        if known < limits.generation:
-            self._telling = asyncio.create_task(
-                self._tell(self._control, limits), name=f"limits of {self.name}"
-            )
+    def tell(self, limits: Limits, seen: Telemetry) -> None:
+        """Sends the limits document, unless that was done: any pass may call this."""
+        if self._line is not None and not self._stopping:
+            self._line.tell(limits, seen, self._changed, self._say_refused)
 
     def stop(self, grace_seconds: float) -> None:
         """Drains: SIGTERM, running streams end by themselves, SIGKILL when the grace is over. Returns at
@@ -224,18 +212,16 @@ class Pod:
 
     def _command(self, ports_file: Path) -> list[str]:
         s = self._settings
+        place = commands.Place(str(s.volumes), str(s.token_file), s.device, s.dtype)
+        at = commands.Listening(self._host, 0, 0, 0)
+        words = commands.serve(place, str(self._limits_file), s.model_name, at, s.drain_seconds)
         watts = ("--energy-watts", str(s.watts)) if s.watts else ()
-        return helios_command(
-            "serve", "--limits", str(self._limits_file), "--model-name", s.model_name, "--host", self._host,
-            "--port", "0", "--control-port", "0", "--metrics-port", "0", "--ports-file", str(ports_file),
-            "--control-token-file", str(s.token_file), "--volumes", str(s.volumes), "--device", s.device,
-            "--dtype", s.dtype, "--drain-timeout", str(s.drain_seconds), *watts,
-        )  # fmt: skip
+        return helios_command(*words, "--ports-file", str(ports_file), *watts)
 
     async def _watch(self, process: Process, ports_file: Path) -> None:
         """Probes as a kubelet does: readiness often, liveness seldom and patiently."""
         self._ports = ports = await _bound_ports(ports_file)
-        self._control = ControlClient(addresses.join(self._host, ports.control), self._settings.token)
+        self._line = Line(addresses.join(self._host, ports.control), self._settings.token)
         self._message = "loading the model" if not self.restarts else self._message
         last_alive = next_live = time.monotonic()
         silent = 0
@@ -268,21 +254,13 @@ class Pod:
             self._message = "not ready"
         self._changed()
 
-    async def _tell(self, control: ControlClient, limits: Limits) -> None:
-        try:
-            await control.set_limits(limits)
-        except ControlError as error:
-            if error.refused:
-                self._refused = limits.generation
-                self._say(self.name, "Warning", "LimitsRefused", error.problem)
-        self._changed()
+    def _say_refused(self, error: ControlError) -> None:
+        self._say(self.name, "Warning", "LimitsRefused", error.problem)
 
     async def _hang_up(self) -> None:
-        if self._telling is not None:
-            self._telling.cancel()
-        control, self._control = self._control, None
-        if control is not None:
-            await control.close()
+        line, self._line = self._line, None
+        if line is not None:
+            await line.hang_up()
 
 
 async def _bound_ports(ports_file: Path) -> Ports:

@@ -2,13 +2,15 @@
 
 What a cluster keeps in a Deployment and a ConfigMap stands here in a folder per revision, written before
 anything is started or told, so that a runtime that was killed comes back with the same revisions. Called by
-`observe` and `apply`. It must not decide: every method carries out one action, twice if asked twice.
+`observe` (seen), by `apply` (written: records and documents only) and at the end of a pass to settle, as the
+controllers of a cluster would: processes come up, are told, or end, as the records say. It must not decide:
+every method carries out one action, twice if asked twice.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,13 +28,15 @@ from helios_operator.local.pods import Pod, PodSettings, Say
 
 @dataclass(frozen=True)
 class Record:
-    """What is remembered of a revision beside its limits document."""
+    """What is remembered of a revision beside its limits document. `drain_seconds`: that its streams have to
+    end once it drains."""
 
     number: int
     replicas: int
     created: datetime
     routed: bool = False
     draining: bool = False
+    drain_seconds: int = 0
 
 
 class Revision:
@@ -56,6 +60,11 @@ class Revision:
         write_atomically(self.limits_file, document.to_json(limits))
         self.limits = limits
 
+    def keep_limits(self) -> None:
+        """Written again when somebody deleted it: without it no pod could restart."""
+        if not self.limits_file.exists():
+            self.save_limits(self.limits)
+
 
 class Revisions:
     """All revisions of one deployment."""
@@ -69,19 +78,18 @@ class Revisions:
         self._say = say
         self._changed = changed
         self._by_number = {revision.record.number: revision for revision in _read_all(folder)}
+        self._deleted: list[Revision] = []
 
     # -- seen -----------------------------------------------------------------------------------------------
 
-    async def see(self, head_kind_of: Callable[[str], str]) -> tuple[RevisionSeen, ...]:
-        """All revisions with their pods and telemetry. `head_kind_of`: kind of a candidate's exit heads. What
-        is missing is started first, as a controller of the cluster would see to."""
-        self.start()
-        return tuple(await asyncio.gather(*(self._see(r, head_kind_of) for r in self._all())))
+    async def see(self) -> tuple[RevisionSeen, ...]:
+        """All revisions with their pods and telemetry."""
+        return tuple(await asyncio.gather(*(self._see(revision) for revision in self._all())))
 
-    async def _see(self, revision: Revision, head_kind_of: Callable[[str], str]) -> RevisionSeen:
-        record, kind = revision.record, head_kind_of(revision.limits.candidate)
-        pods = await asyncio.gather(*(pod.see(record.number, kind) for pod in revision.pods.values()))
-        seen = RevisionSeen(
+    async def _see(self, revision: Revision) -> RevisionSeen:
+        record = revision.record
+        pods = await asyncio.gather(*(pod.see(record.number) for pod in revision.pods.values()))
+        return RevisionSeen(
             number=record.number,
             limits=revision.limits,
             replicas=record.replicas,
@@ -90,9 +98,6 @@ class Revisions:
             draining=record.draining,
             pods=tuple(pods),
         )
-        for pod in pods:
-            revision.pods[pod.name].tell(revision.limits, pod.telemetry)
-        return seen
 
     def backends(self) -> list[tuple[str, int]]:
         """The ready pods that new connections go to."""
@@ -102,7 +107,7 @@ class Revisions:
     @property
     def claimed_mib(self) -> int:
         """Memory that pods hold or will hold, the draining ones included."""
-        return sum(r.limits.memory_mib * sum(pod.alive for pod in r.pods.values()) for r in self._all())
+        return sum(r.limits.memory_mib * max(r.record.replicas, len(r.pods)) for r in self._all())
 
     def control_address(self, pod: str | None) -> str | None:
         """host:port of a pod's Control port; None when it does not listen."""
@@ -120,13 +125,7 @@ class Revisions:
     def pods(self) -> list[Pod]:
         return [pod for revision in self._all() for pod in revision.pods.values()]
 
-    # -- done -----------------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Brings every pod up that the records ask for."""
-        for revision in self._all():
-            if not revision.record.draining:  # its streams ended with the runtime that was stopped
-                self._bring_to_size(revision)
+    # -- written --------------------------------------------------------------------------------------------
 
     def create(self, number: int, limits: Limits, replicas: int, now: datetime) -> None:
         if number not in self._by_number:
@@ -134,17 +133,13 @@ class Revisions:
             revision.save_limits(limits)
             revision.save_record()  # from here on it exists
             self._by_number[number] = revision
-        self._bring_to_size(self._by_number[number])
 
     def scale(self, number: int, replicas: int) -> None:
-        revision = self._by_number[number]
-        self._update(revision, replicas=replicas)
-        self._bring_to_size(revision)
+        self._update(self._by_number[number], replicas=replicas)
 
     def write_limits(self, number: int, limits: Limits) -> None:
-        """The document first; pods are told at the next look, a restarted one reads it."""
+        """Pods that run are told when the pass settles, one that starts reads it."""
         self._by_number[number].save_limits(limits)
-        self._changed()
 
     def route(self, number: int) -> None:
         """New connections go to this revision and to no other."""
@@ -152,19 +147,36 @@ class Revisions:
             self._update(revision, routed=revision.record.number == number)
 
     def drain(self, number: int, timeout_seconds: int) -> None:
-        revision = self._by_number[number]
-        self._update(revision, draining=True, replicas=0)
-        for pod in revision.pods.values():
-            pod.stop(timeout_seconds)
+        self._update(self._by_number[number], draining=True, replicas=0, drain_seconds=timeout_seconds)
 
     def delete(self, number: int) -> None:
-        """Cuts what still runs there."""
         revision = self._by_number.pop(number, None)
+        if revision is not None:
+            self._deleted.append(revision)
+            remove_folder(revision.folder)
+
+    # -- settled --------------------------------------------------------------------------------------------
+
+    def settle(self, seen: Iterable[RevisionSeen] = ()) -> None:
+        """Brings up, tells and ends pods until all is as the records ask. `seen`: with the telemetry of those
+        that may have to be told."""
+        while self._deleted:
+            for pod in self._deleted.pop().pods.values():
+                pod.kill()  # what still runs there is cut
+        for revision in self._all():
+            revision.keep_limits()
+            self._bring_to_size(revision)
+        for revision_seen in seen:
+            self._tell(revision_seen)
+
+    def _tell(self, seen: RevisionSeen) -> None:
+        revision = self._by_number.get(seen.number)
         if revision is None:
             return
-        for pod in revision.pods.values():
-            pod.kill()
-        remove_folder(revision.folder)
+        for pod_seen in seen.pods:
+            pod = revision.pods.get(pod_seen.name)
+            if pod is not None and pod_seen.telemetry is not None:
+                pod.tell(revision.limits, pod_seen.telemetry)
 
     async def stop(self, grace_seconds: float) -> None:
         """Drains every pod: at the runtime's end. Nothing is forgotten."""
@@ -183,19 +195,19 @@ class Revisions:
         return [self._by_number[number] for number in sorted(self._by_number)]
 
     def _bring_to_size(self, revision: Revision) -> None:
-        wanted = {f"{self._deployment}-{revision.record.number}-{i}" for i in range(revision.record.replicas)}
+        record = revision.record
+        wanted = {f"{self._deployment}-{record.number}-{i}" for i in range(record.replicas)}
+        grace = record.drain_seconds if record.draining else self._settings.drain_seconds
         for name, pod in revision.pods.items():
             if name not in wanted:
-                pod.stop(self._settings.drain_seconds)
+                pod.stop(grace)
         for name in sorted(wanted - revision.pods.keys()):
             folder = revision.folder / name
             folder.mkdir(exist_ok=True)
             pod = Pod(name, folder, revision.limits_file, self._settings, self._say, self._changed)
             revision.pods[name] = pod
             pod.start()
-            self._say(
-                name, "Normal", "Started", f"revision {revision.record.number}: {revision.limits.model_uri}"
-            )
+            self._say(name, "Normal", "Started", f"revision {record.number}: {revision.limits.model_uri}")
 
     def _update(self, revision: Revision, **changes: Any) -> None:
         changed = replace(revision.record, **changes)

@@ -1,8 +1,8 @@
 """The control loop on one machine: objects in, pods and a front address out, one pass at a time.
 
-Used by `helios up`, the demo and the tests. A pass is observe -> decide -> apply, level-based: it looks at
-everything and computes what is missing, every half second and whenever something happened. The runtime
-holds no decision state.
+Used by `helios up`, the demo and the tests. A pass is ensure -> observe -> decide -> apply -> settle,
+level-based: it looks at everything and computes what is missing, every half second and whenever something
+happened. The runtime holds no decision state.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from helios_operator.decide.snapshot import Snapshot
 from helios_operator.errors import OperatorError
 from helios_operator.local import hardware
 from helios_operator.local.admin import AdminServer, Change
-from helios_operator.local.apply import Applier
+from helios_operator.local.apply import LocalHands
 from helios_operator.local.events import Listener, Record
 from helios_operator.local.lock import StateLock
 from helios_operator.local.observe import Observer
 from helios_operator.local.site import Machine, Site
 from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT, MODEL, PROFILE, Object, Store
+from helios_operator.passes.hands import carry_out
 from helios_operator.passes.queue import WorkQueue
 
 _RESYNC_SECONDS = 0.5
@@ -93,14 +94,13 @@ class LocalRuntime:
             names = self._take_in(self._objects)
             self._machine = self._survey()
             self._observer = Observer(self._store, self._machine)
-            self._applier = Applier(self._store, self._observer)
             for name in names:
                 await self._open_site(name, undo)
             self._admin = AdminServer(self._state, self._change)
             await self._admin.open()
             undo.pop_all()
         for site in self._sites.values():
-            site.revisions.start()
+            site.settle(())
             self._queue.add(site.name)
         self._loop = asyncio.create_task(self._run(), name="passes")
         return self
@@ -218,13 +218,23 @@ class LocalRuntime:
         return again
 
     async def _pass(self, site: Site) -> float:
+        await self._ensure(site)
         claimed = sum(other.revisions.claimed_mib for other in self._sites.values())
         snapshot = self._snapshots[site.name] = await self._observer.observe(site, claimed)
         now = datetime.now(UTC)
         plan = decide(snapshot, now)
-        self._applier.apply(plan, site, snapshot, now)
+        try:
+            await carry_out(plan, LocalHands(self._store, self._observer, site, snapshot, now))
+        finally:
+            site.settle(snapshot.revisions)
         requested = plan.requeue_after_seconds
         return min(_RESYNC_SECONDS, requested if requested is not None else _RESYNC_SECONDS)
+
+    async def _ensure(self, site: Site) -> None:
+        port = self._options.port
+        if port is None:
+            port = parse.deployment(self._store.get(DEPLOYMENT, site.name)).spec.port
+        await site.ensure(self._options.host, port)
 
     # -- beginning ------------------------------------------------------------------------------------------
 
@@ -264,8 +274,7 @@ class LocalRuntime:
         deployment = parse.deployment(self._store.get(DEPLOYMENT, name))
         folder = self._state / "deployments" / name
         site = Site(folder, deployment, self._machine, lambda: self._queue.add(name), self._listener)
-        port = self._options.port if self._options.port is not None else deployment.spec.port
-        await site.front.open(self._options.host, port)
+        await self._ensure(site)
         undo.push_async_callback(site.front.close)
         self._sites[name] = site
 

@@ -1,18 +1,20 @@
 """Everything that one HeliosDeployment has on this machine: its folder, front address, revisions, Jobs, log
 and token.
 
-Made by the runtime, handed to `observe` and `apply`. It holds the parts together and decides nothing.
+Made by the runtime, handed through a pass: `ensure` before anything is seen, `settle` when all is written. It
+holds the parts together and decides nothing.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from helios_operator.api.rows import Hardware
 from helios_operator.api.types import Deployment
+from helios_operator.decide.snapshot import Revision
 from helios_operator.local.events import EventLog, Listener
 from helios_operator.local.files import write_atomically
 from helios_operator.local.front import Front
@@ -49,11 +51,13 @@ class Site:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = deployment.name
         self.log = EventLog(folder / "events.jsonl", deployment.name, listener)
+        self._folder = folder
         token_file = folder / "token"
+        self._token = _token(token_file)
         pods = PodSettings(
             model_name=deployment.spec.model_name,
             token_file=token_file,
-            token=_token(token_file),
+            token=self._token,
             volumes=machine.volumes,
             device=machine.device,
             dtype=machine.hardware.dtype,
@@ -64,6 +68,20 @@ class Site:
         jobs = JobSettings(machine.volumes, machine.device, machine.hardware, token_file, machine.watts)
         self.jobs = Jobs(folder / "jobs", jobs, self._say_job, changed)
         self.front = Front(self.revisions.backends)
+
+    async def ensure(self, host: str, port: int) -> None:
+        """What stands whatever is decided: the folder, the token that pods are started with, the address.
+        AddressInUseError when somebody else has that."""
+        token_file = self._folder / "token"
+        if not token_file.exists():
+            write_atomically(token_file, self._token + "\n", mode=0o600)
+        if not self.front.address:
+            await self.front.open(host, port)
+
+    def settle(self, seen: Iterable[Revision]) -> None:
+        """Processes start, are told and end, until all is as it was written. `seen`: in this pass."""
+        self.revisions.settle(seen)
+        self.jobs.settle()
 
     async def stop(self, grace_seconds: float) -> None:
         """Jobs end at once, pods drain, then the front address goes."""

@@ -1,5 +1,5 @@
-"""What every runtime does alike around a pass: the queue of keys, words for actions, what a Job said.
+"""What every runtime does alike in a pass: its order, who owns what, what a pod is told, what a Job said.
 
-Used by the runtimes, `local` and `cluster`, between `decide` and their own world. It must know neither
-processes nor an API server, and it decides nothing.
+Used by the runtimes, `local` and `cluster`, around `decide` and in front of their own world. It must know
+neither processes nor an API server, and it decides nothing.
 """

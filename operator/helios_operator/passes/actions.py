@@ -1,12 +1,13 @@
 """What an action does, in a few words, for logs, events and `helios why`; and which of them may wait for
 others.
 
-Called by every runtime's `apply` beside the action's own reason. It must not say why: the reason does.
+Called by every runtime's hands beside the action's own reason. It must not say why: the reason does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import assert_never
 
 from helios_operator.decide.plan import (
     Action,
@@ -51,4 +52,5 @@ def describe(action: Action) -> str:
             return f"Drain revision {number}"
         case DeleteRevision(number=number):
             return f"Delete revision {number}"
-    return type(action).__name__
+        case _:
+            assert_never(action)
