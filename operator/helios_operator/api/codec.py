@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from helios_contract.codec import Codec, Scalar
+from helios_contract.codec import Codec, Malformed, Scalar
 
 from helios_operator.api.durations import format_duration, parse_duration
 from helios_operator.api.timestamps import format_time, parse_time
+
+__all__ = ["Malformed", "decode", "encode"]
 
 _CODEC = Codec(
     {datetime: Scalar(parse_time, format_time), timedelta: Scalar(parse_duration, format_duration)}, crd=True
