@@ -73,3 +73,8 @@ class NotFoundError(ClusterError):
 
 class ConflictError(ClusterError):
     """Someone changed the object meanwhile, or created it first (reason AlreadyExists)."""
+
+
+def problem_of(error: Exception) -> str:
+    """In a line: what was raised on purpose has its own words, a fault of ours is named as what it is."""
+    return str(error) if isinstance(error, OperatorError) else f"{type(error).__name__}: {error}"

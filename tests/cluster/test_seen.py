@@ -10,6 +10,7 @@ from helios_operator.cluster import jobs, pods
 from helios_operator.cluster.kinds import JOB, POD
 from helios_operator.cluster.mirror import Mirror
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, PodPhase
+from helios_operator.passes.unread import Reader
 from helios_operator.render.job import profiling_job
 
 from tests.render import objects
@@ -80,7 +81,7 @@ def see(job_status: dict[str, Any], message: str | None = None, code: int = 0, n
         }
         labels = {"helios.dev/profiles": hd.name}
         mirror.put(POD, pod(container(state=state), labels=labels, ownerReferences=[{"uid": "j"}]))
-    (seen,) = jobs.see(hd, hd.spec.candidates, mirror, objects.CPU, now)
+    (seen,), _ = jobs.see(hd, hd.spec.candidates, mirror, Reader(), objects.CPU, now)
     return seen
 
 

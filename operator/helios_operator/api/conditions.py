@@ -214,6 +214,18 @@ class Reason(StrEnum):
         Where.READY,
         Where.EVENT,
     )
+    STATUS_UNREADABLE = (
+        "StatusUnreadable",
+        "The status is of another release, or damaged: nothing is decided, what serves is kept as it is.",
+        Where.READY,
+        Where.EVENT,
+    )
+    PASS_FAILED = (
+        "PassFailed",
+        "The operator could not work on the object, and tries again; what serves is kept as it is.",
+        Where.READY,
+        Where.EVENT,
+    )
     NO_FEASIBLE_CANDIDATE = (
         "NoFeasibleCandidate",
         "No candidate meets the SLO within the memory; what served before, or the reference, serves.",

@@ -1,18 +1,21 @@
 """Admitted objects (dicts) to the types that decisions read: `deployment`, `model`, `profile_row`.
 
-Called wherever objects are observed. It expects what `validation.admit` returned and must not validate again;
-but a status may come from another release: codec.Malformed, a ValueError, names what cannot be read.
+Called wherever objects are observed. It must not validate: the schema did. But a status, or a whole object,
+may be of another release: `deployment`, `model` and `profile_row` raise Malformed, which names what they
+cannot read, and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from helios_contract.results import ExitQuality, Texts, Timing
 
-from helios_operator.api.codec import decode
+from helios_operator.api.codec import Malformed, decode
 from helios_operator.api.rows import (
     Hardware,
     QualityIdentity,
@@ -21,7 +24,6 @@ from helios_operator.api.rows import (
     TimingIdentity,
     TimingRow,
 )
-from helios_operator.api.timestamps import parse_time
 from helios_operator.api.types import (
     Candidate,
     Deployment,
@@ -35,60 +37,70 @@ from helios_operator.api.types import (
 Json = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class RowStatus:
+    """What the status of every HeliosProfile has, whatever was measured."""
+
+    phase: RowPhase = RowPhase.PENDING
+    message: str = ""
+    completion_time: datetime | None = None
+
+
 def deployment(obj: Json) -> Deployment:
-    metadata, spec = obj["metadata"], obj["spec"]
-    return Deployment(
-        name=metadata["name"],
-        namespace=metadata.get("namespace", "default"),
-        uid=metadata.get("uid", ""),
-        generation=metadata.get("generation", 0),
-        spec=decode(DeploymentSpec, {"modelName": metadata["name"], **spec}),
-        status=deployment_status(obj.get("status") or {}),
-        annotations=dict(metadata.get("annotations") or {}),
-        labels=dict(metadata.get("labels") or {}),
-    )
+    with _shape_known():
+        metadata, spec = obj["metadata"], obj["spec"]
+        return Deployment(
+            name=metadata["name"],
+            namespace=metadata.get("namespace", "default"),
+            uid=metadata.get("uid", ""),
+            generation=metadata.get("generation", 0),
+            spec=decode(DeploymentSpec, {"modelName": metadata["name"], **spec}, "spec"),
+            status=deployment_status(obj.get("status") or {}),
+            annotations=dict(metadata.get("annotations") or {}),
+            labels=dict(metadata.get("labels") or {}),
+        )
 
 
 def deployment_status(document: Json) -> DeploymentStatus:
-    return decode(DeploymentStatus, document)
+    return decode(DeploymentStatus, document, "status")
 
 
 def model(obj: Json) -> Model:
-    metadata, spec = obj["metadata"], obj["spec"]
-    published = dict(spec.get("published") or {})
-    speed = published.pop("tokensPerSecond", None) or {}
-    return Model(
-        name=metadata["name"],
-        namespace=metadata.get("namespace", "default"),
-        labels=dict(metadata.get("labels") or {}),
-        candidate=decode(Candidate, {**spec, "name": metadata["name"]}),
-        published=replace(
-            decode(Published, published),
-            tokens_per_second=speed.get("value"),
-            accelerator=speed.get("accelerator"),
-        ),
-        generation=metadata.get("generation", 0),
-        status=decode(ModelStatus, obj.get("status") or {}),
-    )
+    with _shape_known():
+        metadata, spec = obj["metadata"], obj["spec"]
+        published = dict(spec.get("published") or {})
+        speed = published.pop("tokensPerSecond", None) or {}
+        return Model(
+            name=metadata["name"],
+            namespace=metadata.get("namespace", "default"),
+            labels=dict(metadata.get("labels") or {}),
+            candidate=decode(Candidate, {**spec, "name": metadata["name"]}, "spec"),
+            published=replace(
+                decode(Published, published, "spec.published"),
+                tokens_per_second=speed.get("value"),
+                accelerator=speed.get("accelerator"),
+            ),
+            generation=metadata.get("generation", 0),
+            status=decode(ModelStatus, obj.get("status") or {}, "status"),
+        )
 
 
 def profile_row(obj: Json) -> TimingRow | QualityRow:
     """The row that a HeliosProfile holds, measured or still to be."""
-    name, spec, status = obj["metadata"]["name"], obj["spec"], obj.get("status") or {}
-    if spec["kind"] == "Timing":
-        blank: TimingRow | QualityRow = TimingRow(name, timing_identity(spec["timing"]), RowPhase.PENDING)
-    else:
-        blank = QualityRow(name, quality_identity(spec["quality"]), RowPhase.PENDING)
-    completed = status.get("completionTime")
-    row = replace(
-        blank,
-        phase=RowPhase(status.get("phase", "Pending")),
-        message=status.get("message", ""),
-        completed=parse_time(completed) if completed else None,
-    )
-    if isinstance(row, TimingRow):
-        return with_timing(row, status["timing"]) if "timing" in status else row
-    return with_quality(row, status["quality"]) if "quality" in status else row
+    with _shape_known():
+        name, spec, status = obj["metadata"]["name"], obj["spec"], obj.get("status") or {}
+        told = decode(RowStatus, status, "status")
+        row: TimingRow | QualityRow
+        match spec["kind"]:
+            case "Timing":
+                row = TimingRow(name, timing_identity(spec["timing"]), told.phase)
+                row = with_timing(row, status["timing"]) if "timing" in status else row
+            case "Quality":
+                row = QualityRow(name, quality_identity(spec["quality"]), told.phase)
+                row = with_quality(row, status["quality"]) if "quality" in status else row
+            case other:
+                raise Malformed("spec.kind", f"is {other!r}, which is none of Timing, Quality")
+        return replace(row, message=told.message, completed=told.completion_time)
 
 
 def timing_identity(document: Json) -> TimingIdentity:
@@ -114,12 +126,12 @@ def quality_identity(document: Json) -> QualityIdentity:
 
 def with_timing(row: TimingRow, document: Json) -> TimingRow:
     """The row with `status.timing`."""
-    return replace(row, **vars(decode(Timing, document)))
+    return replace(row, **vars(decode(Timing, document, "status.timing")))
 
 
 def with_quality(row: QualityRow, document: Json) -> QualityRow:
     """The row with `status.quality`."""
-    measured = decode(_Measured, document)
+    measured = decode(_Measured, document, "status.quality")
     return replace(row, **vars(measured))
 
 
@@ -128,3 +140,16 @@ class _Measured(Texts):
     """`status.quality`."""
 
     exits: tuple[ExitQuality, ...]
+
+
+@contextmanager
+def _shape_known() -> Iterator[None]:
+    """What is not where it should be is named too."""
+    try:
+        yield
+    except Malformed:
+        raise
+    except KeyError as error:
+        raise Malformed(str(error.args[0]), "is missing") from None
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise Malformed("", f"is of no known shape ({error})") from None

@@ -44,12 +44,12 @@ from helios_operator.decide.plan import (
     WriteProfile,
 )
 from helios_operator.decide.snapshot import JobKind, JobPhase, JobSpec, Snapshot
-from helios_operator.errors import ConflictError, NotFoundError
+from helios_operator.errors import ConflictError, NotFoundError, StateError
 from helios_operator.passes import jobs as passes
 from helios_operator.passes.actions import describe
 from helios_operator.passes.prompts import holder
 from helios_operator.render import labels, names, ports
-from helios_operator.render.configmap import limits_config_map, prompts_config_map
+from helios_operator.render.configmap import limits_config_map, limits_of, prompts_config_map
 from helios_operator.render.deployment import revision_deployment
 from helios_operator.render.installation import Installation
 from helios_operator.render.job import profiling_job
@@ -109,10 +109,12 @@ class ClusterHands:
         await self._write_limits(action.revision, action.limits)
 
     async def restore_limits(self) -> None:
-        """A document that somebody deleted, as its pods remember it: without it none could restart."""
+        """A document that somebody deleted or damaged, as its pods remember it: without it none could
+        restart."""
         for revision in self._snapshot.revisions:
             name = names.revision(self._hd.name, revision.number)
-            if await self._reads.get(CONFIG_MAP, self._hd.namespace, name) is None:
+            if not _says_limits(await self._reads.get(CONFIG_MAP, self._hd.namespace, name)):
+                _log.warning("%s/%s: configmap %s is written anew", self._hd.namespace, self._hd.name, name)
                 await self._write_limits(revision.number, revision.limits)
 
     async def route(self, action: Route) -> None:
@@ -231,3 +233,10 @@ class ClusterHands:
         await self._client.delete(kind, self._hd.namespace, name)
         if known := self._mirror.get(kind, self._hd.namespace, name):
             self._mirror.forget(kind, known)
+
+
+def _says_limits(config_map: Object | None) -> bool:
+    try:
+        return config_map is not None and bool(limits_of(config_map))
+    except StateError:
+        return False

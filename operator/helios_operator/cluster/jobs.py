@@ -14,9 +14,10 @@ from helios_operator.api.timestamps import parse_time
 from helios_operator.api.types import Candidate, Deployment
 from helios_operator.cluster import pods
 from helios_operator.cluster.kinds import JOB, POD, Object, key_of
-from helios_operator.cluster.mirror import Mirror, owner_of
-from helios_operator.decide.snapshot import Hardware, Job, JobPhase
+from helios_operator.cluster.mirror import Mirror, owner_of, source
+from helios_operator.decide.snapshot import Hardware, Job, JobPhase, JobSpec
 from helios_operator.passes import jobs as passes
+from helios_operator.passes.unread import Reader, Unread
 from helios_operator.render import containers, labels
 from helios_operator.render.job import job_spec
 
@@ -25,28 +26,42 @@ _PATIENCE = timedelta(seconds=30)
 
 
 def see(
-    hd: Deployment, candidates: Iterable[Candidate], mirror: Mirror, hardware: Hardware, now: datetime
-) -> tuple[Job, ...]:
-    """Its own Jobs, and those of other deployments that measure for it too: rows are shared."""
+    hd: Deployment,
+    candidates: Iterable[Candidate],
+    mirror: Mirror,
+    reader: Reader,
+    hardware: Hardware,
+    now: datetime,
+) -> tuple[tuple[Job, ...], tuple[Unread, ...]]:
+    """Its own Jobs, and those of other deployments that measure for it too: rows are shared. And its own of
+    which nobody knows any more what they were asked."""
     uris = {candidate.uri for candidate in candidates}
-    return tuple(_see(obj, mirror, hardware, hd, now) for obj in _of_interest(hd, uris, mirror))
+    jobs: list[Job] = []
+    unread: list[Unread] = []
+    for obj in _known(mirror, hd.namespace):
+        asked = reader.read(source(JOB, obj), job_spec)
+        if isinstance(asked, Unread):
+            unread += [asked] if is_own(hd, obj) else []
+        elif is_own(hd, obj) or {candidate.uri for candidate in asked.candidates} <= uris:
+            jobs.append(_see(obj, asked, mirror, hardware, hd, now))
+    return tuple(jobs), tuple(unread)
 
 
 def is_own(hd: Deployment, job: Object) -> bool:
     return owner_of(job) == (hd.namespace, hd.name)
 
 
-def _of_interest(hd: Deployment, uris: set[str], mirror: Mirror) -> Iterator[Object]:
-    for obj in mirror.all(JOB, hd.namespace):
-        known = labels.JOB_SPEC in (obj["metadata"].get("annotations") or {})
-        if known and not obj["metadata"].get("deletionTimestamp"):
-            shared = {candidate.uri for candidate in job_spec(obj).candidates} <= uris
-            if is_own(hd, obj) or shared:
-                yield obj
+def _known(mirror: Mirror, namespace: str) -> Iterator[Object]:
+    for obj in mirror.all(JOB, namespace):
+        is_ours = labels.JOB_SPEC in (obj["metadata"].get("annotations") or {})
+        if is_ours and not obj["metadata"].get("deletionTimestamp"):
+            yield obj
 
 
-def _see(obj: Object, mirror: Mirror, hardware: Hardware, hd: Deployment, now: datetime) -> Job:
-    spec, status = job_spec(obj), obj.get("status", {})
+def _see(
+    obj: Object, spec: JobSpec, mirror: Mirror, hardware: Hardware, hd: Deployment, now: datetime
+) -> Job:
+    status = obj.get("status", {})
     started = parse_time(status.get("startTime") or obj["metadata"]["creationTimestamp"])
     job = Job(spec, JobPhase.RUNNING, started)
     ended = _condition(obj, "Complete") or _condition(obj, "Failed")

@@ -13,6 +13,7 @@ from collections.abc import Container, Iterable, Iterator
 
 from helios_operator.cluster import requests
 from helios_operator.cluster.kinds import LABELLED, NODE, POD, Key, Kind, Object, key_of, version_of
+from helios_operator.passes.unread import Source
 from helios_operator.render import labels
 
 _TOMBSTONES = 4096
@@ -115,6 +116,12 @@ def owner_of(obj: Object) -> Key | None:
     marks = obj["metadata"].get("labels") or {}
     name = marks.get(labels.DEPLOYMENT) or marks.get(labels.PROFILES)
     return (obj["metadata"].get("namespace", ""), name) if name else None
+
+
+def source(kind: Kind, obj: Object) -> Source:
+    """Of what a pass reads."""
+    metadata = obj["metadata"]
+    return Source(kind.name, metadata["name"], metadata.get("uid", ""), version_of(obj), lambda: obj)
 
 
 def belongs_to(obj: Object, uid: str) -> bool:

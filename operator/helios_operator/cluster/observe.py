@@ -6,59 +6,61 @@ reads and changes nothing, and computes nothing that a decision could compute.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from helios_server.planning import PERFORMANCE_VERSION
 
-from helios_operator.api import identity, parse
+from helios_operator.api import identity
 from helios_operator.api.rows import QualityRow, TimingRow
 from helios_operator.api.types import Deployment
 from helios_operator.cluster import jobs, nodes
 from helios_operator.cluster.candidates import candidates_of, unreachable
-from helios_operator.cluster.kinds import CONFIG_MAP, MODEL, PROFILE, Kind, Object, version_of
-from helios_operator.cluster.mirror import Mirror
+from helios_operator.cluster.kinds import CONFIG_MAP, JOB, MODEL, PROFILE, Kind
+from helios_operator.cluster.mirror import Mirror, source
 from helios_operator.cluster.reads import Reads
 from helios_operator.cluster.revisions import Revisions
 from helios_operator.decide.snapshot import PromptSource, Snapshot
 from helios_operator.passes.prompts import texts
+from helios_operator.passes.unread import Reader, Sight, Source, not_served
 
 
 class Observer:
-    """Keeps what it parsed while the object's version stays."""
-
     def __init__(self, mirror: Mirror, reads: Reads, revisions: Revisions) -> None:
         self._mirror = mirror
         self._reads = reads
         self._revisions = revisions
         self._load = nodes.Load(mirror)
-        self._parsed: dict[tuple[Kind, str], tuple[int, Any]] = {}
+        self._reader = Reader()
 
-    async def observe(self, hd: Deployment, token: str, now: datetime) -> Snapshot:
+    async def observe(self, hd: Deployment, token: str, now: datetime) -> Sight:
+        """StateError: something that serves cannot be read; nothing must be decided without it."""
         hd = _with_memory(hd)
         hardware = nodes.hardware(hd, self._mirror)
         revisions = await self._revisions.see(hd, token)
         pod_mib = hd.spec.limits.memory_mib or hardware.memory_mib
         room = nodes.room(hd, self._mirror, self._load, pod_mib)
-        rows = [
-            self._parse(PROFILE, obj, parse.profile_row) for obj in self._mirror.all(PROFILE, hd.namespace)
-        ]
-        models = tuple(self._parse(MODEL, obj, parse.model) for obj in self._mirror.all(MODEL, hd.namespace))
+        rows, unread = self._reader.rows(self._sources(PROFILE, hd.namespace))
+        models, unknown = self._reader.models(self._sources(MODEL, hd.namespace))
+        not_served(hd, models, unknown)
         lost = await unreachable(hd, models, self._reads, now)
-        return Snapshot(
+        candidates = candidates_of(hd, models)
+        seen, strange = jobs.see(hd, candidates, self._mirror, self._reader, hardware, now)
+        snapshot = Snapshot(
             deployment=hd,
             hardware=hardware,
             free_memory_mib=room.pods * pod_mib if room.pods else min(room.free_mib, pod_mib - 1),
             performance_version=PERFORMANCE_VERSION,
-            models=models,
+            models=tuple(models),
             timings=tuple(row for row in rows if isinstance(row, TimingRow)),
             qualities=tuple(row for row in rows if isinstance(row, QualityRow)),
-            jobs=lost + jobs.see(hd, candidates_of(hd, models), self._mirror, hardware, now),
+            jobs=lost + seen,
             revisions=revisions,
             prompts=await self._prompt_source(hd),
             accelerators_free=room.pods if hardware.accelerators else None,
         )
+        return Sight(snapshot, (*unread, *unknown, *strange))
 
     async def _prompt_source(self, hd: Deployment) -> PromptSource | None:
         given = await self._given_prompts(hd)
@@ -73,17 +75,13 @@ class Observer:
         data = (found or {}).get("data") or {}
         return texts(str(data.get(prompts.config_map_ref.key, "")))
 
-    def _parse(self, kind: Kind, obj: Object, parse_it: Any) -> Any:
-        uid, version = obj["metadata"]["uid"], version_of(obj)
-        known = self._parsed.get((kind, uid))
-        if known is None or known[0] != version:
-            known = self._parsed[kind, uid] = (version, parse_it(obj))
-        return known[1]
+    def _sources(self, kind: Kind, namespace: str) -> Iterator[Source]:
+        return (source(kind, obj) for obj in self._mirror.all(kind, namespace))
 
     def drop_stale(self) -> None:
-        """What was parsed of objects that are gone; called at every resync."""
-        there = {obj["metadata"]["uid"] for kind in (PROFILE, MODEL) for obj in self._mirror.all(kind)}
-        self._parsed = {key: value for key, value in self._parsed.items() if key[1] in there}
+        """What was read of objects that are gone; called at every resync."""
+        kinds = (PROFILE, MODEL, JOB)
+        self._reader.keep_only({obj["metadata"]["uid"] for kind in kinds for obj in self._mirror.all(kind)})
 
 
 def _with_memory(hd: Deployment) -> Deployment:

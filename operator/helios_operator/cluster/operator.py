@@ -12,26 +12,16 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
-from helios_operator.api import parse, validation
-from helios_operator.api.problems import Invalid
-from helios_operator.api.types import Deployment, DeploymentSpec
-from helios_operator.cluster import events
-from helios_operator.cluster.apply import ClusterHands, Tools
 from helios_operator.cluster.client import Client
-from helios_operator.cluster.controls import Controls
-from helios_operator.cluster.events import Events
 from helios_operator.cluster.kinds import (
     DEPLOYMENT,
     LABELLED,
     MODEL,
     NODE,
     OURS,
-    POD,
     WATCHED,
     Key,
     Kind,
@@ -40,17 +30,10 @@ from helios_operator.cluster.kinds import (
 )
 from helios_operator.cluster.metrics import Metrics
 from helios_operator.cluster.mirror import Mirror, is_ours, owner_of
-from helios_operator.cluster.observe import Observer
-from helios_operator.cluster.profiles import Profiles
-from helios_operator.cluster.reads import Reads
-from helios_operator.cluster.revisions import Revisions
-from helios_operator.cluster.status import StatusWriter, invalid
-from helios_operator.cluster.surroundings import Surroundings
-from helios_operator.decide import decide
+from helios_operator.cluster.passing import Passes
 from helios_operator.decide.plan import Plan
 from helios_operator.decide.snapshot import JobPhase, Snapshot
-from helios_operator.errors import ClusterError, ConflictError, UnsupportedError
-from helios_operator.passes.hands import carry_out
+from helios_operator.errors import ClusterError, ConflictError, problem_of
 from helios_operator.passes.queue import WorkQueue
 from helios_operator.render.installation import Installation
 
@@ -106,30 +89,13 @@ class Operator:
         self._options = options
         self._metrics = metrics
         self._mirror = Mirror()
-        self._reads = Reads(client)
-        self._controls = Controls()
-        self._events = Events(client)
-        self._status = StatusWriter(client, self._mirror)
-        self._surroundings = Surroundings(client, self._mirror, self._reads, by, budget)
-        self._revisions = Revisions(self._mirror, self._reads, self._controls)
-        self._observer = Observer(self._mirror, self._reads, self._revisions)
-        self._tools = Tools(
-            client,
-            self._mirror,
-            self._reads,
-            by,
-            self._surroundings,
-            Profiles(client, self._mirror),
-            self._status,
-            self._events,
-        )
+        self._passes = Passes(client, self._mirror, by, budget)
         self._queue = WorkQueue(_SPACING_SECONDS)
         self._begun = asyncio.Event()
         self._listed = asyncio.Event()
         self._running: set[str] = set()
         self._missed: set[str] = set()
         self._failures: dict[str, int] = {}
-        self._admitted: dict[str, tuple[int, Any]] = {}
         self._uids: dict[str, str] = {}
 
     @property
@@ -147,14 +113,17 @@ class Operator:
         self._listed.set()
 
     def seen(self, kind: Kind, obj: Object) -> None:
+        """One that cannot be kept is as if it was not there: an exception would end the watch."""
         self._mirror.heard = time.time()
-        if is_ours(kind, obj) and self._mirror.put(kind, obj):
-            self._look_at(kind, obj)
+        with _unless_odd(kind, obj):
+            if is_ours(kind, obj) and self._mirror.put(kind, obj):
+                self._look_at(kind, obj)
 
     def gone(self, kind: Kind, obj: Object) -> None:
         self._mirror.heard = time.time()
-        if self._mirror.forget(kind, obj):
-            self._look_at(kind, obj)
+        with _unless_odd(kind, obj):
+            if self._mirror.forget(kind, obj):
+                self._look_at(kind, obj)
 
     def _look_at(self, kind: Kind, obj: Object) -> None:
         """Passes of the deployments that an object concerns. Rows are read when they are needed."""
@@ -178,7 +147,7 @@ class Operator:
                 group.create_task(self._chores(), name="chores")
                 await self._dispatch(group)
         finally:
-            await self._controls.close()
+            await self._passes.close()
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
         """One pass at a time over a deployment, a few at a time over all."""
@@ -196,8 +165,13 @@ class Operator:
             task.add_done_callback(lambda _: slots.release())
 
     async def _take(self, text: str) -> None:
+        """Ends nothing but this pass, whatever happens in it."""
         began = time.monotonic()
-        again = await self._try_pass(text)
+        try:
+            again = await self._try_pass(text)
+        except Exception:
+            _log.exception("pass of %s", text)
+            again = self._back_off(text)
         self._metrics.pass_seconds.observe(time.monotonic() - began)
         self._running.discard(text)
         if text in self._missed:
@@ -226,60 +200,32 @@ class Operator:
         except ClusterError as error:
             _log.warning("pass of %s: %s", text, error)
             again = self._back_off(text) if error.status else _unreachable()
+            if self._failures.get(text, 0) > 1:  # one may be the server's own trouble
+                await self._fail(text, str(error))
         except Exception as error:
             _log.exception("pass of %s", text)
             again = self._back_off(text)
-            said = f"{type(error).__name__}: {error}"
-            await self._events.say(_stub(obj), events.WARNING, "PassFailed", said)
+            await self._fail(text, problem_of(error))
         self._metrics.passes.labels(result).inc()
         return again
 
     async def _pass(self, obj: Object) -> Again:
-        now = datetime.now(UTC)
+        text = _text(key_of(obj))
+        self._uids[text] = obj["metadata"].get("uid", "")
+        passed = await self._passes.make(obj, lambda: self._queue.add(text))
+        if passed is None:
+            return Again(_REFUSED_SECONDS, idle=True)
+        self._count(passed.plan, passed.snapshot)
+        return self._again(passed.plan, passed.snapshot, passed.wrote)
+
+    async def _fail(self, text: str, problem: str) -> None:
+        """Says so in the object, if that can be done."""
+        obj = self._mirror.get(DEPLOYMENT, *_key(text))
         try:
-            hd = self._admit(obj)
-            token = await self._surroundings.ensure(hd)
-            snapshot = await self._observer.observe(hd, token, now)
-            plan = decide(snapshot, now)
-            try:
-                wrote = await self._apply(plan, snapshot)
-            finally:
-                await self._settle(snapshot)
-        except (Invalid, UnsupportedError) as error:
-            return await self._refuse(obj, _problem(error), now)
-        except ClusterError as error:
-            if error.status not in _UNPROCESSABLE:
-                raise
-            return await self._refuse(obj, f"{error.field}: {error.problem}", now)
-        self._count(plan, snapshot)
-        return self._again(plan, snapshot, wrote)
-
-    async def _apply(self, plan: Plan, snapshot: Snapshot) -> bool:
-        hands = ClusterHands(self._tools, snapshot)
-        await hands.restore_limits()
-        return await carry_out(plan, hands)
-
-    async def _settle(self, snapshot: Snapshot) -> None:
-        """Whatever became of the plan: pods are told what the documents say that stand."""
-        hd = snapshot.deployment
-        key = _text((hd.namespace, hd.name))
-        await self._revisions.settle(hd, snapshot.revisions, lambda: self._queue.add(key))
-
-    def _admit(self, obj: Object) -> Deployment:
-        """By the rules of today: the object may be older than they are. Once per generation."""
-        uid, generation = obj["metadata"]["uid"], obj["metadata"].get("generation", 0)
-        known = self._admitted.get(uid)
-        if known is None or known[0] != generation:
-            bare = {key: value for key, value in obj.items() if key != "status"}
-            known = self._admitted[uid] = (generation, validation.admit(bare)["spec"])
-        return parse.deployment({**obj, "spec": known[1]})
-
-    async def _refuse(self, obj: Object, problem: str, now: datetime) -> Again:
-        """It goes on as it is, and says why nothing more is done."""
-        stub = _stub(obj)
-        if await self._status.write(stub, invalid(stub, problem, now)):
-            await self._events.say(stub, events.WARNING, "InvalidSpec", problem)
-        return Again(_REFUSED_SECONDS, idle=True)
+            if obj is not None:
+                await self._passes.fail(obj, problem)
+        except Exception as error:
+            _log.warning("%s cannot be told that its pass failed: %s", text, error)
 
     def _again(self, plan: Plan, snapshot: Snapshot, wrote: bool) -> Again:
         if wrote:
@@ -298,7 +244,6 @@ class Operator:
 
     def _count(self, plan: Plan, snapshot: Snapshot) -> None:
         hd = snapshot.deployment
-        self._uids[_text((hd.namespace, hd.name))] = hd.uid
         self._metrics.conditions((hd.namespace, hd.name), plan.status.conditions)
         for action in plan.actions:
             self._metrics.actions.labels(type(action).__name__).inc()
@@ -310,10 +255,7 @@ class Operator:
         uid = self._uids.pop(text, "")
         self._queue.forget(text)
         self._failures.pop(text, None)
-        self._admitted.pop(uid, None)
-        self._surroundings.forget(uid)
-        self._status.forget(uid)
-        self._events.forget(uid)
+        self._passes.forget(uid)
         self._metrics.forget(_key(text))
 
     # -- now and then ---------------------------------------------------------------------------------------
@@ -321,9 +263,10 @@ class Operator:
     async def _chores(self) -> None:
         while True:
             await asyncio.sleep(_CHORES_SECONDS)
-            await self._controls.keep_only({pod["metadata"]["uid"] for pod in self._mirror.all(POD)})
-            self._reads.drop_stale()
-            self._observer.drop_stale()
+            try:
+                await self._passes.drop_stale()
+            except Exception:
+                _log.exception("clearing up")
 
     async def _resync(self) -> None:
         """Compares what is known with what is there: a watch may lose a deletion, or fall silent."""
@@ -335,8 +278,8 @@ class Operator:
             self._listed.clear()
             try:
                 missed = sum([await self._compare(kind) for kind in self._options.watched])
-            except ClusterError as error:
-                _log.warning("comparing with the API server: %s", error)
+            except Exception as error:
+                _log.warning("comparing with the API server: %s", problem_of(error))
                 self._listed.set()
                 continue
             if not missed:
@@ -352,7 +295,9 @@ class Operator:
         for space in spaces or ("",):
             async for page in self._client.pages(kind, space, selector):
                 names.update(map(key_of, page))
-                missed += self._found(kind, self._mirror.take(kind, page))
+                for obj in page:
+                    with _unless_odd(kind, obj):
+                        missed += self._found(kind, self._mirror.take(kind, [obj]))
         return missed + self._found(kind, self._mirror.clear(kind, names, before))
 
     def _found(self, kind: Kind, objects: Sequence[Object]) -> int:
@@ -360,6 +305,16 @@ class Operator:
             _log.warning("nobody told of %s %s", kind.name, "/".join(key_of(obj)))
             self._look_at(kind, obj)
         return len(objects)
+
+
+@contextlib.contextmanager
+def _unless_odd(kind: Kind, obj: Object) -> Iterator[None]:
+    """One object in a shape that nobody foresaw must not end the watch of all others."""
+    try:
+        yield
+    except Exception:
+        name = (obj.get("metadata") or {}).get("name")
+        _log.exception("%s %s is not understood, and left out", kind.name, name)
 
 
 def _unreachable() -> Again:
@@ -375,25 +330,6 @@ def _in_flux(plan: Plan, snapshot: Snapshot) -> bool:
     unsettled = not pods or any(not pod.ready for pod in pods)
     weighing = status.reassessment.trigger is not None
     return status.target is not None or rolling or measuring or weighing or unsettled
-
-
-def _stub(obj: Object) -> Deployment:
-    """Enough of an object to speak of it, whatever its spec says."""
-    metadata = obj["metadata"]
-    return Deployment(
-        name=metadata["name"],
-        namespace=metadata.get("namespace", "default"),
-        uid=metadata.get("uid", ""),
-        generation=metadata.get("generation", 0),
-        spec=DeploymentSpec(model_name=metadata["name"]),
-        status=parse.deployment_status(obj.get("status") or {}),
-    )
-
-
-def _problem(error: Exception) -> str:
-    if isinstance(error, Invalid):
-        return "; ".join(str(problem) for problem in error.problems)
-    return str(error)
 
 
 def _text(key: Key) -> str:

@@ -19,6 +19,7 @@ from helios_operator.cluster.kinds import CONFIG_MAP, POD, REVISION, SERVICE, Ob
 from helios_operator.cluster.mirror import Mirror, belongs_to
 from helios_operator.cluster.reads import Reads
 from helios_operator.decide.snapshot import Pod, Revision
+from helios_operator.errors import StateError
 from helios_operator.passes.line import Changed
 from helios_operator.render import labels, names, volumes
 from helios_operator.render.configmap import limits_of
@@ -33,7 +34,8 @@ class Revisions:
         self._controls = controls
 
     async def see(self, hd: Deployment, token: str) -> tuple[Revision, ...]:
-        """Those that are not being deleted, by number."""
+        """Those that are not being deleted, by number. StateError: the document of one is damaged, and no pod
+        of it answers."""
         service = self._mirror.get(SERVICE, hd.namespace, hd.name)
         routed = routed_revision(service) if service else None
         objects = [o for o in self._mirror.of(REVISION, (hd.namespace, hd.name)) if belongs_to(o, hd.uid)]
@@ -45,7 +47,7 @@ class Revisions:
         for revision in seen:
             if self._mirror.get(REVISION, hd.namespace, names.revision(hd.name, revision.number)) is None:
                 continue
-            limits = await self._limits(hd, revision.number)
+            limits, _ = await self._document(hd, revision.number)
             if limits is not None:
                 for pod in revision.pods:
                     self._tell(hd, pod, limits, changed)
@@ -59,14 +61,14 @@ class Revisions:
         number = number_of(obj)
         if number is None or obj["metadata"].get("deletionTimestamp"):
             return None
-        limits = await self._limits(hd, number)
+        limits, damage = await self._document(hd, number)
         objects = [pod for pod in self._mirror.of(POD, (hd.namespace, hd.name)) if number_of(pod) == number]
         its_pods = await asyncio.gather(*(self._see_pod(pod, number, token) for pod in objects))
         limits = limits or _reported(its_pods)
+        if limits is None and damage is not None:
+            raise damage  # what serves must not be taken for something that was given up
         if limits is None:
-            return (
-                None  # its document was deleted, and no pod runs that remembers it: it can only be replaced
-            )
+            return None  # its document was deleted, and no pod remembers it: it can only be replaced
         annotations = obj["metadata"].get("annotations") or {}
         return Revision(
             number=number,
@@ -80,9 +82,13 @@ class Revisions:
             template_current=annotations.get(labels.TEMPLATE_HASH) == template_hash(hd),
         )
 
-    async def _limits(self, hd: Deployment, number: int) -> Limits | None:
+    async def _document(self, hd: Deployment, number: int) -> tuple[Limits | None, StateError | None]:
+        """What it says, or why it says nothing: it is damaged."""
         found = await self._reads.get(CONFIG_MAP, hd.namespace, names.revision(hd.name, number))
-        return limits_of(found) if found else None
+        try:
+            return limits_of(found) if found else None, None
+        except StateError as damage:
+            return None, damage
 
     async def _see_pod(self, obj: Object, revision: int, token: str) -> Pod:
         uid, host = obj["metadata"]["uid"], pods.address(obj)

@@ -1,19 +1,17 @@
 """The status of a HeliosDeployment: written when it says something else, and not for every new figure.
 
-Called by `apply` at the end of a pass, and by `operator` for an object that no pass can work with. It
-composes nothing but the answer to an invalid object.
+Called by `apply` at the end of a pass, and by `passing` for an object about which nothing can be decided. It
+composes nothing.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 from helios_operator.api import serialize
-from helios_operator.api.conditions import ConditionType, Reason
-from helios_operator.api.types import Condition, Deployment, DeploymentStatus
+from helios_operator.api.types import Deployment, DeploymentStatus
 from helios_operator.cluster.client import Client
 from helios_operator.cluster.kinds import DEPLOYMENT, Object
 from helios_operator.cluster.mirror import Mirror
@@ -33,8 +31,11 @@ class StatusWriter:
 
     async def write(self, hd: Deployment, status: DeploymentStatus) -> bool:
         """False when there was nothing (yet) to write."""
+        return await self.write_document(hd, serialize.status(status))
+
+    async def write_document(self, hd: Deployment, document: Object) -> bool:
+        """The same of a status that only some other release understands."""
         obj = self._mirror.get(DEPLOYMENT, hd.namespace, hd.name)
-        document = serialize.status(status)
         if obj is None or not self._is_due(hd.uid, obj.get("status") or {}, document):
             return False
         wanted = {
@@ -61,18 +62,6 @@ def placed(hd: Deployment, status: DeploymentStatus) -> DeploymentStatus:
     """With what only a cluster knows: the address, and the selector that autoscalers count by."""
     selector = ",".join(f"{key}={value}" for key, value in labels.serving(hd.name).items())
     return replace(status, endpoint=endpoint(hd), selector=selector)
-
-
-def invalid(hd: Deployment, problem: str, now: datetime) -> DeploymentStatus:
-    """What an object that cannot be worked with is told: it serves as before, and is not Ready."""
-    before = {condition.type: condition for condition in hd.status.conditions}
-    old = before.get(ConditionType.READY)
-    since = old.last_transition_time if old and old.status == "False" else now
-    ready = Condition(
-        ConditionType.READY.value, "False", Reason.INVALID_SPEC.value, problem, since, hd.generation
-    )
-    others = tuple(c for c in hd.status.conditions if c.type != ConditionType.READY)
-    return replace(hd.status, observed_generation=hd.generation, phase="Invalid", conditions=(*others, ready))
 
 
 def _gist(value: Any) -> Any:

@@ -77,19 +77,20 @@ async def carry_out(plan: Plan, hands: Hands) -> bool:
     """True when something was written."""
     removals = [action for action in plan.actions if isinstance(action, DeleteJob)]
     for action in jobs_last(action for action in plan.actions if not isinstance(action, DeleteJob)):
-        await _do(action, hands)
+        await do(action, hands)
     written = await hands.write_status(plan.status)
     await hands.adopt_rows(plan.status)
     for model in plan.models:
         await hands.write_model(model)
     for removal in removals:
-        await _do(removal, hands)
+        await do(removal, hands)
     for event in plan.events:
         await hands.tell(event)
     return written or bool(plan.actions or plan.models)
 
 
-async def _do(action: Action, hands: Hands) -> None:
+async def do(action: Action, hands: Hands) -> None:
+    """One action of a plan, or of nobody's."""
     await _carry_out(action, hands)
     await hands.tell_of(action)
 
