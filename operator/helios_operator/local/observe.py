@@ -6,8 +6,9 @@ reads and changes nothing, and computes nothing that a decision could compute.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 from helios_server.planning import PERFORMANCE_VERSION
 
@@ -18,34 +19,38 @@ from helios_operator.decide.snapshot import PromptSource, Snapshot
 from helios_operator.local.site import Machine, Site
 from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT, MODEL, PROFILE, Store
 from helios_operator.passes.prompts import texts
+from helios_operator.passes.unread import Reader, Sight, Source, not_served
 
 
 class Observer:
-    """Keeps what it parsed while the object's version stays: profiles rarely change and are looked at every
-    pass."""
+    """Profiles rarely change and are looked at every pass: each is read when it changed."""
 
     def __init__(self, store: Store, machine: Machine) -> None:
         self._store = store
         self._machine = machine
-        self._parsed: dict[tuple[str, str], tuple[str, Any]] = {}
+        self._reader = Reader()
 
-    async def observe(self, site: Site, claimed_mib: int) -> Snapshot:
-        """`claimed_mib`: memory of all pods on the machine, those of other deployments included."""
+    async def observe(self, site: Site, claimed_mib: int) -> Sight:
+        """`claimed_mib`: memory of all pods on the machine, those of other deployments included. Malformed:
+        the deployment's status is of another release."""
         revisions = await site.revisions.see()
         deployment = self._deployment(site)  # after: it may have been annotated while pods were asked
-        rows = self._rows()
-        return Snapshot(
+        rows, unread = self._reader.rows(self._sources(PROFILE))
+        models, unknown = self._reader.models(self._sources(MODEL))
+        not_served(deployment, models, unknown)
+        snapshot = Snapshot(
             deployment=deployment,
             hardware=self._machine.hardware,
             free_memory_mib=self._machine.memory_mib - claimed_mib,
             performance_version=PERFORMANCE_VERSION,
-            models=tuple(self._cached(MODEL, name, parse.model) for name in self._store.names(MODEL)),
+            models=tuple(models),
             timings=tuple(row for row in rows if isinstance(row, TimingRow)),
             qualities=tuple(row for row in rows if isinstance(row, QualityRow)),
             jobs=site.jobs.see(),
             revisions=revisions,
             prompts=self._prompt_source(deployment),
         )
+        return Sight(snapshot, (*unread, *unknown))
 
     def given_prompts(self, deployment: Deployment) -> tuple[str, ...]:
         """The prompts that the spec gives, inline or by a ConfigMap; none for live ones."""
@@ -57,7 +62,7 @@ class Observer:
         return texts(text)
 
     def _deployment(self, site: Site) -> Deployment:
-        deployment: Deployment = self._cached(DEPLOYMENT, site.name, parse.deployment)
+        deployment = parse.deployment(self._store.get(DEPLOYMENT, site.name))
         if deployment.spec.limits.memory_mib is not None or not self._machine.memory_given:
             return deployment
         limits = replace(deployment.spec.limits, memory_mib=self._machine.memory_mib)
@@ -67,13 +72,7 @@ class Observer:
         prompts = self.given_prompts(deployment)
         return PromptSource(identity.prompts_digest(prompts), len(prompts)) if prompts else None
 
-    def _rows(self) -> list[TimingRow | QualityRow]:
-        return [self._cached(PROFILE, name, parse.profile_row) for name in self._store.names(PROFILE)]
-
-    def _cached(self, kind: str, name: str, parse_it: Any) -> Any:
-        version = self._store.version(kind, name)
-        known = self._parsed.get((kind, name))
-        if known is None or known[0] != version:
-            known = (version, parse_it(self._store.get(kind, name)))
-            self._parsed[kind, name] = known
-        return known[1]
+    def _sources(self, kind: str) -> Iterator[Source]:
+        for name in self._store.names(kind):
+            version, get = self._store.version(kind, name), partial(self._store.get, kind, name)
+            yield Source(kind, name, (kind, name), version, get)

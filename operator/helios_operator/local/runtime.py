@@ -19,10 +19,13 @@ from types import TracebackType
 from typing import Any
 
 from helios_operator.api import parse, validation
+from helios_operator.api.codec import Malformed
 from helios_operator.api.conditions import Reason
+from helios_operator.api.problems import Invalid
+from helios_operator.api.types import Deployment
 from helios_operator.decide import decide
 from helios_operator.decide.snapshot import Snapshot
-from helios_operator.errors import OperatorError
+from helios_operator.errors import OperatorError, UnsupportedError, problem_of
 from helios_operator.local import hardware
 from helios_operator.local.admin import AdminServer, Change
 from helios_operator.local.apply import LocalHands
@@ -31,8 +34,10 @@ from helios_operator.local.lock import StateLock
 from helios_operator.local.observe import Observer
 from helios_operator.local.site import Machine, Site
 from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT, MODEL, PROFILE, Object, Store
-from helios_operator.passes.hands import carry_out
+from helios_operator.passes import caretaking
+from helios_operator.passes.hands import carry_out, do
 from helios_operator.passes.queue import WorkQueue
+from helios_operator.passes.unread import named
 
 _RESYNC_SECONDS = 0.5
 _SOONEST_SECONDS = 0.1
@@ -211,30 +216,64 @@ class LocalRuntime:
             failures = self._failures[site.name] = self._failures.get(site.name, 0) + 1
             again = _FAILURE_SECONDS[min(failures, len(_FAILURE_SECONDS)) - 1]
             _log.exception("pass of %s", site.name)
-            site.log.add(
-                "runtime", site.name, "PassFailed", f"{type(error).__name__}: {error}", type="Warning"
-            )
+            self._fail(site, problem_of(error))
         _log.debug("pass of %s took %.0f ms", site.name, 1000 * (time.monotonic() - began))
         return again
 
     async def _pass(self, site: Site) -> float:
         await self._ensure(site)
         claimed = sum(other.revisions.claimed_mib for other in self._sites.values())
-        snapshot = self._snapshots[site.name] = await self._observer.observe(site, claimed)
         now = datetime.now(UTC)
-        plan = decide(snapshot, now)
         try:
-            await carry_out(plan, LocalHands(self._store, self._observer, site, snapshot, now))
+            sight = await self._observer.observe(site, claimed)
+        except Malformed as error:
+            problem = f"{error}; run the `helios` that wrote it, or put {self._store.folder} right"
+            return await self._take_care(site, Reason.STATUS_UNREADABLE, problem, now)
+        self._snapshots[site.name] = sight.snapshot
+        try:
+            plan = named(decide(sight.snapshot, now), sight)
+            await carry_out(plan, LocalHands(self._store, self._observer, site, sight.snapshot, now))
+        except UnsupportedError as error:
+            return await self._take_care(site, Reason.INVALID_SPEC, str(error), now)
         finally:
-            site.settle(snapshot.revisions)
+            site.settle(sight.snapshot.revisions)
         requested = plan.requeue_after_seconds
         return min(_RESYNC_SECONDS, requested if requested is not None else _RESYNC_SECONDS)
+
+    async def _take_care(self, site: Site, reason: Reason, problem: str, now: datetime) -> float:
+        """It goes on as it is, and says why nothing more is done."""
+        obj = self._store.get(DEPLOYMENT, site.name)
+        hd, revisions = caretaking.stub(obj), await site.revisions.see()
+        nothing = caretaking.snapshot(hd, revisions)
+        for action in caretaking.drains(obj, revisions, now):
+            await do(action, LocalHands(self._store, self._observer, site, nothing, now))
+        told = caretaking.unready(obj, caretaking.seen(obj, revisions, now), reason, problem, now)
+        self._store.write_status(DEPLOYMENT, site.name, told)
+        site.log.add("event", site.name, reason, problem, type="Warning")
+        site.settle(revisions)
+        return _RESYNC_SECONDS
+
+    def _fail(self, site: Site, problem: str) -> None:
+        """What is said of the object is not said of yesterday."""
+        site.log.add("runtime", site.name, Reason.PASS_FAILED, problem, type="Warning")
+        obj = self._store.get(DEPLOYMENT, site.name)
+        told = caretaking.unready(
+            obj, obj.get("status") or {}, Reason.PASS_FAILED, problem, datetime.now(UTC)
+        )
+        try:
+            self._store.write_status(DEPLOYMENT, site.name, told)
+        except (OperatorError, Invalid) as error:
+            _log.warning("%s cannot be told that its pass failed: %s", site.name, error)
 
     async def _ensure(self, site: Site) -> None:
         port = self._options.port
         if port is None:
-            port = parse.deployment(self._store.get(DEPLOYMENT, site.name)).spec.port
+            port = self._wanted(site.name).spec.port
         await site.ensure(self._options.host, port)
+
+    def _wanted(self, name: str) -> Deployment:
+        """As its spec says, whatever its status is."""
+        return parse.deployment({**self._store.get(DEPLOYMENT, name), "status": {}})
 
     # -- beginning ------------------------------------------------------------------------------------------
 
@@ -271,7 +310,7 @@ class LocalRuntime:
         )
 
     async def _open_site(self, name: str, undo: contextlib.AsyncExitStack) -> None:
-        deployment = parse.deployment(self._store.get(DEPLOYMENT, name))
+        deployment = self._wanted(name)
         folder = self._state / "deployments" / name
         site = Site(folder, deployment, self._machine, lambda: self._queue.add(name), self._listener)
         await self._ensure(site)
@@ -281,8 +320,7 @@ class LocalRuntime:
     def _grace(self, site: Site) -> float:
         if self._options.grace_seconds is not None:
             return self._options.grace_seconds
-        deployment = parse.deployment(self._store.get(DEPLOYMENT, site.name))
-        return float(deployment.spec.rollout.drain.timeout_seconds)
+        return float(self._wanted(site.name).spec.rollout.drain.timeout_seconds)
 
     def _change(self, change: Change) -> None:
         """Makes a change that was asked for by hand; the next pass looks at it at once."""

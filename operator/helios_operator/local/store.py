@@ -37,7 +37,7 @@ class Store:
     """Objects by kind and name. Every dict that goes in or out is a copy: nobody shares state through it."""
 
     def __init__(self, folder: Path, objects: dict[tuple[str, str], Object], admit: Admit | None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._objects = objects
         self._admit = admit
         self._version = max((int(o["metadata"]["resourceVersion"]) for o in objects.values()), default=0)
@@ -132,13 +132,13 @@ class Store:
         return copy.deepcopy(changed)
 
     def _path(self, kind: str, name: str) -> Path:
-        return self._folder / _FOLDERS[kind] / f"{name}.json"
+        return self.folder / _FOLDERS[kind] / f"{name}.json"
 
     @property
     def _rules(self) -> Admit:
         if self._admit is None:
             fix = "change it through the running `helios up`"
-            raise StateError(str(self._folder), "was opened to be read only", fix)
+            raise StateError(str(self.folder), "was opened to be read only", fix)
         return self._admit
 
     def _check(self, kind: str, name: str, obj: Object) -> None:

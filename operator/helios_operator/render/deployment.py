@@ -49,7 +49,7 @@ def revision_deployment(
 ) -> Manifest:
     """`candidates`: those whose claims exist, mounted beside what `limits` names, so that a later change of
     heads or model within reach needs no new pods. UnsupportedError: for what no server can do."""
-    _refuse_tls(hd)
+    refuse_unsupported(hd)
     claims = volumes.claims((*volumes.served_uris(limits), *volumes.candidate_uris(candidates)))
     container = _container(hd, claims, _command(hd, hardware), by)
     template = _with_users(_template(hd, number, claims, container), hd)
@@ -70,8 +70,8 @@ def revision_deployment(
     }
 
 
-def _refuse_tls(hd: Deployment) -> None:
-    """Serving in clear text what was asked to be encrypted is no way to ignore a field."""
+def refuse_unsupported(hd: Deployment) -> None:
+    """UnsupportedError: serving in clear text what was asked to be encrypted is no way to ignore a field."""
     if hd.spec.service.tls:
         problem = "the server does not speak TLS yet"
         raise UnsupportedError("spec.service.tls", problem, "remove it, and end TLS in front of the Service")
