@@ -98,6 +98,7 @@ class ClusterHands:
         wanted = revision_deployment(
             hd, action.number, action.limits, action.replicas, candidates, seen.hardware, self._by
         )
+        await self._reads.get(CONFIG_MAP, hd.namespace, names.revision(hd.name, action.number))
         await self._write_limits(action.number, action.limits)
         await self._create(REVISION, wanted)
 
@@ -131,7 +132,21 @@ class ClusterHands:
         self._reads.forget(CONFIG_MAP, self._hd.namespace, name)
 
     async def _write_limits(self, number: int, limits: Limits) -> None:
-        answer = await self._client.apply(CONFIG_MAP, limits_config_map(self._hd, number, limits))
+        """Over the document that this pass saw, or where it saw none: ConflictError when another operator
+        wrote one since, of the same generation perhaps. The next pass sees that one."""
+        wanted, namespace = limits_config_map(self._hd, number, limits), self._hd.namespace
+        name = wanted["metadata"]["name"]
+        seen = self._reads.known(CONFIG_MAP, namespace, name)
+        try:
+            if seen is None:
+                answer = await self._client.create(CONFIG_MAP, wanted)
+            else:
+                version = {"resourceVersion": seen["metadata"]["resourceVersion"]}
+                over = wanted | {"metadata": wanted["metadata"] | version}
+                answer = await self._client.apply(CONFIG_MAP, over)
+        except ConflictError:
+            self._reads.forget(CONFIG_MAP, namespace, name)
+            raise
         self._reads.put(CONFIG_MAP, answer)
 
     async def _change_revision(self, number: int, changes: dict[str, Any]) -> None:

@@ -33,6 +33,10 @@ class Reads:
             self._keep(at, found)
         return found
 
+    def known(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """As it was read last, however long ago: what a pass has seen, it has seen so."""
+        return self._known.get((kind, namespace, name), (0.0, None))[1]
+
     def put(self, kind: Kind, obj: Object) -> None:
         """As the server answered a write."""
         self._keep((kind, *key_of(obj)), obj)

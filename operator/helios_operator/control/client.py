@@ -55,10 +55,10 @@ class ControlClient:
             raise
         return wire.telemetry_from_message(message)
 
-    async def set_limits(self, limits: Limits) -> float:
-        """Returns the seconds from the call to the step that runs under the limits. ControlError when they
-        do not hold."""
-        request = pb.SetLimitsRequest(limits=wire.limits_to_message(limits))
+    async def set_limits(self, limits: Limits, if_generation: int) -> float:
+        """Returns the seconds from the call to the step that runs under the limits. `if_generation`: what the
+        pod is known to have; it takes nothing from whoever knows less. ControlError when they do not hold."""
+        request = pb.SetLimitsRequest(limits=wire.limits_to_message(limits), if_generation=if_generation)
         try:
             answer = await self._stub.SetLimits(request, timeout=_CHANGE_SECONDS, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
@@ -79,6 +79,9 @@ def _failed(address: str, error: grpc.aio.AioRpcError) -> ControlError:
     details = error.details() or error.code().name
     if error.code() in _REFUSALS:
         return ControlError("limits", f"refused by {address}: {details}", "see `helios why`", refused=True)
+    if error.code() is grpc.StatusCode.ABORTED:
+        problem = f"{address} has others by now ({details})"
+        return ControlError("limits", problem, "it is looked at again, then told what it still lacks")
     return ControlError(
         "limits", f"{address} did not answer ({details})", "it is told again at the next pass"
     )

@@ -8,6 +8,7 @@ pass calls again.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from helios_contract.limits import Limits
@@ -16,6 +17,7 @@ from helios_contract.telemetry import Telemetry
 from helios_operator.control.client import ControlClient
 from helios_operator.errors import ControlError
 
+_log = logging.getLogger(__name__)
 Changed = Callable[[], None]
 """Called when a pod has taken or refused what it was told: a pass should look."""
 Refused = Callable[[ControlError], None]
@@ -41,7 +43,7 @@ class Line:
         if seen.draining or (self._telling and not self._telling.done()):
             return
         if max(seen.known_generation, self._refused) < limits.generation:
-            work = self._tell(limits, changed, refused)
+            work = self._tell(limits, seen.limits.generation, changed, refused)
             self._telling = asyncio.create_task(work, name=f"limits of {self.address}")
 
     async def hang_up(self) -> None:
@@ -49,10 +51,13 @@ class Line:
             self._telling.cancel()
         await self._client.close()
 
-    async def _tell(self, limits: Limits, changed: Changed, refused: Refused) -> None:
+    async def _tell(self, limits: Limits, has: int, changed: Changed, refused: Refused) -> None:
+        """`has`: the generation that the pod was seen with. If somebody told it others since, the next look
+        sees that."""
         try:
-            await self._client.set_limits(limits)
+            await self._client.set_limits(limits, has)
         except ControlError as error:
+            _log.info("%s", error)
             if error.refused:
                 self._refused = limits.generation
                 refused(error)
