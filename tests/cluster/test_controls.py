@@ -28,7 +28,7 @@ async def test_a_pod_is_looked_at_by_the_address_that_it_has(
     await server.start()
     controls = Controls()
     try:
-        assert await controls.look("uid", host, "token", "mlp") is not None
+        assert await controls.look("uid", host, "token") is not None
     finally:
         await controls.close()
         await server.stop(None)

@@ -118,3 +118,47 @@ def test_a_failed_job_has_used_up_its_attempts_and_says_why() -> None:
     killed = see(ended("Failed"), "", code=137)
     assert "137" in killed.message
     assert "activeDeadlineSeconds" in see(ended("Failed", reason="DeadlineExceeded")).message
+
+
+# -- another container in the pod ---------------------------------------------------------------------------
+
+
+def beside(message: str, code: int, now: datetime, job_status: dict[str, Any] | None = None) -> Job:
+    """A Job whose own container ended at 06:04:00, beside one that runs on."""
+    hd, mirror = objects.deployment(), Mirror()
+    asked = objects.job_spec(JobKind.INSPECT, candidates=hd.spec.candidates, rows=())
+    made = profiling_job(hd, asked, objects.CPU, objects.installation())
+    made["metadata"] |= {"uid": "j", "resourceVersion": "1", "creationTimestamp": CREATED}
+    mirror.put(JOB, made | {"status": job_status or {"startTime": CREATED}})
+    ended = {"exitCode": code, "message": message, "finishedAt": "2026-11-22T06:04:00Z"}
+    containers = [
+        {"name": "mesh-proxy", "state": {"running": {"startedAt": CREATED}}},
+        {"name": "helios-profile", "state": {"terminated": ended}},
+    ]
+    status = {"phase": "Running", "containerStatuses": containers}
+    mirror.put(POD, pod(status, labels={"helios.dev/profiles": hd.name}, ownerReferences=[{"uid": "j"}]))
+    (seen,), _ = jobs.see(hd, hd.spec.candidates, mirror, Reader(), objects.CPU, now)
+    return seen
+
+
+RESULT = json.dumps({"schema": "helios-result/1", "kind": "inspect", "resolved": {"small": {"error": "no"}}})
+
+
+def test_a_result_counts_though_another_container_runs_on() -> None:
+    job = beside(RESULT, 0, datetime(2026, 11, 22, 6, 4, 1, tzinfo=UTC))
+    assert (job.phase, job.lingers, job.problems) == (JobPhase.SUCCEEDED, True, {"small": "no"})
+    assert job.finished == datetime(2026, 11, 22, 6, 4, tzinfo=UTC)
+
+
+def test_a_result_counts_though_the_job_ran_into_its_deadline() -> None:
+    job = beside(RESULT, 0, NOW, ended("Failed", reason="DeadlineExceeded"))
+    assert (job.phase, job.lingers) == (JobPhase.SUCCEEDED, False)
+
+
+def test_a_failure_counts_too_once_the_job_had_the_time_to_say_it() -> None:
+    error = {"field": "prompts", "problem": "are empty", "fix": "give some"}
+    text = json.dumps({"schema": "helios-result/1", "kind": "inspect", "error": error})
+    assert beside(text, 2, datetime(2026, 11, 22, 6, 4, 10, tzinfo=UTC)).phase is JobPhase.RUNNING
+    job = beside(text, 2, datetime(2026, 11, 22, 6, 5, tzinfo=UTC))
+    assert (job.phase, job.lingers, job.attempts) == (JobPhase.FAILED, True, 2)
+    assert job.message == "prompts: are empty; give some"

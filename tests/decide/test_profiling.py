@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
+from datetime import timedelta
 
+import pytest
+from helios_operator.api.annotations import REASSESS
+from helios_operator.api.timestamps import format_time
 from helios_operator.api.types import ConfigMapRef, Profiling, Prompts
 from helios_operator.decide.plan import DeleteJob, DeleteProfile, Plan, StartJob
 from helios_operator.decide.snapshot import JobKind, JobPhase, Snapshot, TimingRow
@@ -11,7 +16,7 @@ from helios_operator.decide.snapshot import JobKind, JobPhase, Snapshot, TimingR
 from tests.decide.builders import inline, selected, world
 from tests.decide.test_stories import condition, second_act
 from tests.decide.truth import BARE_BIG, BARE_SMALL, CODE, GENERAL, PROSE, candidate
-from tests.decide.world import World
+from tests.decide.world import START, World
 
 
 def starts(made: World) -> list[tuple[JobKind, tuple[str, ...]]]:
@@ -187,3 +192,42 @@ def test_a_config_map_without_prompts_is_named_beside_what_is_measured() -> None
     profiled = next(c for c in made.status.conditions if c.type == "Profiled")
     assert profiled.reason == "NoPrompts"
     assert "ConfigMap texts does not exist, or holds no prompt under whales; inspect i-" in profiled.message
+
+
+def test_a_job_that_vanishes_is_started_again_with_patience() -> None:
+    """Twice as long after each start, at most ten minutes, and at once when a person asks."""
+    made = world(inline(), big=BARE_BIG)
+    began: list[float] = []
+
+    def watch(made: World, _: Snapshot, plan: Plan) -> None:
+        made.jobs.clear()
+        began.extend(
+            (made.now - START).total_seconds() for action in plan.actions if isinstance(action, StartJob)
+        )
+
+    made.watch.append(watch)
+    made.run(4000)
+    pauses = [round(after - before) for before, after in itertools.pairwise(began)]
+    assert pauses[:6] == pytest.approx([10, 20, 40, 80, 160, 320], abs=2)
+    assert set(pauses[6:]) <= {600, 601}
+    (known,) = made.status.jobs
+    assert (known.attempts, known.start_time) == (len(began), START + timedelta(seconds=began[-1]))
+    before = len(began)
+    made.deployment = replace(made.deployment, annotations={REASSESS: format_time(made.now)})
+    made.run(3)
+    assert len(began) == before + 1
+
+
+def test_what_is_measured_is_remembered_no_longer() -> None:
+    made = selected(world(inline(), 80, big=BARE_BIG))
+    assert made.status.jobs == ()
+
+
+def test_a_job_that_only_lingers_goes_once_its_row_stands() -> None:
+    made = world(inline(), big=BARE_BIG)
+    made.run(20)
+    for name, (job, ends) in list(made.jobs.items()):
+        made.jobs[name] = (replace(job, lingers=True), ends)
+    assert made.jobs
+    made.run(3)
+    assert made.jobs == {}

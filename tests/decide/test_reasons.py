@@ -179,7 +179,14 @@ STORIES: dict[Reason, Callable[[], None]] = {
     Reason.REVISION_FOUND: test_catalogue.test_what_inspect_finds_is_said_of_the_entry,
     Reason.REVISION_NOT_FOUND: test_catalogue.test_what_inspect_finds_is_said_of_the_entry,
 }
-SAID_ELSEWHERE: dict[Reason, str] = {}
+SAID_ELSEWHERE: dict[Reason, str] = {
+    Reason.STATUS_UNREADABLE: (
+        "tests/cluster/test_unreadable.py::test_a_status_of_another_release_stops_its_object_alone"
+    ),
+    Reason.PASS_FAILED: (
+        "tests/cluster/test_unreadable.py::test_a_fault_in_one_pass_shows_there_and_nowhere_else"
+    ),
+}
 """Reasons that no pass decides: the test that asserts on each, as "tests/cluster/test_x.py::test_name"."""
 
 

@@ -86,10 +86,16 @@ def test_the_result_is_the_termination_message() -> None:
 
 
 def test_bounds_come_from_the_spec() -> None:
-    bounds = {"backoffLimit": 2, "activeDeadlineSeconds": 60, "ttlSecondsAfterFinished": 5}
+    bounds = {"backoffLimit": 2, "activeDeadlineSeconds": 60}
     spec = _job(profiling=bounds)["spec"]
     assert {name: spec[name] for name in bounds} == bounds
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize("seconds", [0, 5])
+def test_no_time_to_live_is_so_short_that_nobody_can_read_the_result(seconds: int) -> None:
+    job = _job(profiling={"ttlSecondsAfterFinished": seconds})
+    assert job["spec"]["ttlSecondsAfterFinished"] == seconds + 24 * 3600
 
 
 def test_live_prompts_are_fetched_from_the_pod_with_the_token() -> None:

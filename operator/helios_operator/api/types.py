@@ -308,6 +308,15 @@ class CandidateStatus:
 
 
 @dataclass(frozen=True)
+class JobStatus:
+    """A profiling Job of which the result is still waited for. `attempts`: starts under this name so far."""
+
+    name: str
+    attempts: int
+    start_time: datetime
+
+
+@dataclass(frozen=True)
 class PodTally:
     """What is remembered of one boot of a pod: its counts and ordinals compare with no other's."""
 
@@ -401,6 +410,8 @@ class DeploymentStatus:
     active: Served | None = None
     target: Served | None = None
     candidates: tuple[CandidateStatus, ...] = ()
+    jobs: tuple[JobStatus, ...] = ()
+    """Those that were started and left no result yet: one that vanishes is started again with patience."""
     reassessment: ReassessmentStatus = ReassessmentStatus()
     rollout: RolloutStatus | None = None
     history: tuple[HistoryEntry, ...] = ()

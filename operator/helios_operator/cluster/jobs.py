@@ -2,12 +2,14 @@
 message.
 
 Called by `observe` with the mirror. The Job controller retries and keeps the deadline; what a failed Job
-leaves is final. It starts and deletes nothing.
+leaves is final. What counts is the container that measures: another one in its pod, that somebody injected,
+neither holds a result up nor spoils it. It starts and deletes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from helios_operator.api.timestamps import parse_time
@@ -64,30 +66,55 @@ def _see(
     status = obj.get("status", {})
     started = parse_time(status.get("startTime") or obj["metadata"]["creationTimestamp"])
     job = Job(spec, JobPhase.RUNNING, started)
-    ended = _condition(obj, "Complete") or _condition(obj, "Failed")
     its_pods = _pods(obj, mirror)
-    if ended is None:
-        waiting = (text for pod in its_pods if (text := pods.trouble(pod)))
-        return Job(spec, JobPhase.RUNNING, started, message=next(waiting, ""))
-    when = parse_time(status.get("completionTime") or ended["lastTransitionTime"])
-    if ended["type"] == "Failed":
-        attempts = hd.spec.profiling.backoff_limit + 1
-        failed = passes.failed(job, _why(ended, its_pods), when)
-        return Job(spec, failed.phase, started, when, attempts, failed.message)
-    result = _result(its_pods)
-    if result is not None:
-        return passes.succeeded(job, spec, result, hardware, when)
-    if now < when + _PATIENCE:
+    over = _condition(obj, "Complete") or _condition(obj, "Failed")
+    ended = parse_time(status.get("completionTime") or over["lastTransitionTime"]) if over else None
+    if done := _done(its_pods):
+        when = ended or _finished(done) or now
+        found = passes.succeeded(job, spec, str(done.get("message", "")), hardware, when)
+        return _final(replace(found, lingers=over is None), hd)
+    if over is None or ended is None:
+        return _unfinished(job, its_pods, hd, now)
+    if over["type"] == "Failed":
+        return _final(passes.failed(job, _why(over, its_pods), ended), hd)
+    if now < ended + _PATIENCE:
         return job
-    return passes.failed(job, "result: its pod is gone before it was read; it runs again", when)
+    lost = passes.failed(job, "result: its pod is gone before it was read; it runs again", ended)
+    return replace(lost, attempts=_starts(hd, spec.name))
 
 
-def _result(its_pods: list[Object]) -> str | None:
+def _unfinished(job: Job, its_pods: list[Object], hd: Deployment, now: datetime) -> Job:
+    """It runs; or it failed, and something else in its pod keeps the Job from saying so. A pod that ends by
+    itself is given the time to."""
     for pod in its_pods:
         ended = pods.termination(pod, containers.PROFILE)
-        if ended and ended.get("exitCode") == 0:
-            return str(ended.get("message", ""))
-    return None
+        when = _finished(ended) if ended else None
+        if ended and when and pods.runs_on(pod) and now >= when + _PATIENCE:
+            return _final(replace(passes.failed(job, _words(ended), when), lingers=True), hd)
+    waiting = (text for pod in its_pods if (text := pods.trouble(pod)))
+    return replace(job, message=next(waiting, ""))
+
+
+def _final(job: Job, hd: Deployment) -> Job:
+    """The Job controller made the attempts, or cannot make them: a failure has used them up."""
+    failed = job.phase is JobPhase.FAILED
+    return replace(job, attempts=hd.spec.profiling.backoff_limit + 1) if failed else job
+
+
+def _starts(hd: Deployment, name: str) -> int:
+    """As the status remembers: a Job that was made anew knows nothing of the one before."""
+    return next((known.attempts for known in hd.status.jobs if known.name == name), 1)
+
+
+def _done(its_pods: list[Object]) -> Object | None:
+    """How the container that measures ended well, whatever else runs in its pod."""
+    endings = (pods.termination(pod, containers.PROFILE) for pod in its_pods)
+    return next((ended for ended in endings if ended and ended.get("exitCode") == 0), None)
+
+
+def _finished(ended: Object) -> datetime | None:
+    text = ended.get("finishedAt")
+    return parse_time(text) if text else None
 
 
 def _why(condition: Object, its_pods: list[Object]) -> str:
@@ -96,8 +123,12 @@ def _why(condition: Object, its_pods: list[Object]) -> str:
         return "deadline: not done in time; raise profiling.activeDeadlineSeconds"
     for pod in reversed(its_pods):
         if ended := pods.termination(pod, containers.PROFILE):
-            return passes.said(str(ended.get("message", ""))) or pods.ending(ended)
+            return _words(ended)
     return f"{condition.get('reason', 'Failed')}: {condition.get('message', '')}"
+
+
+def _words(ended: Object) -> str:
+    return passes.said(str(ended.get("message", ""))) or pods.ending(ended)
 
 
 def _pods(job: Object, mirror: Mirror) -> list[Object]:

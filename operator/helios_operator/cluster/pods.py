@@ -80,6 +80,11 @@ def termination(pod: Object, container: str) -> dict[str, Any] | None:
     return None
 
 
+def runs_on(pod: Object) -> bool:
+    """Some container of it still runs."""
+    return any(status.get("state", {}).get("running") for status in _containers(pod))
+
+
 def ending(terminated: dict[str, Any]) -> str:
     """The last words of a container, and how it ended."""
     code, reason = terminated.get("exitCode"), terminated.get("reason") or "Error"

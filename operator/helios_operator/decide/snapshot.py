@@ -84,6 +84,8 @@ class Job:
     resolved: Mapping[str, Resolved] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     """What Inspect found wrong with a candidate, by name: one bad candidate does not spoil the others."""
+    lingers: bool = False
+    """It is done, and its pod is not: another container keeps it, and what it holds."""
 
 
 # -- pods and their telemetry --------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ from helios_operator.render import (
 from helios_operator.render.installation import Installation
 
 _RESULT = "/dev/termination-log"
+_UNREAD_SECONDS = 86400
+"""How long a result waits for an operator, beyond the time that the user gives a finished Job."""
 _PROMPTS = "/etc/helios/prompts"
 _SERVER_ONLY = (
     DIRECTIVE,
@@ -68,8 +70,8 @@ def profiling_job(
         "spec": {
             "backoffLimit": profiling.backoff_limit,
             "activeDeadlineSeconds": profiling.active_deadline_seconds,
-            # The operator deletes finished Jobs too, where the server ignores this.
-            "ttlSecondsAfterFinished": profiling.ttl_seconds_after_finished,
+            # The operator deletes finished Jobs, once it has read them; this is for those nobody reads.
+            "ttlSecondsAfterFinished": profiling.ttl_seconds_after_finished + _UNREAD_SECONDS,
             "template": template,
         },
     }

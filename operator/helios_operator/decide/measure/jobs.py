@@ -129,7 +129,9 @@ def _news(row: Row, job: Job) -> Verdict:
 
 def _is_over(job: Job, snapshot: Snapshot, now: datetime, policy: Policy) -> bool:
     """Its time to live has passed; one that found a fault is kept for other times, since it is what holds the
-    next look back, and goes when a person asks to look again."""
+    next look back, and goes when a person asks to look again. One that only lingers goes at once."""
+    if job.lingers:
+        return True
     finished = job.finished or job.started
     lived = timedelta(seconds=snapshot.deployment.spec.profiling.ttl_seconds_after_finished)
     if not _found_fault(job):

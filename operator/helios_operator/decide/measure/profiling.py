@@ -15,12 +15,13 @@ from itertools import takewhile
 from helios_operator.api.annotations import newest_request
 from helios_operator.api.conditions import ConditionType, Reason
 from helios_operator.api.rows import RowPhase
+from helios_operator.api.types import JobStatus
 from helios_operator.decide.facts import accelerators, candidates
 from helios_operator.decide.facts.accelerators import Accelerators
 from helios_operator.decide.facts.candidates import Contender, backbones
 from helios_operator.decide.facts.evidence import age, newest_common
 from helios_operator.decide.facts.fleet import Fleet, all_ready
-from helios_operator.decide.measure import jobs, racing
+from helios_operator.decide.measure import attempts, jobs, racing
 from helios_operator.decide.plan import Action, DeleteProfile, StartJob, Verdict
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
@@ -38,13 +39,16 @@ class Measuring:
     looked: bool
     timed: bool
     progress: Verdict
+    jobs: tuple[JobStatus, ...] = ()
+    """Of the status: those whose results are waited for."""
     again_at: datetime | None = None
 
 
 def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Measuring:
     table = Table(snapshot, bench, fleet, now)
     wanted = list(table.wanted())
-    starts, waiting = table.start([*wanted, *table.second_looks()])
+    wished = [*wanted, *table.second_looks()]
+    starts, waiting = table.start(wished)
     actions = (
         *jobs.harvest(snapshot, bench.contenders, now, bench.policy),
         *starts,
@@ -56,7 +60,8 @@ def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Me
         looked=not any(table.is_awaited(spec) for spec in wanted if spec.kind is JobKind.INSPECT),
         timed=not any(table.is_awaited(spec) for spec in wanted if spec.kind is not JobKind.QUALITY),
         progress=table.progress(wanted, waiting),
-        again_at=table.again_at(wanted),
+        jobs=attempts.remembered(snapshot, wished, [action.job for action in starts], now),
+        again_at=table.again_at(wished),
     )
 
 
@@ -140,12 +145,12 @@ class Table:
         if forgotten:
             yield jobs.inspect_job(forgotten)
 
-    def start(self, wanted: list[JobSpec]) -> tuple[list[Action], str]:
+    def start(self, wanted: list[JobSpec]) -> tuple[list[StartJob], str]:
         """Jobs to start now, and what the first one that must wait is waiting for."""
         running = sum(job.phase is JobPhase.RUNNING for job in self.snapshot.jobs)
         free = self.snapshot.deployment.spec.profiling.max_parallelism - running
         started: list[JobSpec] = []
-        actions: list[Action] = []
+        actions: list[StartJob] = []
         waiting = ""
         devices = Accelerators.of(self.snapshot, self.fleet)
         for wish in wanted:
@@ -220,6 +225,9 @@ class Table:
 
     def again_at(self, wanted: list[JobSpec]) -> datetime | None:
         times = [self._retry_time(job) for spec in wanted if (job := self._job(spec.name))]
+        times += [
+            until for spec in wanted if (until := attempts.held_until(spec, self.snapshot, self.policy))
+        ]
         if any(spec.kind is JobKind.TIMING for spec in wanted):
             patience = (self.policy.idle_patience, self.policy.start_patience)
             times += [self._waiting_since() + each for each in patience]
@@ -306,6 +314,9 @@ class Table:
     def _hold(self, spec: JobSpec, seen: Job | None) -> str:
         if seen and self.now < self._retry_time(seen):
             return f"next attempt in {age(self.now, self._retry_time(seen))}"
+        until = attempts.held_until(spec, self.snapshot, self.policy)
+        if until is not None and self.now < until:
+            return f"its Job vanished without a result; next attempt in {age(self.now, until)}"
         return self._disturbance() if spec.kind is JobKind.TIMING else ""
 
     def _disturbance(self) -> str:

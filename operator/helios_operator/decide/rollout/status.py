@@ -61,6 +61,7 @@ def compose(report: Report) -> DeploymentStatus:
         active=carried.active,
         target=carried.target,
         candidates=tuple(_candidates(report)),
+        jobs=report.measuring.jobs,
         reassessment=carried.memory,
         rollout=carried.rollout,
         history=carried.history,
