@@ -1,15 +1,19 @@
 """The objects as the API server last told of them: by the watch, or in the answer to a write of our own.
 
-Fed by `app` (kopf's watch), by `apply` (what it wrote) and by the slow resync; read by `observe`. Because
-answers to our own writes stand here at once, and older news never replace newer ones, a pass cannot see the
-cluster as it was before its own last write. It keeps objects and judges nothing.
+Fed by `app` (kopf's watch), by `belongings` (what it wrote) and by the slow resync; read by `observe`.
+Because answers to our own writes stand here at once, and older news never replace newer ones, a pass cannot
+see the cluster as it was before its own last write; only a whole list may show that the server itself went
+back. Of pods that are not ours it keeps what takes room on a node, and no more. It judges nothing.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
+from typing import Any
 
 from helios_operator.cluster import requests
 from helios_operator.cluster.kinds import LABELLED, NODE, POD, Key, Kind, Object, key_of, version_of
@@ -18,17 +22,28 @@ from helios_operator.render import labels
 
 _TOMBSTONES = 4096
 """Objects known to be gone, the newest: late news of one must not bring it back."""
+_ENDED = ("Succeeded", "Failed")
+"""Phases of a pod that takes no room any more."""
+_SHARED = 10_000
+Change = Callable[[Object | None, Object | None], None]
+"""Told of an object as it was, and as it is; None: it was not there, or is no longer."""
 
 
 class Mirror:
-    """Objects by kind, namespace and name, and those of a HeliosDeployment by its name."""
+    """Objects by kind, namespace and name, and those of a HeliosDeployment by its name. `room`: does anybody
+    ask what room pods take? Else those of others are of no interest at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: bool = True) -> None:
         self._objects: dict[Kind, dict[Key, Object]] = defaultdict(dict)
         self._in: dict[tuple[Kind, str], set[Key]] = defaultdict(set)
         self._of: dict[tuple[Kind, Key], set[Key]] = defaultdict(set)
-        self._changes: dict[Kind, int] = defaultdict(int)
-        self._gone: dict[str, None] = {}
+        self._told: dict[Kind, list[Change]] = defaultdict(list)
+        self._gone: dict[str, int] = {}
+        self._room = room
+        self._shared: dict[str, Any] = {}
+        """What many pods of others have in common, by its text."""
+        self.buried = 0
+        """How many were found to be gone so far: at a list, what of it was known to be gone before."""
         self.heard = time.time()
         """When the watch last told something, or was found to have told everything. Unix seconds."""
 
@@ -50,26 +65,20 @@ class Mirror:
     def count(self, kind: Kind) -> int:
         return len(self._objects[kind])
 
-    def changes(self, kind: Kind) -> int:
-        """How often one came, changed or went: what was computed of all is valid until the next."""
-        return self._changes[kind]
+    def tell(self, kind: Kind, changed: Change) -> None:
+        """Whoever computed something of each object: from now on, of every change."""
+        self._told[kind].append(changed)
 
     # -- fed ------------------------------------------------------------------------------------------------
 
     def put(self, kind: Kind, obj: Object) -> bool:
-        """False when this, or something newer, was known."""
-        key, uid = key_of(obj), obj["metadata"].get("uid", "")
-        known = self._objects[kind].get(key)
-        if uid in self._gone or (known is not None and version_of(known) >= version_of(obj)):
+        """False when this, or something newer, was known, or it is of no interest."""
+        known = self._objects[kind].get(key_of(obj))
+        if obj["metadata"].get("uid", "") in self._gone:
             return False
-        if known is not None:
-            self._unlist(kind, known)
-        self._objects[kind][key] = kept = _trimmed(kind, obj)
-        self._in[kind, key[0]].add(key)
-        if owner := owner_of(kept):
-            self._of[kind, owner].add(key)
-        self._changes[kind] += 1
-        return True
+        if known is not None and version_of(known) >= version_of(obj):
+            return False
+        return self._keep(kind, obj, known)
 
     def forget(self, kind: Kind, obj: Object) -> bool:
         """It is gone; one of the same name that came after it stays."""
@@ -77,14 +86,14 @@ class Mirror:
         known = self._objects[kind].get(key_of(obj))
         if known is None or known["metadata"].get("uid") != obj["metadata"].get("uid"):
             return False
-        self._unlist(kind, known)
-        del self._objects[kind][key_of(obj)]
-        self._changes[kind] += 1
+        self._drop(kind, known)
         return True
 
-    def take(self, kind: Kind, listed: Iterable[Object]) -> list[Object]:
-        """Takes in objects that were listed; returns those of which nobody had told."""
-        return [obj for obj in listed if is_ours(kind, obj) and self.put(kind, obj)]
+    def take(self, kind: Kind, listed: Iterable[Object], before: int = 0, buried: int = 0) -> list[Object]:
+        """Takes in objects that were listed; returns those of which nobody had told. `before` and `buried`:
+        `newest` and `buried` when the list was asked for. What was known by then and is listed older, or was
+        gone by then and is listed, shows that the server was put back to an older state: the list holds."""
+        return [obj for obj in listed if is_ours(kind, obj) and self._take(kind, obj, before, buried)]
 
     def clear(self, kind: Kind, listed: Container[Key], before: int) -> list[Object]:
         """Forgets, and returns, what is not among all that were listed. `before`: `newest` when the list was
@@ -96,8 +105,73 @@ class Mirror:
             self.forget(kind, obj)
         return vanished
 
+    def _take(self, kind: Kind, obj: Object, before: int, buried: int) -> bool:
+        uid, known = obj["metadata"].get("uid", ""), self._objects[kind].get(key_of(obj))
+        if self._gone.get(uid, buried) < buried:
+            del self._gone[uid]
+        if uid not in self._gone and known is not None and _is_past(known, obj, before):
+            return self._keep(kind, obj, known)
+        return self.put(kind, obj)
+
+    def _keep(self, kind: Kind, obj: Object, known: Object | None) -> bool:
+        kept = self._trimmed(kind, obj)
+        if kept is None:
+            if known is not None:
+                self._drop(kind, known)
+            return False
+        if known is not None:
+            self._unlist(kind, known)
+        key = key_of(obj)
+        self._objects[kind][key] = kept
+        self._in[kind, key[0]].add(key)
+        if owner := owner_of(kept):
+            self._of[kind, owner].add(key)
+        self._changed(kind, known, kept)
+        return True
+
+    def _drop(self, kind: Kind, known: Object) -> None:
+        self._unlist(kind, known)
+        del self._objects[kind][key_of(known)]
+        self._changed(kind, known, None)
+
+    def _changed(self, kind: Kind, before: Object | None, after: Object | None) -> None:
+        for told in self._told[kind]:
+            told(before, after)
+
     def newest(self, kind: Kind) -> int:
         return max(map(version_of, self._objects[kind].values()), default=0)
+
+    def _trimmed(self, kind: Kind, obj: Object) -> Object | None:
+        """Without what nobody reads: the bulk of the memory. None: nobody reads any of it."""
+        metadata = {k: v for k, v in obj["metadata"].items() if k != "managedFields"}
+        if kind is POD and owner_of(obj) is None:
+            return self._room_taken(obj)
+        if kind is NODE:
+            status = obj.get("status", {})
+            told = ("allocatable", "conditions", "nodeInfo")
+            return {**obj, "metadata": metadata, "status": {k: status[k] for k in told if k in status}}
+        return {**obj, "metadata": metadata}
+
+    def _room_taken(self, pod: Object) -> Object | None:
+        """Of a pod of others: on which node, and how much. What waits for a node or has ended takes none."""
+        metadata, spec = pod["metadata"], pod.get("spec") or {}
+        phase, node = (pod.get("status") or {}).get("phase"), spec.get("nodeName")
+        if not self._room or not node or phase in _ENDED:
+            return None
+        kept = {"name": metadata["name"], "uid": metadata.get("uid", "")}
+        kept |= {"namespace": sys.intern(metadata.get("namespace", ""))}
+        kept |= {"resourceVersion": metadata.get("resourceVersion", "")}
+        return {
+            "metadata": kept,
+            "spec": self._share(requests.told(spec)),
+            "status": self._share({"phase": phase}),
+        }
+
+    def _share(self, value: Any) -> Any:
+        """Equal values are one: pods of one template on one node."""
+        if len(self._shared) > _SHARED:
+            self._shared.clear()
+        return self._shared.setdefault(json.dumps(value, sort_keys=True), value)
 
     def _unlist(self, kind: Kind, obj: Object) -> None:
         key = key_of(obj)
@@ -106,7 +180,8 @@ class Mirror:
             self._of[kind, owner].discard(key)
 
     def _bury(self, uid: str) -> None:
-        self._gone[uid] = None
+        self._gone[uid] = self.buried
+        self.buried += 1
         while len(self._gone) > _TOMBSTONES:
             del self._gone[next(iter(self._gone))]
 
@@ -131,27 +206,13 @@ def belongs_to(obj: Object, uid: str) -> bool:
 
 
 def is_ours(kind: Kind, obj: Object) -> bool:
-    """Of kinds that others have too, only what carries our label is kept. Every pod counts: it takes room."""
+    """Of kinds that others have too, only what carries our label is kept. Of pods, `put` says."""
     return kind not in LABELLED or owner_of(obj) is not None
 
 
-def _trimmed(kind: Kind, obj: Object) -> Object:
-    """Without what nobody reads: the bulk of the memory."""
-    metadata = {k: v for k, v in obj["metadata"].items() if k != "managedFields"}
-    if kind is POD and owner_of(obj) is None:
-        return _room_taken(obj)
-    if kind is NODE:
-        status = obj.get("status", {})
-        told = ("allocatable", "conditions", "nodeInfo")
-        return {**obj, "metadata": metadata, "status": {k: status[k] for k in told if k in status}}
-    return {**obj, "metadata": metadata}
-
-
-def _room_taken(pod: Object) -> Object:
-    metadata = pod["metadata"]
-    kept = ("name", "namespace", "uid", "resourceVersion")
-    return {
-        "metadata": {k: metadata[k] for k in kept if k in metadata},
-        "spec": requests.told(pod.get("spec", {})),
-        "status": {"phase": pod.get("status", {}).get("phase")},
-    }
+def _is_past(known: Object, listed: Object, before: int) -> bool:
+    """What was known when a list was asked for is in it, or something newer: unless the server went back."""
+    if version_of(known) > before or version_of(listed) > version_of(known):
+        return False
+    same = known["metadata"].get("uid") == listed["metadata"].get("uid")
+    return version_of(listed) < version_of(known) or not same

@@ -14,7 +14,7 @@ from typing import Any
 
 from helios_operator.api.types import Deployment
 from helios_operator.cluster import requests
-from helios_operator.cluster.kinds import NODE, POD, Object
+from helios_operator.cluster.kinds import NODE, POD, Key, Object, key_of
 from helios_operator.cluster.mirror import Mirror, owner_of
 from helios_operator.cluster.quantities import MIB, mib, number
 from helios_operator.decide.snapshot import Hardware
@@ -73,40 +73,44 @@ def memory_limit_mib(hd: Deployment) -> int | None:
 
 
 class Load:
-    """What all pods have asked for, added up once for all passes until a pod changes."""
+    """What all pods have asked for, by node: added up again where a pod came, changed or went, and nowhere
+    else."""
 
     def __init__(self, mirror: Mirror) -> None:
-        self._mirror = mirror
-        self._as_of = -1
+        self._pods: dict[str, dict[Key, Object]] = {}
         self._taken: dict[str, dict[str, float]] = {}
-        self._waiting: list[set[str]] = []
+        for pod in mirror.all(POD):
+            self._changed(None, pod)
+        mirror.tell(POD, self._changed)
 
     def taken(self, node: str) -> Mapping[str, float]:
         """By resource."""
-        self._renew()
-        return self._taken.get(node, {})
+        known = self._taken.get(node)
+        if known is None:
+            known = self._taken[node] = {}
+            for pod in self._pods.get(node, {}).values():
+                for resource, amount in requests.of_pod(pod.get("spec") or {}).items():
+                    known[resource] = known.get(resource, 0.0) + amount
+        return known
 
     def waiting(self) -> list[set[str]]:
         """The resources of each pod of ours that has no node yet: it will take the room of one."""
-        self._renew()
-        return self._waiting
+        return [
+            set(requests.of_pod(pod.get("spec") or {}))
+            for pod in self._pods.get("", {}).values()
+            if owner_of(pod) is not None
+        ]
 
-    def _renew(self) -> None:
-        if self._as_of == self._mirror.changes(POD):
-            return
-        self._as_of = self._mirror.changes(POD)
-        self._taken, self._waiting = {}, []
-        for pod in self._mirror.all(POD):
-            if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
-                self._add(pod, pod.get("spec", {}).get("nodeName") or "")
-
-    def _add(self, pod: Object, node: str) -> None:
-        asked = requests.of_pod(pod.get("spec") or {})
-        if not node and owner_of(pod) is not None:
-            self._waiting.append(set(asked))
-        taken = self._taken.setdefault(node, {})
-        for resource, amount in asked.items():
-            taken[resource] = taken.get(resource, 0.0) + amount
+    def _changed(self, before: Object | None, after: Object | None) -> None:
+        for pod, is_there in ((before, False), (after, True)):
+            if pod is None:
+                continue
+            node = pod.get("spec", {}).get("nodeName") or ""
+            pods = self._pods.setdefault(node, {})
+            pods.pop(key_of(pod), None)
+            if is_there and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+                pods[key_of(pod)] = pod
+            self._taken.pop(node, None)
 
 
 def room(hd: Deployment, mirror: Mirror, load: Load, pod_mib: int) -> Room:

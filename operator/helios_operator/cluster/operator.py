@@ -88,7 +88,7 @@ class Operator:
         self._client = client
         self._options = options
         self._metrics = metrics
-        self._mirror = Mirror()
+        self._mirror = Mirror(room=options.nodes)
         self._passes = Passes(client, self._mirror, by, budget)
         self._queue = WorkQueue(_SPACING_SECONDS)
         self._begun = asyncio.Event()
@@ -287,7 +287,7 @@ class Operator:
 
     async def _compare(self, kind: Kind) -> int:
         """How many there were that nobody had told of."""
-        before = self._mirror.newest(kind)
+        before, buried = self._mirror.newest(kind), self._mirror.buried
         spaces: Sequence[str] = self._options.namespaces if kind.namespaced else ()
         selector = OURS if kind in LABELLED else ""
         names: set[Key] = set()
@@ -297,7 +297,7 @@ class Operator:
                 names.update(map(key_of, page))
                 for obj in page:
                     with _unless_odd(kind, obj):
-                        missed += self._found(kind, self._mirror.take(kind, [obj]))
+                        missed += self._found(kind, self._mirror.take(kind, [obj], before, buried))
         return missed + self._found(kind, self._mirror.clear(kind, names, before))
 
     def _found(self, kind: Kind, objects: Sequence[Object]) -> int:
