@@ -67,6 +67,15 @@ class ClusterError(OperatorError):
         self.reason = reason
 
 
+class NameTakenError(ClusterError):
+    """A name that HELIOS derives is another's object: it is left alone."""
+
+    def __init__(self, field: str, problem: str, fix: str) -> None:
+        super().__init__(field, problem, 409, "NameTaken")
+        self.args = (f"{field}: {problem}; {fix}",)
+        self.fix = fix
+
+
 class NotFoundError(ClusterError):
     """There is no such object (any more)."""
 

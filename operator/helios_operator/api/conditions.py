@@ -226,6 +226,24 @@ class Reason(StrEnum):
         Where.READY,
         Where.EVENT,
     )
+    NAME_TAKEN = (
+        "NameTaken",
+        "An object that HELIOS needs has the name of somebody else's, which is left alone.",
+        Where.READY,
+        Where.EVENT,
+    )
+    WRITE_REFUSED = (
+        "WriteRefused",
+        "The API server refused an object (a quota, a webhook, a missing right); the message has its words.",
+        Where.READY,
+        Where.EVENT,
+    )
+    PODS_REFUSED = (
+        "PodsRefused",
+        "The cluster makes no pods for it (a quota, a limit range, a webhook); the message has its words.",
+        Where.READY,
+        Where.EVENT,
+    )
     NO_FEASIBLE_CANDIDATE = (
         "NoFeasibleCandidate",
         "No candidate meets the SLO within the memory; what served before, or the reference, serves.",
@@ -384,6 +402,11 @@ class Reason(StrEnum):
     TRAFFIC_MOVED = "TrafficMoved", "New connections go to the new revision.", Where.EVENT
     REVISION_DELETED = "RevisionDeleted", "A revision that serves nothing was deleted.", Where.EVENT
     ROLLOUT_COMPLETED = "RolloutCompleted", "The change is complete.", Where.EVENT
+    CRDS_OUTDATED = (
+        "CrdsOutdated",
+        "The CustomResourceDefinitions are older than the operator; some of the status is not kept.",
+        Where.EVENT,
+    )
 
     # -- HeliosProfile, HeliosModel ----------------------------------------------------------------
     MEASURED = "Measured", "The Job returned its measurement.", Where.PROFILE

@@ -10,24 +10,31 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from functools import partial, wraps
+from typing import Any, TypeVar, cast
 
 from helios_contract.limits import Limits
 from helios_proto import addresses
 
 from helios_operator.api import serialize
+from helios_operator.api.conditions import ConditionType
 from helios_operator.api.types import DeploymentStatus, Model
-from helios_operator.cluster import events, jobs
+from helios_operator.cluster import events
+from helios_operator.cluster.belongings import Belongings
 from helios_operator.cluster.candidates import candidates_of, missing_claims
-from helios_operator.cluster.client import Client, being_cleared
 from helios_operator.cluster.events import ACTION, NUMBERS, Events
-from helios_operator.cluster.kinds import CONFIG_MAP, JOB, MODEL, POD, REVISION, Kind, Object
-from helios_operator.cluster.mirror import Mirror, belongs_to
+from helios_operator.cluster.kinds import CONFIG_MAP, JOB, MODEL, POD, REVISION, Object, version_of
+from helios_operator.cluster.mirror import Mirror
+from helios_operator.cluster.ownership import check, is_own
 from helios_operator.cluster.pods import address
 from helios_operator.cluster.profiles import Profiles
 from helios_operator.cluster.reads import Reads
-from helios_operator.cluster.status import StatusWriter, placed
+from helios_operator.cluster.refusals import Refusals
+from helios_operator.cluster.status import StatusWriter, placed, refused, unchanged
+from helios_operator.cluster.statuses import Statuses
 from helios_operator.cluster.surroundings import Surroundings
 from helios_operator.decide.plan import (
     Action,
@@ -44,9 +51,10 @@ from helios_operator.decide.plan import (
     WriteProfile,
 )
 from helios_operator.decide.snapshot import JobKind, JobPhase, JobSpec, Snapshot
-from helios_operator.errors import ConflictError, NotFoundError, StateError
+from helios_operator.errors import NotFoundError, StateError
 from helios_operator.passes import jobs as passes
 from helios_operator.passes.actions import describe
+from helios_operator.passes.hands import RefusedError
 from helios_operator.passes.prompts import holder
 from helios_operator.render import labels, names, ports
 from helios_operator.render.configmap import limits_config_map, limits_of, prompts_config_map
@@ -57,18 +65,35 @@ from helios_operator.render.job import profiling_job
 _log = logging.getLogger(__name__)
 _QUIET = (WriteProfile, DeleteProfile, DeleteJob)
 """Bookkeeping, of which the table itself tells: no event."""
+_CHANGES = (CreateRevision, ScaleRevision, WriteLimits, Route, DrainRevision, DeleteRevision)
+_Method = TypeVar("_Method", bound=Callable[..., Awaitable[None]])
+
+
+def _patiently(concerns: ConditionType) -> Callable[[_Method], _Method]:
+    """What the server refuses is no failed pass: it is kept for the condition that waits for it."""
+
+    def wrapped(method: _Method) -> _Method:
+        @wraps(method)
+        async def attempt(hands: ClusterHands, action: Action) -> None:
+            await hands.attempt(action, partial(method, hands, action), concerns)
+
+        return cast(_Method, attempt)
+
+    return wrapped
 
 
 @dataclass(frozen=True)
 class Tools:
     """What all hands of an operator work with."""
 
-    client: Client
+    belongings: Belongings
+    refusals: Refusals
     mirror: Mirror
     reads: Reads
     by: Installation
     surroundings: Surroundings
     profiles: Profiles
+    statuses: Statuses
     status: StatusWriter
     events: Events
 
@@ -77,12 +102,14 @@ class ClusterHands:
     """Of one pass: they act on what its snapshot was of."""
 
     def __init__(self, tools: Tools, snapshot: Snapshot) -> None:
-        self._client = tools.client
+        self._belongings = tools.belongings
+        self._refusals = tools.refusals
         self._mirror = tools.mirror
         self._reads = tools.reads
         self._by = tools.by
         self._surroundings = tools.surroundings
         self._profiles = tools.profiles
+        self._statuses = tools.statuses
         self._status = tools.status
         self._events = tools.events
         self._snapshot = snapshot
@@ -90,8 +117,10 @@ class ClusterHands:
 
     # -- revisions ------------------------------------------------------------------------------------------
 
+    @_patiently(ConditionType.AVAILABLE)
     async def create_revision(self, action: CreateRevision) -> None:
-        """The document first: a pod that starts finds it. One with a missing claim would never start."""
+        """The document first: a pod that starts finds it. One with a missing claim would never start, and one
+        with another's Secret must not."""
         hd, seen = self._hd, self._snapshot
         every = candidates_of(hd, seen.models)
         candidates = [c for c in every if not await missing_claims(c, hd.namespace, self._reads)]
@@ -99,12 +128,15 @@ class ClusterHands:
             hd, action.number, action.limits, action.replicas, candidates, seen.hardware, self._by
         )
         await self._reads.get(CONFIG_MAP, hd.namespace, names.revision(hd.name, action.number))
+        await self._surroundings.token(hd)
         await self._write_limits(action.number, action.limits)
-        await self._create(REVISION, wanted)
+        check(hd, REVISION, await self._belongings.make_once(hd, REVISION, wanted))
 
+    @_patiently(ConditionType.AVAILABLE)
     async def scale_revision(self, action: ScaleRevision) -> None:
         await self._change_revision(action.number, {"spec": {"replicas": action.replicas}})
 
+    @_patiently(ConditionType.AVAILABLE)
     async def write_limits(self, action: WriteLimits) -> None:
         """Pods that run are told when the pass settles, one that starts reads it."""
         await self._write_limits(action.revision, action.limits)
@@ -114,47 +146,41 @@ class ClusterHands:
         restart."""
         for revision in self._snapshot.revisions:
             name = names.revision(self._hd.name, revision.number)
-            if not _says_limits(await self._reads.get(CONFIG_MAP, self._hd.namespace, name)):
+            found = await self._reads.get(CONFIG_MAP, self._hd.namespace, name)
+            if found is None or not is_own(self._hd, found) or not _says_limits(found):
                 _log.warning("%s/%s: configmap %s is written anew", self._hd.namespace, self._hd.name, name)
-                await self._write_limits(revision.number, revision.limits)
+                restore = partial(self._write_limits, revision.number, revision.limits)
+                what = f"ConfigMap {name}"
+                await self._refusals.attempt(self._hd, what, restore, ConditionType.AVAILABLE)
 
+    @_patiently(ConditionType.AVAILABLE)
     async def route(self, action: Route) -> None:
         await self._surroundings.route(self._hd, action.revision)
 
+    @_patiently(ConditionType.AVAILABLE)
     async def drain_revision(self, action: DrainRevision) -> None:
         drained = {"metadata": {"annotations": {labels.DRAINING: "true"}}, "spec": {"replicas": 0}}
         await self._change_revision(action.number, drained)
 
+    @_patiently(ConditionType.AVAILABLE)
     async def delete_revision(self, action: DeleteRevision) -> None:
         name = names.revision(self._hd.name, action.number)
-        await self._delete(REVISION, name)
-        await self._client.delete(CONFIG_MAP, self._hd.namespace, name)
-        self._reads.forget(CONFIG_MAP, self._hd.namespace, name)
+        for kind in (REVISION, CONFIG_MAP):
+            await self._belongings.remove(self._hd, kind, name)
 
     async def _write_limits(self, number: int, limits: Limits) -> None:
         """Over the document that this pass saw, or where it saw none: ConflictError when another operator
         wrote one since, of the same generation perhaps. The next pass sees that one."""
-        wanted, namespace = limits_config_map(self._hd, number, limits), self._hd.namespace
-        name = wanted["metadata"]["name"]
-        seen = self._reads.known(CONFIG_MAP, namespace, name)
-        try:
-            if seen is None:
-                answer = await self._client.create(CONFIG_MAP, wanted)
-            else:
-                version = {"resourceVersion": seen["metadata"]["resourceVersion"]}
-                over = wanted | {"metadata": wanted["metadata"] | version}
-                answer = await self._client.apply(CONFIG_MAP, over)
-        except ConflictError:
-            self._reads.forget(CONFIG_MAP, namespace, name)
-            raise
-        self._reads.put(CONFIG_MAP, answer)
+        wanted = limits_config_map(self._hd, number, limits)
+        await self._belongings.keep(self._hd, CONFIG_MAP, wanted, as_seen=True)
 
     async def _change_revision(self, number: int, changes: dict[str, Any]) -> None:
         name = names.revision(self._hd.name, number)
-        self._mirror.put(REVISION, await self._client.merge(REVISION, self._hd.namespace, name, changes))
+        await self._belongings.change(self._hd, REVISION, name, changes)
 
     # -- Jobs -----------------------------------------------------------------------------------------------
 
+    @_patiently(ConditionType.PROFILED)
     async def start_job(self, action: StartJob) -> None:
         """A Job that failed makes room for its next attempt; one that runs or succeeded is left as it is."""
         hd, asked, seen = self._hd, action.job, self._snapshot
@@ -162,16 +188,18 @@ class ClusterHands:
         if before is not None:
             if before.phase is not JobPhase.FAILED:
                 return
-            await self._delete(JOB, names.fitted(asked.name))
+            await self._belongings.remove(hd, JOB, names.fitted(asked.name))
         told = passes.pinned(asked, hd, seen.jobs)
         source = await self._prompts_from(asked)
-        await self._create(JOB, profiling_job(hd, told, seen.hardware, self._by, source))
+        wanted = profiling_job(hd, told, seen.hardware, self._by, source)
+        made = await self._belongings.make_once(hd, JOB, wanted)
+        if labels.JOB_SPEC not in (made["metadata"].get("annotations") or {}):
+            check(hd, JOB, made)
 
+    @_patiently(ConditionType.PROFILED)
     async def delete_job(self, action: DeleteJob) -> None:
         """Not one that another deployment started and still wants."""
-        job = self._mirror.get(JOB, self._hd.namespace, names.fitted(action.name))
-        if job is not None and jobs.is_own(self._hd, job):
-            await self._delete(JOB, names.fitted(action.name))
+        await self._belongings.remove(self._hd, JOB, names.fitted(action.name))
 
     async def _prompts_from(self, asked: JobSpec) -> str | None:
         """host:port of the Control port with the live prompts; None for given ones, which are made ready."""
@@ -184,14 +212,16 @@ class ClusterHands:
             host = address(pod) if pod else None
             return addresses.join(host, ports.CONTROL) if host else None
         if hd.spec.profiling.prompts.config_map_ref is None:
-            await self._client.apply(CONFIG_MAP, prompts_config_map(hd))
+            await self._belongings.keep(hd, CONFIG_MAP, prompts_config_map(hd))
         return None
 
     # -- what is remembered ---------------------------------------------------------------------------------
 
+    @_patiently(ConditionType.PROFILED)
     async def write_profile(self, action: WriteProfile) -> None:
         await self._profiles.write(action.row, self._hd)
 
+    @_patiently(ConditionType.PROFILED)
     async def delete_profile(self, action: DeleteProfile) -> None:
         await self._profiles.release(action.name, self._hd)
 
@@ -199,18 +229,24 @@ class ClusterHands:
         await self._profiles.adopt(status, self._hd)
 
     async def write_status(self, status: DeploymentStatus) -> bool:
-        return await self._status.write(self._hd, placed(self._hd, status))
+        """A change that could not be begun, or go on, is not remembered: the next pass decides it anew."""
+        hd = self._hd
+        if self._refusals.any(hd, *_CHANGES):
+            status = unchanged(hd, status)
+        status = refused(hd, placed(hd, status), self._refusals.of(hd), datetime.now(UTC))
+        return await self._status.write(hd, status)
 
-    async def write_model(self, model: Model) -> None:
-        """One that was deleted meanwhile stays deleted."""
-        wanted = {
-            "apiVersion": MODEL.api_version,
-            "kind": MODEL.name,
-            "metadata": {"name": model.name, "namespace": model.namespace},
-            "status": serialize.model_status(model.status),
-        }
+    async def write_model(self, model: Model) -> bool:
+        """One that was deleted meanwhile stays deleted; what was said already is not said again."""
+        before = self._mirror.get(MODEL, model.namespace, model.name)
+        document = serialize.model_status(model.status)
+        if before is not None and self._statuses.standing(before) == document:
+            return False
         with contextlib.suppress(NotFoundError):
-            self._mirror.put(MODEL, await self._client.apply(MODEL, wanted, "status"))
+            answer = await self._statuses.apply(MODEL, model.namespace, model.name, document)
+            self._mirror.put(MODEL, answer)
+            return before is None or version_of(answer) != version_of(before)
+        return False
 
     # -- what is said ---------------------------------------------------------------------------------------
 
@@ -230,28 +266,18 @@ class ClusterHands:
 
     # -- how ------------------------------------------------------------------------------------------------
 
-    async def _create(self, kind: Kind, wanted: Object) -> None:
-        """Once: what exists is what an earlier pass made (or, a Job, another deployment), and stays."""
-        try:
-            answer = await self._client.create(kind, wanted)
-        except ConflictError:
-            metadata = wanted["metadata"]
-            found = await self._client.get(kind, metadata["namespace"], metadata["name"])
-            if found is None:
-                return  # it went in this moment; the next pass sees that
-            if kind is REVISION and not belongs_to(found, self._hd.uid):
-                raise being_cleared(kind, found) from None
-            answer = found
-        self._mirror.put(kind, answer)
-
-    async def _delete(self, kind: Kind, name: str) -> None:
-        await self._client.delete(kind, self._hd.namespace, name)
-        if known := self._mirror.get(kind, self._hd.namespace, name):
-            self._mirror.forget(kind, known)
+    async def attempt(
+        self, action: Action, work: Callable[[], Awaitable[None]], concerns: ConditionType
+    ) -> None:
+        """Under a name that stays: a revision's number changes while it cannot be made, a Job's does not."""
+        job = action.job.name if isinstance(action, StartJob) else ""
+        what = f"{type(action).__name__} {job}".strip()
+        if not await self._refusals.attempt(self._hd, what, work, concerns):
+            raise RefusedError
 
 
-def _says_limits(config_map: Object | None) -> bool:
+def _says_limits(config_map: Object) -> bool:
     try:
-        return config_map is not None and bool(limits_of(config_map))
+        return bool(limits_of(config_map))
     except StateError:
         return False

@@ -28,6 +28,9 @@ _MERGE = "application/merge-patch+json"
 _JSON = "application/json"
 _CALLS_AT_ONCE = 16
 _TIMEOUT_SECONDS = 30.0
+_NO_VERSION = "1"
+"""A resourceVersion that no object has: an apply of it makes what is missing, and conflicts with what is not.
+"""
 _TRIES = 4
 _LONGEST_WAIT_SECONDS = 15.0
 _OVERLOADED = (429, 503, 504)
@@ -83,16 +86,19 @@ class Client:
         except NotFoundError:
             return None
 
-    async def list(self, kind: Kind, namespace: str = "", selector: str = "") -> list[Object]:
-        """All of them, in every namespace when none is given."""
-        return [obj async for page in self.pages(kind, namespace, selector) for obj in page]
+    async def list(
+        self, kind: Kind, namespace: str = "", selector: str = "", fields: str = ""
+    ) -> list[Object]:
+        """All of them, in every namespace when none is given. `fields`: a field selector."""
+        return [obj async for page in self.pages(kind, namespace, selector, fields=fields) for obj in page]
 
     async def pages(
-        self, kind: Kind, namespace: str = "", selector: str = "", size: int = PAGE
+        self, kind: Kind, namespace: str = "", selector: str = "", size: int = PAGE, fields: str = ""
     ) -> AsyncIterator[Sequence[Object]]:
         """What `list` gives, never more than `size` at once; all as they stood at the first page."""
         about = {"apiVersion": kind.api_version, "kind": kind.name}
-        query = [("limit", str(size))] + ([("labelSelector", selector)] if selector else [])
+        selectors = (("labelSelector", selector), ("fieldSelector", fields))
+        query = [("limit", str(size)), *(pair for pair in selectors if pair[1])]
         rest: list[tuple[str, str]] = []
         while True:
             answer = await self._call("GET", kind.path(namespace), kind, "list", query=query + rest)
@@ -123,18 +129,29 @@ class Client:
         query = [self._manager, ("force", "true")]
         return await self._call("PATCH", path, kind, "patch", body=obj, query=query, content=_APPLY)
 
+    async def make(self, kind: Kind, obj: Object) -> Object:
+        """What `apply` does where there is none of that name; else a ConflictError, and nothing is done."""
+        metadata = obj["metadata"] | {"resourceVersion": _NO_VERSION}
+        return await self.apply(kind, obj | {"metadata": metadata})
+
     async def merge(self, kind: Kind, namespace: str, name: str, changes: Mapping[str, Any]) -> Object:
         """A few fields of an object that is not applied as a whole."""
         path, query = kind.path(namespace, name), [self._manager]
         return await self._call("PATCH", path, kind, "patch", body=changes, query=query, content=_MERGE)
 
-    async def delete(self, kind: Kind, namespace: str, name: str) -> None:
-        """What it owns goes with it, in the background. Deleting what does not exist is no error."""
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str = "") -> None:
+        """What it owns goes with it, in the background. Deleting what does not exist is no error. `uid`: of
+        this one, not of one that has its name by now."""
+        body: Object = {"propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
         try:
-            body = {"propagationPolicy": "Background"}
             await self._call("DELETE", kind.path(namespace, name), kind, "delete", body=body)
         except NotFoundError:
             pass
+        except ConflictError:
+            if not uid:
+                raise
 
     # -- how ------------------------------------------------------------------------------------------------
 
@@ -190,12 +207,6 @@ class Client:
             raise ClusterError(f"{method} {path}", problem, 0, "Unreachable") from None
         wait = str(response.headers.get("Retry-After", ""))
         return response.status, float(wait) if wait.isdigit() else 0.0, _document(text)
-
-
-def being_cleared(kind: Kind, obj: Object) -> ConflictError:
-    """Of an object whose owner was deleted, and replaced by one of the same name."""
-    name, problem = obj["metadata"]["name"], "belongs to another, which is being cleared away"
-    return ConflictError(f"{kind.name} {name}", problem, 409, "AlreadyExists")
 
 
 def _document(text: bytes) -> Object:

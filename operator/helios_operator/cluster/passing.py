@@ -18,6 +18,7 @@ from helios_operator.api.problems import Invalid
 from helios_operator.api.types import Deployment
 from helios_operator.cluster import events
 from helios_operator.cluster.apply import ClusterHands, Tools
+from helios_operator.cluster.belongings import Belongings
 from helios_operator.cluster.client import Client
 from helios_operator.cluster.controls import Controls
 from helios_operator.cluster.events import Events
@@ -26,9 +27,12 @@ from helios_operator.cluster.mirror import Mirror
 from helios_operator.cluster.observe import Observer
 from helios_operator.cluster.profiles import Profiles
 from helios_operator.cluster.reads import Reads
+from helios_operator.cluster.refusals import Refusals
 from helios_operator.cluster.revisions import Revisions
+from helios_operator.cluster.shortfalls import Shortfalls
 from helios_operator.cluster.status import StatusWriter
-from helios_operator.cluster.surroundings import Surroundings
+from helios_operator.cluster.statuses import Statuses
+from helios_operator.cluster.surroundings import Surroundings, readable_token
 from helios_operator.decide import decide
 from helios_operator.decide.plan import Plan
 from helios_operator.decide.snapshot import Revision, Snapshot
@@ -39,7 +43,6 @@ from helios_operator.passes.line import Changed
 from helios_operator.passes.unread import Sight, named
 from helios_operator.render import names
 from helios_operator.render.installation import Installation
-from helios_operator.render.secret import token_of
 
 _UNPROCESSABLE = (400, 422)
 """The API server's answers to a manifest that is wrong: the user's template made it so."""
@@ -61,17 +64,23 @@ class Passes:
         self._reads = Reads(client)
         self._controls = Controls()
         self._events = Events(client)
-        self._status = StatusWriter(client, mirror)
-        self._surroundings = Surroundings(client, mirror, self._reads, by, budget)
+        self._refusals = Refusals(self._events)
+        self._belongings = Belongings(client, mirror, self._reads)
+        self._shortfalls = Shortfalls(client, mirror, self._refusals)
+        statuses = Statuses(client)
+        self._status = StatusWriter(statuses, mirror, self._events)
+        self._surroundings = Surroundings(self._belongings, self._refusals, mirror, self._reads, by, budget)
         self._revisions = Revisions(mirror, self._reads, self._controls)
         self._observer = Observer(mirror, self._reads, self._revisions)
         self._tools = Tools(
-            client,
+            self._belongings,
+            self._refusals,
             mirror,
             self._reads,
             by,
             self._surroundings,
             Profiles(client, mirror),
+            statuses,
             self._status,
             self._events,
         )
@@ -108,7 +117,8 @@ class Passes:
     def forget(self, uid: str) -> None:
         """A HeliosDeployment that is gone."""
         self._admitted.pop(uid, None)
-        self._surroundings.forget(uid)
+        self._belongings.forget(uid)
+        self._refusals.forget(uid)
         self._status.forget(uid)
         self._events.forget(uid)
 
@@ -116,6 +126,7 @@ class Passes:
         await self._controls.keep_only({pod["metadata"]["uid"] for pod in self._mirror.all(POD)})
         self._reads.drop_stale()
         self._observer.drop_stale()
+        self._shortfalls.drop_stale()
 
     async def close(self) -> None:
         await self._controls.close()
@@ -132,8 +143,10 @@ class Passes:
         return parse.deployment({**obj, "spec": known[1]})
 
     async def _work(self, hd: Deployment, changed: Changed, now: datetime) -> Passed:
+        self._refusals.begin(hd)
         token = await self._surroundings.ensure(hd)
         sight = await self._observer.observe(hd, token, now)
+        await self._shortfalls.note(hd)
         try:
             plan = named(decide(sight.snapshot, now), sight)
             wrote = await self._apply(plan, sight)
@@ -169,7 +182,7 @@ class Passes:
     async def _token(self, hd: Deployment) -> str:
         """Of the Control ports; "" where there is none."""
         found = await self._reads.get(SECRET, hd.namespace, names.control_token(hd.name))
-        return token_of(found) if found else ""
+        return readable_token(hd, found) if found else ""
 
 
 def _problems(error: Invalid | UnsupportedError) -> str:

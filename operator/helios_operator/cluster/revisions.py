@@ -17,6 +17,7 @@ from helios_operator.cluster import pods
 from helios_operator.cluster.controls import Controls
 from helios_operator.cluster.kinds import CONFIG_MAP, POD, REVISION, SERVICE, Object
 from helios_operator.cluster.mirror import Mirror, belongs_to
+from helios_operator.cluster.ownership import is_own
 from helios_operator.cluster.reads import Reads
 from helios_operator.decide.snapshot import Pod, Revision
 from helios_operator.errors import StateError
@@ -86,7 +87,7 @@ class Revisions:
         """What it says, or why it says nothing: it is damaged."""
         found = await self._reads.get(CONFIG_MAP, hd.namespace, names.revision(hd.name, number))
         try:
-            return limits_of(found) if found else None, None
+            return limits_of(found) if found and is_own(hd, found) else None, None
         except StateError as damage:
             return None, damage
 

@@ -1,28 +1,35 @@
 """What surrounds the revisions of a HeliosDeployment: token, Services, policies, budget.
 
-Called at the beginning of every pass. Each object is applied when it is missing, when it would be rendered
-differently, and once after the operator starts; a pass with nothing to do asks the server nothing. Which
-revision the client Service selects, `apply` says.
+Called at the beginning of every pass. Each stands as it is rendered, whatever somebody made of it; one that
+the server does not take, or that is another's, holds up no other. Which revision the client Service selects,
+`apply` says.
 """
 
 from __future__ import annotations
 
+import binascii
 import secrets
+from collections.abc import Awaitable, Callable
 
+from helios_operator.api.conditions import ConditionType
 from helios_operator.api.types import Deployment
-from helios_operator.cluster.client import Client, being_cleared
+from helios_operator.cluster.belongings import Belongings
+from helios_operator.cluster.client import Client
 from helios_operator.cluster.kinds import (
     BUDGET_V1,
     BUDGET_V1BETA1,
     NETWORK_POLICY,
+    REVISION,
     SECRET,
     SERVICE,
     Kind,
     Object,
 )
-from helios_operator.cluster.mirror import Mirror, belongs_to
+from helios_operator.cluster.mirror import Mirror
+from helios_operator.cluster.ownership import check, is_own
 from helios_operator.cluster.reads import Reads
-from helios_operator.errors import ConflictError
+from helios_operator.cluster.refusals import Refusals
+from helios_operator.errors import NameTakenError
 from helios_operator.render import Manifest, names
 from helios_operator.render.installation import Installation
 from helios_operator.render.networkpolicy import job_policy, server_policy
@@ -34,88 +41,102 @@ _TOKEN_BYTES = 32
 
 
 class Surroundings:
-    def __init__(self, client: Client, mirror: Mirror, reads: Reads, by: Installation, budget: Kind) -> None:
-        self._client = client
+    def __init__(
+        self,
+        belongings: Belongings,
+        refusals: Refusals,
+        mirror: Mirror,
+        reads: Reads,
+        by: Installation,
+        budget: Kind,
+    ) -> None:
+        self._belongings = belongings
+        self._refusals = refusals
         self._mirror = mirror
         self._reads = reads
         self._by = by
         self._budget = budget
-        self._applied: dict[tuple[str, str], Manifest] = {}
-        """By uid of the HeliosDeployment and what it is: as it was last rendered and applied; {}: removed."""
 
     async def ensure(self, hd: Deployment) -> str:
-        """Returns the token of the Control ports."""
-        token = await self._token(hd)
-        for manifest in self._services(hd):
-            await self._apply(hd, SERVICE, manifest)
-        for policy in (server_policy(hd, self._by), job_policy(hd)):
-            if self._by.network_policies:
-                await self._apply(hd, NETWORK_POLICY, policy)
-            else:
-                await self._remove(hd, NETWORK_POLICY, policy["metadata"]["name"])
-        budget = disruption_budget(hd, self._budget.api_version)
-        if budget is not None:
-            await self._apply(hd, self._budget, budget)
-        else:
-            await self._remove(hd, self._budget, hd.name)
-        return token
+        """Returns the token of the Control ports; "" while there can be none."""
+        tokens: list[str] = []
 
-    async def route(self, hd: Deployment, number: int) -> None:
-        """Sends clients to the pods of this revision."""
-        await self._write(hd, SERVICE, client_service(hd, number))
+        async def take() -> None:
+            tokens.append(await self.token(hd))
 
-    def forget(self, uid: str) -> None:
-        """The HeliosDeployment is gone."""
-        self._applied = {at: manifest for at, manifest in self._applied.items() if at[0] != uid}
+        await self._refusals.attempt(hd, "the token", take, ConditionType.AVAILABLE)
+        for kind, name, work in self._works(hd):
+            await self._refusals.attempt(hd, f"{kind.name} {name}", work)
+        return tokens[0] if tokens else ""
 
-    async def _token(self, hd: Deployment) -> str:
-        """The one that is there; a Secret is created once and never written again."""
+    async def token(self, hd: Deployment) -> str:
+        """The one that is there; a Secret is made once and never written again. NameTakenError: it is not
+        ours, and no pod may mount it."""
         name = names.control_token(hd.name)
         found = await self._reads.get(SECRET, hd.namespace, name)
         if found is None:
             drawn = control_token_secret(hd, secrets.token_urlsafe(_TOKEN_BYTES))
-            try:
-                found = await self._client.create(SECRET, drawn)
-            except ConflictError:
-                found = await self._client.get(SECRET, hd.namespace, name) or drawn
-            self._reads.put(SECRET, found)
-        if not belongs_to(found, hd.uid):
+            found = await self._belongings.make_once(hd, SECRET, drawn)
+        token = readable_token(hd, found)
+        if not token:
             self._reads.forget(SECRET, hd.namespace, name)
-            raise being_cleared(SECRET, found)
-        return token_of(found)
+            check(hd, SECRET, found)
+            raise _without_token(name)
+        return token
 
-    def _services(self, hd: Deployment) -> list[Manifest]:
+    async def route(self, hd: Deployment, number: int) -> None:
+        """Sends clients to the pods of this revision."""
+        await self._belongings.keep(hd, SERVICE, client_service(hd, number))
+
+    def _works(self, hd: Deployment) -> list[tuple[Kind, str, Callable[[], Awaitable[None]]]]:
+        """What is to be there and what is not, each a work of its own."""
+        wanted = [(SERVICE, client_service(hd, self._routed(hd))), (SERVICE, pods_service(hd))]
+        policies = [server_policy(hd, self._by), job_policy(hd)]
+        unwanted: list[tuple[Kind, str]] = []
+        if self._by.network_policies:
+            wanted += [(NETWORK_POLICY, policy) for policy in policies]
+        else:
+            unwanted += [(NETWORK_POLICY, policy["metadata"]["name"]) for policy in policies]
+        budget = disruption_budget(hd, self._budget.api_version)
+        if budget is not None:
+            wanted.append((self._budget, budget))
+        else:
+            unwanted.append((self._budget, hd.name))
+        return [
+            *(
+                (kind, manifest["metadata"]["name"], self._keep(hd, kind, manifest))
+                for kind, manifest in wanted
+            ),
+            *((kind, name, self._remove(hd, kind, name)) for kind, name in unwanted),
+        ]
+
+    def _keep(self, hd: Deployment, kind: Kind, manifest: Manifest) -> Callable[[], Awaitable[None]]:
+        return lambda: self._belongings.keep(hd, kind, manifest)
+
+    def _remove(self, hd: Deployment, kind: Kind, name: str) -> Callable[[], Awaitable[None]]:
+        """What an earlier operator or spec wanted."""
+        return lambda: self._belongings.remove(hd, kind, name)
+
+    def _routed(self, hd: Deployment) -> int | None:
+        """What the Service selects, while there is such a revision. Where somebody deleted the Service, or
+        changed its selector, clients go on reaching what served."""
         service = self._mirror.get(SERVICE, hd.namespace, hd.name)
-        routed = routed_revision(service) if service else None
-        return [client_service(hd, routed), pods_service(hd)]
-
-    async def _remove(self, hd: Deployment, kind: Kind, name: str) -> None:
-        """What an earlier operator or spec wanted; never somebody else's of the same name."""
-        at = (hd.uid, f"{kind.plural}/{name}")
-        if self._applied.get(at) == {}:
-            return
-        found = await self._client.get(kind, hd.namespace, name)
-        if found and belongs_to(found, hd.uid):
-            await self._client.delete(kind, hd.namespace, name)
-        self._applied[at] = {}
-
-    async def _apply(self, hd: Deployment, kind: Kind, manifest: Manifest) -> None:
-        if self._applied.get(_at(hd, kind, manifest)) != manifest or self._is_missing(kind, manifest):
-            await self._write(hd, kind, manifest)
-
-    async def _write(self, hd: Deployment, kind: Kind, manifest: Manifest) -> None:
-        answer = await self._client.apply(kind, manifest)
-        if kind is SERVICE:
-            self._mirror.put(kind, answer)
-        self._applied[_at(hd, kind, manifest)] = manifest
-
-    def _is_missing(self, kind: Kind, manifest: Object) -> bool:
-        metadata = manifest["metadata"]
-        return kind is SERVICE and self._mirror.get(kind, metadata["namespace"], metadata["name"]) is None
+        routed = routed_revision(service) if service and is_own(hd, service) else None
+        if routed is not None and self._mirror.get(REVISION, hd.namespace, names.revision(hd.name, routed)):
+            return routed
+        return hd.status.active.revision if hd.status.active else routed
 
 
-def _at(hd: Deployment, kind: Kind, manifest: Manifest) -> tuple[str, str]:
-    return hd.uid, f"{kind.plural}/{manifest['metadata']['name']}"
+def readable_token(hd: Deployment, secret: Object) -> str:
+    """ "" where it is another's, or somebody took the token out."""
+    try:
+        return token_of(secret) if is_own(hd, secret) else ""
+    except (KeyError, TypeError, binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+def _without_token(name: str) -> NameTakenError:
+    return NameTakenError(f"Secret {name}", "holds no token any more", "delete it: it is made anew")
 
 
 async def budget_kind(client: Client) -> Kind:

@@ -115,10 +115,11 @@ class LocalHands:
         self._store.write_status(DEPLOYMENT, self._site.name, document)
         return self._store.version(DEPLOYMENT, self._site.name) != before
 
-    async def write_model(self, model: Model) -> None:
+    async def write_model(self, model: Model) -> bool:
         """One that was deleted meanwhile stays deleted."""
         with contextlib.suppress(ObjectNotFoundError):
             self._store.write_status(MODEL, model.name, serialize.model_status(model.status))
+        return True
 
     def _write_row(self, row: TimingRow | QualityRow, its_owners: tuple[Owner, ...]) -> None:
         self._store.apply(serialize.profile(row, namespace=self._deployment.namespace, owners=its_owners))

@@ -30,7 +30,8 @@ from helios_operator.passes.actions import jobs_last
 
 class Hands(Protocol):
     """What a runtime can do to its world, for one pass over one HeliosDeployment. Every method may be called
-    again for what is done already; none tells a pod or starts a process: that is to settle."""
+    again for what is done already; none tells a pod or starts a process: that is to settle. An action's
+    method raises RefusedError where its world does not take it."""
 
     async def start_job(self, action: StartJob) -> None: ...
 
@@ -60,8 +61,8 @@ class Hands(Protocol):
         """Rows that the status names, and that were measured for another deployment."""
         ...
 
-    async def write_model(self, model: Model) -> None:
-        """The status of an entry of the catalogue."""
+    async def write_model(self, model: Model) -> bool:
+        """The status of an entry of the catalogue. False when there was nothing to write."""
         ...
 
     async def tell_of(self, action: Action) -> None:
@@ -73,26 +74,36 @@ class Hands(Protocol):
         ...
 
 
+class RefusedError(Exception):
+    """What an action asks for is not to be had now: the hands know why, and say it in the status. What does
+    not rest on it goes on."""
+
+
 async def carry_out(plan: Plan, hands: Hands) -> bool:
     """True when something was written."""
-    removals = [action for action in plan.actions if isinstance(action, DeleteJob)]
-    for action in jobs_last(action for action in plan.actions if not isinstance(action, DeleteJob)):
-        await do(action, hands)
+    removals: list[Action] = [action for action in plan.actions if isinstance(action, DeleteJob)]
+    others = jobs_last(action for action in plan.actions if not isinstance(action, DeleteJob))
+    refused: list[Action] = [action for action in others if not await do(action, hands)]
     written = await hands.write_status(plan.status)
     await hands.adopt_rows(plan.status)
     for model in plan.models:
-        await hands.write_model(model)
-    for removal in removals:
-        await do(removal, hands)
+        written |= bool(await hands.write_model(model))
+    if any(isinstance(action, WriteProfile) for action in refused):
+        removals = []  # a result that is not kept yet keeps its Job
+    refused += [removal for removal in removals if not await do(removal, hands)]
     for event in plan.events:
         await hands.tell(event)
-    return written or bool(plan.actions or plan.models)
+    return written or len(others) + len(removals) > len(refused)
 
 
-async def do(action: Action, hands: Hands) -> None:
-    """One action of a plan, or of nobody's."""
-    await _carry_out(action, hands)
+async def do(action: Action, hands: Hands) -> bool:
+    """One action of a plan, or of nobody's. False: it was refused."""
+    try:
+        await _carry_out(action, hands)
+    except RefusedError:
+        return False
     await hands.tell_of(action)
+    return True
 
 
 async def _carry_out(action: Action, hands: Hands) -> None:

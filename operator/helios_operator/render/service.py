@@ -23,9 +23,10 @@ def client_service(hd: Deployment, routed: int | None) -> Manifest:
 
 
 def routed_revision(service: Manifest) -> int | None:
-    """What a client Service routes to, read back."""
-    number = int((service["spec"].get("selector") or {}).get(labels.REVISION, _NOTHING))
-    return number or None
+    """What a client Service routes to, read back. None too where somebody made its selector another."""
+    selector = service["spec"].get("selector") or {}
+    text = str(selector.get(labels.REVISION, ""))
+    return (int(text) or None) if text.isdecimal() else None
 
 
 def pods_service(hd: Deployment) -> Manifest:

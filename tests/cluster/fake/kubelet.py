@@ -6,6 +6,7 @@ says.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from helios_operator.cluster.kinds import CONFIG_MAP, JOB, NODE, POD, SECRET, Object
@@ -17,6 +18,7 @@ from helios_operator.render.secret import token_of
 
 from tests.cluster.fake import results
 from tests.cluster.fake.pod import FakePod
+from tests.cluster.fake.refusal import NotFoundRefusal
 from tests.cluster.fake.store import Store, now
 
 _MANAGER = "kubelet"
@@ -35,14 +37,19 @@ class Kubelet:
     async def step(self) -> None:
         found = self._store.list(POD)
         for pod in found:
-            if pod["metadata"].get("deletionTimestamp"):
-                await self._end(pod)
-            elif labels.REVISION in (pod["metadata"].get("labels") or {}):
-                await self._serve(pod)
-            elif labels.PROFILES in (pod["metadata"].get("labels") or {}):
-                self._finish(pod)
+            with contextlib.suppress(NotFoundRefusal):  # it went meanwhile
+                await self._look_after(pod)
         for name in self.pods.keys() - {pod["metadata"]["name"] for pod in found}:
             await self.pods.pop(name).close()
+
+    async def _look_after(self, pod: Object) -> None:
+        marks = pod["metadata"].get("labels") or {}
+        if pod["metadata"].get("deletionTimestamp"):
+            await self._end(pod)
+        elif labels.REVISION in marks:
+            await self._serve(pod)
+        elif labels.PROFILES in marks:
+            self._finish(pod)
 
     async def close(self) -> None:
         for pod in self.pods.values():

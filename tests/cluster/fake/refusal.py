@@ -26,13 +26,17 @@ class Refusal(Exception):
         }
 
 
+class NotFoundRefusal(Refusal):
+    """There is no such object."""
+
+
 def resource(kind: Kind) -> str:
     """As messages name it: `jobs.batch`."""
     return f"{kind.plural}.{kind.group}" if kind.group else kind.plural
 
 
 def not_found(kind: Kind, name: str) -> Refusal:
-    return Refusal(404, "NotFound", f'{resource(kind)} "{name}" not found')
+    return NotFoundRefusal(404, "NotFound", f'{resource(kind)} "{name}" not found')
 
 
 def already_exists(kind: Kind, name: str) -> Refusal:

@@ -14,9 +14,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from types import ModuleType
 from typing import Any
 
 import yaml
+from helios_operator.cluster import operator as operator_module
+from helios_operator.cluster import refusals, shortfalls
 from helios_operator.cluster.client import Client
 from helios_operator.cluster.kinds import (
     BUDGET_V1,
@@ -70,6 +74,18 @@ BY = Installation(
     server_image="helios-server:test", operator_namespace="helios-system", operator_name="helios"
 )
 _STEP_SECONDS = 0.01
+PACE: tuple[tuple[ModuleType, str, Any], ...] = (
+    (operator_module, "_SPACING_SECONDS", 0.005),
+    (operator_module, "_AFTER_WRITE_SECONDS", 0.015),
+    (operator_module, "_IN_FLUX_SECONDS", 0.05),
+    (operator_module, "_CONFLICT_SECONDS", 0.025),
+    (operator_module, "_LISTED_SECONDS", 0.1),
+    (operator_module, "_REFUSED_SECONDS", 1.5),
+    (operator_module, "_FAILURE_SECONDS", (0.05, 0.1, 0.25, 0.5, 1.5)),
+    (refusals, "_PATIENCE_SECONDS", (0.05, 0.1, 0.25, 0.5, 1.5)),
+    (shortfalls, "_PATIENCE", timedelta(seconds=0.5)),
+)
+"""An operator that waits a twentieth of what it does."""
 PATIENCE = 60.0
 """Seconds until a wait is given up: long, for machines that have much else to do."""
 
@@ -94,12 +110,9 @@ class Place:
 
     async def start_operator(self, **options: Any) -> None:
         """As if the watch had listed everything."""
-        given = {"poll_seconds": 0.5} | options
+        given = {"poll_seconds": 0.1} | options
         self.operator = Operator(self.client, self.by, Options(**given), BUDGET_V1, Metrics())
-        for kind in KINDS:
-            for obj in self.store.list(kind, selector=OURS if kind in LABELLED else ""):
-                if kind in self._watched:
-                    self.operator.seen(kind, obj)
+        self._list()
         self.operator.begin()
         self._tasks.append(asyncio.create_task(self.operator.run(), name="operator"))
 
@@ -108,6 +121,18 @@ class Place:
         for task in [task for task in self._tasks if task.get_name() == "operator"]:
             await _cancel(task)
             self._tasks.remove(task)
+
+    def relist(self) -> None:
+        """Every watch begins anew, as when the server was away."""
+        assert self.operator is not None
+        self._list()
+        self.operator.listed()
+
+    def _list(self) -> None:
+        assert self.operator is not None
+        for kind in self._watched:
+            for obj in self.store.list(kind, selector=OURS if kind in LABELLED else ""):
+                self.operator.seen(kind, obj)
 
     def start_cluster(self) -> None:
         self._tasks.append(asyncio.create_task(self._run(), name="cluster"))
@@ -187,7 +212,9 @@ class Place:
                             task.result()
                     await asyncio.sleep(_STEP_SECONDS)
                 return found
-        raise AssertionError(f"{what}: {yaml.safe_dump(self.store.list(DEPLOYMENT))}\n{self.events()}")
+        statuses = {obj["metadata"]["name"]: obj.get("status") for obj in self.store.list(DEPLOYMENT)}
+        said = "\n".join(line for name in statuses for line in self.events(name))
+        raise AssertionError(f"{what}: {yaml.safe_dump(statuses)}\n{said}")
 
     async def ready(self, name: str = "chat") -> Object:
         """It serves what was chosen, and nothing is under way."""
@@ -232,7 +259,10 @@ async def scene(by: Installation = BY, *, operator: bool = True) -> AsyncIterato
     store.create(NODE, node())
     store.merge(NODE, "", "node-1", {"status": node()["status"]}, "kubelet", "status")
     store.create(CLAIM, claim())
+    before = [(module, name, getattr(module, name)) for module, name, _ in PACE]
     try:
+        for module, name, value in PACE:
+            setattr(module, name, value)
         place.start_cluster()
         if operator:
             await place.start_operator()
@@ -241,6 +271,8 @@ async def scene(by: Installation = BY, *, operator: bool = True) -> AsyncIterato
         await place.close()
         await client.close()
         await door.close()
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:

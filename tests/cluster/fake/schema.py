@@ -7,6 +7,7 @@ the repository's CRDs say. A test takes fields away to have the CRDs of an older
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +35,8 @@ _ATOMIC = ("selector", "nodeSelector", "podSelector", "namespaceSelector")
 
 class Schema:
     def __init__(self) -> None:
-        documents = [yaml.safe_load(path.read_text()) for path in sorted(CRDS.glob("*.yaml"))]
+        texts = [path.read_text() for path in sorted(CRDS.glob("*.yaml"))]
+        documents = [json.loads(json.dumps(yaml.safe_load(text))) for text in texts]
         self._declared: dict[str, dict[str, Any]] = {
             crd["spec"]["names"]["plural"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
             for crd in documents
@@ -46,7 +48,8 @@ class Schema:
     def forget(self, kind: Kind, *path: str) -> None:
         """The CRD of an older release, that did not have this field yet."""
         *parents, name = path
-        del self._at(kind, *parents)["properties"][name]
+        about = self._at(kind, *parents)
+        del about.get("items", about)["properties"][name]
 
     def list_kind(self, kind: Kind, path: tuple[str, ...]) -> ListKind:
         """Of the list at a path of field names."""

@@ -180,6 +180,18 @@ class Store:
             return copy.deepcopy(stored.obj)
         return self._remove(kind, stored)
 
+    # -- as etcd does it ------------------------------------------------------------------------------------
+
+    def backup(self) -> tuple[int, dict[Kind, dict[Key, Stored]]]:
+        return self.version, copy.deepcopy(self._objects)
+
+    def restore(self, backup: tuple[int, dict[Kind, dict[Key, Stored]]]) -> None:
+        """To an older state, versions included. Nobody is told: watches are broken by it."""
+        self.version, objects = backup
+        self._objects = copy.deepcopy(objects)
+        self._versions = itertools.count(self.version + 1)
+        self.news.clear()
+
     # -- how ------------------------------------------------------------------------------------------------
 
     def _stored(self, kind: Kind, namespace: str, name: str) -> Stored:

@@ -104,7 +104,8 @@ seccompProfile: {type: RuntimeDefault}
   verbs: [get]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create]
+  # Read of a Job without pods: its controller says nowhere else why.
+  verbs: [list, create]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, create, patch, delete]
