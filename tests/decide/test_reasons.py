@@ -186,6 +186,10 @@ SAID_ELSEWHERE: dict[Reason, str] = {
     Reason.PASS_FAILED: (
         "tests/cluster/test_unreadable.py::test_a_fault_in_one_pass_shows_there_and_nowhere_else"
     ),
+    Reason.NAME_TAKEN: "tests/cluster/test_names.py::test_what_is_anothers_stays_as_it_is",
+    Reason.WRITE_REFUSED: "tests/cluster/test_refusals.py::test_a_quota_on_jobs",
+    Reason.PODS_REFUSED: "tests/cluster/test_refusals.py::test_pods_that_nobody_can_make",
+    Reason.CRDS_OUTDATED: "tests/cluster/test_skew.py::test_a_field_that_the_server_does_not_keep",
 }
 """Reasons that no pass decides: the test that asserts on each, as "tests/cluster/test_x.py::test_name"."""
 
