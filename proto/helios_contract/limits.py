@@ -57,7 +57,8 @@ class Limits(Serves):
     max_batch_size: int = 0
     """Rows; 0: what fits."""
     memory_mib: int = 0
-    """Of the whole process; 0: the container's limit, or the machine's memory."""
+    """Of the whole process; 0: the container's limit, or the machine's memory, or the accelerator's. Of more
+    than there is, what there is."""
     max_queue_size: int = 64
     """Waiting requests."""
     exit_layers: tuple[int, ...] = ()

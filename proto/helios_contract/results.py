@@ -150,6 +150,9 @@ class Timing:
     """None: nothing measures it."""
     points: tuple[TimingPoint, ...] = ()
     """What the fit was made from: for people, decisions read the fit."""
+    device_memory_bytes: int = field(default=0, metadata={"since": 1})
+    """All that the accelerator has, as it says itself; 0: measured on a CPU, whose memory the pod's limit
+    bounds."""
 
 
 # -- quality -------------------------------------------------------------------------------------------------

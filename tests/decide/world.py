@@ -81,6 +81,9 @@ class World:
     accelerators_free: int | None = None
     cards: int | None = None
     """Accelerators that there are; each pod and each Job that needs one takes one."""
+    hardware: Hardware = HARDWARE
+    device_memory_bytes: int = 0
+    """What Timing Jobs find that the accelerator has."""
     models: tuple[HeliosModel, ...] = ()
     watch: list[Callable[[World, Snapshot, Plan], None]] = field(default_factory=list)
     decide: Callable[[Snapshot, datetime], Plan] = decide
@@ -166,7 +169,7 @@ class World:
         inline = self.spec.profiling.prompts.inline
         return Snapshot(
             deployment=self.deployment,
-            hardware=HARDWARE,
+            hardware=self.hardware,
             free_memory_mib=self.memory_mib - self._claimed_mib(),
             performance_version=1,
             models=self.models,
@@ -305,7 +308,7 @@ class World:
 
         first = min(spec.candidates, key=key)
         backbone = self.model(first).backbone
-        wanted = TimingIdentity(first.uri, "rev1", "float16", spec.head_kinds, HARDWARE, 1)
+        wanted = TimingIdentity(first.uri, "rev1", "float16", spec.head_kinds, self.hardware, 1)
         return TimingRow(
             name=spec.rows[0],
             identity=wanted,
@@ -314,6 +317,7 @@ class World:
             memory=backbone.memory(),
             exit_bytes={"mlp": EXIT_BYTES, "affine": EXIT_BYTES // 3},
             audit_bytes=AUDIT_BYTES,
+            device_memory_bytes=self.device_memory_bytes,
             energy=backbone.energy(),
         )
 

@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from helios_server.engine import host_memory
 from helios_server.engine.limits import EngineConfig
+from helios_server.engine.memory import CONTEXT_BYTES, accelerator_bytes, allowed_bytes, own_bytes
 from helios_server.errors import OutOfMemoryBudget
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.planning.memory import MIB
 
 from tests.engine.cgroups import hard_limit
 from tests.engine.helpers import limits_for, prompt_of, running, send
@@ -89,6 +92,41 @@ def test_a_model_that_does_not_fit_is_refused_with_need_and_limit(tiny: Path) ->
         running(tiny, memory_mib=1),
     ):
         pass
+
+
+def test_no_more_is_spent_than_there_is(caplog: pytest.LogCaptureFixture) -> None:
+    cpu, there = torch.device("cpu"), host_memory.limit_bytes()
+    assert allowed_bytes(None, cpu) == allowed_bytes(0, cpu) == there
+    assert allowed_bytes(64, cpu) == 64 * MIB
+    assert not caplog.records
+    assert allowed_bytes(there // MIB + 1, cpu) == there
+    assert f"{there // MIB + 1} MiB asked for, cpu has {there // MIB} MiB" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("device_bytes", "used", "reserved", "asked_mib", "allowed_mib"),
+    [
+        (9728 * MIB, 400 * MIB, 0, 81920, 9728),  # a slice, told of its card
+        (9728 * MIB, 400 * MIB, 0, 8000, 8000),
+        (15360 * MIB, 8000 * MIB, 0, None, 15360 - 8000 + 1024),  # a neighbour on a shared card
+        (15360 * MIB, 8000 * MIB, 7600 * MIB, None, 15360),  # all of it this process's own
+    ],
+)
+def test_an_accelerator_has_what_others_leave(
+    monkeypatch: pytest.MonkeyPatch,
+    device_bytes: int,
+    used: int,
+    reserved: int,
+    asked_mib: int | None,
+    allowed_mib: int,
+) -> None:
+    """As such devices report themselves."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (device_bytes - used, device_bytes))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: reserved)
+    device = torch.device("cuda")
+    assert allowed_bytes(asked_mib, device) == allowed_mib * MIB
+    assert accelerator_bytes(device) == device_bytes
+    assert own_bytes(used, reserved) == min(used, reserved + CONTEXT_BYTES)
 
 
 def test_shrinking_gives_memory_back(smollm2: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helios_contract.limits import Limits
@@ -107,6 +108,81 @@ def test_this_machine_is_described() -> None:
     assert found.cores >= 1
     assert found.memory_mib > 100
     assert hardware.detect("cpu", "float32")[1].dtype == "float32"
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What NVML says of one device; `slices` None: it cannot be cut."""
+
+    name: str | bytes
+    mib: int
+    slices: tuple[Reported | None, ...] | None = None
+    is_cut: bool = False
+
+
+class Nvml:
+    """The library's calls, answered from what a machine reported."""
+
+    NVML_DEVICE_MIG_ENABLE = 1
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, *cards: Reported) -> None:
+        self._cards = cards
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self._cards)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Reported:
+        return self._cards[index]
+
+    def nvmlDeviceGetName(self, device: Reported) -> str | bytes:
+        return device.name
+
+    def nvmlDeviceGetMemoryInfo(self, device: Reported) -> SimpleNamespace:
+        return SimpleNamespace(total=device.mib * 2**20)
+
+    def nvmlDeviceGetMigMode(self, device: Reported) -> list[int]:
+        if device.slices is None:
+            raise self.NVMLError("Not Supported")
+        return [int(device.is_cut), int(device.is_cut)]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, device: Reported) -> int:
+        return len(device.slices or ())
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, device: Reported, index: int) -> Reported:
+        found = (device.slices or ())[index]
+        if found is None:
+            raise self.NVMLError("Not Found")
+        return found
+
+
+_SLICE = Reported("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 4864)
+
+
+@pytest.mark.parametrize(
+    ("card", "devices"),
+    [
+        (Reported(b"NVIDIA L4", 23034), [("NVIDIA L4", 23034)]),
+        (Reported("NVIDIA A100-SXM4-40GB", 40960, (None,) * 7), [("NVIDIA A100-SXM4-40GB", 40960)]),
+        (
+            Reported("NVIDIA A100-SXM4-40GB", 40960, (_SLICE, None, _SLICE), is_cut=True),
+            [("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 4864)] * 2,
+        ),
+        (Reported("NVIDIA A100-SXM4-40GB", 40960, (None,) * 7, is_cut=True), []),
+    ],
+)
+def test_a_card_that_is_cut_is_its_slices(card: Reported, devices: list[tuple[str, int]]) -> None:
+    assert hardware.reported(Nvml(card)) == devices
+
+
+def test_an_accelerator_that_is_not_reported_has_no_memory_of_the_machines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hardware, "_accelerators", list)
+    device, found = hardware.detect("cuda")
+    assert (device, found.accelerator, found.accelerators, found.memory_mib) == ("cuda", "cuda", 1, 0)
 
 
 # -- the admin door -----------------------------------------------------------------------------------------

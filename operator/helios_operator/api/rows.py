@@ -15,7 +15,8 @@ from helios_contract.results import ExitQuality, Texts, Timing
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where pods run. `memory_mib`: the machine's or the accelerator's; `dtype`: its default there."""
+    """Where pods run. `memory_mib`: the machine's or the accelerators', 0 where nothing tells how much these
+    have; `dtype`: its default there."""
 
     accelerator: str | None
     accelerators: int

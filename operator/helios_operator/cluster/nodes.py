@@ -13,7 +13,7 @@ from math import inf
 from typing import Any
 
 from helios_operator.api.types import Deployment
-from helios_operator.cluster import requests
+from helios_operator.cluster import devices, requests
 from helios_operator.cluster.kinds import NODE, POD, Key, Object, key_of
 from helios_operator.cluster.mirror import Mirror, owner_of
 from helios_operator.cluster.quantities import MIB, mib, number
@@ -25,8 +25,6 @@ from helios_operator.render.merge import said
 _DTYPES = {"cpu": "float16", "cuda": "bfloat16"}
 _STEP_MIB = 256
 """Memory in the identity of a measurement is rounded to this: nodes of one kind differ by a few MiB."""
-_PRODUCT = ("nvidia.com/gpu.product", "amd.com/gpu.product-name")
-_CARD_MEMORY = ("nvidia.com/gpu.memory",)
 _CPU_MODEL = (
     "helios.dev/cpu",
     "feature.node.kubernetes.io/cpu-model.name",
@@ -50,13 +48,12 @@ def hardware(hd: Deployment, mirror: Mirror) -> Hardware:
     node = _home(hd, mirror)
     marks = node["metadata"].get("labels") or {} if node else {}
     allocatable = node.get("status", {}).get("allocatable", {}) if node else {}
-    memory = mib(allocatable.get("memory"))
-    if asked:
-        memory = int(number(_first(marks, _CARD_MEMORY))) * asked.count or memory
+    unit = devices.device(asked.resource, marks, allocatable) if asked else None
+    memory = unit.memory_mib * asked.count if unit and asked else mib(allocatable.get("memory"))
     limits = _server(hd).get("resources", {}).get("limits", {})
     architecture = node.get("status", {}).get("nodeInfo", {}).get("architecture", "") if node else ""
     return Hardware(
-        accelerator=(_first(marks, _PRODUCT) or asked.resource) if asked else None,
+        accelerator=unit.name if unit else None,
         accelerators=asked.count if asked else 0,
         memory_mib=memory - memory % _STEP_MIB,
         cpu=_first(marks, _CPU_MODEL) or architecture or "unknown",

@@ -7,17 +7,22 @@ follows from the device's name alone.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from helios_operator.decide.snapshot import Hardware
 
 _MIB = 1024 * 1024
 _DTYPES = {"cpu": "float16", "cuda": "bfloat16"}
 _CGROUP = Path("/sys/fs/cgroup")
+_UNKNOWN = ("cuda", 0)
+"""A device that torch drives and NVML does not see."""
 
 
 def detect(device: str = "auto", dtype: str | None = None) -> tuple[str, Hardware]:
@@ -26,7 +31,7 @@ def detect(device: str = "auto", dtype: str | None = None) -> tuple[str, Hardwar
     cards = _accelerators()
     if device == "auto":
         device = "cuda" if cards and _torch_has_cuda() else "cpu"
-    used = cards if device == "cuda" else []
+    used = (cards or [_UNKNOWN]) if device == "cuda" else []
     hardware = Hardware(
         accelerator=used[0][0] if used else None,
         accelerators=len(used),
@@ -68,7 +73,7 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def _accelerators() -> list[tuple[str, int]]:
-    """Name and memory in MiB of each card that NVML sees; none without the library or the driver."""
+    """Name and memory in MiB of each device that NVML sees; none without the library or the driver."""
     try:
         import pynvml  # optional: without it there is no accelerator to be used
     except ImportError:
@@ -78,15 +83,36 @@ def _accelerators() -> list[tuple[str, int]]:
     except pynvml.NVMLError:
         return []
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [
-            (_text(pynvml.nvmlDeviceGetName(h)), pynvml.nvmlDeviceGetMemoryInfo(h).total // _MIB)
-            for h in handles
-        ]
+        return reported(pynvml)
     except pynvml.NVMLError:
         return []
     finally:
         pynvml.nvmlShutdown()
+
+
+def reported(nvml: Any) -> list[tuple[str, int]]:
+    """The same, of an NVML that is open. A card that is cut is its slices: a process sees one of them, and
+    nothing of the card."""
+    cards = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    return [
+        (_text(nvml.nvmlDeviceGetName(part)), nvml.nvmlDeviceGetMemoryInfo(part).total // _MIB)
+        for card in cards
+        for part in _parts(nvml, card)
+    ]
+
+
+def _parts(nvml: Any, card: Any) -> list[Any]:
+    try:
+        is_cut = nvml.nvmlDeviceGetMigMode(card)[0] == nvml.NVML_DEVICE_MIG_ENABLE
+    except nvml.NVMLError:  # most cards cannot be cut
+        return [card]
+    return list(_slices(nvml, card)) if is_cut else [card]
+
+
+def _slices(nvml: Any, card: Any) -> Iterator[Any]:
+    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(card)):
+        with contextlib.suppress(nvml.NVMLError):  # there is none of this number
+            yield nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index)
 
 
 def _torch_has_cuda() -> bool:

@@ -6,6 +6,7 @@ itself stands in `helios_server.planning.memory`: there must be no second formul
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -26,9 +27,15 @@ from helios_server.models.backbone import Backbone
 from helios_server.models.config import ModelConfig
 from helios_server.planning.memory import MIB, Capacity, capacity, limit_for_rows
 
+logger = logging.getLogger(__name__)
+
 ALLOCATOR_SLACK = 12 * MIB
 """What malloc keeps of freed temporaries beyond their peak; measured 9 to 11 MiB on SmolLM2-135M, whatever
 the rows.
+"""
+CONTEXT_BYTES = 1024 * MIB
+"""What a process holds of an accelerator beside its tensors (the context, kernels) is less. The rest that is
+in use belongs to others, with whom the device is shared.
 """
 
 
@@ -54,10 +61,23 @@ def measure(backbone: Backbone, config: EngineConfig) -> MemoryFacts:
 
 
 def limit_bytes(limits: Limits, device: torch.device) -> int:
-    """What the planner may spend: as the limits say, else all that this process may use of the device."""
-    if limits.memory_mib:
-        return limits.memory_mib * MIB
-    return host_memory.limit_bytes() if device.type == "cpu" else torch.cuda.mem_get_info(device)[1]
+    """What the planner may spend, by these limits."""
+    return allowed_bytes(limits.memory_mib, device)
+
+
+def allowed_bytes(asked_mib: int | None, device: torch.device) -> int:
+    """What is asked for, and no more than there is for this process; all of that when nothing is asked."""
+    there = _available_bytes(device)
+    if not asked_mib:
+        return there
+    if asked_mib * MIB > there:
+        logger.warning("%d MiB asked for, %s has %d MiB for this process", asked_mib, device, there // MIB)
+    return min(asked_mib * MIB, there)
+
+
+def accelerator_bytes(device: torch.device) -> int:
+    """All memory of an accelerator, or of the slice of one that this process sees; 0 for a CPU."""
+    return 0 if device.type == "cpu" else int(torch.cuda.mem_get_info(device)[1])
 
 
 @dataclass(frozen=True)
@@ -137,7 +157,20 @@ def _held_bytes(device: torch.device) -> int:
         return host_memory.anonymous_bytes() + host_memory.page_table_bytes()
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
-    return total - free
+    return own_bytes(total - free, torch.cuda.memory_reserved(device))
+
+
+def own_bytes(used: int, reserved: int) -> int:
+    """The part of this process in what is in use on an accelerator. reserved: for its tensors."""
+    return min(used, reserved + CONTEXT_BYTES)
+
+
+def _available_bytes(device: torch.device) -> int:
+    """The container's or the machine's memory; of an accelerator what no other process holds."""
+    if device.type == "cpu":
+        return host_memory.limit_bytes()
+    free, total = torch.cuda.mem_get_info(device)
+    return int(free) + own_bytes(total - free, torch.cuda.memory_reserved(device))
 
 
 def _with_tables(nbytes: int, device: torch.device) -> int:

@@ -19,7 +19,7 @@ from helios_server.engine.audit import audit_bytes
 from helios_server.engine.heads import Heads, LoadedBundle
 from helios_server.engine.kv_pool import KvPool
 from helios_server.engine.limits import EngineConfig
-from helios_server.engine.memory import measure
+from helios_server.engine.memory import accelerator_bytes, allowed_bytes, measure
 from helios_server.engine.runner import Runner
 from helios_server.errors import OutOfMemoryBudget
 from helios_server.exits.head import BareHead, ExitHead
@@ -54,12 +54,8 @@ class TimingSettings:
     workload: Workload = field(default_factory=lambda: Workload(isl=512, osl=128))
 
     def limit_bytes(self) -> int:
-        """What may be held: as given, else all of the container, the machine or the accelerator."""
-        if self.memory_mib:
-            return self.memory_mib * MIB
-        if torch.device(self.device).type == "cpu":
-            return host_memory.limit_bytes()
-        return int(torch.cuda.mem_get_info(self.device)[1])
+        """What may be held: as given, and no more than the container, the machine or the accelerator has."""
+        return allowed_bytes(self.memory_mib, torch.device(self.device))
 
 
 def measure_timing(
@@ -87,6 +83,7 @@ def measure_timing(
         audit_bytes=audit_bytes(bench.backbone),
         energy=_energy(shapes, steps, settings, progress),
         points=tuple(_shown(shape, duration) for shape, duration in shown),
+        device_memory_bytes=accelerator_bytes(bench.backbone.numerics.device),
     )
 
 

@@ -81,7 +81,8 @@ class Option:
 
 @dataclass(frozen=True)
 class Bench:
-    """All that options are built from, once per pass. Two things that serving tells better than a profile:
+    """All that options are built from, once per pass. `memory_mib`: of one pod, 0: not known. Two things that
+    serving tells better than a profile:
     `pace`, how much longer steps last here than profiled, and `process_start_bytes`, what a serving process
     holds beside the model (0: no pod told yet)."""
 
@@ -146,7 +147,7 @@ class Bench:
     def rows(self, contender: Contender, layer: int) -> int:
         """Rows of the workload that fit at this depth, at most the spec's; 0 when unknown or none does."""
         timing = contender.timing
-        if timing is None or timing.memory is None:
+        if timing is None or timing.memory is None or not self.memory_mib:
             return 0
         workload = self.spec.workload
         return capacity(
@@ -179,6 +180,12 @@ class Bench:
 
     def _no_memory(self, contender: Contender, layer: int) -> Verdict:
         needed = self.needed_mib(contender, layer)
+        if not self.memory_mib:
+            message = (
+                "how much memory a pod has is not known: neither its node's labels tell nor its timing; set "
+                "limits.memoryMiB"
+            )
+            return Verdict(False, Reason.NOT_PROFILED, message, {"neededMiB": needed})
         message = f"needs {needed} MiB at {layer} layers, {self.memory_mib} MiB given"
         return Verdict(
             False, Reason.NOT_ENOUGH_MEMORY, message, {"neededMiB": needed, "givenMiB": self.memory_mib}
@@ -247,8 +254,15 @@ def workload_of(spec: DeploymentSpec) -> Workload:
 
 
 def memory_mib(snapshot: Snapshot) -> int:
-    """What one pod may spend."""
-    return snapshot.deployment.spec.limits.memory_mib or snapshot.hardware.memory_mib
+    """What one pod may spend: what is given, or what its hardware is said to have, and no more than Timing
+    Jobs found there. 0: nobody knows yet."""
+    said = snapshot.deployment.spec.limits.memory_mib or snapshot.hardware.memory_mib
+    found = [
+        row.device_memory_bytes // MIB
+        for row in snapshot.timings
+        if row.device_memory_bytes and row.identity.hardware == snapshot.hardware
+    ]
+    return min([*found, *([said] if said else [])], default=0)
 
 
 def latency_excess(performance: Performance, spec: DeploymentSpec) -> float:

@@ -67,10 +67,11 @@ def _seniority(contender: Contender) -> tuple[object, ...]:
 
 
 def _deepest_that_fit(contenders: list[Contender], case: Case) -> Iterator[Option]:
-    """One for each candidate that fits at all; an untimed one is believed to."""
+    """One for each candidate that fits at all; an untimed one is believed to, and all are where nobody knows
+    how much memory there is."""
     for contender in contenders:
         options = (_option(contender, layer, case) for layer in reversed(_depths(contender, case)))
-        fitting = (option for option in options if option.performance or contender.timing is None)
+        fitting = (option for option in options if option.performance or _is_believed(contender, case))
         yield from islice(fitting, 1)
 
 
@@ -83,11 +84,15 @@ def _depths(contender: Contender, case: Case) -> tuple[int, ...]:
 
 
 def _option(contender: Contender, layer: int, case: Case) -> Option:
-    """Untimed, the pod itself finds out how many rows fit."""
+    """What is believed to fit: the pod itself finds out how many rows do."""
     option = case.bench.option(contender, layer, None)
-    if contender.timing is None:
+    if _is_believed(contender, case):
         return replace(option, max_batch_size=case.spec.limits.max_batch_size or 0)
     return option
+
+
+def _is_believed(contender: Contender, case: Case) -> bool:
+    return contender.timing is None or not case.bench.memory_mib
 
 
 def _why_none(case: Case) -> str:

@@ -108,7 +108,7 @@ def _unfit(contender: Contender, bench: Bench) -> Verdict | None:
 
 def _too_big(contender: Contender, bench: Bench) -> Verdict | None:
     needed = _needed_mib(contender, bench)
-    if needed <= bench.memory_mib:
+    if needed <= bench.memory_mib or not bench.memory_mib:
         return None
     message = f"needs {needed} MiB at its shallowest allowed depth, {bench.memory_mib} MiB given"
     return Verdict(

@@ -90,15 +90,27 @@ def second_pod_fits(snapshot: Snapshot) -> Verdict:
     needed, free = pods * memory_mib(snapshot), snapshot.free_memory_mib
     figures: dict[str, float] = {"neededMiB": needed, "freeMiB": free}
     accelerators = snapshot.accelerators_free
-    if accelerators is not None and accelerators < pods:
-        message = f"a second pod needs {pods} accelerators, {accelerators} free"
-        return Verdict(False, Reason.WAITING_FOR_ACCELERATOR, message, figures)
+    if accelerators is not None:
+        return _enough_accelerators(pods, accelerators)
+    if not needed:
+        message = "how much memory a second pod would have is not known; set limits.memoryMiB"
+        return Verdict(False, Reason.WAITING_FOR_ACCELERATOR, message)
     if needed > free:
         message = f"a second pod needs {needed} MiB, {free} MiB free"
         return Verdict(False, Reason.WAITING_FOR_ACCELERATOR, message, figures)
     return Verdict(
         True, Reason.ROLLOUT_STARTED, f"a second pod fits ({needed} MiB of {free} MiB free)", figures
     )
+
+
+def _enough_accelerators(pods: int, free: int) -> Verdict:
+    """Each brings its own memory."""
+    figures: dict[str, float] = {"neededAccelerators": pods, "freeAccelerators": free}
+    if free < pods:
+        message = f"a second pod needs {pods} accelerators, {free} free"
+        return Verdict(False, Reason.WAITING_FOR_ACCELERATOR, message, figures)
+    message = f"a second pod fits ({pods} of {free} free accelerators)"
+    return Verdict(True, Reason.ROLLOUT_STARTED, message, figures)
 
 
 def reaches(revision: Revision, option: Option) -> bool:
