@@ -11,12 +11,13 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import kopf
 from helios_proto import addresses
 
+from helios_operator.cluster import proxies
 from helios_operator.cluster.client import PAGE, Client
 from helios_operator.cluster.http import Page
 from helios_operator.cluster.kinds import DEPLOYMENT, LABELLED, OURS, Kind
@@ -124,8 +125,9 @@ def _wire(registry: kopf.OperatorRegistry, operator: Operator, kind: Kind) -> No
 
 
 def _login(**arguments: Any) -> Any:
-    """As the account of the pod, or by KUBECONFIG."""
-    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+    """As the account of the pod, or by KUBECONFIG; through the proxy that the client uses."""
+    found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+    return found and replace(found, proxy_url=found.proxy_url or proxies.proxy_for(found.server))
 
 
 def _settings(watched: tuple[Kind, ...]) -> kopf.OperatorSettings:

@@ -16,7 +16,7 @@ from typing import Any, Self
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 
-from helios_operator.cluster import kubeconfig
+from helios_operator.cluster import kubeconfig, proxies
 from helios_operator.cluster.kinds import Kind, Object
 from helios_operator.errors import ClusterError, ConflictError, NotFoundError
 from helios_operator.render import labels
@@ -51,6 +51,8 @@ class Client:
         manager: str = labels.MANAGER,
     ) -> None:
         configuration.connection_pool_maxsize = _CALLS_AT_ONCE
+        configuration.proxy = configuration.proxy or proxies.proxy_for(str(configuration.host))
+        configuration.client_session_kwargs = {"trust_env": False}  # it knows no networks in NO_PROXY
         self._api = ApiClient(configuration)
         self._api.user_agent = manager
         self._manager = ("fieldManager", manager)
@@ -69,7 +71,7 @@ class Client:
         manager: str = labels.MANAGER,
     ) -> Self:
         """By the kubeconfig `file`, else by KUBECONFIG (or ~/.kube/config), in a pod by its service
-        account. KubeconfigError when there is none."""
+        account. KubeconfigError when there is none, or no way through the proxy that is set."""
         configuration = Configuration()
         namespace = await kubeconfig.load(configuration, file, context)
         return cls(configuration, measure, namespace, manager)

@@ -37,7 +37,11 @@ class ControlClient:
         self.address = address
         self._closed = False
         self._metadata = (("authorization", f"Bearer {token}"),)
-        options = [("grpc.max_receive_message_length", _LARGEST_ANSWER_BYTES), ("grpc.enable_retries", 0)]
+        options = [
+            ("grpc.max_receive_message_length", _LARGEST_ANSWER_BYTES),
+            ("grpc.enable_retries", 0),
+            ("grpc.enable_http_proxy", 0),  # no proxy reaches a pod
+        ]
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._stub = control_pb2_grpc.ControlStub(self._channel)
 

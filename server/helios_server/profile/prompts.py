@@ -34,7 +34,10 @@ def from_file(path: Path) -> tuple[str, ...]:
 def from_pod(address: str, token: str | None, digest: str) -> tuple[str, ...]:
     """Fetches a frozen set (digest "": the newest) from the Control port at HOST:PORT."""
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
-    options = [("grpc.max_receive_message_length", _LARGEST_ANSWER_BYTES)]
+    options = [
+        ("grpc.max_receive_message_length", _LARGEST_ANSWER_BYTES),
+        ("grpc.enable_http_proxy", 0),  # no proxy reaches a pod
+    ]
     with grpc.insecure_channel(address, options=options) as channel:
         try:
             answer = control_pb2_grpc.ControlStub(channel).GetPrompts(

@@ -66,7 +66,7 @@ class Door:
         """
         await self._relay.let_go(_PATIENCE_SECONDS)
         methods = [f"/{service.full_name}/{method.name}" for method in service.methods]
-        async with grpc.aio.insecure_channel(self._private) as channel:
+        async with grpc.aio.insecure_channel(self._private, [("grpc.enable_http_proxy", 0)]) as channel:
             await asyncio.gather(*(_ask(channel, method) for method in methods))
 
     async def close(self, grace_seconds: float) -> None:
