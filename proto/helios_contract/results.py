@@ -33,6 +33,7 @@ class Resolved:
     """Fingerprint: candidates with the same one differ by heads only."""
     num_layers: int
     max_context_tokens: int
+    """Of prompt and output, as it is served."""
     exits_digest: str
     """ "": no bundle."""
     head_kind: str
@@ -41,6 +42,10 @@ class Resolved:
     """Legal depths below full depth: of the bundle, or the candidate's own with bare heads."""
     breach_thresholds: Mapping[int, float] = field(default_factory=dict, metadata={"milli": True})
     """Calibrated confidence threshold per exit layer, 0 to 1."""
+    model_context_tokens: int = field(default=0, metadata={"since": 1})
+    """What the model is made for; 0: what is served."""
+    longest_context_tokens: int = field(default=0, metadata={"since": 1})
+    """What its rope stretches to; 0: no more than the model is made for."""
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,7 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
             device=options.device,
             dtype=options.dtype,
             threads=options.threads,
+            max_context=options.max_context,
             volumes=options.volumes,
             offline=options.offline or None,
         ),
@@ -259,6 +260,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--offline", action="store_true", help="fetch nothing")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: %(default)s)")
     parser.add_argument("--dtype", help="float16, bfloat16, float32 or float64 (default: the device's)")
+    parser.add_argument(
+        "--max-context", type=_tokens, metavar="N", help="prompt and output at most (default: the model's)"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--drain-timeout", type=float, default=300.0, help="seconds for streams to end")
     parser.add_argument("--energy-watts", type=float, help="of one busy core, where nothing can be measured")
@@ -285,6 +289,13 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{port} is no port; give 0 to 65535")
     return port
+
+
+def _tokens(text: str) -> int:
+    tokens = int(text)
+    if tokens < 1:
+        raise argparse.ArgumentTypeError(f"{tokens} is no number of tokens; give 1 or more")
+    return tokens
 
 
 if __name__ == "__main__":

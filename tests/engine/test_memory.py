@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from helios_server.engine import host_memory
+from helios_server.engine.engine import Engine
 from helios_server.engine.limits import EngineConfig
 from helios_server.engine.memory import CONTEXT_BYTES, accelerator_bytes, allowed_bytes, own_bytes
 from helios_server.errors import OutOfMemoryBudget
@@ -19,6 +20,7 @@ from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.planning.memory import MIB
 
+from tests.checkpoints import make_checkpoint
 from tests.engine.cgroups import hard_limit
 from tests.engine.helpers import limits_for, prompt_of, running, send
 
@@ -92,6 +94,34 @@ def test_a_model_that_does_not_fit_is_refused_with_need_and_limit(tiny: Path) ->
         running(tiny, memory_mib=1),
     ):
         pass
+
+
+def test_a_context_that_does_not_fit_is_bounded_by_the_fix_that_is_named(tmp_path: Path) -> None:
+    endless = make_checkpoint(tmp_path / "endless", max_position_embeddings=4_194_304)
+    with pytest.raises(OutOfMemoryBudget, match=r"needs \d+ MiB, the limit is 1500 MiB") as refused:
+        Engine.start(EngineConfig(dtype="float32"), limits_for(endless, memory_mib=1500))
+    assert "the context of 4194304 tokens (--max-context, limits.maxContextTokens)" in refused.value.fix
+    bounded = EngineConfig(dtype="float32", max_context=8192)
+    with running(endless, bounded, memory_mib=1500) as engine:
+        assert engine.info().max_context_tokens == 8192
+        assert len(send(engine, prompt_of(20), max_tokens=3, ignore_eos=True).result().output_ids) == 3
+
+
+def test_a_bound_holds_for_every_model_that_a_process_serves(tmp_path: Path) -> None:
+    """A model with less has less; one whose linear rope stretches has as much as that."""
+    linear = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+    models = {
+        make_checkpoint(tmp_path / "long", max_position_embeddings=512): 300,
+        make_checkpoint(tmp_path / "short", max_position_embeddings=128): 128,
+        make_checkpoint(tmp_path / "linear", max_position_embeddings=64, rope_parameters=linear): 256,
+        make_checkpoint(tmp_path / "far", max_position_embeddings=128, rope_parameters=linear): 300,
+    }
+    first, *others = models
+    with running(first, EngineConfig(dtype="float64", max_context=300)) as engine:
+        assert engine.info().max_context_tokens == models[first]
+        for generation, model in enumerate(others, start=2):
+            engine.set_limits(limits_for(model, generation=generation)).result(60)
+            assert engine.info().max_context_tokens == models[model]
 
 
 def test_no_more_is_spent_than_there_is(caplog: pytest.LogCaptureFixture) -> None:

@@ -83,6 +83,29 @@ def test_one_bad_candidate_does_not_spoil_an_inspection(tmp_path: Path, model: P
     assert resolved["own"].max_context_tokens == 512
 
 
+def test_a_bound_of_the_context_is_obeyed_by_every_kind(
+    tmp_path: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EFFORTS, "rapid", Effort(seconds=0.0, rounds=2))
+    endless = make_checkpoint(tmp_path / "endless", max_position_embeddings=4_194_304)
+    one = ("--candidates", as_json({"name": "one", "uri": f"file://{endless}"}), "--dtype", "float32")
+    timing = ("--kind", "timing", *one, "--memory-mib", "1500")
+    code, document = run(tmp_path, *timing)
+    assert code == 2
+    assert "timing one layer takes" in document["error"]["problem"]
+    assert "context of 4194304 tokens (--max-context, limits.maxContextTokens)" in document["error"]["fix"]
+    assert run(tmp_path, *timing, "--max-context", "8192")[0] == 0
+    _, document = run(tmp_path, "--kind", "inspect", *one, "--max-context", "8192")
+    found = results.inspection(results.read(json.dumps(document))).resolved["one"]
+    assert (found.max_context_tokens, found.model_context_tokens) == (8192, 4_194_304)
+    quality = ("--kind", "quality", *one, "--prompts-file", str(prompts))
+    assert run(tmp_path, *quality, "--max-context", "8192")[0] == 0
+    code, document = run(tmp_path, *quality, "--max-context", "3")
+    assert code == 2
+    assert "the model reads 1 to 3" in document["error"]["problem"]
+    assert "--max-context" in document["error"]["fix"]
+
+
 def test_an_inspection_tells_the_calibrated_thresholds(tmp_path: Path, model: Path) -> None:
     told = Calibration(lowest=(0.05, 0.4, 0.8), tokens=(500, 500, 500), agreed=(50, 420, 495))
     hopeless = Calibration(lowest=(0.05,), tokens=(500,), agreed=(100,))

@@ -296,6 +296,7 @@ def test_a_budget_above_the_depth_stand_alone(tiny: Path, capsys: pytest.Capture
 
 def test_stand_alone_arguments_become_limits() -> None:
     config = parse(["--model", "hf://org/chat-1b/", "--layer-budget", "24", "--memory-mib", "900"])
+    assert config.engine.max_context is None
     limits = config.limits
     assert (config.model_name, limits.candidate, limits.model_uri) == (
         "chat-1b",

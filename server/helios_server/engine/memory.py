@@ -129,7 +129,8 @@ def plan_memory(
         raise OutOfMemoryBudget(
             "limits.memory_mib",
             f"{asked}, the limit is {limit // MIB} MiB",
-            "Raise the limit, or lower the layer budget or tokens_per_request",
+            "Raise the limit, or lower the layer budget, tokens_per_request or the context of "
+            f"{context} tokens (--max-context, limits.maxContextTokens)",
         )
     usable = fits.rows * -(-context // facts.page_tokens)  # pages beyond are of no use to so many rows
     return MemoryPlan(layers, fits.rows, min(fits.tokens // facts.page_tokens, usable), fits)
@@ -137,7 +138,7 @@ def plan_memory(
 
 def context_tokens(model: ModelConfig, config: EngineConfig) -> int:
     """Tokens of prompt and output that one request may have."""
-    return min(config.max_context or model.max_context, model.longest_context)
+    return model.context(config.max_context)
 
 
 def _warm_up(backbone: Backbone, config: EngineConfig) -> None:

@@ -76,8 +76,7 @@ class Backbone:
         shared = tied and head.weight is not None
         embedding = head.weight if shared else table.to(numerics.device, numerics.weights)
         norm = RmsNorm(numerics.weight(checkpoint.tensor(NORM)), config.norm_eps)
-        context = min(max_context or config.max_context, config.longest_context)
-        rope = RopeTable(config, numerics, context)
+        rope = RopeTable(config, numerics, config.context(max_context))
         return cls(source, numerics, embedding, norm, head, rope)  # type: ignore[arg-type]
 
     @property

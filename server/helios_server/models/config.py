@@ -91,6 +91,11 @@ class ModelConfig:
             notes=ends.ignored,
         )
 
+    def context(self, asked: int | None) -> int:
+        """Tokens of prompt and output that are served: as many as are asked for, at most longest_context.
+        None: max_context."""
+        return min(asked or self.max_context, self.longest_context)
+
     @property
     def q_size(self) -> int:
         """Elements of all query heads of one token."""

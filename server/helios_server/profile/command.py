@@ -52,7 +52,7 @@ def _measure(
     kind: str, options: argparse.Namespace, candidates: tuple[Candidate, ...], progress: Progress
 ) -> Result:
     if kind == "inspect":
-        return inspect(candidates, options.volumes)
+        return inspect(candidates, options.volumes, options.max_context)
     prompts = _prompts(options) if kind == "quality" else ()
     opened = open_backbone(candidates, options.volumes)
     if kind == "quality":
@@ -107,6 +107,7 @@ def _quality_settings(options: argparse.Namespace) -> QualitySettings:
         device=options.device,
         dtype=options.dtype,
         memory_mib=options.memory_mib,
+        max_context=options.max_context,
         # Whoever waits for a Job's document does not wait for what stands in its log alone.
         generated=options.result is None or options.search == "thorough",
     )
@@ -117,6 +118,7 @@ def _timing_settings(options: argparse.Namespace) -> TimingSettings:
         device=options.device,
         dtype=options.dtype,
         memory_mib=options.memory_mib,
+        max_context=options.max_context,
         search=options.search,
         watts=options.watts,
         workload=Workload(options.isl, options.osl),
@@ -154,6 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     machine.add_argument("--dtype", help="default: float16 on a CPU, bfloat16 on an accelerator")
     machine.add_argument("--threads", metavar="N", type=_positive, help="default: torch's own")
     machine.add_argument("--memory-mib", metavar="N", type=_positive, help="what the process may take")
+    machine.add_argument(
+        "--max-context", metavar="N", type=_positive, help="tokens to serve at most (default: the model's)"
+    )
     machine.add_argument("--volumes", metavar="DIR", type=Path, help="the folder that stands for pvc://")
     machine.add_argument("--watts", metavar="W", type=float, help="of one busy core, where no counter exists")
     timing = parser.add_argument_group("timing")

@@ -28,12 +28,13 @@ from helios_server.telemetry.prompts import prompts_digest
 
 @dataclass(frozen=True, slots=True)
 class QualitySettings:
-    """How to measure. memory_mib: the process's limit, None for none; generated: check text that the model
-    writes too, and tell of it in the log."""
+    """How to measure. memory_mib: the process's limit, None for none; max_context: tokens to be served, None
+    for the model's; generated: check text that the model writes too, and tell of it in the log."""
 
     device: str = "cpu"
     dtype: str | None = None
     memory_mib: int | None = None
+    max_context: int | None = None
     generated: bool = False
 
 
@@ -47,9 +48,10 @@ def measure_quality(
     """Of candidates that share one backbone."""
     checkpoint = candidates[0].checkpoint
     tokenizer = Tokenizer.open(checkpoint.path)
-    texts = read_texts(tokenizer, prompts, checkpoint.config.max_context)
+    context = checkpoint.config.context(settings.max_context)
+    texts = read_texts(tokenizer, prompts, context)
     scored_bytes = [tokenizer.bytes_of(ids[1:].tolist()) for ids in texts.ids]
-    backbone = Backbone.load(checkpoint, 1, settings.device, settings.dtype)
+    backbone = Backbone.load(checkpoint, 1, settings.device, settings.dtype, settings.max_context)
     backbone.never_choose(tokenizer.lacking(checkpoint.config.vocab_size))
     heads = {
         opened.candidate.name: {layer: opened.head(layer, backbone) for layer in opened.exit_layers}
@@ -59,7 +61,7 @@ def measure_quality(
     progress(f"{len(prompts)} prompts, {texts.scored_tokens} tokens, {checkpoint.config.num_layers} layers")
     measured = measure_exits(backbone, heads, texts, progress)
     if settings.generated:
-        check_generated(backbone, heads, texts, settings.memory_mib, progress)
+        check_generated(backbone, heads, texts, settings.memory_mib, context, progress)
     return Quality(
         prompts_digest=prompts_digest(prompts),
         prompts=len(prompts),
@@ -82,7 +84,8 @@ def read_texts(tokenizer: Tokenizer, prompts: Sequence[str], max_context: int) -
     for index, tokens in enumerate(ids):
         if not 1 <= len(tokens) <= max_context:
             problem = f"has {len(tokens)} tokens, the model reads 1 to {max_context}"
-            raise InvalidRequest(f"prompts[{index}]", problem, "Change the prompt, or remove the candidate")
+            fix = "Change the prompt, remove the candidate, or raise --max-context (limits.maxContextTokens)"
+            raise InvalidRequest(f"prompts[{index}]", problem, fix)
     texts = Texts(tuple(torch.tensor(tokens, dtype=torch.int64) for tokens in ids), (1,) * len(ids))
     if not texts.scored_tokens:
         raise InvalidRequest("prompts", "have one token each, nothing to predict", "Give longer prompts")

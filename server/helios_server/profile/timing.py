@@ -24,6 +24,7 @@ from helios_server.engine.runner import Runner
 from helios_server.errors import OutOfMemoryBudget
 from helios_server.exits.head import BareHead, ExitHead
 from helios_server.models.backbone import Backbone
+from helios_server.models.config import ModelConfig
 from helios_server.planning.memory import MIB, capacity, limit_for_rows
 from helios_server.planning.timing import StepPoint, Workload, fit, step_ns
 from helios_server.profile.energy import measure_energy
@@ -42,13 +43,14 @@ _MAX_TOKENS = 8192
 
 @dataclass(frozen=True, slots=True)
 class TimingSettings:
-    """How to measure. memory_mib: the process's limit, None for all there is; search: rapid | thorough;
-    watts: of one busy core, where no energy counter exists; workload: what the log's outlook is for, no part
-    of the row."""
+    """How to measure. memory_mib: the process's limit, None for all there is; max_context: tokens to be
+    served, None for the model's; search: rapid | thorough; watts: of one busy core, where no
+    energy counter exists; workload: what the log's outlook is for, no part of the row."""
 
     device: str = "cpu"
     dtype: str | None = None
     memory_mib: int | None = None
+    max_context: int | None = None
     search: str = "rapid"
     watts: float | None = None
     workload: Workload = field(default_factory=lambda: Workload(isl=512, osl=128))
@@ -128,16 +130,17 @@ class Bench:
     @classmethod
     def open(cls, candidates: Sequence[OpenCandidate], settings: TimingSettings) -> Bench:
         """Loads one layer to learn what all of them take, then as many as fit."""
-        config = EngineConfig(device=settings.device, dtype=settings.dtype)
+        config = EngineConfig(device=settings.device, dtype=settings.dtype, max_context=settings.max_context)
         checkpoint = candidates[0].checkpoint
-        backbone = Backbone.load(checkpoint, 1, settings.device, settings.dtype)
+        backbone = Backbone.load(checkpoint, 1, settings.device, settings.dtype, settings.max_context)
         facts = measure(backbone, config)
         samples = _sample_heads(candidates, backbone)
         held = sum(sample.head.nbytes for sample in samples.values())
-        layers, rows, tokens = _deepest(facts, checkpoint.config.num_layers, held, settings.limit_bytes())
+        context = checkpoint.config.context(settings.max_context)
+        layers, rows, tokens = _deepest(facts, backbone.config, held, settings.limit_bytes(), context)
         backbone.attach([backbone.load_layer(index) for index in range(1, layers)])
         host_memory.trim()
-        room = Room(rows, tokens, config.page_tokens, checkpoint.config.max_context, config.step_tokens)
+        room = Room(rows, tokens, config.page_tokens, context, config.step_tokens)
         return cls(backbone, facts, samples, room)
 
     @property
@@ -180,16 +183,19 @@ def _sample_heads(candidates: Sequence[OpenCandidate], backbone: Backbone) -> di
     return samples
 
 
-def _deepest(facts: MemoryFacts, num_layers: int, exit_bytes: int, limit_bytes: int) -> tuple[int, int, int]:
+def _deepest(
+    facts: MemoryFacts, model: ModelConfig, exit_bytes: int, limit_bytes: int, context: int
+) -> tuple[int, int, int]:
     """The deepest stretch of layers that fits with a few rows: layers, rows, tokens of KV cache."""
     request = {"tokens_per_request": _ROW_TOKENS, "exit_bytes": exit_bytes}
-    for layers in range(num_layers, 0, -1):
+    for layers in range(model.num_layers, 0, -1):
         fits = capacity(facts, limit_bytes=limit_bytes, layers=layers, max_rows=_MAX_ROWS, **request)
         if fits.rows >= _FEWEST_ROWS:
             return layers, fits.rows, min(_MAX_TOKENS, fits.tokens)
     need = limit_for_rows(facts, layers=1, rows=_FEWEST_ROWS, **request)
     problem = f"timing one layer takes {need // MIB + 1} MiB, {limit_bytes // MIB} are given"
-    raise OutOfMemoryBudget("memory-mib", problem, "Raise it")
+    fix = f"Raise it, or lower the context of {context} tokens (--max-context, limits.maxContextTokens)"
+    raise OutOfMemoryBudget("memory-mib", problem, fix)
 
 
 def _point(shape: Shape, duration: StepDuration) -> StepPoint:
