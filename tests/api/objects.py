@@ -56,6 +56,7 @@ def full() -> Json:
                     "memoryMiB": 1024,
                     "maxBatchSize": 64,
                     "maxQueueSize": 64,
+                    "maxContextTokens": 8192,
                 },
                 "profiling": {
                     "searchStrategy": "rapid",

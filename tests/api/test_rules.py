@@ -105,6 +105,20 @@ CASES: list[Case] = [
     ),
     (
         "minimal",
+        "spec.limits",
+        {"maxContextTokens": 639},
+        {"maxContextTokens": 640},
+        "limits.maxContextTokens is below workload",
+    ),
+    (
+        "minimal",
+        "spec",
+        {"candidates": SIBLINGS, "limits": {"maxContextTokens": 100}, "workload": {"isl": 100, "osl": 1}},
+        {"candidates": SIBLINGS, "limits": {"maxContextTokens": 101}, "workload": {"isl": 100, "osl": 1}},
+        "limits.maxContextTokens is below workload",
+    ),
+    (
+        "minimal",
         PROMPTS,
         {"live": {"consent": True}, "inline": ["text"]},
         {"live": {"consent": True}},

@@ -309,6 +309,7 @@ class World:
         first = min(spec.candidates, key=key)
         backbone = self.model(first).backbone
         wanted = TimingIdentity(first.uri, "rev1", "float16", spec.head_kinds, self.hardware, 1)
+        wanted = replace(wanted, max_context_tokens=spec.max_context_tokens)
         return TimingRow(
             name=spec.rows[0],
             identity=wanted,

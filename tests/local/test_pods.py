@@ -19,7 +19,7 @@ from helios_operator.local.front import Front
 from helios_operator.local.pods import PodSettings
 from helios_operator.local.revisions import Revisions
 from helios_proto.client import GenerationClient
-from helios_proto.v1.generation_pb2 import GenerateRequest, SamplingParams
+from helios_proto.v1.generation_pb2 import GenerateRequest, GetModelInfoRequest, SamplingParams
 
 from tests.checkpoints import make_checkpoint
 
@@ -69,11 +69,20 @@ class Place:
 
 
 @asynccontextmanager
-async def place(folder: Path) -> AsyncIterator[Place]:
+async def place(folder: Path, max_context: int | None = None) -> AsyncIterator[Place]:
     for seed, name in enumerate(("old", "new")):
         make_checkpoint(folder / "models" / name, seed=seed)
     (folder / "token").write_text("secret\n")
-    settings = PodSettings("chat", folder / "token", "secret", folder, "cpu", "float32", drain_seconds=30)
+    settings = PodSettings(
+        "chat",
+        folder / "token",
+        "secret",
+        folder,
+        "cpu",
+        "float32",
+        drain_seconds=30,
+        max_context=max_context,
+    )
     said: Said = []
     revisions = Revisions(
         folder / "revisions", "chat", settings, lambda *words: said.append(words), lambda: None
@@ -99,6 +108,16 @@ async def served_by(client: GenerationClient, tokens: int = 40) -> str:
     assert complete.usage.completion_tokens == tokens
     (span,) = await answer.spans()
     return str(span["candidate"])
+
+
+async def test_a_bound_of_the_context_is_that_of_the_process(tmp_path: Path) -> None:
+    async with place(tmp_path, max_context=96) as here:
+        here.revisions.create(1, LIMITS, 1, datetime.now(UTC))
+        here.revisions.route(1)
+        await here.ready()
+        async with GenerationClient(here.front.address) as client:
+            info = await client.stub.GetModelInfo(GetModelInfoRequest())
+            assert info.max_context_tokens == 96
 
 
 async def test_a_switch_by_surge_loses_no_stream(tmp_path: Path) -> None:

@@ -33,10 +33,21 @@ def test_the_server_understands_its_command_line(tmp_path: Path) -> None:
     config = serve.parse(command[2:])
     assert config.limits.layer_budget == 24
     assert config.drain_timeout == 77
+    assert config.engine.max_context is None
     assert str(config.control_token_file) == _mounted(manifest, "control") + "/token"
     listening = {config.ports.port, config.ports.control_port, config.ports.metrics_port}
     container = manifest["spec"]["template"]["spec"]["containers"][0]
     assert {port["containerPort"] for port in container["ports"]} == listening
+
+
+def test_a_bound_of_the_context_is_an_argument_of_new_pods(tmp_path: Path) -> None:
+    hd = objects.deployment(limits={"maxContextTokens": 4096})
+    limits = configmap.limits_config_map(hd, 7, objects.serving_limits())
+    (tmp_path / "limits.json").write_text(limits["data"]["limits.json"])
+    command = _command(
+        objects.revision(hd), {"/etc/helios/limits/limits.json": str(tmp_path / "limits.json")}
+    )
+    assert serve.parse(command[2:]).engine.max_context == 4096
 
 
 @pytest.mark.parametrize("kind", [JobKind.INSPECT, JobKind.QUALITY])

@@ -37,6 +37,7 @@ _JOBS = st.builds(
     prompts_digest=st.text(max_size=8),
     rows=st.lists(_TEXT, max_size=2).map(tuple),
     on_cpu=st.booleans(),
+    max_context_tokens=st.integers(min_value=0),
 )
 
 
@@ -63,6 +64,16 @@ def _options(job: Manifest) -> dict[str, str]:
 def test_what_a_job_was_asked_is_read_back_from_it(asked: JobSpec) -> None:
     job = profiling_job(objects.deployment(), asked, objects.CPU, objects.installation())
     assert job_spec(json.loads(json.dumps(job))) == asked
+
+
+@pytest.mark.parametrize("kind", JobKind)
+def test_a_job_is_told_of_a_bound_of_the_context_where_there_is_one(kind: JobKind) -> None:
+    assert _options(_job(kind, limits={"maxContextTokens": 4096}))["--max-context"] == "4096"
+    assert "--max-context" not in _options(_job(kind))
+    job = profiling_job(
+        objects.deployment(), objects.job_spec(kind), objects.CPU, objects.installation(), None
+    )
+    assert "maxContextTokens" not in json.dumps(job)
 
 
 @pytest.mark.parametrize("kind", JobKind)

@@ -61,6 +61,8 @@ def test_what_only_new_pods_can_take_up_is_hashed() -> None:
         {"template": image},
         {"modelCache": _CACHE | {"readOnly": False}},
         {"authSecret": _AUTH | {"key": "K"}},
+        {"limits": {"maxContextTokens": 4096}},
+        {"limits": {"maxContextTokens": 8192}},
     ]
     hashes = [template_hash(objects.deployment(**spec)) for spec in specs]
     assert len(set(hashes)) == len(specs)

@@ -111,6 +111,7 @@ def timing_identity(document: Json) -> TimingIdentity:
         head_kinds=tuple(document["headKinds"]),
         hardware=decode(Hardware, {"dtype": document["dtype"], **document["hardware"]}),
         performance_version=document["performanceVersion"],
+        max_context_tokens=document.get("maxContextTokens", 0),
     )
 
 

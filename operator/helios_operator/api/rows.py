@@ -41,6 +41,8 @@ class TimingIdentity:
     head_kinds: tuple[str, ...]
     hardware: Hardware
     performance_version: int
+    max_context_tokens: int = 0
+    """What pods serve at most; 0: what the model is made for. Temporaries of a step grow with it."""
 
 
 @dataclass(frozen=True)

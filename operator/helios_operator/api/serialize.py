@@ -89,12 +89,14 @@ def quality(row: QualityRow, namespace: str = "default", owners: Sequence[Owner]
 def timing_identity(identity: TimingIdentity) -> Json:
     hardware = encode(identity.hardware)
     del hardware["dtype"]
+    context = {"maxContextTokens": identity.max_context_tokens} if identity.max_context_tokens else {}
     return {
         "backbone": {"uri": identity.model_uri, "revision": identity.revision},
         "dtype": identity.dtype,
         "headKinds": list(identity.head_kinds),
         "hardware": hardware,
         "performanceVersion": identity.performance_version,
+        **context,
     }
 
 

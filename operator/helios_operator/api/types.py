@@ -114,6 +114,8 @@ class LimitsSpec:
     memory_mib: int | None = None
     max_batch_size: int | None = None
     max_queue_size: int = 64
+    max_context_tokens: int | None = None
+    """Of prompt and output; None: the model's."""
 
 
 @dataclass(frozen=True)

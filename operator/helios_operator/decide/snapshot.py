@@ -64,6 +64,8 @@ class JobSpec:
     prompts_digest: str = ""
     rows: tuple[str, ...] = ()
     """Names of the HeliosProfile rows that it fills."""
+    max_context_tokens: int = 0
+    """Of a Timing Job: what pods serve at most; 0: what the model is made for."""
     on_cpu: bool = False
     """Though the pods ask for an accelerator. Inspect Jobs never take one."""
 

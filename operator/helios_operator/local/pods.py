@@ -43,7 +43,8 @@ Say = Callable[[str, str, str, str], None]
 
 @dataclass(frozen=True)
 class PodSettings:
-    """What every pod of a deployment is started with. `drain_seconds`: the default deadline of a drain."""
+    """What every pod of a deployment is started with. `drain_seconds`: the default deadline of a drain;
+    `max_context`: tokens of a request, None: the model's."""
 
     model_name: str
     token_file: Path
@@ -53,6 +54,7 @@ class PodSettings:
     dtype: str
     drain_seconds: int
     watts: float | None = None
+    max_context: int | None = None
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,9 @@ class Pod:
         s = self._settings
         place = commands.Place(str(s.volumes), str(s.token_file), s.device, s.dtype)
         at = commands.Listening(self._host, 0, 0, 0)
-        words = commands.serve(place, str(self._limits_file), s.model_name, at, s.drain_seconds)
+        words = commands.serve(
+            place, str(self._limits_file), s.model_name, at, s.drain_seconds, s.max_context
+        )
         watts = ("--energy-watts", str(s.watts)) if s.watts else ()
         return helios_command(*words, "--ports-file", str(ports_file), *watts)
 

@@ -63,6 +63,7 @@ class Site:
             dtype=machine.hardware.dtype,
             drain_seconds=deployment.spec.rollout.drain.timeout_seconds,
             watts=machine.watts,
+            max_context=deployment.spec.limits.max_context_tokens,
         )
         self.revisions = Revisions(folder / "revisions", deployment.name, pods, self._say_pod, changed)
         jobs = JobSettings(machine.volumes, machine.device, machine.hardware, token_file, machine.watts)

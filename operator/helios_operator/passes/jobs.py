@@ -76,6 +76,7 @@ def _timing_identity(spec: JobSpec, hardware: Hardware) -> TimingIdentity:
         head_kinds=spec.head_kinds,
         hardware=hardware,
         performance_version=PERFORMANCE_VERSION,
+        max_context_tokens=spec.max_context_tokens,
     )
     if spec.rows and timing_name(measured) not in spec.rows:
         raise ResultError("result", "was measured on other hardware than asked for", "it is measured again")

@@ -37,8 +37,10 @@ class Listening:
     metrics: int
 
 
-def serve(place: Place, limits: str, model_name: str, at: Listening, drain_seconds: int) -> list[str]:
-    """`limits`: the file with the revision's document."""
+def serve(
+    place: Place, limits: str, model_name: str, at: Listening, drain_seconds: int, max_context: int | None
+) -> list[str]:
+    """`limits`: the file with the revision's document; `max_context`: tokens, None for the model's."""
     return [
         "serve",
         *("--limits", limits),
@@ -52,6 +54,7 @@ def serve(place: Place, limits: str, model_name: str, at: Listening, drain_secon
         *("--device", place.device),
         *("--dtype", place.dtype),
         *("--drain-timeout", str(drain_seconds)),
+        *_max_context(max_context),
     ]
 
 
@@ -75,6 +78,7 @@ def profile(
         *("--candidates", candidates(asked.candidates)),
         *_prompts(asked, place, prompts, prompts_from),
         *(("--memory-mib", str(memory_mib)) if memory_mib else ()),
+        *_max_context(hd.spec.limits.max_context_tokens),
         *("--isl", str(workload.isl), "--osl", str(workload.osl)),
         *("--search", hd.spec.profiling.search_strategy),
         *("--device", device),
@@ -82,6 +86,10 @@ def profile(
         *("--volumes", place.volumes),
         *("--result", result),
     ]
+
+
+def _max_context(tokens: int | None) -> tuple[str, ...]:
+    return ("--max-context", str(tokens)) if tokens else ()
 
 
 def runs_on_cpu(asked: JobSpec) -> bool:

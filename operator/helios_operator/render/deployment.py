@@ -83,8 +83,8 @@ def _command(hd: Deployment, hardware: Hardware) -> list[str]:
     place = commands.Place(volumes.ROOT, pod.TOKEN_FILE, accelerator.device(hd.spec.template), hardware.dtype)
     at = commands.Listening(addresses.ANY, ports.GENERATION, ports.CONTROL, ports.METRICS)
     limits = f"{_LIMITS}/{configmap.LIMITS_KEY}"
-    drain_seconds = hd.spec.rollout.drain.timeout_seconds
-    return ["helios", *commands.serve(place, limits, hd.spec.model_name, at, drain_seconds)]
+    drain_seconds, context = hd.spec.rollout.drain.timeout_seconds, hd.spec.limits.max_context_tokens
+    return ["helios", *commands.serve(place, limits, hd.spec.model_name, at, drain_seconds, context)]
 
 
 def _container(hd: Deployment, claims: Sequence[str], command: Sequence[str], by: Installation) -> Manifest:

@@ -87,6 +87,7 @@ def job_spec(job: Manifest) -> JobSpec:
         head_kinds=tuple(document["headKinds"]),
         prompts_digest=document["promptsDigest"],
         rows=tuple(document["rows"]),
+        max_context_tokens=document.get("maxContextTokens", 0),
         on_cpu=document.get("onCpu", False),
     )
 
@@ -139,7 +140,7 @@ def _from_serving(template: Mapping[str, Any], asked: JobSpec) -> Manifest:
 
 
 def _encoded(asked: JobSpec) -> str:
-    document = {
+    document: dict[str, Any] = {
         "name": asked.name,
         "kind": asked.kind.value,
         "candidates": [_document(candidate) for candidate in asked.candidates],
@@ -148,6 +149,8 @@ def _encoded(asked: JobSpec) -> str:
         "rows": asked.rows,
         "onCpu": asked.on_cpu,
     }
+    if asked.max_context_tokens:
+        document["maxContextTokens"] = asked.max_context_tokens
     return json.dumps(document, separators=(",", ":"))
 
 

@@ -3,8 +3,8 @@ carries.
 
 Called by `deployment.py` (recorded at creation) and by the cluster's `observe` (compared). It covers what the
 user writes and only new pods can take up. It must never cover anything that a newer operator could render
-otherwise, nor limits, heads, replicas or drain: an upgrade and a live change restart nothing. Tests hold
-golden values.
+otherwise, nor limits that pods are told, heads, replicas or drain: an upgrade and a live change restart
+nothing. Tests hold golden values.
 """
 
 from __future__ import annotations
@@ -38,4 +38,6 @@ def identity(hd: Deployment) -> Manifest:
         document["modelCache"] = [cache.pvc_name, cache.mount_path, cache.read_only]
     if auth := spec.auth_secret:
         document["authSecret"] = [auth.name, auth.key]
+    if tokens := spec.limits.max_context_tokens:
+        document["maxContextTokens"] = tokens
     return document

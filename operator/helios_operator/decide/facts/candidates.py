@@ -79,7 +79,8 @@ def gather(snapshot: Snapshot) -> tuple[Contender, ...]:
     """All contenders in an order that follows from what they are alone."""
     named = sorted(_named(snapshot), key=lambda contender: contender.key)
     known = _known(snapshot)
-    looked_at = [_with_inspection(contender, known) for contender in named]
+    limit = snapshot.deployment.spec.limits.max_context_tokens
+    looked_at = [_with_inspection(contender, known, limit) for contender in named]
     return tuple(_with_rows(contender, looked_at, snapshot) for contender in looked_at)
 
 
@@ -158,15 +159,31 @@ def _known(snapshot: Snapshot) -> dict[str, CandidateStatus]:
     return known | {found.identity: found for _, found in inspected(snapshot)}
 
 
-def _with_inspection(contender: Contender, known: Mapping[str, CandidateStatus]) -> Contender:
+def _with_inspection(
+    contender: Contender, known: Mapping[str, CandidateStatus], max_context: int | None
+) -> Contender:
     status = known.get(identity(contender.candidate))
     if status is None:
         return contender
     if status.resolved:
-        return replace(contender, resolved=status.resolved)
+        return replace(contender, resolved=_as_served(status.resolved, max_context))
     if status.state == "Failed":
         return replace(contender, turned_away=Verdict(False, Reason.UNRESOLVED, status.message))
     return contender
+
+
+def _as_served(resolved: Resolved, limit: int | None) -> Resolved:
+    """With the context that pods serve: as the spec has it and the model allows."""
+    own = own_context(resolved)
+    tokens = min(limit or own, resolved.longest_context_tokens or own)
+    if tokens == resolved.max_context_tokens:
+        return resolved
+    return replace(resolved, max_context_tokens=tokens, model_context_tokens=own)
+
+
+def own_context(resolved: Resolved) -> int:
+    """Tokens that the model is made for."""
+    return resolved.model_context_tokens or resolved.max_context_tokens
 
 
 def _with_rows(contender: Contender, everyone: list[Contender], snapshot: Snapshot) -> Contender:
@@ -199,7 +216,14 @@ def timing_identity(family: tuple[Contender, ...], snapshot: Snapshot) -> Timing
         head_kinds=tuple(sorted(kinds)),
         hardware=snapshot.hardware,
         performance_version=snapshot.performance_version,
+        max_context_tokens=_bound_context(first.resolved) if first.resolved else 0,
     )
+
+
+def _bound_context(resolved: Resolved) -> int:
+    """0 where it is the model's own: such rows are older than the bound, and stay."""
+    tokens = resolved.max_context_tokens
+    return 0 if tokens == own_context(resolved) else tokens
 
 
 def quality_identity(contender: Contender, prompts_digest: str) -> QualityIdentity:
@@ -213,13 +237,13 @@ def quality_identity(contender: Contender, prompts_digest: str) -> QualityIdenti
 
 
 def _covers(row: TimingIdentity, family: list[Contender], snapshot: Snapshot) -> bool:
-    """A row of this backbone, hardware and engine that timed at least the kinds of heads needed."""
+    """A row of this backbone, hardware, engine and context that timed at least the kinds of heads needed."""
     wanted = timing_identity(tuple(family), snapshot)
     same_model = {(c.candidate.uri, c.resolved.revision) for c in family if c.resolved}
     return (
         (row.model_uri, row.revision) in same_model
-        and (row.dtype, row.hardware, row.performance_version)
-        == (wanted.dtype, wanted.hardware, wanted.performance_version)
+        and (row.dtype, row.hardware, row.performance_version, row.max_context_tokens)
+        == (wanted.dtype, wanted.hardware, wanted.performance_version, wanted.max_context_tokens)
         and set(wanted.head_kinds) <= set(row.head_kinds)
     )
 

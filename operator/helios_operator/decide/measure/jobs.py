@@ -46,6 +46,7 @@ def timing_job(family: tuple[Contender, ...], snapshot: Snapshot) -> JobSpec:
         candidates=tuple(c.candidate for c in family),
         head_kinds=wanted.head_kinds,
         rows=(name,),
+        max_context_tokens=wanted.max_context_tokens,
     )
 
 

@@ -107,7 +107,7 @@ def _nothing_fits(contenders: list[Contender], case: Case) -> Verdict:
     least = min(needs, key=lambda name: needs[name])
     message = (
         f"{least} needs {needs[least]} MiB for one request at its shallowest allowed depth, "
-        f"{case.bench.memory_mib} MiB given; raise limits.memoryMiB, or lower workload.isl, workload.osl or "
-        "limits.layerBudget.min"
+        f"{case.bench.memory_mib} MiB given; raise limits.memoryMiB, or lower workload.isl, workload.osl, "
+        "limits.layerBudget.min or limits.maxContextTokens"
     )
     return Verdict(False, Reason.NOT_ENOUGH_MEMORY, message)
