@@ -184,6 +184,8 @@ class Telemetry:
     """The newest, if newer than `limits`."""
     contract_version: int = field(default=0, metadata={"since": 1})
     """Of the pod's release."""
+    seconds_since_step: float = field(default=0.0, metadata={"since": 1})
+    """Age of the engine's last sign of life; 0: it has nothing to do, or does not tell."""
 
     @property
     def known_generation(self) -> int:

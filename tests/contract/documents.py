@@ -102,6 +102,7 @@ telemetries = st.builds(
     generation_tokens_per_second=single,
     refused=st.none() | st.builds(Refusal, large, text),
     contract_version=small,
+    seconds_since_step=st.floats(0, 1e9),
 )
 
 

@@ -133,7 +133,7 @@ class GetTelemetryRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Telemetry(_message.Message):
-    __slots__ = ("boot_id", "uptime_seconds", "limits", "capacity", "ready", "draining", "running", "waiting", "requests_finished", "requests_failed", "prompt_tokens", "generation_tokens", "preemptions", "batch_reached", "requests_since_change", "ttft_ms", "itl_ms", "e2e_ms", "confidence_percent", "audits", "alarms", "breaches", "prompts", "steps", "energy", "generation_tokens_per_second", "refused", "contract_version")
+    __slots__ = ("boot_id", "uptime_seconds", "limits", "capacity", "ready", "draining", "running", "waiting", "requests_finished", "requests_failed", "prompt_tokens", "generation_tokens", "preemptions", "batch_reached", "requests_since_change", "ttft_ms", "itl_ms", "e2e_ms", "confidence_percent", "audits", "alarms", "breaches", "prompts", "steps", "energy", "generation_tokens_per_second", "refused", "contract_version", "seconds_since_step")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +162,7 @@ class Telemetry(_message.Message):
     GENERATION_TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_SINCE_STEP_FIELD_NUMBER: _ClassVar[int]
     boot_id: str
     uptime_seconds: float
     limits: Limits
@@ -190,7 +191,8 @@ class Telemetry(_message.Message):
     generation_tokens_per_second: float
     refused: Refusal
     contract_version: int
-    def __init__(self, boot_id: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., requests_finished: _Optional[int] = ..., requests_failed: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., generation_tokens: _Optional[int] = ..., preemptions: _Optional[int] = ..., batch_reached: _Optional[int] = ..., requests_since_change: _Optional[int] = ..., ttft_ms: _Optional[_Union[Histogram, _Mapping]] = ..., itl_ms: _Optional[_Union[Histogram, _Mapping]] = ..., e2e_ms: _Optional[_Union[Histogram, _Mapping]] = ..., confidence_percent: _Optional[_Union[Histogram, _Mapping]] = ..., audits: _Optional[_Iterable[_Union[AuditRow, _Mapping]]] = ..., alarms: _Optional[_Iterable[_Union[Alarm, _Mapping]]] = ..., breaches: _Optional[_Union[BreachCounter, _Mapping]] = ..., prompts: _Optional[_Union[PromptSet, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[StepTiming, _Mapping]]] = ..., energy: _Optional[_Union[Energy, _Mapping]] = ..., generation_tokens_per_second: _Optional[float] = ..., refused: _Optional[_Union[Refusal, _Mapping]] = ..., contract_version: _Optional[int] = ...) -> None: ...
+    seconds_since_step: float
+    def __init__(self, boot_id: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., requests_finished: _Optional[int] = ..., requests_failed: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., generation_tokens: _Optional[int] = ..., preemptions: _Optional[int] = ..., batch_reached: _Optional[int] = ..., requests_since_change: _Optional[int] = ..., ttft_ms: _Optional[_Union[Histogram, _Mapping]] = ..., itl_ms: _Optional[_Union[Histogram, _Mapping]] = ..., e2e_ms: _Optional[_Union[Histogram, _Mapping]] = ..., confidence_percent: _Optional[_Union[Histogram, _Mapping]] = ..., audits: _Optional[_Iterable[_Union[AuditRow, _Mapping]]] = ..., alarms: _Optional[_Iterable[_Union[Alarm, _Mapping]]] = ..., breaches: _Optional[_Union[BreachCounter, _Mapping]] = ..., prompts: _Optional[_Union[PromptSet, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[StepTiming, _Mapping]]] = ..., energy: _Optional[_Union[Energy, _Mapping]] = ..., generation_tokens_per_second: _Optional[float] = ..., refused: _Optional[_Union[Refusal, _Mapping]] = ..., contract_version: _Optional[int] = ..., seconds_since_step: _Optional[float] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("generation", "message")

@@ -27,4 +27,5 @@ def telemetry_of(pod: Pod, now: Telemetry | None) -> Telemetry:
         prompts=frozen
         and PromptSet(frozen.digest, len(frozen.prompts), frozen.from_request, frozen.to_request),
         contract_version=helios_contract.VERSION,
+        seconds_since_step=pod.engine.seconds_since_step if pod.engine else 0.0,
     )
