@@ -28,9 +28,6 @@ _MERGE = "application/merge-patch+json"
 _JSON = "application/json"
 _CALLS_AT_ONCE = 16
 _TIMEOUT_SECONDS = 30.0
-_NO_VERSION = "1"
-"""A resourceVersion that no object has: an apply of it makes what is missing, and conflicts with what is not.
-"""
 _TRIES = 4
 _LONGEST_WAIT_SECONDS = 15.0
 _OVERLOADED = (429, 503, 504)
@@ -125,16 +122,19 @@ class Client:
         path = kind.path(obj["metadata"].get("namespace", ""))
         return await self._call("POST", path, kind, "create", body=obj, query=[self._manager])
 
-    async def apply(self, kind: Kind, obj: Object, subresource: str = "") -> Object:
-        """Server-side apply of all that the operator has to say of the object."""
+    async def apply(self, kind: Kind, obj: Object, subresource: str = "", *, force: bool = True) -> Object:
+        """Server-side apply of all that the operator has to say of the object. `force` False: ConflictError
+        where somebody else says otherwise."""
         path = kind.path(obj["metadata"].get("namespace", ""), obj["metadata"]["name"], subresource)
-        query = [self._manager, ("force", "true")]
+        query = [self._manager, ("force", str(force).lower())]
         return await self._call("PATCH", path, kind, "patch", body=obj, query=query, content=_APPLY)
 
     async def make(self, kind: Kind, obj: Object) -> Object:
         """What `apply` does where there is none of that name; else a ConflictError, and nothing is done."""
-        metadata = obj["metadata"] | {"resourceVersion": _NO_VERSION}
-        return await self.apply(kind, obj | {"metadata": metadata})
+        namespace, name = obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+        if await self.get(kind, namespace, name) is not None:
+            raise ConflictError(f"{kind.name} {name}", "is there already", 409, "")
+        return await self.apply(kind, obj, force=False)
 
     async def merge(self, kind: Kind, namespace: str, name: str, changes: Mapping[str, Any]) -> Object:
         """A few fields of an object that is not applied as a whole."""

@@ -111,6 +111,9 @@ class Store:
         if stored is None:
             if subresource:
                 raise refusal.not_found(kind, name)
+            if obj["metadata"].get("resourceVersion"):
+                why = "resourceVersion should not be set on objects to be created"
+                raise Refusal(400, "BadRequest", why)
             if uid := obj["metadata"].get("uid"):
                 why = (
                     f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
