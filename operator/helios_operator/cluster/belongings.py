@@ -133,14 +133,15 @@ class Belongings:
     async def _make(self, hd: Deployment, kind: Kind, wanted: Manifest) -> Object:
         """Returns what stands in its way, else what was made."""
         name = wanted["metadata"]["name"]
+        self._reads.forget(kind, hd.namespace, name)
+        if (there := await self._look(kind, hd.namespace, name)) is not None:
+            return there
         try:
-            answer = await self._client.make(kind, wanted)
-        except ConflictError:
-            self._reads.forget(kind, hd.namespace, name)
-            found = await self._look(kind, hd.namespace, name)
-            if found is None:
+            answer = await self._client.apply(kind, wanted, force=False)
+        except ConflictError:  # made by another in this moment
+            if (there := await self._look(kind, hd.namespace, name)) is None:
                 raise
-            return found
+            return there
         self._remember(hd, kind, wanted, answer)
         return answer
 
@@ -159,7 +160,7 @@ class Belongings:
             stands = False
         if not stands:
             await self._client.delete(kind, hd.namespace, wanted["metadata"]["name"], uid)
-            answer = await self._client.make(kind, wanted)
+            answer = await self._make(hd, kind, wanted)
         self._remember(hd, kind, wanted, answer)
 
     async def _put_back(self, hd: Deployment, kind: Kind, kept: Kept, found: Object, as_seen: bool) -> None:

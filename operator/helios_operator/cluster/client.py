@@ -129,13 +129,6 @@ class Client:
         query = [self._manager, ("force", str(force).lower())]
         return await self._call("PATCH", path, kind, "patch", body=obj, query=query, content=_APPLY)
 
-    async def make(self, kind: Kind, obj: Object) -> Object:
-        """What `apply` does where there is none of that name; else a ConflictError, and nothing is done."""
-        namespace, name = obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
-        if await self.get(kind, namespace, name) is not None:
-            raise ConflictError(f"{kind.name} {name}", "is there already", 409, "")
-        return await self.apply(kind, obj, force=False)
-
     async def merge(self, kind: Kind, namespace: str, name: str, changes: Mapping[str, Any]) -> Object:
         """A few fields of an object that is not applied as a whole."""
         path, query = kind.path(namespace, name), [self._manager]
