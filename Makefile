@@ -38,7 +38,7 @@ test-cluster-node: $(STAMP) ## images, chart and the real model on a cluster wit
 	if [ -n "$$missing" ]; then echo "make $@: not run, $$missing"; \
 	else HELIOS_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster/on_node --timeout=1800; fi
 
-lint: $(STAMP) ## ruff, mypy (strict on api, cluster, decide, passes, planning, render), import contracts
+lint: $(STAMP) ## ruff, mypy (strict on all but generated code), import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache

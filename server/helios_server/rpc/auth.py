@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from helios_server.errors import InvalidRequest
+from helios_server.rpc.calls import Context, Continuation, Handler
 from helios_server.rpc.errors import PermissionDenied, Unauthenticated, refuse
 
 _PROTECTED = "/helios.v1.Control/"
@@ -52,10 +52,8 @@ class RequireToken(grpc.aio.ServerInterceptor):
         self._token = token
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
         handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith(_PROTECTED):
             return handler
@@ -70,10 +68,8 @@ class RequireToken(grpc.aio.ServerInterceptor):
         return handler
 
 
-def _refusal(
-    handler: grpc.RpcMethodHandler, error: Unauthenticated | PermissionDenied
-) -> grpc.RpcMethodHandler:
-    async def call(request: Any, context: grpc.aio.ServicerContext) -> None:
+def _refusal(handler: Handler, error: Unauthenticated | PermissionDenied) -> Handler:
+    async def call(request: Any, context: Context) -> None:
         await refuse(context, error)
 
     if handler.response_streaming:

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-import grpc
 from helios_contract import wire
 from helios_contract.limits import Limits
 from helios_proto.v1 import control_pb2 as pb
@@ -19,6 +18,7 @@ from helios_proto.v1 import control_pb2_grpc
 from helios_server.engine.engine import Engine
 from helios_server.engine.limits import LimitsOutcome, check
 from helios_server.errors import HeliosError, InvalidRequest, NotFound
+from helios_server.rpc.calls import Context
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.telemetry import telemetry_of
 
@@ -33,9 +33,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self._begin_drain = begin_drain
         self._drain_timeout = drain_timeout
 
-    async def GetLimits(
-        self, request: pb.GetLimitsRequest, context: grpc.aio.ServicerContext
-    ) -> pb.GetLimitsResponse:
+    async def GetLimits(self, request: pb.GetLimitsRequest, context: Context) -> pb.GetLimitsResponse:
         engine = self._pod.engine
         if engine is None:
             return pb.GetLimitsResponse(limits=wire.limits_to_message(self._pod.limits))
@@ -45,9 +43,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             capacity=wire.capacity_to_message(now.capacity),
         )
 
-    async def SetLimits(
-        self, request: pb.SetLimitsRequest, context: grpc.aio.ServicerContext
-    ) -> pb.SetLimitsResponse:
+    async def SetLimits(self, request: pb.SetLimitsRequest, context: Context) -> pb.SetLimitsResponse:
         engine = self._pod.loaded_engine()
         if not request.HasField("limits"):
             raise InvalidRequest("limits", "is missing", "Give the whole limits document")
@@ -73,9 +69,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self._pod.serve(outcome.limits)
         return outcome
 
-    async def GetTelemetry(
-        self, request: pb.GetTelemetryRequest, context: grpc.aio.ServicerContext
-    ) -> pb.Telemetry:
+    async def GetTelemetry(self, request: pb.GetTelemetryRequest, context: Context) -> pb.Telemetry:
         engine = self._pod.engine
         if engine is None:
             return wire.telemetry_to_message(telemetry_of(self._pod, None))
@@ -84,16 +78,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
             self._pod.prompts.alarmed(alarm.since_request)
         return wire.telemetry_to_message(telemetry_of(self._pod, now))
 
-    async def GetPrompts(
-        self, request: pb.GetPromptsRequest, context: grpc.aio.ServicerContext
-    ) -> pb.GetPromptsResponse:
+    async def GetPrompts(self, request: pb.GetPromptsRequest, context: Context) -> pb.GetPromptsResponse:
         frozen = self._pod.prompts.get(request.digest)
         if frozen is None:
             problem = f"no set {request.digest} is kept" if request.digest else "no set is frozen yet"
             raise NotFound("digest", problem, "Ask for the set that GetTelemetry names")
         return pb.GetPromptsResponse(digest=frozen.digest, prompts=frozen.prompts)
 
-    async def Drain(self, request: pb.DrainRequest, context: grpc.aio.ServicerContext) -> None:
+    async def Drain(self, request: pb.DrainRequest, context: Context) -> None:
         deadline = time.monotonic() + (request.timeout_seconds or self._drain_timeout)
         await self._begin_drain()
         while self._pod.calls and time.monotonic() < deadline:

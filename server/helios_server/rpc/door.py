@@ -87,7 +87,8 @@ async def _ask(channel: grpc.aio.Channel, method: str) -> None:
     """gRPC hands out the calls of a method in the order of arrival: when this one has ended, all before it
     are out."""
     with contextlib.suppress(grpc.aio.AioRpcError):
-        async for _ in channel.unary_stream(method)(b""):
+        ask: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(method)
+        async for _ in ask(b""):
             pass
 
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from helios_server.errors import HeliosError, QueueFull
+from helios_server.rpc.calls import Behaviour, Context, Continuation, Handler
 
 logger = logging.getLogger(__name__)
 
 _NOT_OURS = (grpc.aio.AbortError, asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 _DETAILS_KEY = "grpc-status-details-bin"
-Behaviour = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
 
 class NotReady(HeliosError):
@@ -48,24 +47,20 @@ class AnswerErrors(grpc.aio.ServerInterceptor):
     generators."""
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
         handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/helios."):
             return handler
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                _guarded(handler.unary_stream), handler.request_deserializer, handler.response_serializer
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            _guarded(handler.unary_unary), handler.request_deserializer, handler.response_serializer
-        )
+        messages = handler.request_deserializer, handler.response_serializer
+        if handler.response_streaming:  # grpc types methods as those of a server with threads
+            streaming = _guarded(cast(Behaviour, handler.unary_stream))
+            return grpc.unary_stream_rpc_method_handler(streaming, *messages)
+        return grpc.unary_unary_rpc_method_handler(_guarded(cast(Behaviour, handler.unary_unary)), *messages)
 
 
 def _guarded(behaviour: Behaviour) -> Behaviour:
-    async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
+    async def call(request: Any, context: Context) -> Any:
         try:
             return await behaviour(request, context)
         except HeliosError as error:
@@ -79,7 +74,7 @@ def _guarded(behaviour: Behaviour) -> Behaviour:
     return call
 
 
-async def refuse(context: grpc.aio.ServicerContext, error: HeliosError) -> None:
+async def refuse(context: Context, error: HeliosError) -> None:
     """Ends the call with the error's status; trailing metadata that was set stays."""
     trailing = tuple(context.trailing_metadata() or ())
     details = rich_status(error)

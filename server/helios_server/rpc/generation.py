@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 
-import grpc
 from helios_proto.v1 import generation_pb2 as pb
 from helios_proto.v1 import generation_pb2_grpc
 
@@ -27,6 +26,7 @@ from helios_server.engine.request import (
 from helios_server.errors import HeliosError, InvalidRequest, NotFound
 from helios_server.models.tokenizer import Tokenizer
 from helios_server.rpc import messages
+from helios_server.rpc.calls import Context
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.stream import Stream
 
@@ -40,7 +40,7 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
     def __init__(self, pod: Pod) -> None:
         self._pod = pod
 
-    async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> None:
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> None:
         self._pod.calls += 1
         try:
             await self._generate(request, context)
@@ -50,7 +50,7 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
         finally:
             self._pod.calls -= 1
 
-    async def _generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> None:
+    async def _generate(self, request: pb.GenerateRequest, context: Context) -> None:
         engine = self._pod.serving_engine()
         self._end_with(context, engine, ())
         self._check_model(request.model)
@@ -66,20 +66,18 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
             if not stream.ended:  # the client went away, or its deadline passed
                 self._pod.hand_over(_take_back, engine, handed_over, generation.request_id)
 
-    async def Abort(self, request: pb.AbortRequest, context: grpc.aio.ServicerContext) -> pb.AbortResponse:
+    async def Abort(self, request: pb.AbortRequest, context: Context) -> pb.AbortResponse:
         if not request.request_id:
             raise InvalidRequest("request_id", "is empty", "Give the id of a running request")
         found = await self._pod.ask(self._pod.loaded_engine().abort, request.request_id)
         return pb.AbortResponse(found=found)
 
     async def GetModelInfo(
-        self, request: pb.GetModelInfoRequest, context: grpc.aio.ServicerContext
+        self, request: pb.GetModelInfoRequest, context: Context
     ) -> pb.GetModelInfoResponse:
         return messages.model_info(self._pod.loaded_engine().info(), self._pod.model_name)
 
-    async def GetLoad(
-        self, request: pb.GetLoadRequest, context: grpc.aio.ServicerContext
-    ) -> pb.GetLoadResponse:
+    async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:
         return messages.load(self._pod.loaded_engine().load(), self._pod.health.draining)
 
     # -- one request
@@ -126,9 +124,7 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
 
         return observe
 
-    async def _answer(
-        self, event: Event, context: grpc.aio.ServicerContext, engine: Engine, in_chunks: bool
-    ) -> None:
+    async def _answer(self, event: Event, context: Context, engine: Engine, in_chunks: bool) -> None:
         match event:
             case TokensEvent():
                 if in_chunks:
@@ -140,7 +136,7 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
                 self._end_with(context, engine, event.spans)
                 raise event.error
 
-    def _end_with(self, context: grpc.aio.ServicerContext, engine: Engine, spans: tuple[Span, ...]) -> None:
+    def _end_with(self, context: Context, engine: Engine, spans: tuple[Span, ...]) -> None:
         context.set_trailing_metadata(messages.trailing(self._pod.model_name, engine.info(), spans))
 
 

@@ -12,6 +12,7 @@ import helios_contract
 from helios_contract.telemetry import Energy, PromptSet, Telemetry
 
 from helios_server.rpc.pod import Pod
+from helios_server.telemetry.prompts import FrozenSet
 
 
 def telemetry_of(pod: Pod, now: Telemetry | None) -> Telemetry:
@@ -24,8 +25,11 @@ def telemetry_of(pod: Pod, now: Telemetry | None) -> Telemetry:
         ready=pod.health.ready,
         draining=pod.health.draining,
         energy=Energy(energy.source, energy.joules()) if energy else None,
-        prompts=frozen
-        and PromptSet(frozen.digest, len(frozen.prompts), frozen.from_request, frozen.to_request),
+        prompts=_set(frozen) if frozen else None,
         contract_version=helios_contract.VERSION,
         seconds_since_step=pod.engine.seconds_since_step if pod.engine else 0.0,
     )
+
+
+def _set(frozen: FrozenSet) -> PromptSet:
+    return PromptSet(frozen.digest, len(frozen.prompts), frozen.from_request, frozen.to_request)

@@ -1,0 +1,19 @@
+"""The types of a gRPC call, for whoever serves or intercepts one; grpc's own leave them open.
+
+Used by the services and the interceptors of `rpc`. Names only: nothing here may run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+Behaviour: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+"""A method of a service: it returns its answer, or writes answers to the context."""
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+"""A behaviour and how its messages are read and written."""
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
+"""What an interceptor asks for the handler of a call; None: no service has such a method."""
