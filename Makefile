@@ -6,11 +6,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-12)
 # They run side by side, a core each. The others start pods and Jobs, which take all cores and wait for each other.
 ONE_CORE := tests/engine tests/exits tests/models tests/profile tests/contract tests/api tests/chart tests/decide tests/render
+ON_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# `make check` leaves out what makes mutants of decide/ and what needs a cluster.
+CHECKED := tests/contract tests/api tests/decide tests/render tests/cluster
+UNCHECKED := tests/decide/mutations tests/cluster/live tests/cluster/on_node
 
-.PHONY: help demo test test-cluster test-cluster-live test-cluster-node lint proto chart data heads clean
+.PHONY: help check demo test test-long test-cluster test-cluster-live test-cluster-node lint proto chart data heads clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "helios needs Python 3.11 or newer: set PYTHON=/path/to/python3"; exit 2; }
@@ -22,9 +26,15 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## the main job on this machine: profile, serve, notice the shift, adapt (TRAFFIC=prose,code)
 	$(BIN)/python -m examples.demo
 
+check: $(STAMP) lint ## lint, and the tests of what is pure, with few examples: under a minute
+	HELIOS_HYPOTHESIS=small $(ON_TWO) $(CHECKED) $(addprefix --ignore=,$(UNCHECKED))
+
 test: $(STAMP) lint ## lint, types, contracts and every test that needs no cluster
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ONE_CORE)
+	$(ON_TWO) $(ONE_CORE)
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(ONE_CORE))
+
+test-long: $(STAMP) ## the property tests with ten times the examples; writes bench/results/test-long.json (an hour or more)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long bench/results/test-long.json -n 2 --dist loadfile
 
 test-cluster: test-cluster-live test-cluster-node ## the loop on a Kubernetes cluster, by KUBECONFIG
 

@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-settings.register_profile("helios", deadline=None)
+from tests.sizes import examples
+
+settings.register_profile("helios", deadline=None, max_examples=examples(100))
 settings.load_profile("helios")

@@ -7,13 +7,18 @@ system.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import kubernetes_validate
+from kubernetes_validate import utils
 
 OLDEST = "1.27"
 NEWEST = kubernetes_validate.latest_version()
+
+utils.schema_contents = functools.cache(utils.schema_contents)
+# It reads a version's two megabytes of schemas anew for every object.
 
 _VOLUMES = {
     "configMap",

@@ -14,11 +14,12 @@ from helios_operator.errors import StateError
 from hypothesis import given, settings
 
 from tests.contract import documents
+from tests.sizes import examples
 
 PLAIN = Limits(generation=3, candidate="chat", model_uri="file:///models/chat")
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(documents.limits)
 def test_the_document_comes_back_as_it_was_written(limits: Limits) -> None:
     assert document.from_json(document.to_json(limits)) == limits

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 
 from tests.contract import documents
 from tests.contract.documents import V0_1_0, golden, read_by_0_1_0
+from tests.sizes import examples
 
 FULL = Limits(
     generation=7,
@@ -64,7 +65,7 @@ def test_telemetry_of_a_loading_pod_of_0_1_0_is_read() -> None:
     assert (told.capacity.max_batch_size, told.prompts, told.refused, told.energy) == (0, None, None, None)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(documents.limits)
 def test_0_1_0_reads_all_that_it_can_serve(limits: Limits) -> None:
     """Every document whose newer fields have 0.1.0's own values. and the newest writer's mark is not on

@@ -15,17 +15,18 @@ from helios_proto.v1 import control_pb2 as pb
 from hypothesis import given, settings
 
 from tests.contract import documents
+from tests.sizes import examples
 
 PLAIN = Limits(generation=3, candidate="chat", model_uri="file:///models/chat")
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(documents.limits)
 def test_a_pod_reads_the_limits_that_were_meant(limits: Limits) -> None:
     assert wire.limits_from_message(wire.limits_to_message(limits)) == limits
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(documents.telemetries)
 def test_an_operator_reads_the_telemetry_that_was_told(telemetry: Telemetry) -> None:
     message = pb.Telemetry.FromString(wire.telemetry_to_message(telemetry).SerializeToString())

@@ -1,13 +1,12 @@
 """One request cannot end or change another: whatever is asked, in whatever way it ends, eight steady requests
 beside it say what they say alone.
 
-HELIOS_LONG=1 asks 5,000 requests; otherwise it is a small part of that.
+`make test-long` asks 5,000 requests; otherwise it is a small part of that.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,10 +28,11 @@ from hypothesis import strategies as st
 from tests.checkpoints import VOCAB, make_checkpoint, spoil_token
 from tests.engine.company import SPOILT, idle, serving, wait_until
 from tests.engine.helpers import Stream, prompt_of
+from tests.sizes import examples
 
 T = TypeVar("T")
 BATCH = 10
-EXAMPLES = 500 if os.environ.get("HELIOS_LONG") == "1" else 15
+EXAMPLES = examples(15, long=500)
 FIELDS = {f"sampling_params.{name}" for name in pb.SamplingParams.DESCRIPTOR.fields_by_name}
 FIELDS |= {"request_id", "input", "text", "tokenized.input_ids", "exit_policy.layer_budget"}
 
@@ -264,6 +264,7 @@ def crowd(path: Path) -> Iterator[Crowd]:
         yield made
 
 
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_one_request_cannot_end_or_change_another(tmp_path: Path) -> None:
     path = spoil_token(make_checkpoint(tmp_path / "model", layers=6, tied=False, seed=4), SPOILT)

@@ -12,6 +12,8 @@ from helios_server.engine.sequence import Sequence, State
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.sizes import examples
+
 PAGE_TOKENS = 4
 SERVED = Served("c", "file:///m", "r", "f", "", 6)
 
@@ -95,7 +97,7 @@ def run(plan: StepPlan, scheduler: Scheduler) -> list[Sequence]:
     return ended
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500))
 @given(worlds())
 def test_every_schedule_keeps_its_budgets_and_ends(world: World) -> None:
     scheduler = Scheduler(PageAllocator(world.pages, PAGE_TOKENS), world.step_tokens, world.rows, lambda _: 6)

@@ -14,6 +14,7 @@ from helios_operator.render.merge import merged, pod_template, said
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.sizes import examples
 from tests.tools import kubectl
 
 _NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -244,7 +245,7 @@ def test_an_empty_patch_changes_nothing(base: dict[str, Any]) -> None:
     assert merged({}, base) == base
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(_TEMPLATES, _TEMPLATES, st.lists(_DELETED, max_size=2))
 def test_the_result_is_kubectls(base: dict[str, Any], patch: dict[str, Any], gone: Any) -> None:
     """Where the two differ on purpose nothing is generated: references to variables of the base, another

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.decide.properties.rules import standing_rules
 from tests.decide.properties.stories import Story, stories, tell
+from tests.sizes import examples
 
 QUICK = settings(
-    max_examples=12,
-    deadline=None,
+    max_examples=examples(12),
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
     print_blob=False,
