@@ -23,10 +23,12 @@ _CODEC = codec.Codec()
 
 @dataclass(frozen=True)
 class Baseline:
-    """Mean and between-request standard deviation of a per-request quantity in [0, 1]."""
+    """Of a per-request quantity."""
 
     mean: float = 0.0
+    """In [0, 1]."""
     standard_deviation: float = 0.0
+    """Between requests, in the mean's unit."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", _six_decimals(self.mean))

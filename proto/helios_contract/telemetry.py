@@ -35,6 +35,7 @@ class Capacity:
 @dataclass(frozen=True)
 class Histogram:
     upper_bounds: tuple[float, ...] = ()
+    """Ascending; the holder's name says their unit."""
     counts: tuple[int, ...] = ()
     """Per bucket, one more than bounds: the last one is open."""
     sum: float = 0.0
@@ -104,6 +105,7 @@ class BreachCounter:
     in_window: int = 0
     """Breaches in the last `window` tokens."""
     window: int = 0
+    """Tokens."""
     total: int = 0
     """Since boot."""
 
@@ -134,6 +136,7 @@ class Refusal:
     """Limits that could not be applied."""
 
     generation: int
+    """Of the limits refused."""
     message: str
     """Why."""
 
@@ -159,6 +162,7 @@ class Telemetry:
     prompt_tokens: int = 0
     generation_tokens: int = 0
     preemptions: int = 0
+    """Times that a request went back to waiting, for others to have its pages."""
     batch_reached: int = 0
     """Window, since the last change of limits: most rows in one step."""
     requests_since_change: int = 0

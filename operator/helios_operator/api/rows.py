@@ -15,15 +15,16 @@ from helios_contract.results import ExitQuality, Texts, Timing
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where pods run. `memory_mib`: the machine's or the accelerators', 0 where nothing tells how much these
-    have; `dtype`: its default there."""
+    """Where pods run."""
 
     accelerator: str | None
     accelerators: int
     memory_mib: int
+    """The machine's or the accelerators'; 0 where nothing tells how much these have."""
     cpu: str
     cores: int
     dtype: str
+    """Its default there."""
 
 
 class RowPhase(StrEnum):
@@ -41,6 +42,7 @@ class TimingIdentity:
     head_kinds: tuple[str, ...]
     hardware: Hardware
     performance_version: int
+    """Of the engine: timings taken under another one are measured again."""
     max_context_tokens: int = 0
     """What pods serve at most; 0: what the model is made for. Temporaries of a step grow with it."""
 

@@ -55,22 +55,27 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True)
 class Bounds:
-    """Inclusive, in layers; None is open."""
+    """Inclusive, in layers."""
 
     min: int | None = None
+    """None: open."""
     max: int | None = None
+    """None: open."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to choose from: uri, revision and exit-head bundle. `exits` None: the model's own head.
-    `exit_layers`: the depths in layers after which it may stop."""
+    """A model to choose from."""
 
     name: str
     uri: str
+    """Of the checkpoint: file://, pvc:// or hf://."""
     revision: str | None = None
+    """A branch, tag or commit of an hf:// uri; None: its default."""
     exit_layers: tuple[int, ...] = ()
+    """Depths in layers after which it may stop."""
     exits: str | None = None
+    """Its exit-head bundle. None: the model's own head."""
     layer_budget: Bounds | None = None
     trust_remote_code: bool = False
 
@@ -79,6 +84,7 @@ class Candidate:
 class CandidateSelector:
     match_labels: dict[str, str]
     max_candidates: int = 3
+    """Of the catalogue, how many are profiled."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ class Slo:
     itl_ms: int | None = None
     e2e_latency_ms: int | None = None
     percentile: int = 95
+    """Of requests (ttft, e2e) or tokens (itl) that must meet the latencies."""
     min_quality_percent: int | None = None
     min_agreement_percent: int | None = None
     optimization_type: Objective = Objective.THROUGHPUT
@@ -100,20 +107,27 @@ class Slo:
 
 @dataclass(frozen=True)
 class WorkloadSpec:
-    """Input and output length in tokens; at most one of concurrency and requests per second."""
+    """The traffic to plan for."""
 
     isl: int = 512
+    """Input length in tokens."""
     osl: int = 128
+    """Output length in tokens."""
     concurrency: int | None = None
+    """Requests at a time. At most one of this and `request_rate` is set."""
     request_rate: int | None = None
+    """Requests per second."""
 
 
 @dataclass(frozen=True)
 class LimitsSpec:
     layer_budget: Bounds = Bounds()
     memory_mib: int | None = None
+    """Of one serving process. None: the pod's memory limit, or the accelerator's share."""
     max_batch_size: int | None = None
+    """Rows. None: what fits."""
     max_queue_size: int = 64
+    """Requests that wait."""
     max_context_tokens: int | None = None
     """Of prompt and output; None: the model's."""
 
@@ -143,10 +157,13 @@ class Prompts:
 class Profiling:
     search_strategy: str = "rapid"
     max_parallelism: int = 1
+    """Jobs at a time."""
     backoff_limit: int = 1
+    """Times that a failed Job is tried again."""
     active_deadline_seconds: int = 1800
     ttl_seconds_after_finished: int = 3600
     history_limit: int = 10
+    """HeliosProfile rows that are kept per candidate."""
     prompts: Prompts = Prompts()
     template: dict[str, Any] = field(default_factory=dict)
     """Partial PodTemplateSpec, merged into the Jobs of a cluster."""
@@ -155,6 +172,7 @@ class Profiling:
 @dataclass(frozen=True)
 class MaintenanceWindow:
     schedule: str
+    """When it opens: cron's five fields, in UTC."""
     duration: timedelta
 
 
@@ -162,11 +180,17 @@ class MaintenanceWindow:
 class Reassessment:
     trigger: Trigger = Trigger.AUDIT
     audit_percent: int = 5
+    """Share of requests whose prompt is scored."""
     interval: timedelta = timedelta(hours=6)
+    """A reassessment at least this often."""
     every_requests: int = 150
+    """A reassessment at least every so many, summed over the replicas."""
     min_improvement_percent: int = 10
+    """What a change has to gain."""
     consecutive_success_limit: int = 2
+    """Reassessments in a row that a winner has to win."""
     cooldown: timedelta = timedelta(hours=1)
+    """No optimisation sooner after a change; a repair does not wait for it."""
     maintenance_window: MaintenanceWindow | None = None
     suspend: bool = False
     confidence_threshold_percent: int | None = None
@@ -176,17 +200,21 @@ class Reassessment:
 @dataclass(frozen=True)
 class Drain:
     pre_stop_seconds: int = 15
+    """Between readiness off and GOAWAY."""
     timeout_seconds: int = 300
+    """How long running streams may take to end."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """After a change: `count` looks at the pods' metrics, `interval` apart, and at most `failure_limit` bad
-    ones."""
+    """How a change is watched before it is kept."""
 
     interval: timedelta = timedelta(seconds=30)
+    """Between two looks."""
     count: int = 10
+    """Looks at the pods' metrics."""
     failure_limit: int = 2
+    """Bad looks that are borne."""
     auto_rollback: bool = True
 
 
@@ -196,9 +224,11 @@ class Rollout:
     progress_deadline_seconds: int = 900
     scale_down_delay_seconds: int = 120
     revision_history_limit: int = 0
+    """Old revisions that are kept, without pods."""
     paused: bool = False
     drain: Drain = Drain()
     analysis: Analysis | None = None
+    """None: a change is kept without being watched."""
 
 
 @dataclass(frozen=True)
@@ -218,23 +248,26 @@ class SecretKeyRef:
 
 @dataclass(frozen=True)
 class Tls:
-    """Names of Secrets. `client_ca_secret_name` "": clients need no certificate."""
+    """Names of Secrets."""
 
     secret_name: str
     client_ca_secret_name: str = field(default="", metadata={"wire": "clientCASecretName"})
+    """Empty: clients need no certificate."""
 
 
 @dataclass(frozen=True)
 class ServiceSpec:
     port: int = 8033
+    """TCP, of the Service and of the front address."""
     tls: Tls | None = None
 
 
 @dataclass(frozen=True)
 class DeploymentSpec:
-    """`model_name`: what clients send; the object's name when the spec has none."""
+    """What the user asks for."""
 
     model_name: str
+    """What clients send; the object's name when the spec has none."""
     candidates: tuple[Candidate, ...] = ()
     candidate_selector: CandidateSelector | None = None
     selection: Selection = Selection()
@@ -259,28 +292,36 @@ class DeploymentSpec:
 
 @dataclass(frozen=True)
 class Condition:
-    """metav1.Condition. `status` is "True", "False" or "Unknown"; `reason`: one of api.conditions.Reason."""
+    """metav1.Condition."""
 
     type: str
     status: str
+    """True | False | Unknown"""
     reason: str
+    """One of api.conditions.Reason."""
     message: str
     last_transition_time: datetime
     observed_generation: int = 0
+    """The object's generation that it speaks of."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """`status.active` and `status.target`: what serves, or will. `revision`: the HELIOS revision's number;
-    `exits_digest`: "" for the model's own head, None where an older operator wrote it."""
+    """`status.active` and `status.target`: what serves, or will."""
 
     candidate: str
     revision: int
+    """The HELIOS revision's number."""
     layer_budget: int
+    """Layers."""
     max_batch_size: int
+    """Rows."""
     exits_digest: str | None
+    """Empty: the model's own head. None: an older operator wrote it."""
     timing: str | None = None
+    """Name of the HeliosProfile row that its speed is known from."""
     quality: str | None = None
+    """Name of the row that its quality is known from."""
     since: datetime | None = None
 
     def answers_as(self, other: Served) -> bool:
@@ -291,17 +332,20 @@ class Served:
 
 @dataclass(frozen=True)
 class CandidateStatus:
-    """State: Pending | Profiling | Profiled | Infeasible | Failed | Rejected (by the shortlist)."""
+    """What is known of a candidate."""
 
     name: str
     state: str
+    """Pending | Profiling | Profiled | Infeasible | Failed | Rejected (by the shortlist)"""
     feasible: bool
     message: str = ""
     resolved: Resolved | None = None
     timing: str | None = None
     quality: str | None = None
     layer_budget: int | None = None
+    """Of its best option on this hardware, in layers; the next ones are of the same option."""
     max_batch_size: int | None = None
+    """Rows."""
     tokens_per_second: int | None = None
     quality_percent: int | None = None
     identity: str = ""
@@ -336,28 +380,29 @@ class PodTally:
 
 @dataclass(frozen=True)
 class ReassessmentStatus:
-    """The memory of decisions between passes: the last outcome; wins, cooldown and back-off of the next.
-
-    `trigger`: what started the reassessment under way (Alarm, Requests, Interval, Manual), None when none is.
-    `requests` were counted when the last one ended, `triggered_at_request` when the one under way began, over
-    all pods that ever served: for people. What is new is told by `pods`.
-    """
+    """The memory of decisions between passes: the last outcome; wins, cooldown and back-off of the next."""
 
     last_time: datetime | None = None
     decision: Decision | None = None
+    """The last outcome; `reason`, `message` and `last_time` belong to it."""
     reason: str = ""
     message: str = ""
     consecutive_wins: int = 0
+    """Reassessments in a row that `winner` has won."""
     winner: str | None = None
     cooldown_until: datetime | None = None
     backoff_until: datetime | None = None
     backoff_seconds: int = 0
     next_time: datetime | None = None
     requests: int = 0
+    """Counted when the last one ended, over all pods that ever served: for people. What is new is told by
+    `pods`."""
     pods: tuple[PodTally, ...] = ()
     trigger: str | None = None
+    """What started the reassessment under way (Alarm, Requests, Interval, Manual); None when none is."""
     triggered_at: datetime | None = None
     triggered_at_request: int = 0
+    """As `requests`, when the one under way began."""
     prompts: str = ""
     """Digest of the live prompts that the reassessment under way measures on; "" when it needs no new
     measurement."""
@@ -369,37 +414,45 @@ class ReassessmentStatus:
 
 @dataclass(frozen=True)
 class RolloutStatus:
-    """Phase: RollingOut | Analysing | Draining | Completed | Failed | RolledBack. `looks`: of the analysis so
-    far, and how many of them were bad."""
+    """The change under way, or the last one."""
 
     revision: int
+    """Number of the one that comes up, or changes."""
     phase: str
+    """RollingOut | Analysing | Draining | Completed | Failed | RolledBack"""
     strategy: str = ""
     message: str = ""
     start_time: datetime | None = None
     end_time: datetime | None = None
     looks: int = 0
+    """Of the analysis so far."""
     bad_looks: int = 0
+    """How many of those were bad."""
 
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """One change that was made. `from_`: None for the first. Result: Promoted | RolledBack | Failed."""
+    """One change that was made."""
 
     time: datetime
     kind: Decision
     to: Served
     from_: Served | None
+    """None for the first."""
     reason: str
     message: str
     result: str
+    """Promoted | RolledBack | Failed"""
     at_request: int = 0
+    """Finished when it was made, over all pods that ever served."""
     seconds: int = 0
+    """How long it took."""
 
 
 @dataclass(frozen=True)
 class DeploymentStatus:
     observed_generation: int = 0
+    """Of the spec that this status answers."""
     phase: str = "Pending"
     conditions: tuple[Condition, ...] = ()
     replicas: int = 0
@@ -425,6 +478,7 @@ class Deployment:
     namespace: str
     uid: str
     generation: int
+    """The API server raises it with every change of the spec."""
     spec: DeploymentSpec
     status: DeploymentStatus = DeploymentStatus()
     annotations: dict[str, str] = field(default_factory=dict)
@@ -454,11 +508,14 @@ class Published:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """`conditions`: Resolved. `corrected_by`: the HeliosProfile that the published figures gave way to."""
+    """What the operator found out about an entry of the catalogue."""
 
     observed_generation: int = 0
+    """Of the spec that this status answers."""
     conditions: tuple[Condition, ...] = ()
+    """Resolved."""
     corrected_by: str | None = None
+    """The HeliosProfile that the published figures gave way to."""
 
 
 @dataclass(frozen=True)
@@ -471,4 +528,5 @@ class Model:
     published: Published
     namespace: str = "default"
     generation: int = 0
+    """The API server raises it with every change of the spec."""
     status: ModelStatus = ModelStatus()

@@ -16,20 +16,23 @@ from helios_operator.decide.snapshot import JobSpec, QualityRow, TimingRow
 
 @dataclass(frozen=True)
 class Verdict:
-    """An answer with its reason. `reason` is a PascalCase word of api.conditions, `message` a sentence with
-    numbers."""
+    """An answer with its reason."""
 
     ok: bool
     reason: str
+    """A PascalCase word of api.conditions."""
     message: str
+    """A sentence with numbers."""
     numbers: dict[str, float] = field(default_factory=dict)
+    """Those of the sentence by name, each in the unit that its name or the sentence says."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One per transition. `type`: Normal | Warning."""
+    """One per transition."""
 
     type: str
+    """Normal | Warning"""
     reason: str
     message: str
 
@@ -66,13 +69,16 @@ class CreateRevision(Reasoned):
     """A Deployment with its limits document; pods start and load what it names."""
 
     number: int
+    """Of the new revision."""
     limits: Limits
     replicas: int
+    """Pods."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleRevision(Reasoned):
     number: int
+    """Of the revision."""
     replicas: int
 
 
@@ -81,6 +87,7 @@ class WriteLimits(Reasoned):
     """Writes the limits document of a running revision, then tells every pod of it (Control.SetLimits)."""
 
     revision: int
+    """Its number."""
     limits: Limits
 
 
@@ -89,6 +96,7 @@ class Route(Reasoned):
     """The front address sends new connections to this revision and to no other."""
 
     revision: int
+    """Its number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +104,7 @@ class DrainRevision(Reasoned):
     """Readiness off, GOAWAY, running streams end by themselves within the deadline."""
 
     number: int
+    """Of the revision."""
     timeout_seconds: int
 
 
@@ -105,6 +114,7 @@ class DeleteRevision(Reasoned):
     for)."""
 
     number: int
+    """Of the revision."""
 
 
 Action = (
@@ -124,12 +134,13 @@ Action = (
 
 @dataclass(frozen=True)
 class Plan:
-    """`events`: transitions that no action tells of. `models`: entries of the catalogue with a status that
-    is not what stands. `requeue_after_seconds`: when to look again though nothing is seen to change; None:
-    at the next event."""
+    """What is done, and the status that then stands."""
 
     actions: tuple[Action, ...]
     status: DeploymentStatus
     models: tuple[Model, ...] = ()
+    """Entries of the catalogue with a status that is not what stands."""
     events: tuple[Event, ...] = ()
+    """Transitions that no action tells of."""
     requeue_after_seconds: float | None = None
+    """When to look again though nothing is seen to change. None: at the next event."""

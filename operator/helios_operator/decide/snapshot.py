@@ -54,14 +54,15 @@ class JobPhase(StrEnum):
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One profiling Job: all that `helios profile` is told. `candidates` share a backbone (or, for Inspect,
-    need not); `prompts_digest` names the live set to fetch, or the digest of the given prompts."""
+    """One profiling Job: all that `helios profile` is told."""
 
     name: str
     kind: JobKind
     candidates: tuple[Candidate, ...]
+    """They share a backbone; for Inspect, need not."""
     head_kinds: tuple[str, ...] = ()
     prompts_digest: str = ""
+    """Of the live set to fetch, or of the given prompts."""
     rows: tuple[str, ...] = ()
     """Names of the HeliosProfile rows that it fills."""
     max_context_tokens: int = 0
@@ -72,18 +73,20 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """As observed. `timing`, `quality` and `resolved` (by candidate name) hold what a succeeded Job returned.
-    `attempts` counts the runs so far; a StartJob of a failed Job's name is its next attempt."""
+    """As observed."""
 
     spec: JobSpec
     phase: JobPhase
     started: datetime
     finished: datetime | None = None
     attempts: int = 1
+    """Runs so far; a StartJob of a failed Job's name is its next attempt."""
     message: str = ""
     timing: TimingRow | None = None
+    """What a succeeded Job returned, as the next two."""
     quality: tuple[QualityRow, ...] = ()
     resolved: Mapping[str, Resolved] = field(default_factory=dict)
+    """By candidate's name."""
     problems: Mapping[str, str] = field(default_factory=dict)
     """What Inspect found wrong with a candidate, by name: one bad candidate does not spoil the others."""
     lingers: bool = False
@@ -104,6 +107,7 @@ class PodPhase(StrEnum):
 class Pod:
     name: str
     revision: int
+    """Number of the revision it belongs to."""
     phase: PodPhase
     ready: bool
     started: datetime
@@ -116,16 +120,17 @@ class Pod:
 
 @dataclass(frozen=True)
 class Revision:
-    """One Deployment of pods with its limits document. `routed`: the front address sends new connections
-    there."""
+    """One Deployment of pods with its limits document."""
 
     number: int
+    """Newer revisions have higher ones."""
     limits: Limits
     """All resolved: `layer_budget` is explicit, never 0; `max_batch_size` is 0 ("what fits") only while the
     reference candidate serves before its memory was measured."""
     replicas: int
     created: datetime
     routed: bool
+    """The front address sends new connections there."""
     draining: bool
     pods: tuple[Pod, ...] = ()
     claims: tuple[str, ...] | None = None
@@ -142,6 +147,7 @@ class PromptSource:
 
     digest: str
     prompts: int
+    """How many."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,7 @@ class Snapshot:
     free_memory_mib: int
     """What no pod has claimed on the machine (or accelerator): a second pod fits when its limit does."""
     performance_version: int
+    """Of the engine: timings taken under another one are measured again."""
     models: tuple[Model, ...] = ()
     timings: tuple[TimingRow, ...] = ()
     qualities: tuple[QualityRow, ...] = ()

@@ -25,22 +25,24 @@ _WAYS_TO_SERVE = {"exit_mode": {WHOLE_SEQUENCES}, "weight_dtype": {AUTO}, "kv_ca
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """How this process computes. device: a torch device; dtype: a name, None for the device's default.
-
-    threads: CPU threads of torch, None for its own choice; step_tokens: new tokens in one step, 0 for the
-    device's default; page_tokens: tokens in a page of the KV cache; max_context: tokens, None for the
-    model's; volumes: folder that stands for mounted claims; offline: fetch nothing, None for what the
-    environment says.
-    """
+    """How this process computes."""
 
     device: str = "cpu"
+    """A torch device."""
     dtype: str | None = None
+    """A name. None: the device's default."""
     threads: int | None = None
+    """CPU threads of torch. None: its own choice."""
     step_tokens: int = 0
+    """New tokens in one step. 0: the device's default."""
     page_tokens: int = 16
+    """Tokens in a page of the KV cache."""
     max_context: int | None = None
+    """Tokens. None: the model's."""
     volumes: Path | None = None
+    """The folder that stands for mounted claims."""
     offline: bool | None = None
+    """Fetch nothing. None: what the environment says."""
 
     def __post_init__(self) -> None:
         default = _STEP_TOKENS["cpu" if self.device == "cpu" else "accelerator"]
@@ -84,15 +86,14 @@ def depths(limits: Limits, num_layers: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class LimitsOutcome:
-    """A change that holds.
-
-    seconds: from the call to the step boundary that published it; reprefilled: requests.
-    """
+    """A change that holds."""
 
     limits: Limits
     capacity: Capacity
     seconds: float
+    """From the call to the step boundary that published it."""
     reprefilled: int = 0
+    """Requests that were prefilled again (the model was exchanged in place)."""
 
 
 def _check(field_name: str, holds: bool, problem: str, fix: str) -> None:

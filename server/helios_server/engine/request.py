@@ -16,42 +16,40 @@ from helios_server.errors import HeliosError
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One text to continue. prompt_ids: vocabulary ids; depth: layers to run it at, 0 for the budget.
-
-    request_id: unique among running requests. counted: False keeps it out of telemetry, audits and detectors
-    (the server's own warm-up).
-    """
+    """One text to continue."""
 
     request_id: str
+    """Unique among running requests."""
     prompt_ids: tuple[int, ...]
+    """Ids of the vocabulary."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
     depth: int = 0
+    """Layers to run it at; 0: the budget."""
     counted: bool = True
+    """False keeps it out of telemetry, audits and detectors (the server's own warm-up)."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """By what tokens are produced.
-
-    backbone: fingerprint; exits_digest: of the head bundle, "" for none; depth: layers.
-    """
+    """By what tokens are produced."""
 
     candidate: str
     model_uri: str
     revision: str
     backbone: str
+    """Fingerprint."""
     exits_digest: str
+    """Of the head bundle; empty: none."""
     depth: int
+    """Layers."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of the output that one `served` produced.
-
-    from_token: index into the output of its first token.
-    """
+    """A stretch of the output that one `served` produced."""
 
     from_token: int
+    """Index into the output of its first token."""
     served: Served
 
 
@@ -63,66 +61,74 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds on the monotonic clock; scheduled and first_token are None when the request never got there."""
+    """Seconds on the monotonic clock."""
 
     arrived: float
+    """Handed to the engine."""
     scheduled: float | None
+    """First given a row. None: it never got there."""
     first_token: float | None
+    """None: there was none."""
     finished: float
+    """Its last event was made."""
 
 
 @dataclass(frozen=True)
 class TokensEvent:
-    """New tokens, in order. index: of the first one in the output; text: the delta that is certain now.
-
-    logprobs (natural log, of the raw logits; empty unless asked for), confidences (largest probability at the
-    depth), breaches (confidence under the exit's threshold): one per token. depth: layers that produced them.
-    """
+    """New tokens, in order."""
 
     request_id: str
     index: int
+    """Of the first one in the output."""
     token_ids: tuple[int, ...]
+    """Ids of the vocabulary."""
     text: str
+    """The delta that is certain now."""
     logprobs: tuple[float, ...]
+    """Natural log, of the raw logits, one per token; empty unless asked for."""
     confidences: tuple[float, ...]
+    """The largest probability at the depth, one per token."""
     breaches: tuple[bool, ...]
+    """Whether that is under the exit's threshold, one per token."""
     depth: int
+    """Layers that produced them."""
 
 
 @dataclass(frozen=True)
 class FinishedEvent:
-    """The end of an answer. ordinal: of the request since boot, 0 for one that is not counted.
-
-    text: the whole output (without the stop string); prompt_tokens, preemptions, breaches: counts;
-    mean_confidence: of the output's tokens, in [0, 1]; mean_layers: layers per output token; matched_stop:
-    the string that ended it.
-    """
+    """The end of an answer."""
 
     request_id: str
     ordinal: int
+    """Of the request since boot; 0: it is not counted."""
     reason: FinishReason
     text: str
+    """The whole output, without the stop string."""
     output_ids: tuple[int, ...]
+    """Ids of the vocabulary."""
     matched_stop: str
+    """The string that ended it."""
     prompt_tokens: int
     preemptions: int
+    """Times that it went back to waiting."""
     spans: tuple[Span, ...]
     mean_confidence: float
+    """Of the output's tokens, in [0, 1]."""
     mean_layers: float
+    """Per output token."""
     breaches: int
+    """Tokens of the output under their exit's threshold."""
     times: Times
 
 
 @dataclass(frozen=True)
 class FailedEvent:
-    """The request ended without an answer, for the reason that the error gives.
-
-    spans: of what was produced before.
-    """
+    """The request ended without an answer, for the reason that the error gives."""
 
     request_id: str
     error: HeliosError
     spans: tuple[Span, ...] = ()
+    """Of what was produced before."""
 
 
 Event = TokensEvent | FinishedEvent | FailedEvent

@@ -10,11 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What serves. layer_budget, total_layers, exit_layers: layers (legal depths below full depth, within the
-    budget).
-
-    max_context_tokens: tokens of prompt and output; vocabulary_size: tokens; dtype: of the weights.
-    """
+    """What serves."""
 
     candidate: str
     model_uri: str
@@ -25,21 +21,28 @@ class ModelInfo:
     layer_budget: int
     total_layers: int
     exit_layers: tuple[int, ...]
+    """Legal depths below full depth, within the budget."""
     max_context_tokens: int
+    """Of prompt and output."""
     vocabulary_size: int
+    """Tokens."""
     dtype: str
+    """Of the weights."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """running, waiting: requests; max_batch_size: rows; max_queue_size: requests; kv_*_tokens: tokens, whole
-    pages.
-    """
+    """How busy it is."""
 
     running: int
+    """Requests."""
     waiting: int
+    """Requests."""
     max_batch_size: int
+    """Rows."""
     max_queue_size: int
+    """Requests."""
     kv_capacity_tokens: int
+    """Whole pages, as the next."""
     kv_used_tokens: int
     draining: bool

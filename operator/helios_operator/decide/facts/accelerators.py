@@ -18,13 +18,16 @@ _IN_TURN = "the accelerators are for the Jobs before it"
 
 @dataclass(frozen=True)
 class Accelerators:
-    """`free`: for one pod or Job each; None: they ask for none. `pods`: that serve, or are to. `serving`,
-    `measuring`: pods and Jobs of this deployment have some, or wait for them."""
+    """Who has them, and who may."""
 
     free: int | None
+    """For one pod or Job each. None: they ask for none."""
     pods: int
+    """That serve, or are to."""
     serving: bool
+    """Pods of this deployment have some, or wait for them."""
     measuring: bool
+    """The same of its Jobs."""
 
     @classmethod
     def of(cls, snapshot: Snapshot, fleet: Fleet) -> Accelerators:

@@ -20,13 +20,16 @@ from helios_operator.decide.policy import DEFAULT, Policy
 
 @dataclass(frozen=True)
 class Estimate:
-    """In percent. `low` and `high`: one-sided bounds at the policy's confidence; `samples` counts the texts
-    behind it."""
+    """A share, and how sure it is."""
 
     mean: float
+    """Percent."""
     low: float
+    """Percent: the one-sided bound at the policy's confidence."""
     high: float
+    """The same from above."""
     samples: int
+    """Texts behind it."""
 
     @property
     def relative_error(self) -> float:

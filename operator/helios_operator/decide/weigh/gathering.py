@@ -77,6 +77,7 @@ class BreachEvidence:
     profiles: ProfileEvidence | None
     source: str = "the confidence breach counter"
     samples: int = 100
+    """Texts that a breach counts for."""
 
     def quality(self, contender: Contender, layer: int) -> Estimate | None:
         if self._is_breached(contender, layer):

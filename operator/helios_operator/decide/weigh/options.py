@@ -29,32 +29,33 @@ from helios_operator.decide.snapshot import Snapshot
 
 @dataclass(frozen=True)
 class Performance:
-    """Of the spec's workload in steady state. `expected` is the mean; the others are pessimistic bounds at
-    the SLO's percentile: latencies in milliseconds, energy in joules per million tokens (None: not measured).
-
-    `latency_ms` is what the latency objective compares: a whole request, at the load that the spec names, or
-    alone when it names none (a bigger batch is no worse a model).
-    """
+    """Of the spec's workload in steady state."""
 
     expected: Prediction
+    """The mean; what is below are pessimistic bounds at the SLO's percentile."""
     tokens_per_second: float
     ttft_ms: float
     itl_ms: float
     e2e_ms: float
     latency_ms: float
+    """What the latency objective compares: a whole request, at the load that the spec names, or alone
+    when it names none (a bigger batch is no worse a model)."""
     joules_per_megatoken: float | None = None
+    """None: not measured."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """A candidate at a depth in layers, with the most rows that serve it well. `performance` None: no memory
-    for one row, or not timed; `quality` None: not known on this evidence."""
+    """A candidate at a depth in layers."""
 
     contender: Contender
     layer_budget: int
     max_batch_size: int
+    """The most rows that serve it well."""
     performance: Performance | None
+    """None: no memory for one row, or not timed."""
     quality: Estimate | None = None
+    """None: not known on this evidence."""
     agreement: Estimate | None = None
     verdict: Verdict = field(default=Verdict(True, "", ""))
     """Why it is out before any SLO is asked: no memory, not timed."""
@@ -81,16 +82,17 @@ class Option:
 
 @dataclass(frozen=True)
 class Bench:
-    """All that options are built from, once per pass. `memory_mib`: of one pod, 0: not known. Two things that
-    serving tells better than a profile:
-    `pace`, how much longer steps last here than profiled, and `process_start_bytes`, what a serving process
-    holds beside the model (0: no pod told yet)."""
+    """All that options are built from, once per pass. Serving tells two of them better than a profile:
+    `pace` and `process_start_bytes`."""
 
     spec: DeploymentSpec
     memory_mib: int
+    """Of one pod; 0: not known."""
     contenders: tuple[Contender, ...]
     pace: float = 1.0
+    """How much longer steps last here than profiled: a factor."""
     process_start_bytes: int = 0
+    """What a serving process holds beside the model; 0: no pod told yet."""
     policy: Policy = DEFAULT
     _known: dict[tuple[str, Key, int], Option] = field(
         default_factory=dict, init=False, repr=False, compare=False
