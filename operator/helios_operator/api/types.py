@@ -355,10 +355,11 @@ class CandidateStatus:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """A profiling Job of which the result is still waited for. `attempts`: starts under this name so far."""
+    """A profiling Job of which the result is still waited for."""
 
     name: str
     attempts: int
+    """Starts under this name so far."""
     start_time: datetime
 
 
