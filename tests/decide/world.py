@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import assert_never
 
 from helios_contract.limits import Limits
 from helios_contract.results import ExitQuality, Resolved
@@ -245,6 +246,8 @@ class World:
                     pod.drain()
             case plans.DeleteRevision(number=number):
                 self.revisions.pop(number, None)
+            case _:
+                assert_never(action)
 
     def _size(self, revision: SimulatedRevision) -> None:
         del revision.pods[revision.replicas :]
