@@ -231,3 +231,14 @@ def test_a_job_that_only_lingers_goes_once_its_row_stands() -> None:
     assert made.jobs
     made.run(3)
     assert made.jobs == {}
+
+
+def test_a_job_that_only_lingers_still_holds_the_next_look_at_a_fault_back() -> None:
+    """The container ends a moment before its Job does: that moment is no reason to look again."""
+    made = world(inline(), big=BARE_BIG, gone=replace(BARE_SMALL, problem="no directory /models/gone"))
+    made.run(20)
+    (name,) = [name for name, (job, _) in made.jobs.items() if job.problems]
+    job, ends = made.jobs[name]
+    made.jobs[name] = (replace(job, lingers=True), ends)
+    made.run(3)
+    assert name in made.jobs

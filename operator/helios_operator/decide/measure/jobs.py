@@ -129,14 +129,12 @@ def _news(row: Row, job: Job) -> Verdict:
 
 
 def _is_over(job: Job, snapshot: Snapshot, now: datetime, policy: Policy) -> bool:
-    """Its time to live has passed; one that found a fault is kept for other times, since it is what holds the
-    next look back, and goes when a person asks to look again. One that only lingers goes at once."""
-    if job.lingers:
-        return True
+    """Its time to live has passed; one that only lingers goes at once. One that found a fault is kept for
+    other times, since it is what holds the next look back, and goes when a person asks to look again."""
     finished = job.finished or job.started
     lived = timedelta(seconds=snapshot.deployment.spec.profiling.ttl_seconds_after_finished)
     if not _found_fault(job):
-        return now >= finished + lived
+        return job.lingers or now >= finished + lived
     request = newest_request(snapshot.deployment.annotations)
     asked = request is not None and request.asked > finished
     return asked or now >= finished + _patience(job, snapshot, finished, policy)
