@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Read by OpenMP once, when torch loads it. By default its threads spin for milliseconds before they sleep,
 # which makes everything several times slower as soon as anything else wants the same cores (a profiling Job
