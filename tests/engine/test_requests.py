@@ -266,3 +266,15 @@ def test_telemetry_counts_what_happened(tiny: Path) -> None:
     assert seen.generation_tokens_per_second > 0
     assert seen.limits.model_revision
     assert seen.refused is None
+
+
+def test_a_text_that_another_tokenizer_has_read_is_to_be_sent_again(tiny: Path) -> None:
+    """Read a moment before the model was exchanged, its ids would mean something else."""
+    with running(tiny) as engine:
+        mine = engine.serving.model.tokenizer_digest
+        sent = [GenerationRequest(name, prompt_of(9), tokenizer_digest=name) for name in (mine, "another")]
+        with pytest.raises(Draining, match="another tokenizer"):
+            engine.submit(sent[1], Stream(sent[1].request_id))
+        stream = Stream(sent[0].request_id)
+        engine.submit(sent[0], stream)
+        assert stream.result().output_ids

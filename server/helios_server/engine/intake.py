@@ -9,11 +9,12 @@ from helios_server.engine.request import GenerationRequest
 from helios_server.engine.sampling import DEFAULT_MAX_TOKENS
 from helios_server.engine.sequence import Sequence
 from helios_server.engine.serving import Serving
-from helios_server.errors import InvalidRequest
+from helios_server.errors import Draining, InvalidRequest
 
 
 def sequence_for(request: GenerationRequest, serving: Serving, ordinal: int) -> Sequence:
-    """Checks a request against what serves. Raises InvalidRequest."""
+    """Checks a request against what serves. Raises InvalidRequest; Draining, where a retry will do."""
+    _check_tokenizer(request, serving)
     _check_prompt(request, serving)
     _check_depth(request, serving)
     return Sequence(
@@ -24,6 +25,12 @@ def sequence_for(request: GenerationRequest, serving: Serving, ordinal: int) -> 
         request.depth,
         ordinal,
     )
+
+
+def _check_tokenizer(request: GenerationRequest, serving: Serving) -> None:
+    """A text that was read with another model's tokenizer, a moment before the exchange, is read again."""
+    if request.tokenizer_digest and request.tokenizer_digest != serving.model.tokenizer_digest:
+        raise Draining("model", "has been exchanged for one with another tokenizer", "Try again")
 
 
 def _check_prompt(request: GenerationRequest, serving: Serving) -> None:

@@ -27,6 +27,8 @@ class GenerationRequest:
     """Layers to run it at; 0: the budget."""
     counted: bool = True
     """False keeps it out of telemetry, audits and detectors (the server's own warm-up)."""
+    tokenizer_digest: str = ""
+    """Of the tokenizer that made the ids of a text; empty: the caller did."""
 
 
 @dataclass(frozen=True)

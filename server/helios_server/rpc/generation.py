@@ -94,17 +94,18 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
         sampling = messages.sampling_from_proto(request.sampling_params)
         ids = messages.input_ids(request)
         given = request.text if ids is None else request.tokenized.original_text
+        model, read_by = engine.serving.model, ""
         if ids is None:
-            ids = await self._encode(engine.serving.model.tokenizer, request.text)
+            ids, read_by = await self._encode(model.tokenizer, request.text), model.tokenizer_digest
         prompt_ids = ids
         generation = GenerationRequest(
             request_id=request.request_id or uuid.uuid4().hex,
             prompt_ids=prompt_ids,
+            tokenizer_digest=read_by,
             sampling=sampling,
             depth=request.exit_policy.layer_budget,
         )
-        tokenizer = engine.serving.model.tokenizer
-        return generation, lambda: given or tokenizer.decode(prompt_ids)
+        return generation, lambda: given or model.tokenizer.decode(prompt_ids)
 
     async def _encode(self, tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
         if len(text) <= _LONG_TEXT_CHARACTERS:
