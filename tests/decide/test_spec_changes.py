@@ -302,3 +302,21 @@ def test_pods_of_a_model_that_must_go_are_not_renewed() -> None:
         revision.template_current = False
     made.run(30)
     assert creations(made) == before
+
+
+def test_an_api_that_was_put_back_in_time_is_caught_up_with() -> None:
+    """The document is older than what the pods run: they would take neither it nor its next number."""
+    made = selected(world(general=GENERAL))
+    (revision,) = made.revisions.values()
+    older = revision.limits
+    made.edit(limits=replace(made.spec.limits, max_queue_size=7))
+    made.run(5)
+    assert revision.pods[0].limits.max_queue_size == 7
+    revision.limits = older
+    made.edit(limits=replace(made.spec.limits, max_queue_size=older.max_queue_size))
+    made.run(5)
+    assert revision.pods[0].limits.max_queue_size == older.max_queue_size
+    assert revision.pods[0].limits.generation == revision.limits.generation
+    made.edit(limits=replace(made.spec.limits, max_queue_size=9))
+    made.run(5)
+    assert revision.pods[0].limits.max_queue_size == 9

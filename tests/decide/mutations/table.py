@@ -189,7 +189,7 @@ MUTANTS = (
     Mutant(
         "it settles",
         "fleet",
-        "    return max((revision.limits.generation for revision in snapshot.revisions), default=0) + 1",
+        "    return max((*written, *known), default=0) + 1",
         "    return 1",
     ),
     # -- names

@@ -85,6 +85,13 @@ class Fleet:
         )
 
     @property
+    def ahead(self) -> bool:
+        """Some pod runs limits that are newer than its document, which was put back to an older one."""
+        return self.routed is not None and any(
+            telemetry.limits.generation > self.routed.limits.generation for telemetry in self.telemetry
+        )
+
+    @property
     def refusal(self) -> str | None:
         """What a pod said when it refused the document; None when none did."""
         for telemetry in self.telemetry:
@@ -164,7 +171,11 @@ def trouble(revision: Revision) -> str:
 
 
 def next_generation(snapshot: Snapshot) -> int:
-    return max((revision.limits.generation for revision in snapshot.revisions), default=0) + 1
+    """Above every document, and above all that pods know of: the API may have been put back in time."""
+    written = (revision.limits.generation for revision in snapshot.revisions)
+    pods = (pod for revision in snapshot.revisions for pod in revision.pods)
+    known = (pod.telemetry.known_generation for pod in pods if pod.telemetry)
+    return max((*written, *known), default=0) + 1
 
 
 def next_number(snapshot: Snapshot) -> int:

@@ -56,7 +56,10 @@ def _resynchronised(step: Step, routed: Revision) -> Limits | None:
     elif _is_good_enough(routed.limits.max_batch_size, current.max_batch_size, step):
         current = replace(current, max_batch_size=routed.limits.max_batch_size)
     wanted = limits_for(current, step.case.bench.contenders, step.case.snapshot, None, step.generation)
-    return resynchronised(routed.limits, wanted)
+    renewed = resynchronised(routed.limits, wanted)
+    if renewed is None and step.fleet.ahead:
+        return replace(routed.limits, generation=step.generation)
+    return renewed
 
 
 def _is_good_enough(told: int, wanted: int, step: Step) -> bool:
