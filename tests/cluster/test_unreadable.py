@@ -24,8 +24,9 @@ from tests.cluster.fake.objects import NAMESPACE, deployment, of
 from tests.cluster.fake.scene import Place, scene
 
 
-def say(place: Place, kind: Kind, name: str, status: dict[str, Any]) -> None:
+async def say(place: Place, kind: Kind, name: str, status: dict[str, Any]) -> None:
     """What another release of the operator wrote."""
+    await place.between_passes()
     place.store.merge(kind, NAMESPACE, name, {"status": status}, "other", "status")
 
 
@@ -57,7 +58,7 @@ async def test_a_status_of_another_release_stops_its_object_alone(
     async with scene() as place:
         place.create(deployment())
         before = await place.ready()
-        say(place, DEPLOYMENT, "chat", status)
+        await say(place, DEPLOYMENT, "chat", status)
         written = place.status()
         told = await place.named("Ready", *words)
         assert told["reason"] == "StatusUnreadable"
@@ -66,7 +67,7 @@ async def test_a_status_of_another_release_stops_its_object_alone(
         assert facts(place.status()) == facts(written)
         assert place.condition("Available")["status"] == "True"
         assert place.routed() == before["active"]["revision"]
-        say(place, DEPLOYMENT, "chat", {key: before[key] for key in status})
+        await say(place, DEPLOYMENT, "chat", {key: before[key] for key in status})
         await place.ready()
         assert place.status()["active"] == before["active"]
 
@@ -76,7 +77,7 @@ async def test_what_only_a_newer_operator_knows_outlives_an_older_one() -> None:
     async with scene() as place:
         place.create(deployment())
         await place.ready()
-        say(place, DEPLOYMENT, "chat", {"rollout": {"phase": "Balancing", "startTime": "soon"}})
+        await say(place, DEPLOYMENT, "chat", {"rollout": {"phase": "Balancing", "startTime": "soon"}})
         await place.named("Ready", "status.rollout.startTime")
         pod = next(iter(place.kubelet.pods))
         place.store.delete(POD, NAMESPACE, pod)
@@ -166,7 +167,7 @@ async def test_a_row_that_cannot_be_read_is_left_out_and_named(
             obj["metadata"]["name"] for obj in place.store.list(PROFILE) if obj["spec"]["kind"] == "Timing"
         )
         place.kubelet.result = inspections_only  # so that it is not measured anew at once
-        say(place, PROFILE, row, status)
+        await say(place, PROFILE, row, status)
         await place.named("Profiled", "left out", f"HeliosProfile {row}", *words)
         assert place.condition("Available")["status"] == "True"
         place.create(deployment("other"))
@@ -182,7 +183,7 @@ async def test_a_row_that_could_not_be_read_is_measured_again() -> None:
         place.create(deployment())
         await place.ready()
         row = place.store.list(PROFILE)[0]["metadata"]["name"]
-        say(place, PROFILE, row, {"phase": "Archived"})
+        await say(place, PROFILE, row, {"phase": "Archived"})
         await place.until(lambda: place.get(PROFILE, row)["status"]["phase"] == "Complete")
         await place.ready()
 
@@ -197,7 +198,7 @@ async def test_an_entry_of_the_catalogue_keeps_a_status_of_another_release() -> 
         wanted["spec"] = {k: v for k, v in (wanted["spec"] | spec).items() if v is not None}
         place.create(wanted)
         await place.ready()
-        say(place, MODEL, "deep", {"observedGeneration": "first"})
+        await say(place, MODEL, "deep", {"observedGeneration": "first"})
         await place.until(lambda: "left out: HeliosModel deep" in place.condition("Profiled")["message"])
         await place.passes()
         assert place.get(MODEL, "deep")["status"]["observedGeneration"] == "first"

@@ -6,11 +6,11 @@ condition ReplicaFailure, a Job in an Event.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from helios_operator.cluster.kinds import EVENT, JOB, POD, REVISION, Kind, Object
 
+from tests.cluster.fake.plain import copied
 from tests.cluster.fake.refusal import Refusal
 from tests.cluster.fake.store import Store, now
 
@@ -99,15 +99,13 @@ class Controllers:
     # -- how ------------------------------------------------------------------------------------------------
 
     def _pod(self, owner: Object, template: Object) -> Object:
-        metadata = copy.deepcopy(template.get("metadata") or {})
+        metadata = copied(template.get("metadata") or {})
         metadata |= {
             "generateName": f"{owner['metadata']['name']}-",
             "namespace": owner["metadata"]["namespace"],
             "ownerReferences": [_owner(owner)],
         }
-        return self._store.create(
-            POD, {"metadata": metadata, "spec": copy.deepcopy(template["spec"])}, _MANAGER
-        )
+        return self._store.create(POD, {"metadata": metadata, "spec": copied(template["spec"])}, _MANAGER)
 
     def _owned(self, kind: Kind, owner: Object) -> list[Object]:
         uid = owner["metadata"]["uid"]

@@ -6,12 +6,12 @@ It knows of no manager.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from helios_operator.cluster.kinds import Kind
 
+from tests.cluster.fake.plain import copied
 from tests.cluster.fake.schema import SET, Schema
 
 Step = str | tuple[tuple[str, Any], ...]
@@ -51,7 +51,7 @@ class Fields:
                 step = _step(item, keys)
                 known[step] = item if keys == SET else self.merged(known.get(step), item, (*path, step))
             return list(known.values())
-        return copy.deepcopy(over)
+        return copied(over)
 
     def without(self, value: Any, path: Path) -> Any:
         """Without the field at a path; what it leaves empty goes with it."""

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Callable
 
-import yaml
 from aiohttp import web
 from helios_operator.cluster.kinds import Kind, Object, key_of
 
@@ -87,7 +86,7 @@ class Door:
             if request.query.get("watch") in ("1", "true"):
                 return await self._watch(request, kind, namespace)
             return self._list(request, kind, namespace)
-        body = yaml.safe_load(await request.text()) or {}
+        body = json.loads(await request.text() or "{}")  # an apply is YAML, of which our client writes JSON
         match request.method:
             case "GET":
                 return web.json_response(self.store.get(kind, namespace, name))

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 from helios_operator.cluster import operator as operator_module
 from helios_operator.cluster import refusals, shortfalls
+from helios_operator.cluster import status as status_module
 from helios_operator.cluster.client import Client
 from helios_operator.cluster.kinds import (
     BUDGET_V1,
@@ -84,6 +85,8 @@ PACE: tuple[tuple[ModuleType, str, Any], ...] = (
     (operator_module, "_FAILURE_SECONDS", (0.05, 0.1, 0.25, 0.5, 1.5)),
     (refusals, "_PATIENCE_SECONDS", (0.05, 0.1, 0.25, 0.5, 1.5)),
     (shortfalls, "_PATIENCE", timedelta(seconds=0.5)),
+    (shortfalls, "_HEARD_SECONDS", 0.5),
+    (status_module, "_COSMETIC_SECONDS", 0.75),
 )
 """An operator that waits a twentieth of what it does."""
 PATIENCE = 60.0
@@ -230,6 +233,10 @@ class Place:
 
         await self.until(is_told, f"{type} does not name {words}")
         return self.condition(type, name)
+
+    async def between_passes(self) -> None:
+        """None is under way, which would write over what a test writes; the next one sees that."""
+        await self.until(lambda: self.operator is None or not self.operator._running, "a pass does not end")
 
     async def passes(self, number: int = 3) -> None:
         """At least so many more looks of the operator."""

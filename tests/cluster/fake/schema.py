@@ -6,13 +6,15 @@ the repository's CRDs say. A test takes fields away to have the CRDs of an older
 
 from __future__ import annotations
 
-import copy
+import functools
 import json
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from helios_operator.cluster.kinds import Kind
+
+from tests.cluster.fake.plain import copied
 
 CRDS = Path(__file__).parents[3] / "crds"
 SET: Literal["set"] = "set"
@@ -33,14 +35,22 @@ _ATOMIC = ("selector", "nodeSelector", "podSelector", "namespaceSelector")
 """Maps that are replaced as a whole."""
 
 
+@functools.cache
+def _crds() -> str:
+    """As JSON: without what YAML shares between places, and read again for each server in no time."""
+    return json.dumps([yaml.safe_load(path.read_text()) for path in sorted(CRDS.glob("*.yaml"))])
+
+
 class Schema:
     def __init__(self) -> None:
-        texts = [path.read_text() for path in sorted(CRDS.glob("*.yaml"))]
-        documents = [json.loads(json.dumps(yaml.safe_load(text))) for text in texts]
         self._declared: dict[str, dict[str, Any]] = {
             crd["spec"]["names"]["plural"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-            for crd in documents
+            for crd in json.loads(_crds())
         }
+
+    def __deepcopy__(self, _: object) -> Schema:
+        """There is one of a server; what is copied of the server keeps to it."""
+        return self
 
     def is_custom(self, kind: Kind) -> bool:
         return kind.plural in self._declared
@@ -71,9 +81,9 @@ class Schema:
     def pruned(self, kind: Kind, obj: dict[str, Any]) -> dict[str, Any]:
         """Without the fields that no schema declares, and with the defaults of the others."""
         if not self.is_custom(kind):
-            return copy.deepcopy(obj)
+            return copied(obj)
         about = self._declared[kind.plural]["properties"]
-        kept = {key: copy.deepcopy(obj[key]) for key in ("apiVersion", "kind", "metadata") if key in obj}
+        kept = {key: copied(obj[key]) for key in ("apiVersion", "kind", "metadata") if key in obj}
         return kept | {key: _pruned(obj[key], about[key]) for key in ("spec", "status") if key in obj}
 
     def undeclared(self, kind: Kind, obj: dict[str, Any]) -> list[str]:
@@ -104,7 +114,7 @@ def _service_ports(kind: Kind) -> ListKind:
 
 def _pruned(value: Any, about: dict[str, Any]) -> Any:
     if about.get("x-kubernetes-preserve-unknown-fields"):
-        return copy.deepcopy(value)
+        return copied(value)
     if isinstance(value, list):
         return [_pruned(item, about.get("items") or {}) for item in value]
     if not isinstance(value, dict):
@@ -114,7 +124,7 @@ def _pruned(value: Any, about: dict[str, Any]) -> Any:
         return {key: _pruned(item, others if isinstance(others, dict) else {}) for key, item in value.items()}
     kept = {key: _pruned(item, properties[key]) for key, item in value.items() if key in properties}
     missing = {
-        key: copy.deepcopy(each["default"])
+        key: copied(each["default"])
         for key, each in properties.items()
         if "default" in each and key not in kept
     }

@@ -19,6 +19,7 @@ from helios_operator.cluster.kinds import Key, Kind, Object, key_of
 from tests.cluster.fake import refusal
 from tests.cluster.fake.fields import Fields
 from tests.cluster.fake.managers import Manager, Managers
+from tests.cluster.fake.plain import copied
 from tests.cluster.fake.refusal import Refusal
 from tests.cluster.fake.schema import Schema
 
@@ -67,17 +68,17 @@ class Store:
     # -- read -----------------------------------------------------------------------------------------------
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:
-        return copy.deepcopy(self._stored(kind, namespace, name).obj)
+        return copied(self._stored(kind, namespace, name).obj)
 
     def find(self, kind: Kind, namespace: str, name: str) -> Object | None:
         found = self._objects.get(kind, {}).get((namespace, name))
-        return copy.deepcopy(found.obj) if found else None
+        return copied(found.obj) if found else None
 
     def list(self, kind: Kind, namespace: str = "", selector: str = "", fields: str = "") -> list[Object]:
         """By name. Selectors are of equalities."""
         found = sorted(self._objects.get(kind, {}).items())
         return [
-            copy.deepcopy(stored.obj)
+            copied(stored.obj)
             for (space, _), stored in found
             if namespace in ("", space) and selects(selector, stored.obj) and _has(fields, stored.obj)
         ]
@@ -85,7 +86,7 @@ class Store:
     def all(self) -> Iterator[tuple[Kind, Object]]:
         for kind, objects in list(self._objects.items()):
             for stored in list(objects.values()):
-                yield kind, copy.deepcopy(stored.obj)
+                yield kind, copied(stored.obj)
 
     # -- write ----------------------------------------------------------------------------------------------
 
@@ -180,7 +181,7 @@ class Store:
                 seconds = stored.obj.get("spec", {}).get("terminationGracePeriodSeconds", 30) if waits else 0
                 going = {"deletionTimestamp": now(), "deletionGracePeriodSeconds": seconds}
                 self._put(kind, stored, {**stored.obj, "metadata": {**metadata, **going}})
-            return copy.deepcopy(stored.obj)
+            return copied(stored.obj)
         return self._remove(kind, stored)
 
     # -- as etcd does it ------------------------------------------------------------------------------------
@@ -209,8 +210,8 @@ class Store:
         about = {"name": name, "uid": str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
         if kind.namespaced:
             about["namespace"] = namespace
-        made = {"apiVersion": kind.api_version, "kind": kind.name} | copy.deepcopy(obj)
-        made["metadata"] = copy.deepcopy(metadata) | about
+        made = {"apiVersion": kind.api_version, "kind": kind.name} | copied(obj)
+        made["metadata"] = copied(metadata) | about
         if self._has_status(kind):
             made.pop("status", None)
         return self.schema.pruned(kind, _defaulted(kind, made))
@@ -224,7 +225,7 @@ class Store:
         own(stored.managers)
         self._objects.setdefault(kind, {})[key] = stored
         self._put(kind, stored, made, "ADDED")
-        return copy.deepcopy(stored.obj)
+        return copied(stored.obj)
 
     def _update(self, kind: Kind, stored: Stored, after: Object, manager: str, subresource: str) -> Object:
         trial = copy.deepcopy(stored.managers)
@@ -244,7 +245,7 @@ class Store:
             if _is_let_go(kind, after["metadata"]):
                 return self._remove(kind, stored)
         stored.managers = managers
-        return copy.deepcopy(stored.obj)
+        return copied(stored.obj)
 
     def _part(self, kind: Kind, before: Object, after: Object, part: str) -> Object:
         """The status is written by itself, and nothing else with it."""
@@ -268,13 +269,13 @@ class Store:
         metadata = {**obj["metadata"], "resourceVersion": str(self.version)}
         metadata["managedFields"] = stored.managers.document()
         stored.obj = {**obj, "metadata": metadata}
-        self._tell(News(self.version, type, kind, copy.deepcopy(stored.obj), before))
+        self._tell(News(self.version, type, kind, copied(stored.obj), before))
 
     def _remove(self, kind: Kind, stored: Stored) -> Object:
         del self._objects[kind][key_of(stored.obj)]
         self.version = next(self._versions)
         stored.obj["metadata"]["resourceVersion"] = str(self.version)
-        self._tell(News(self.version, "DELETED", kind, copy.deepcopy(stored.obj), stored.obj))
+        self._tell(News(self.version, "DELETED", kind, copied(stored.obj), stored.obj))
         self._collect(stored.obj["metadata"]["uid"])
         return stored.obj
 
@@ -314,7 +315,7 @@ class Store:
     def _declared(self, kind: Kind, obj: Object) -> Object:
         """Without what pruning takes, and without defaults: they are nobody's."""
         if not self.schema.undeclared(kind, obj):
-            return copy.deepcopy(obj)
+            return copied(obj)
         pruned = self.schema.pruned(kind, obj)
         return dict(_common(obj, pruned))
 
@@ -353,7 +354,7 @@ def _has(fields: str, obj: Object) -> bool:
 def _merged(under: Any, over: Any) -> Any:
     """JSON merge patch: null takes a field away."""
     if not isinstance(over, dict):
-        return copy.deepcopy(over)
+        return copied(over)
     kept = dict(under) if isinstance(under, dict) else {}
     for key, item in over.items():
         if item is None:
