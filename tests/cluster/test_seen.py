@@ -162,3 +162,20 @@ def test_a_failure_counts_too_once_the_job_had_the_time_to_say_it() -> None:
     job = beside(text, 2, datetime(2026, 11, 22, 6, 5, tzinfo=UTC))
     assert (job.phase, job.lingers, job.attempts) == (JobPhase.FAILED, True, 2)
     assert job.message == "prompts: are empty; give some"
+
+
+def test_a_job_that_has_yet_to_say_that_it_is_complete_lingers_not() -> None:
+    """Its pod ends a moment before it does, whatever runs in it."""
+    hd, mirror = objects.deployment(), Mirror()
+    asked = objects.job_spec(JobKind.INSPECT, candidates=hd.spec.candidates, rows=())
+    made = profiling_job(hd, asked, objects.CPU, objects.installation())
+    made["metadata"] |= {"uid": "j", "resourceVersion": "1", "creationTimestamp": CREATED}
+    mirror.put(JOB, made | {"status": {"startTime": CREATED}})
+    over = {"exitCode": 0, "message": RESULT, "finishedAt": "2026-11-22T06:04:00Z"}
+    status = {
+        "phase": "Succeeded",
+        "containerStatuses": [{"name": "helios-profile", "state": {"terminated": over}}],
+    }
+    mirror.put(POD, pod(status, labels={"helios.dev/profiles": hd.name}, ownerReferences=[{"uid": "j"}]))
+    (seen,), _ = jobs.see(hd, hd.spec.candidates, mirror, Reader(), objects.CPU, NOW)
+    assert (seen.phase, seen.lingers) == (JobPhase.SUCCEEDED, False)

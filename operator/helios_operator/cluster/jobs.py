@@ -72,7 +72,8 @@ def _see(
     if done := _done(its_pods):
         when = ended or _finished(done) or now
         found = passes.succeeded(job, spec, str(done.get("message", "")), hardware, when)
-        return _final(replace(found, lingers=over is None), hd)
+        keeps_on = over is None and any(map(pods.runs_on, its_pods))
+        return _final(replace(found, lingers=keeps_on), hd)
     if over is None or ended is None:
         return _unfinished(job, its_pods, hd, now)
     if over["type"] == "Failed":
