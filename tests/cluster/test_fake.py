@@ -67,9 +67,11 @@ def test_lists_that_are_maps_keep_what_others_added(store: Store) -> None:
 
 
 async def test_the_client_makes_what_is_missing_and_no_more(store: Store, client: Client) -> None:
-    made = await client.make(CONFIG_MAP, document(x="1"))
+    made = store.create(CONFIG_MAP, document(x="1"), "somebody")
     with pytest.raises(ConflictError):
-        await client.make(CONFIG_MAP, document(x="2"))
+        await client.apply(CONFIG_MAP, document(x="2"), force=False)
+    with pytest.raises(ClusterError, match="resourceVersion should not be set"):
+        await client.apply(CONFIG_MAP, of(CONFIG_MAP, "b", metadata={"resourceVersion": "1"}))
     assert store.get(CONFIG_MAP, NAMESPACE, "a")["data"] == {"x": "1"}
     other = document(x="3") | {"metadata": document()["metadata"] | {"uid": "another"}}
     with pytest.raises(ClusterError, match="immutable"):
