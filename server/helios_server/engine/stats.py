@@ -147,15 +147,20 @@ class Stats:
 
         One of nothing but the server's own warm-up is not counted.
         """
-        if not any(row.sequence.ordinal for row in plan.rows):
+        counted = sampled = rows = context = 0
+        depths = set[int]()
+        for row in plan.rows:
+            counted += row.sequence.ordinal
+            sampled += row.samples
+            rows += row.count
+            context += row.start + row.count
+            depths.add(row.sequence.depth)
+        if not counted:
             return
-        sampled = sum(row.samples for row in plan.rows)
         self._worked(seconds, tokens)
         self.window.batch_reached = max(self.window.batch_reached, len(plan.rows))
-        depths = {row.sequence.depth for row in plan.rows}
         if len(depths) == 1:
-            context = sum(row.start + row.count for row in plan.rows)
-            self.window.step(depths.pop(), plan.tokens, sampled, context, seconds)
+            self.window.step(depths.pop(), rows, sampled, context, seconds)
 
     def token(self, confidence: float, seconds: float, first: bool) -> None:
         """A token came, `seconds` after the one before it, or after the request when it is the first."""
