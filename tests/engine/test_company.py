@@ -18,7 +18,14 @@ import pytest
 from helios_contract.limits import Audit
 from helios_proto.v1 import generation_pb2 as pb
 from helios_server.engine.engine import Engine
-from helios_server.engine.request import Event, FailedEvent, FinishedEvent, GenerationRequest, TokensEvent
+from helios_server.engine.request import (
+    Event,
+    FailedEvent,
+    FinishedEvent,
+    FinishReason,
+    GenerationRequest,
+    TokensEvent,
+)
 from helios_server.engine.sampling import SamplingParams
 from helios_server.errors import InvalidRequest, RequestFailed
 from helios_server.rpc.messages import input_ids, sampling_from_proto
@@ -115,8 +122,15 @@ asked = st.builds(
 
 
 OF_EACH_KIND = [
-    Asked(_message([5, *odd], {"max_tokens": 9, "ignore_eos": True}, 0), caller, 2)
-    for odd, caller in (((), "listens"), ((VOCAB,), "listens"), ((SPOILT,), "listens"), ((), "fails"))
+    Asked(_message([5, *odd], {"max_tokens": 9, "ignore_eos": True}, 0), caller, at)
+    for odd, caller, at in (
+        ((), "listens", 2),
+        ((VOCAB,), "listens", 2),
+        ((SPOILT,), "listens", 2),
+        ((), "fails", 2),
+        ((), "aborts", 2),
+        ((), "aborts", 8),
+    )
 ]
 
 
@@ -179,6 +193,7 @@ class Crowd:
     alone: list[tuple[int, ...]]
     ended: Counter[str] = field(default_factory=Counter)
     _asked: int = 0
+    _aborted: dict[str, bool] = field(default_factory=dict)  # whether the engine still had what was given up
 
     def ask(self, batch: list[Asked]) -> None:
         """Asks all at once, waits for all and looks at each."""
@@ -205,7 +220,7 @@ class Crowd:
             ):
                 raise Panic
             if one.caller == "aborts" and token:
-                assert self.engine.abort(stream.request_id)
+                self._aborted[stream.request_id] = self.engine.abort(stream.request_id)
             stream(event)
 
         try:
@@ -227,6 +242,10 @@ class Crowd:
         assert all(0 <= token < VOCAB for token in end.output_ids)
         assert list(end.output_ids) == stream.tokens
         assert len(end.output_ids) <= sampling.max_tokens
+        aborted = self._aborted.get(stream.request_id)
+        assert (end.reason is FinishReason.ABORT) == bool(aborted)
+        if aborted is False:  # too late, with its last token
+            assert stream.events[-2].index == one.at
         assert SPOILT not in (*one.message.tokenized.input_ids, *end.output_ids[:-1])
         for event in stream.events:
             if isinstance(event, TokensEvent):
