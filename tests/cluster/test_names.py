@@ -20,7 +20,7 @@ from helios_operator.cluster.kinds import (
 )
 
 from tests.cluster.fake.objects import NAMESPACE, deployment, of
-from tests.cluster.fake.scene import Place, scene
+from tests.cluster.fake.scene import SOON, Place, scene
 
 APP = {"matchLabels": {"app": "theirs"}}
 POD = {"metadata": {"labels": {"app": "theirs"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
@@ -115,7 +115,7 @@ async def test_two_of_ours_whose_names_meet(other: str) -> None:
 
 
 async def test_an_heir_of_the_same_name_waits_until_the_first_is_cleared_away() -> None:
-    async with scene() as place:
+    async with scene(policy=SOON) as place:
         first = place.create(deployment())
         await place.ready()
         place.store.merge(

@@ -8,13 +8,13 @@ from helios_operator.cluster.kinds import JOB, NETWORK_POLICY, POD, REVISION, SE
 from tests.cluster.fake.guards import MemoryRange, Quota, Webhook
 from tests.cluster.fake.objects import NAMESPACE, deployment
 from tests.cluster.fake.refusal import Refusal
-from tests.cluster.fake.scene import Place, scene
+from tests.cluster.fake.scene import SOON, Place, scene
 from tests.cluster.fake.store import Store
 
 
 async def test_a_quota_on_jobs() -> None:
     """It serves, and says why nothing is measured; measured when there is room."""
-    async with scene() as place:
+    async with scene(policy=SOON) as place:
         place.store.guards.append(Quota(NAMESPACE, "count/jobs.batch", 0))
         place.create(deployment())
         told = await place.named("Ready", "exceeded quota: team-quota", "requested: count/jobs.batch=1")
@@ -88,7 +88,7 @@ async def test_more_replicas_than_the_quota_has() -> None:
 @pytest.mark.parametrize("kind", [REVISION, JOB, SERVICE, NETWORK_POLICY], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("code", [400, 403])
 async def test_a_webhook_that_denies(kind: Kind, code: int) -> None:
-    async with scene() as place:
+    async with scene(policy=SOON) as place:
         place.store.guards.append(Webhook(kind, "images of helios-server are not signed", code=code))
         place.create(deployment())
         words = 'admission webhook "policy.example.com" denied the request: images of helios-server'

@@ -32,6 +32,7 @@ from helios_operator.cluster.metrics import Metrics
 from helios_operator.cluster.mirror import Mirror, is_ours, owner_of
 from helios_operator.cluster.passing import Passes
 from helios_operator.decide.plan import Plan
+from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.snapshot import JobPhase, Snapshot
 from helios_operator.errors import ClusterError, ConflictError, problem_of
 from helios_operator.passes.queue import WorkQueue
@@ -58,13 +59,15 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Options:
     """`namespaces` empty: all of them. `nodes`: may they be read? `poll_seconds`: between looks at a
-    deployment at rest; `resync_seconds`: between comparisons of everything with the API server."""
+    deployment at rest; `resync_seconds`: between comparisons of everything with the API server; `policy`:
+    what decides."""
 
     namespaces: tuple[str, ...] = ()
     nodes: bool = True
     poll_seconds: float = 5.0
     resync_seconds: float = 300.0
     passes_at_once: int = 8
+    policy: Policy = DEFAULT
 
     @property
     def watched(self) -> tuple[Kind, ...]:
@@ -89,7 +92,7 @@ class Operator:
         self._options = options
         self._metrics = metrics
         self._mirror = Mirror(room=options.nodes)
-        self._passes = Passes(client, self._mirror, by, budget)
+        self._passes = Passes(client, self._mirror, by, budget, options.policy)
         self._queue = WorkQueue(_SPACING_SECONDS)
         self._begun = asyncio.Event()
         self._listed = asyncio.Event()

@@ -33,7 +33,7 @@ from helios_operator.cluster.shortfalls import Shortfalls
 from helios_operator.cluster.status import StatusWriter
 from helios_operator.cluster.statuses import Statuses
 from helios_operator.cluster.surroundings import Surroundings, readable_token
-from helios_operator.decide import decide
+from helios_operator.decide import Policy, decide
 from helios_operator.decide.plan import Plan
 from helios_operator.decide.snapshot import Revision, Snapshot
 from helios_operator.errors import ClusterError, UnsupportedError
@@ -59,8 +59,11 @@ class Passed:
 
 
 class Passes:
-    def __init__(self, client: Client, mirror: Mirror, by: Installation, budget: Kind) -> None:
+    def __init__(
+        self, client: Client, mirror: Mirror, by: Installation, budget: Kind, policy: Policy
+    ) -> None:
         self._mirror = mirror
+        self._policy = policy
         self._reads = Reads(client)
         self._controls = Controls()
         self._events = Events(client)
@@ -148,7 +151,7 @@ class Passes:
         sight = await self._observer.observe(hd, token, now)
         await self._shortfalls.note(hd)
         try:
-            plan = named(decide(sight.snapshot, now), sight)
+            plan = named(decide(sight.snapshot, now, self._policy), sight)
             wrote = await self._apply(plan, sight)
         finally:  # whatever becomes of the plan, pods are told what the documents say that stand
             await self._revisions.settle(hd, sight.snapshot.revisions, changed)

@@ -23,9 +23,9 @@ class Controllers:
         self._store = store
 
     def step(self) -> None:
-        for obj in self._store.list(REVISION):
+        for obj in self._store.views(REVISION):
             self._deployment(obj)
-        for obj in self._store.list(JOB):
+        for obj in self._store.views(JOB):
             self._job(obj)
 
     # -- Deployments ----------------------------------------------------------------------------------------
@@ -109,14 +109,14 @@ class Controllers:
 
     def _owned(self, kind: Kind, owner: Object) -> list[Object]:
         uid = owner["metadata"]["uid"]
-        found = self._store.list(kind, owner["metadata"]["namespace"])
+        found = self._store.views(kind, owner["metadata"]["namespace"])
         return [o for o in found if any(r["uid"] == uid for r in o["metadata"].get("ownerReferences", ()))]
 
     def _say(self, about: Object, reason: str, message: str) -> None:
         """Once each."""
         metadata = about["metadata"]
         name = f"{metadata['name']}.{reason.lower()}"
-        if self._store.find(EVENT, metadata["namespace"], name):
+        if self._store.view(EVENT, metadata["namespace"], name):
             return
         involved = {"kind": about["kind"], "namespace": metadata["namespace"], "name": metadata["name"]}
         event = {

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 from helios_operator.cluster.kinds import Kind, Object, key_of
@@ -34,7 +34,7 @@ class Door:
         self.calls: list[Call] = []
         self.fails: Callable[[str, str], Refusal | None] = lambda method, path: None
         self._kinds = {(kind.group, kind.version, kind.plural): kind for kind in kinds}
-        self._rest: dict[str, tuple[int, list[Object]]] = {}
+        self._rest: dict[str, tuple[int, Sequence[Object]]] = {}
         self._tokens = itertools.count(1)
         self._runner: web.AppRunner | None = None
         self._watchers: set[asyncio.Queue[News]] = set()
@@ -143,7 +143,7 @@ class Door:
         else:
             version = self.store.version
             selectors = request.query.get("labelSelector", ""), request.query.get("fieldSelector", "")
-            found = self.store.list(kind, namespace, *selectors)
+            found = self.store.views(kind, namespace, *selectors)
         size = int(request.query.get("limit", "0")) or len(found)
         page, rest = found[:size], found[size:]
         metadata: Object = {"resourceVersion": str(version)}

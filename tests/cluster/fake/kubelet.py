@@ -35,7 +35,7 @@ class Kubelet:
         self._store = store
 
     async def step(self) -> None:
-        found = self._store.list(POD)
+        found = self._store.views(POD)
         for pod in found:
             with contextlib.suppress(NotFoundRefusal):  # it went meanwhile
                 await self._look_after(pod)
@@ -96,8 +96,8 @@ class Kubelet:
         """None: what it mounts is not there yet."""
         space = pod["metadata"]["namespace"]
         volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
-        document = self._store.find(CONFIG_MAP, space, volumes["limits"]["configMap"]["name"])
-        secret = self._store.find(SECRET, space, volumes["control"]["secret"]["secretName"])
+        document = self._store.view(CONFIG_MAP, space, volumes["limits"]["configMap"]["name"])
+        secret = self._store.view(SECRET, space, volumes["control"]["secret"]["secretName"])
         if document is None or secret is None:
             return None
         return FakePod(document["data"][LIMITS_KEY], token_of(secret))
@@ -126,7 +126,7 @@ class Kubelet:
         """To the first node; to none where there is none."""
         if pod["spec"].get("nodeName"):
             return True
-        nodes = self._store.list(NODE)
+        nodes = self._store.views(NODE)
         if nodes:
             name = nodes[0]["metadata"]["name"]
             self._store.merge(

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 from helios_operator.cluster import operator as operator_module
@@ -45,6 +47,7 @@ from helios_operator.cluster.kinds import (
 )
 from helios_operator.cluster.metrics import Metrics
 from helios_operator.cluster.operator import Operator, Options
+from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.render.installation import Installation
 from kubernetes.aio.client import Configuration
 
@@ -75,6 +78,8 @@ BY = Installation(
     server_image="helios-server:test", operator_namespace="helios-system", operator_name="helios"
 )
 _STEP_SECONDS = 0.01
+_STEPS_IN_VAIN = 10
+"""After so many the cluster looks again though nothing was written: a test may have changed its mind."""
 PACE: tuple[tuple[ModuleType, str, Any], ...] = (
     (operator_module, "_SPACING_SECONDS", 0.005),
     (operator_module, "_AFTER_WRITE_SECONDS", 0.015),
@@ -89,6 +94,8 @@ PACE: tuple[tuple[ModuleType, str, Any], ...] = (
     (status_module, "_COSMETIC_SECONDS", 0.75),
 )
 """An operator that waits a twentieth of what it does."""
+SOON = Policy(retry=timedelta(seconds=0.5))
+"""For tests in which a Job has to be started twice."""
 PATIENCE = 60.0
 """Seconds until a wait is given up: long, for machines that have much else to do."""
 
@@ -152,9 +159,13 @@ class Place:
 
     async def _run(self) -> None:
         while True:
+            version = self.store.version
             self.controllers.step()
             await self.kubelet.step()
-            await asyncio.sleep(_STEP_SECONDS)
+            for _ in range(_STEPS_IN_VAIN):
+                await asyncio.sleep(_STEP_SECONDS)
+                if self.store.version != version:
+                    break
 
     def _hear(self, news: News) -> None:
         """What kopf's watch tells."""
@@ -245,9 +256,9 @@ class Place:
         await self.until(lambda: self._passes() >= count, "no pass")
 
     def _passes(self) -> int:
-        page = self.operator._metrics.page().decode() if self.operator else ""
-        lines = [line for line in page.splitlines() if line.startswith("helios_operator_passes_total")]
-        return int(sum(float(line.rpartition(" ")[2]) for line in lines))
+        counted = self.operator._metrics.passes.collect() if self.operator else ()
+        samples = [sample for metric in counted for sample in metric.samples]
+        return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))
 
     def _is_settled(self, name: str) -> bool:
         status = self.status(name)
@@ -257,11 +268,13 @@ class Place:
 
 
 @asynccontextmanager
-async def scene(by: Installation = BY, *, operator: bool = True) -> AsyncIterator[Place]:
+async def scene(
+    by: Installation = BY, *, operator: bool = True, policy: Policy = DEFAULT
+) -> AsyncIterator[Place]:
     """With a node, the volume claim of the models, and the operator unless a test starts it itself."""
     store = Store()
     door = Door(store, KINDS)
-    client = Client(Configuration(host=await door.open()))
+    client = _client(await door.open())
     place = Place(store, door, client, by)
     store.create(NODE, node())
     store.merge(NODE, "", "node-1", {"status": node()["status"]}, "kubelet", "status")
@@ -272,7 +285,7 @@ async def scene(by: Installation = BY, *, operator: bool = True) -> AsyncIterato
             setattr(module, name, value)
         place.start_cluster()
         if operator:
-            await place.start_operator()
+            await place.start_operator(policy=policy)
         yield place
     finally:
         await place.close()
@@ -280,6 +293,12 @@ async def scene(by: Installation = BY, *, operator: bool = True) -> AsyncIterato
         await door.close()
         for module, name, value in before:
             setattr(module, name, value)
+
+
+def _client(host: str) -> Client:
+    """Reading whom the system trusts takes as long as a small test, and nobody is asked for a certificate."""
+    with patch.dict(os.environ, SSL_CERT_FILE=os.devnull):
+        return Client(Configuration(host=host))
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:

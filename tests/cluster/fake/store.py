@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -71,22 +71,33 @@ class Store:
         return copied(self._stored(kind, namespace, name).obj)
 
     def find(self, kind: Kind, namespace: str, name: str) -> Object | None:
-        found = self._objects.get(kind, {}).get((namespace, name))
-        return copied(found.obj) if found else None
+        return copied(self.view(kind, namespace, name))
 
     def list(self, kind: Kind, namespace: str = "", selector: str = "", fields: str = "") -> list[Object]:
         """By name. Selectors are of equalities."""
+        return [copied(obj) for obj in self.views(kind, namespace, selector, fields)]
+
+    def view(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """What stands, not a copy: for reading only. It is never changed, but replaced."""
+        found = self._objects.get(kind, {}).get((namespace, name))
+        return found.obj if found else None
+
+    def views(
+        self, kind: Kind, namespace: str = "", selector: str = "", fields: str = ""
+    ) -> Sequence[Object]:
+        """What `list` gives, for reading only."""
         found = sorted(self._objects.get(kind, {}).items())
         return [
-            copied(stored.obj)
+            stored.obj
             for (space, _), stored in found
             if namespace in ("", space) and selects(selector, stored.obj) and _has(fields, stored.obj)
         ]
 
     def all(self) -> Iterator[tuple[Kind, Object]]:
+        """For reading only."""
         for kind, objects in list(self._objects.items()):
             for stored in list(objects.values()):
-                yield kind, copied(stored.obj)
+                yield kind, stored.obj
 
     # -- write ----------------------------------------------------------------------------------------------
 
@@ -274,7 +285,8 @@ class Store:
     def _remove(self, kind: Kind, stored: Stored) -> Object:
         del self._objects[kind][key_of(stored.obj)]
         self.version = next(self._versions)
-        stored.obj["metadata"]["resourceVersion"] = str(self.version)
+        metadata = {**stored.obj["metadata"], "resourceVersion": str(self.version)}
+        stored.obj = {**stored.obj, "metadata": metadata}
         self._tell(News(self.version, "DELETED", kind, copied(stored.obj), stored.obj))
         self._collect(stored.obj["metadata"]["uid"])
         return stored.obj
