@@ -10,6 +10,7 @@ from helios_operator.cluster.kinds import CONFIG_MAP, DEPLOYMENT, SERVICE, Objec
 from helios_operator.errors import ClusterError, ConflictError
 from kubernetes.aio.client import Configuration
 
+from tests.cluster.fake.controllers import Controllers
 from tests.cluster.fake.http import Door
 from tests.cluster.fake.objects import NAMESPACE, deployment, of
 from tests.cluster.fake.refusal import Refusal
@@ -121,6 +122,16 @@ def test_what_is_owned_goes_with_its_owner(store: Store) -> None:
     owned("both", owner, other)
     store.delete(CONFIG_MAP, NAMESPACE, "owner")
     assert [obj["metadata"]["name"] for obj in store.list(CONFIG_MAP)] == ["both", "other"]
+
+
+def test_what_is_made_for_an_owner_that_is_gone_goes_too(store: Store) -> None:
+    owner = store.create(CONFIG_MAP, of(CONFIG_MAP, "owner"))
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+    store.delete(CONFIG_MAP, NAMESPACE, "owner")
+    store.create(CONFIG_MAP, of(CONFIG_MAP, "late", metadata={"ownerReferences": [reference]}))
+    store.create(CONFIG_MAP, of(CONFIG_MAP, "nobodys"))
+    Controllers(store).step()
+    assert [obj["metadata"]["name"] for obj in store.list(CONFIG_MAP)] == ["nobodys"]
 
 
 def test_a_finalizer_holds_an_object_until_it_is_gone(store: Store) -> None:

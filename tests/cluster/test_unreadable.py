@@ -270,10 +270,10 @@ async def test_a_fault_in_one_pass_shows_there_and_nowhere_else(monkeypatch: pyt
 
     sound = passing.decide
 
-    def faulty(snapshot: Any, now: Any) -> Any:
+    def faulty(snapshot: Any, now: Any, policy: Any) -> Any:
         if snapshot.deployment.name == "chat" and not healed:
             raise ZeroDivisionError("of ours")
-        return sound(snapshot, now)
+        return sound(snapshot, now, policy)
 
     healed: list[bool] = []
     monkeypatch.setattr(passing, "decide", faulty)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import fields
 from datetime import timedelta
 
 from helios_operator.api.types import (
@@ -19,7 +21,7 @@ from helios_operator.api.types import (
 from helios_operator.decide.facts.candidates import key
 
 from tests.decide.truth import BIG, Model, candidate, memory_for
-from tests.decide.world import World
+from tests.decide.world import LISTENERS, START, World
 
 LIVE = Prompts(live=LivePrompts(32, True))
 
@@ -52,7 +54,30 @@ def world(prompts: Prompts = LIVE, min_quality: int | None = 90, seed: int = 0, 
 
 
 def selected(made: World, domain: str = "prose") -> World:
-    """Started, served the domain until the first selection is made and in place."""
+    """Started, served the domain until the first selection is made and in place.
+
+    Most tests begin so: worlds that are alike get there once, and the others as copies of it."""
+    if not _is_ordinary(made):
+        return _begun(made, domain)
+    alike = (repr(made), repr(made.deployment), domain)
+    if alike not in _BEGUN:
+        _BEGUN[alike] = _begun(deepcopy(made), domain)
+    there = _BEGUN[alike]
+    made.__dict__.update(deepcopy(there.__dict__, {id(there): made}))
+    return made
+
+
+_BEGUN: dict[tuple[str, ...], World] = {}
+_KNOBS = tuple(field.name for field in fields(World) if callable(field.default))
+
+
+def _is_ordinary(made: World) -> bool:
+    """Nobody watches it, nothing in it is a test's own code, and it has not begun."""
+    usual = all(vars(made)[name] is getattr(World, name) for name in _KNOBS)
+    return usual and not made.watch and not LISTENERS and made.now == START
+
+
+def _begun(made: World, domain: str) -> World:
     made.run(20)
     for _ in range(30):
         if made.status.reassessment.last_time and not made.status.target and len(made.revisions) == 1:

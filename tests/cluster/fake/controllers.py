@@ -1,4 +1,5 @@
-"""The controllers of a cluster that HELIOS builds on: Deployments get a ReplicaSet and its pods, Jobs a pod.
+"""The controllers of a cluster that HELIOS builds on: Deployments get a ReplicaSet and its pods, Jobs a pod,
+and what has lost its owner goes.
 
 Stepped by `scene`. Where the server refuses a pod, they say so where Kubernetes's own do: a Deployment in its
 condition ReplicaFailure, a Job in an Event.
@@ -23,6 +24,7 @@ class Controllers:
         self._store = store
 
     def step(self) -> None:
+        self._store.collect()
         for obj in self._store.views(REVISION):
             self._deployment(obj)
         for obj in self._store.views(JOB):

@@ -195,6 +195,15 @@ class Store:
             return copied(stored.obj)
         return self._remove(kind, stored)
 
+    def collect(self) -> None:
+        """What was made for an owner that had just gone: the server takes it, the garbage collector does not
+        leave it."""
+        there = {obj["metadata"]["uid"] for _, obj in self.all()}
+        for kind, obj in self.all():
+            owners = obj["metadata"].get("ownerReferences") or ()
+            if owners and not any(owner["uid"] in there for owner in owners):
+                self._let_go(kind, obj)
+
     # -- as etcd does it ------------------------------------------------------------------------------------
 
     def backup(self) -> tuple[int, dict[Kind, dict[Key, Stored]]]:
@@ -298,8 +307,13 @@ class Store:
             if not any(owner["uid"] == uid for owner in owners):
                 continue
             there = {each["metadata"]["uid"] for _, each in self.all()}
-            if not any(owner["uid"] in there for owner in owners) and self.find(kind, *key_of(obj)):
-                self.delete(kind, *key_of(obj))
+            if not any(owner["uid"] in there for owner in owners):
+                self._let_go(kind, obj)
+
+    def _let_go(self, kind: Kind, obj: Object) -> None:
+        """Unless it went with another."""
+        if self.view(kind, *key_of(obj)):
+            self.delete(kind, *key_of(obj))
 
     def _tell(self, news: News) -> None:
         self.news.append(news)
