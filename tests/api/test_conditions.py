@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from helios_operator.api.conditions import ConditionType, Reason, Where
+from helios_operator.api.conditions import ConditionType
+from helios_operator.api.reasons import Reason, Where
 from helios_operator.api.reference import api_page, conditions_page
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

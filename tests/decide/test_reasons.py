@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import pytest
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Bounds
 from helios_operator.decide import Policy, decide
 
@@ -215,7 +215,7 @@ def test_a_documented_reason_is_said(reason: Reason) -> None:
     if (elsewhere := SAID_ELSEWHERE.get(reason)) is not None:
         assert asserts_on(reason, elsewhere), f"{elsewhere} does not assert on {reason.value}"
         return
-    assert reason in STORIES, f"write a story that provokes {reason.value}, or take it out of conditions.py"
+    assert reason in STORIES, f"write a story that provokes {reason.value}, or take it out of reasons.py"
     assert reason.value in said_in(STORIES[reason])
 
 

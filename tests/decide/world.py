@@ -12,7 +12,7 @@ from typing import assert_never
 
 from helios_contract.limits import Limits
 from helios_contract.results import ExitQuality, Resolved
-from helios_operator.api.conditions import Reason, Where
+from helios_operator.api.reasons import Reason, Where
 from helios_operator.api.rows import QualityRow, RowPhase, TimingRow
 from helios_operator.api.types import Candidate, Deployment, DeploymentSpec
 from helios_operator.api.types import Model as HeliosModel

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helios_operator.api.conditions import ConditionType, Reason, Where
+from helios_operator.api.conditions import ConditionType
 from helios_operator.api.crds import Crd, crds
+from helios_operator.api.reasons import Reason, Where
 
 Json = dict[str, Any]
 

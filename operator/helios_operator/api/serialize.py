@@ -11,7 +11,7 @@ from typing import Any
 from helios_contract.results import Timing
 
 from helios_operator.api.codec import encode
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import QualityIdentity, QualityRow, RowPhase, TimingIdentity, TimingRow
 from helios_operator.api.timestamps import format_time
 from helios_operator.api.types import Deployment, DeploymentStatus, Model, ModelStatus, Owner

@@ -34,7 +34,7 @@ class Condition:
     status: str
     """True | False | Unknown"""
     reason: str
-    """One of api.conditions.Reason."""
+    """One of api.reasons.Reason."""
     message: str
     last_transition_time: datetime
     observed_generation: int = 0

@@ -13,8 +13,8 @@ from typing import Any
 
 from helios_operator.api import parse, validation
 from helios_operator.api.codec import Malformed
-from helios_operator.api.conditions import Reason
 from helios_operator.api.problems import Invalid
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Deployment
 from helios_operator.cluster import events
 from helios_operator.cluster.apply import ClusterHands, Tools

@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from helios_operator.api.conditions import ConditionType, Reason
+from helios_operator.api.conditions import ConditionType
 from helios_operator.api.problems import Invalid
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Deployment
 from helios_operator.cluster.events import WARNING, Events
 from helios_operator.decide.plan import Action

@@ -11,7 +11,8 @@ import logging
 import time
 from datetime import UTC, datetime, timedelta
 
-from helios_operator.api.conditions import ConditionType, Reason
+from helios_operator.api.conditions import ConditionType
+from helios_operator.api.reasons import Reason
 from helios_operator.api.timestamps import parse_time
 from helios_operator.api.types import Deployment
 from helios_operator.cluster.client import Client

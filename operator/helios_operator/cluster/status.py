@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from helios_operator.api import serialize
-from helios_operator.api.conditions import ConditionType, Reason
+from helios_operator.api.conditions import ConditionType
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Condition, Deployment, DeploymentStatus
 from helios_operator.cluster.events import WARNING, Events
 from helios_operator.cluster.kinds import DEPLOYMENT, Object, version_of

@@ -20,7 +20,7 @@ class Verdict:
 
     ok: bool
     reason: str
-    """A PascalCase word of api.conditions."""
+    """A PascalCase word of api.reasons."""
     message: str
     """A sentence with numbers."""
     numbers: dict[str, float] = field(default_factory=dict)

@@ -15,7 +15,8 @@ from typing import Any
 
 from helios_operator.api import parse
 from helios_operator.api.codec import Malformed, decode, encode
-from helios_operator.api.conditions import ConditionType, Reason
+from helios_operator.api.conditions import ConditionType
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Condition, Deployment, DeploymentSpec, DeploymentStatus, Rollout
 from helios_operator.decide.facts.fleet import ANALYSING, Fleet, is_empty, trouble
 from helios_operator.decide.plan import Action, DeleteRevision, DrainRevision, Verdict

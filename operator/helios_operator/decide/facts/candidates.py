@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from helios_contract.results import Resolved
 
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import QualityIdentity, QualityRow, RowPhase, TimingIdentity, TimingRow
 from helios_operator.api.types import Bounds, Candidate, CandidateStatus, Model, Published
 from helios_operator.decide.plan import Verdict

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from helios_operator.api.conditions import Reason, Where
+from helios_operator.api.reasons import Reason, Where
 from helios_operator.api.rows import RowPhase
 from helios_operator.api.types import Condition, Model, ModelStatus
 from helios_operator.decide.facts.candidates import Contender, identity, inspected

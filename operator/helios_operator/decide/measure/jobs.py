@@ -13,8 +13,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from helios_operator.api.annotations import newest_request
-from helios_operator.api.conditions import ConditionType, Reason
+from helios_operator.api.conditions import ConditionType
 from helios_operator.api.identity import quality_name, timing_name
+from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import QualityRow, RowPhase, TimingRow
 from helios_operator.decide.facts.candidates import (
     Contender,

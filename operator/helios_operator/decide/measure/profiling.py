@@ -13,7 +13,8 @@ from functools import cached_property
 from itertools import takewhile
 
 from helios_operator.api.annotations import newest_request
-from helios_operator.api.conditions import ConditionType, Reason
+from helios_operator.api.conditions import ConditionType
+from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import RowPhase
 from helios_operator.api.types import JobStatus
 from helios_operator.decide.facts import accelerators, candidates

@@ -11,7 +11,8 @@ from datetime import datetime
 
 from helios_contract.limits import Limits
 
-from helios_operator.api.conditions import ConditionType, Reason
+from helios_operator.api.conditions import ConditionType
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Analysis, HistoryEntry, RolloutStatus
 from helios_operator.decide.facts.fleet import ANALYSING, all_ready
 from helios_operator.decide.plan import Route, Verdict, WriteLimits

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from helios_contract.limits import Limits
 
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Served, Strategy
 from helios_operator.decide.facts.fleet import (
     has_crashed,

@@ -8,7 +8,7 @@ never takes away what serves before its successor does (unless the strategy is R
 
 from __future__ import annotations
 
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.rollout import analysing, changing, ending, starting, staying
 from helios_operator.decide.rollout.step import Carried, Step

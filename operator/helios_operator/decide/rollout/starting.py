@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import HistoryEntry
 from helios_operator.decide.facts.accelerators import Accelerators
 from helios_operator.decide.facts.fleet import (

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from helios_operator.api.conditions import ConditionType, Reason, Where
+from helios_operator.api.conditions import ConditionType
+from helios_operator.api.reasons import Reason, Where
 from helios_operator.api.types import CandidateStatus, Condition, Decision, DeploymentStatus
 from helios_operator.decide.facts.candidates import Contender, identity
 from helios_operator.decide.facts.fleet import trouble

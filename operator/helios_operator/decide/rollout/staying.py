@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from helios_contract.limits import Limits
 
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import RolloutStatus, Strategy
 from helios_operator.decide.facts.fleet import (
     next_number,

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from helios_contract.limits import Limits
 
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import (
     DeploymentStatus,
     HistoryEntry,

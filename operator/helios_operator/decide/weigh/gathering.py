@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from helios_contract.limits import Baseline
 from helios_contract.telemetry import AuditRow
 
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Trigger
 from helios_operator.decide.facts import quality, tally
 from helios_operator.decide.facts.candidates import Contender

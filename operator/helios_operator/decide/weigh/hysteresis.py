@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Decision, HistoryEntry, ReassessmentStatus, Served
 from helios_operator.decide.facts import tally
 from helios_operator.decide.plan import Verdict

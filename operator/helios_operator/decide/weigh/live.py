@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.decide.facts.evidence import LiveEvidence
 from helios_operator.decide.facts.quality import percentile
 from helios_operator.decide.plan import Verdict

@@ -16,7 +16,7 @@ from helios_contract.telemetry import Telemetry
 from helios_server.planning.memory import MIB, capacity, limit_for_rows
 from helios_server.planning.timing import Prediction, StepPoint, Workload, predict, step_ns
 
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import TimingRow
 from helios_operator.api.types import DeploymentSpec
 from helios_operator.decide.facts.candidates import Contender, Key, backbones, legal_depths

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Decision, MaintenanceWindow, ReassessmentStatus, SelectionPolicy
 from helios_operator.decide.facts import tally, window
 from helios_operator.decide.facts.evidence import Evidence

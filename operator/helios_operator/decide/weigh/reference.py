@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import HistoryEntry, SelectionPolicy
 from helios_operator.decide.facts.candidates import Contender, depth_problem, legal_depths
 from helios_operator.decide.plan import Verdict

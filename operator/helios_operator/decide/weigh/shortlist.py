@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from statistics import median
 
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Objective
 from helios_operator.decide.facts.candidates import Contender, Key, legal_depths
 from helios_operator.decide.plan import Verdict

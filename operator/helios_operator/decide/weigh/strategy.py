@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Strategy
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.snapshot import Revision, Snapshot

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from helios_operator.api.annotations import Request, newest_request
-from helios_operator.api.conditions import Reason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import ReassessmentStatus, Trigger
 from helios_operator.decide.facts import tally
 from helios_operator.decide.facts.evidence import LiveEvidence

@@ -1,0 +1,391 @@
+"""Every reason, each with its sentence and the places where it appears: all that a condition, an event or a
+verdict may give as its reason.
+
+Used by whoever writes a status, an event or a Verdict. To add a reason, add a line here;
+`docs/conditions.md` is generated from it. The sentence explains the reason to a person who meets it in
+`kubectl describe` or `helios why`; the message of a condition carries the numbers. Reasons are API: they
+are added, never renamed; one that nothing says has no place here, and `tests/decide/test_reasons.py` provokes
+each.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Where(StrEnum):
+    """Where a reason appears; `place` says it in words where the name does not."""
+
+    place: str
+
+    def __new__(cls, value: str, place: str = "") -> Where:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.place = place
+        return member
+
+    AVAILABLE = "Available"
+    PROGRESSING = "Progressing"
+    PROFILED = "Profiled"
+    SLO_MET = "SLOMet"
+    READY = "Ready"
+    DECISION = "Decision", "status.reassessment, status.history and `helios why`"
+    CANDIDATE = "Candidate", "status.candidates"
+    EVENT = "Event", "`kubectl events` and the lines of `helios up`"
+    PROFILE = "Complete", "of a HeliosProfile"
+    MODEL = "Resolved", "of a HeliosModel"
+
+
+class Reason(StrEnum):
+    """A word for machines, its sentence for people, and where it appears."""
+
+    sentence: str
+    where: tuple[Where, ...]
+
+    def __new__(cls, value: str, sentence: str, *where: Where) -> Reason:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        member.where = where
+        return member
+
+    # -- Available ---------------------------------------------------------------------------------
+    MINIMUM_REPLICAS_SERVING = "MinimumReplicasServing", "At least one pod serves.", Where.AVAILABLE
+    NO_REPLICA_SERVING = (
+        "NoReplicaServing",
+        "No pod serves; the message says why.",
+        Where.AVAILABLE,
+        Where.READY,
+    )
+    STARTING = "Starting", "The first pod is on its way.", Where.AVAILABLE, Where.READY
+    SCALED_TO_ZERO = (
+        "ScaledToZero",
+        "spec.replicas is 0: nothing serves because nothing was asked for. Profiles are kept.",
+        Where.AVAILABLE,
+        Where.READY,
+    )
+
+    # -- Progressing -------------------------------------------------------------------------------
+    NO_ROLLOUT = "NoRollout", "What serves is what was chosen; nothing is changing.", Where.PROGRESSING
+    ROLLOUT_STARTED = (
+        "RolloutStarted",
+        "A new revision is starting; the old one serves until the new one is ready.",
+        Where.PROGRESSING,
+        Where.EVENT,
+    )
+    LIMITS_CHANGING = (
+        "LimitsChanging",
+        "Running pods are told new limits; no pod restarts.",
+        Where.PROGRESSING,
+        Where.EVENT,
+    )
+    WAITING_FOR_ACCELERATOR = (
+        "WaitingForAccelerator",
+        "No second pod fits and the change cannot be made in place; it waits for free capacity.",
+        Where.PROGRESSING,
+        Where.EVENT,
+        Where.DECISION,
+    )
+    WAITING_FOR_DRAIN = (
+        "WaitingForDrain",
+        "New traffic goes to the new revision; the old one ends its streams.",
+        Where.PROGRESSING,
+        Where.EVENT,
+    )
+    ANALYSING = (
+        "Analysing",
+        "The new revision serves and is being watched before it is kept.",
+        Where.PROGRESSING,
+    )
+    PROGRESS_DEADLINE_EXCEEDED = (
+        "ProgressDeadlineExceeded",
+        "The new revision did not become ready in time; the old one was kept.",
+        Where.PROGRESSING,
+        Where.READY,
+        Where.EVENT,
+        Where.DECISION,
+    )
+    ROLLED_BACK = (
+        "RolledBack",
+        "The change was taken back; what served before serves again.",
+        Where.PROGRESSING,
+        Where.EVENT,
+        Where.DECISION,
+    )
+    PAUSED = (
+        "Paused",
+        "spec.rollout.paused holds every change until it is false.",
+        Where.PROGRESSING,
+        Where.DECISION,
+    )
+    OUTAGE_BY_RECREATE = (
+        "OutageByRecreate",
+        "spec.rollout.strategy is Recreate: the old pods stop before the new ones serve.",
+        Where.PROGRESSING,
+        Where.EVENT,
+    )
+
+    # -- Profiled ----------------------------------------------------------------------------------
+    ALL_CANDIDATES_CURRENT = (
+        "AllCandidatesCurrent",
+        "Every candidate that counts has current timing and quality rows.",
+        Where.PROFILED,
+    )
+    PROFILING_RUNNING = "ProfilingRunning", "Profiling Jobs are running.", Where.PROFILED
+    PROFILE_FAILED = (
+        "ProfileFailed",
+        "A profiling Job failed and will not be tried again before the spec changes.",
+        Where.PROFILED,
+        Where.CANDIDATE,
+        Where.EVENT,
+    )
+    NO_PROMPTS = (
+        "NoPrompts",
+        "Quality cannot be measured; set live, configMapRef or inline in spec.profiling.prompts.",
+        Where.PROFILED,
+        Where.READY,
+        Where.DECISION,
+    )
+    WAITING_FOR_PROMPTS = (
+        "WaitingForPrompts",
+        "Live prompts are being collected from traffic.",
+        Where.PROFILED,
+        Where.DECISION,
+    )
+    WAITING_FOR_IDLE = (
+        "WaitingForIdle",
+        "A timing Job waits for a quiet moment, so that it and the traffic do not disturb each other.",
+        Where.PROFILED,
+    )
+    NO_CAPACITY_FOR_PROFILING = (
+        "NoCapacityForProfiling",
+        "No accelerator or memory is free for a profiling Job.",
+        Where.PROFILED,
+    )
+
+    # -- SLOMet ------------------------------------------------------------------------------------
+    WITHIN_TARGET = "WithinTarget", "Live latency and quality are within the SLO.", Where.SLO_MET
+    LATENCY_MISSED = (
+        "LatencyMissed",
+        "A latency percentile is above the SLO.",
+        Where.SLO_MET,
+        Where.READY,
+        Where.DECISION,
+    )
+    QUALITY_MISSED = (
+        "QualityMissed",
+        "Live quality is below spec.slo.minQualityPercent.",
+        Where.SLO_MET,
+        Where.READY,
+        Where.DECISION,
+    )
+    INSUFFICIENT_DATA = "InsufficientData", "Too few requests since the last change to tell.", Where.SLO_MET
+    NO_TARGET = "NoTarget", "spec.slo names no latency and no quality to meet.", Where.SLO_MET
+
+    # -- Ready -------------------------------------------------------------------------------------
+    SERVING = "Serving", "It serves what the spec asks for.", Where.READY
+    INVALID_SPEC = (
+        "InvalidSpec",
+        "The object breaks a rule of its schema; what served before keeps serving.",
+        Where.READY,
+        Where.EVENT,
+    )
+    STATUS_UNREADABLE = (
+        "StatusUnreadable",
+        "The status is of another release, or damaged: nothing is decided, what serves is kept as it is.",
+        Where.READY,
+        Where.EVENT,
+    )
+    PASS_FAILED = (
+        "PassFailed",
+        "The operator could not work on the object, and tries again; what serves is kept as it is.",
+        Where.READY,
+        Where.EVENT,
+    )
+    NAME_TAKEN = (
+        "NameTaken",
+        "An object that HELIOS needs has the name of somebody else's, which is left alone.",
+        Where.READY,
+        Where.EVENT,
+    )
+    WRITE_REFUSED = (
+        "WriteRefused",
+        "The API server refused an object (a quota, a webhook, a missing right); the message has its words.",
+        Where.READY,
+        Where.EVENT,
+    )
+    PODS_REFUSED = (
+        "PodsRefused",
+        "The cluster makes no pods for it (a quota, a limit range, a webhook); the message has its words.",
+        Where.READY,
+        Where.EVENT,
+    )
+    NO_FEASIBLE_CANDIDATE = (
+        "NoFeasibleCandidate",
+        "No candidate meets the SLO within the memory; what served before, or the reference, serves.",
+        Where.READY,
+        Where.DECISION,
+        Where.EVENT,
+    )
+    NOT_PROFILED = (
+        "NotProfiled",
+        "The reference candidate serves at full depth until the candidates are measured.",
+        Where.READY,
+        Where.DECISION,
+    )
+
+    # -- Decisions: why something changes ----------------------------------------------------------
+    REFERENCE_CANDIDATE = (
+        "ReferenceCandidate",
+        "Nothing is measured yet: the first candidate that fits serves, as deep as it fits.",
+        Where.DECISION,
+        Where.EVENT,
+    )
+    FIRST_SELECTION = (
+        "FirstSelection",
+        "The first choice from measurements.",
+        Where.DECISION,
+        Where.EVENT,
+    )
+    ABOVE_MIN_IMPROVEMENT = (
+        "AboveMinImprovement",
+        "The gain passes minImprovementPercent and outweighs the cost of the change.",
+        Where.DECISION,
+        Where.EVENT,
+    )
+    QUALITY_RESTORED = (
+        "QualityRestored",
+        "Quality was below the SLO; this brings it back.",
+        Where.DECISION,
+        Where.EVENT,
+    )
+    LATENCY_RESTORED = (
+        "LatencyRestored",
+        "Latency was above the SLO; this brings it back.",
+        Where.DECISION,
+        Where.EVENT,
+    )
+    SPEC_CHANGED = (
+        "SpecChanged",
+        "The spec no longer allows what serves, or asks for something else.",
+        Where.READY,
+        Where.DECISION,
+        Where.EVENT,
+    )
+    PINNED = "Pinned", "spec.selection pins the candidate.", Where.DECISION, Where.EVENT
+    BY_HAND = "ByHand", "A person asked for it.", Where.DECISION, Where.EVENT
+    REPLICAS_CHANGED = "ReplicasChanged", "spec.replicas changed.", Where.DECISION, Where.EVENT
+
+    # -- Decisions: why nothing changes ------------------------------------------------------------
+    BELOW_MIN_IMPROVEMENT = (
+        "BelowMinImprovement",
+        "The best alternative would gain less than minImprovementPercent.",
+        Where.DECISION,
+    )
+    ALREADY_BEST = "AlreadyBest", "No alternative is better than what serves.", Where.DECISION
+    COST_EXCEEDS_GAIN = (
+        "CostExceedsGain",
+        "The change would cost more than it gains before the next one is to be expected.",
+        Where.DECISION,
+    )
+    WAITING_FOR_WINS = (
+        "WaitingForWins",
+        "An alternative won; it must win consecutiveSuccessLimit times in a row.",
+        Where.DECISION,
+    )
+    COOLING_DOWN = "CoolingDown", "The last change is younger than reassessment.cooldown.", Where.DECISION
+    BACKING_OFF = (
+        "BackingOff",
+        "A change was taken back or failed; the next waits, twice as long each time.",
+        Where.DECISION,
+    )
+    NO_EVIDENCE = "NoEvidence", "Too few audited requests to judge.", Where.DECISION
+    COLD_SAMPLES = (
+        "ColdSamples",
+        "The last change is too recent: samples from its first requests are not evidence.",
+        Where.DECISION,
+    )
+    MEASURING = "Measuring", "Candidates are being measured on the new traffic.", Where.DECISION
+    WITHIN_NOISE = (
+        "WithinNoise",
+        "The evidence straddles the threshold; more is needed.",
+        Where.DECISION,
+    )
+    NO_FEASIBLE_OPTION = (
+        "NoFeasibleOption",
+        "No candidate and depth meets the SLO on this traffic; what serves is kept.",
+        Where.DECISION,
+        Where.EVENT,
+    )
+    ADVISORY = (
+        "Advisory",
+        "selection.policy is Advisory: it says what it would do.",
+        Where.DECISION,
+        Where.EVENT,
+    )
+    SUSPENDED = "Suspended", "spec.reassessment.suspend is true.", Where.DECISION
+    OUTSIDE_WINDOW = (
+        "OutsideWindow",
+        "Switching models waits for reassessment.maintenanceWindow.",
+        Where.DECISION,
+        Where.PROGRESSING,
+    )
+    LIMITS_REFUSED = (
+        "LimitsRefused",
+        "A pod refused the new limits and kept the old ones; its message says why.",
+        Where.DECISION,
+        Where.EVENT,
+    )
+    NOT_ENOUGH_MEMORY = (
+        "NotEnoughMemory",
+        "The memory does not hold one request at the shallowest allowed depth.",
+        Where.DECISION,
+        Where.CANDIDATE,
+    )
+
+    # -- Candidates --------------------------------------------------------------------------------
+    NOT_SHORTLISTED = (
+        "NotShortlisted",
+        "By its published figures others are better; only the best maxCandidates are measured.",
+        Where.CANDIDATE,
+    )
+    UNRESOLVED = "Unresolved", "The model or its exit heads cannot be found or do not match.", Where.CANDIDATE
+    QUALITY_TOO_LOW = "QualityTooLow", "No allowed depth reaches minQualityPercent.", Where.CANDIDATE
+    LATENCY_TOO_HIGH = "LatencyTooHigh", "No allowed depth meets the latency SLO.", Where.CANDIDATE
+    OUT_OF_BUDGET = "OutOfBudget", "No exit lies within the layer budget's bounds.", Where.CANDIDATE
+
+    # -- Events and actions ------------------------------------------------------------------------
+    PROFILING_STARTED = "ProfilingStarted", "A profiling Job was started.", Where.EVENT
+    PROFILING_FINISHED = "ProfilingFinished", "A profiling Job returned its rows.", Where.EVENT
+    ROW_EXPIRED = "RowExpired", "A row beyond profiling.historyLimit was deleted.", Where.EVENT
+    JOB_EXPIRED = "JobExpired", "A finished Job was deleted.", Where.EVENT
+    REASSESSMENT_STARTED = "ReassessmentStarted", "What serves is being weighed again.", Where.EVENT
+    AUDIT_ALARM = (
+        "AuditAlarm",
+        "Audited requests show a lasting change of quality.",
+        Where.EVENT,
+    )
+    CONFIDENCE_ALARM = (
+        "ConfidenceAlarm",
+        "The confidence of requests changed for good.",
+        Where.EVENT,
+    )
+    BREACH_ALARM = (
+        "BreachAlarm",
+        "Too many tokens of the window fell under the confidence threshold (the paper's trigger).",
+        Where.EVENT,
+    )
+    TRAFFIC_MOVED = "TrafficMoved", "New connections go to the new revision.", Where.EVENT
+    REVISION_DELETED = "RevisionDeleted", "A revision that serves nothing was deleted.", Where.EVENT
+    ROLLOUT_COMPLETED = "RolloutCompleted", "The change is complete.", Where.EVENT
+    CRDS_OUTDATED = (
+        "CrdsOutdated",
+        "The CustomResourceDefinitions are older than the operator; some of the status is not kept.",
+        Where.EVENT,
+    )
+
+    # -- HeliosProfile, HeliosModel ----------------------------------------------------------------
+    MEASURED = "Measured", "The Job returned its measurement.", Where.PROFILE
+    MEASUREMENT_FAILED = "MeasurementFailed", "The Job failed; the message says why.", Where.PROFILE
+    REVISION_FOUND = "RevisionFound", "The uri resolves to the revision in the message.", Where.MODEL
+    REVISION_NOT_FOUND = "RevisionNotFound", "The uri cannot be resolved; the message says why.", Where.MODEL
