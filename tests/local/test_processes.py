@@ -32,7 +32,7 @@ async def test_the_last_words_are_the_error(tmp_path: Path) -> None:
 
 
 async def test_a_silent_end_is_described(tmp_path: Path) -> None:
-    process = await Process.start(python("import time; time.sleep(60)"), log=tmp_path / "log")
+    process = await Process.start(python("import time; time.sleep(3600)"), log=tmp_path / "log")
     process.kill()
     await process.wait()
     assert process.last_words == "ended by SIGKILL"
@@ -40,7 +40,7 @@ async def test_a_silent_end_is_described(tmp_path: Path) -> None:
 
 async def test_grace_then_kill(tmp_path: Path) -> None:
     script = (
-        "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(3600)"
     )
     process = await Process.start(python(script), log=tmp_path / "log")
     while "deaf" not in (tmp_path / "log").read_text():
@@ -49,13 +49,13 @@ async def test_grace_then_kill(tmp_path: Path) -> None:
 
 
 async def test_its_own_children_end_with_it(tmp_path: Path) -> None:
-    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(3600)'])"
     process = await Process.start(python(script), log=tmp_path / "log")
     while not (children := psutil.Process(process.pid).children()):
         await asyncio.sleep(0.02)
     process.kill()
     await process.wait()
-    assert not [child for child in psutil.wait_procs(children, timeout=5)[1]]
+    assert not [child for child in psutil.wait_procs(children, timeout=60)[1]]
 
 
 def test_the_log_is_bounded(tmp_path: Path) -> None:
@@ -72,12 +72,12 @@ def test_the_log_is_bounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_child_ends_with_its_parent(tmp_path: Path, how: signal.Signals) -> None:
     """The parent is a process of its own here, killed without a chance to clean up."""
-    child = f"{_TIED}import os, sys, time; print('child', os.getpid(), flush=True); time.sleep(60)"
+    child = f"{_TIED}import os, sys, time; print('child', os.getpid(), flush=True); time.sleep(3600)"
     parent = (
         "import asyncio, sys; from pathlib import Path; from helios_operator.local.processes import Process\n"
         "async def main():\n"
         f"    await Process.start([sys.executable, '-c', {child!r}], log=Path({str(tmp_path / 'log')!r}))\n"
-        "    await asyncio.sleep(60)\n"
+        "    await asyncio.sleep(3600)\n"
         "asyncio.run(main())\n"
     )
     runner = subprocess.Popen(python(parent))
@@ -87,5 +87,5 @@ def test_a_child_ends_with_its_parent(tmp_path: Path, how: signal.Signals) -> No
     pid = int(log.read_text().split()[1])
     os.kill(runner.pid, how)
     runner.wait()
-    _, alive = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=5)
+    _, alive = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=60)
     assert not alive

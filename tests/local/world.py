@@ -116,7 +116,7 @@ def no_process_is_left() -> Iterator[None]:
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
     left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
-    assert not psutil.wait_procs(left, timeout=5)[1]
+    assert not psutil.wait_procs(left, timeout=60)[1]
 
 
 # -- looking at a runtime -----------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def generate_request(text: str = PROMPT, **fields: Any) -> pb.GenerateRequest:
     return pb.GenerateRequest(sampling_params=pb.SamplingParams(**sampling), **given)
 
 
-async def eventually(condition: Any, patience: float = 20.0) -> None:
+async def eventually(condition: Any, patience: float = 180.0) -> None:
     """Waits until an async condition holds; the patience only bounds a failure."""
     async with asyncio.timeout(patience):
         while not await condition():

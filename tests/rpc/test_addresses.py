@@ -70,7 +70,7 @@ def reached(port: int) -> list[str]:
     found = []
     for host in LOOPBACKS:
         try:
-            socket.create_connection((host, port), timeout=5).close()
+            socket.create_connection((host, port), timeout=60).close()
         except OSError:
             continue
         found.append(host)

@@ -97,7 +97,7 @@ async def stuck(
     real = runner.run
 
     def hangs(*arguments: Any) -> Any:
-        let.wait(120)
+        let.wait(240)
         return real(*arguments)
 
     monkeypatch.setattr(runner, "run", hangs)
@@ -153,7 +153,7 @@ async def test_a_pod_that_loads_another_model_lives(
     let, real = threading.Event(), changes.load_model
 
     def slowly(*arguments: Any) -> Any:
-        assert let.wait(120)
+        assert let.wait(240)
         return real(*arguments)
 
     monkeypatch.setattr(changes, "load_model", slowly)

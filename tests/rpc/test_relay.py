@@ -155,7 +155,7 @@ async def test_a_client_that_vanished_does_not_hold_up_the_rest() -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     while not relay.clients:
         await asyncio.sleep(0.01)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await relay.let_go(0.1)
         await relay.close(0.1)
     writer.close()

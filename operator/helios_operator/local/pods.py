@@ -91,6 +91,8 @@ class Pod:
         self._process: Process | None = None
         self._ports: Ports | None = None
         self._line: Line | None = None
+        self._may_stream = False
+        """The process was ready once: streams may stand, though it answers no probe now."""
         self._stopping = False
         self._life: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[int] | None = None
@@ -154,7 +156,7 @@ class Pod:
         if self._stopping:
             return
         self._stopping = True
-        grace = grace_seconds if self.ready else 0.0
+        grace = grace_seconds if self._may_stream else 0.0
         self._say(self.name, "Normal", "Killing", f"draining, at most {grace:.0f} s" if grace else "stopping")
         if self._process is not None:
             self._ending = asyncio.create_task(self._process.stop(grace + _KILL_SECONDS))
@@ -207,7 +209,7 @@ class Pod:
             self._message = f"CrashLoopBackOff: {self.last_words}"
         finally:
             watching.cancel()
-            self.ready = False
+            self.ready = self._may_stream = False
             self._process = None
             self._ports = None
             await self._hang_up()
@@ -248,6 +250,7 @@ class Pod:
             return
         self.ready = ready
         if ready:
+            self._may_stream = True
             self._say(
                 self.name,
                 "Normal",

@@ -96,7 +96,7 @@ PACE: tuple[tuple[ModuleType, str, Any], ...] = (
 """An operator that waits a twentieth of what it does."""
 SOON = Policy(retry=timedelta(seconds=0.5))
 """For tests in which a Job has to be started twice."""
-PATIENCE = 60.0
+PATIENCE = 240.0
 """Seconds until a wait is given up: long, for machines that have much else to do."""
 
 
