@@ -49,13 +49,15 @@ class Watch:
 class Proxy:
     """`after_write` is called with (method, path) when the server has carried a write out, before its answer
     is passed on; with `loses`, it is answered as if it had taken too long. `answer` may return a status and a
-    document instead of asking the server. `writes`: what was carried out so far."""
+    document instead of asking the server. `writes`: what was carried out so far; `unanswered`: what the server
+    itself took too long over, on a machine with much else to do, and may have carried out."""
 
     def __init__(self, kubeconfig: Path, record: Record) -> None:
         self._server, self._tls = _server(kubeconfig)
         self._record = record
         self.down = False
         self.writes: list[tuple[str, str]] = []
+        self.unanswered: list[tuple[str, str]] = []
         self.after_write: Callable[[str, str], Any] = lambda method, path: None
         self.loses: Callable[[str, str], bool] = lambda method, path: False
         self.answer: Callable[[str, str], tuple[int, dict[str, Any]] | None] = lambda method, path: None
@@ -126,6 +128,8 @@ class Proxy:
                 self.after_write(request.method, path)
                 if self.loses(request.method, path):
                     return web.json_response(_TIMEOUT, status=_TIMEOUT["code"])
+            if request.method in _WRITES and answer.status >= 500:
+                self.unanswered.append((request.method, path))
             kept = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP}
             return web.Response(status=answer.status, body=body, headers=kept)
 
