@@ -49,8 +49,8 @@ class Watch:
 class Proxy:
     """`after_write` is called with (method, path) when the server has carried a write out, before its answer
     is passed on; with `loses`, it is answered as if it had taken too long. `answer` may return a status and a
-    document instead of asking the server. `writes`: what was carried out so far; `unanswered`: what the server
-    itself took too long over, on a machine with much else to do, and may have carried out."""
+    document instead of asking the server. `writes`: what was carried out so far; `unanswered`: what the
+    server itself took too long over, on a machine with much else to do, and may have carried out."""
 
     def __init__(self, kubeconfig: Path, record: Record) -> None:
         self._server, self._tls = _server(kubeconfig)
