@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/nu
 # They run side by side, a core each. The others start pods and Jobs, which take all cores and wait for each other.
 ONE_CORE := tests/engine tests/exits tests/models tests/profile tests/contract tests/api tests/chart tests/decide tests/render
 ON_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# These too: their cluster is one of dictionaries.
+ONE_CORE += tests/passes tests/cluster
 # `make check` leaves out what makes mutants of decide/ and what needs a cluster.
 CHECKED := tests/contract tests/api tests/decide tests/render tests/cluster
 UNCHECKED := tests/decide/mutations tests/cluster/live tests/cluster/on_node

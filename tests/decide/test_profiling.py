@@ -206,7 +206,7 @@ def test_a_job_that_vanishes_is_started_again_with_patience() -> None:
         )
 
     made.watch.append(watch)
-    made.run(4000)
+    made.run(4000, every=1)
     pauses = [round(after - before) for before, after in itertools.pairwise(began)]
     assert pauses[:6] == pytest.approx([10, 20, 40, 80, 160, 320], abs=2)
     assert set(pauses[6:]) <= {600, 601}

@@ -4,7 +4,7 @@ figures."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -34,9 +34,17 @@ from tests.profile.planted import noise_bundle
 ROOM = Room(rows=32, tokens=8192, page_tokens=16, context=2048, chunk=128)
 
 
-@pytest.fixture(autouse=True)
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EFFORTS, "rapid", Effort(seconds=0.0, rounds=3))
+@pytest.fixture(autouse=True, scope="module")
+def brief() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(EFFORTS, "rapid", Effort(seconds=0.0, rounds=3))
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(brief: None, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The document of a run of every kind of head, which takes long."""
+    return timing(candidates(tmp_path_factory.mktemp("whole")), watts=7.0)
 
 
 def timing(candidates: list[Candidate], **settings: Any) -> dict[str, Any]:
@@ -61,12 +69,11 @@ def candidates(tmp_path: Path, layers: int = 6) -> list[Candidate]:
 # -- a whole run ---------------------------------------------------------------------------------------------
 
 
-def test_a_run_yields_a_row_that_the_operator_reads(tmp_path: Path) -> None:
-    document = timing(candidates(tmp_path), watts=7.0)
-    assert len(encode(document)) <= LIMIT_BYTES
+def test_a_run_yields_a_row_that_the_operator_reads(whole: Any) -> None:
+    assert len(encode(whole)) <= LIMIT_BYTES
     hardware = Hardware(None, 0, 4096, "cpu", 2, "float32")
     identity = TimingIdentity("file:///m", "1", "float32", ("affine", "bare", "mlp"), hardware, 1)
-    row = results.timing(results.read(encode(document).decode()), identity, datetime.now(UTC))
+    row = results.timing(results.read(encode(whole).decode()), identity, datetime.now(UTC))
     assert row.fit is not None
     assert row.memory is not None
     assert row.energy is not None
@@ -82,8 +89,8 @@ def test_a_run_yields_a_row_that_the_operator_reads(tmp_path: Path) -> None:
     assert all(joules > 0 for joules in row.energy.joules_per_megatoken.values())
 
 
-def test_every_kind_of_head_is_timed_at_two_depths_and_three_batches(tmp_path: Path) -> None:
-    points = timing(candidates(tmp_path)).points
+def test_every_kind_of_head_is_timed_at_two_depths_and_three_batches(whole: Any) -> None:
+    points = whole.points
     decoding = {(p.head_kind, p.layer_budget, p.rows) for p in points if p.sampled == p.rows}
     assert decoding == {(k, d, b) for k in ("bare", "mlp", "affine") for d in (2, 6) for b in (1, 8, 32)}
     assert {(p.layer_budget, p.rows) for p in points if p.sampled == 0} == {(2, 128), (6, 128)}
