@@ -13,6 +13,7 @@ from typing import Any
 from helios_operator.cluster.kinds import Kind, Object
 
 from tests.cluster.fake.fields import Fields, Path
+from tests.cluster.fake.plain import Shared
 from tests.cluster.fake.refusal import Refusal
 
 _NOBODYS = ("apiVersion", "kind")
@@ -72,7 +73,11 @@ class Managers:
             owned -= gone
         self._take(self.owned.get(manager, set()) | mine, mine, manager)
 
-    def document(self) -> list[Object]:
+    def copy(self) -> Managers:
+        """To try a write on."""
+        return Managers(self.kind, self.fields, {each: set(owned) for each, owned in self.owned.items()})
+
+    def document(self) -> list[Shared]:
         """`metadata.managedFields`."""
         return [_entry(self.kind, manager, owned) for manager, owned in self.owned.items()]
 
@@ -106,20 +111,22 @@ def _is_nobodys(path: Path) -> bool:
     return path[0] in _NOBODYS or (path[0] == "metadata" and len(path) > 1 and path[1] in _THE_SERVERS)
 
 
-def _entry(kind: Kind, manager: Manager, owned: set[Path]) -> Object:
+def _entry(kind: Kind, manager: Manager, owned: set[Path]) -> Shared:
     tree: Object = {}
     for path in sorted(owned, key=repr):
         at = tree
         for step in path:
             at = at.setdefault(_key(step), {})
-    entry = {
-        "manager": manager.name,
-        "operation": manager.operation,
-        "apiVersion": kind.api_version,
-        "fieldsType": "FieldsV1",
-        "fieldsV1": tree,
-    }
-    return entry | ({"subresource": manager.subresource} if manager.subresource else {})
+    entry = Shared(
+        manager=manager.name,
+        operation=manager.operation,
+        apiVersion=kind.api_version,
+        fieldsType="FieldsV1",
+        fieldsV1=tree,
+    )
+    if manager.subresource:
+        entry["subresource"] = manager.subresource
+    return entry
 
 
 def _key(step: Any) -> str:

@@ -6,10 +6,15 @@ from __future__ import annotations
 from typing import Any
 
 
+class Shared(dict[str, Any]):
+    """Never changed by anybody, so that no copy is needed: the managedFields, larger than many an object."""
+
+
 def copied(value: Any) -> Any:
-    """Shares no dict and no list with the value."""
-    if isinstance(value, dict):
+    """Shares no dict and no list with the value, but those that are `Shared`."""
+    kind = type(value)
+    if kind is dict:
         return {key: copied(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if kind is list:
         return [copied(item) for item in value]
     return value

@@ -55,6 +55,7 @@ from tests.cluster.fake.controllers import REPLICA_SET, Controllers
 from tests.cluster.fake.http import Door, seen
 from tests.cluster.fake.kubelet import Kubelet
 from tests.cluster.fake.objects import NAMESPACE, claim, node
+from tests.cluster.fake.plain import copied
 from tests.cluster.fake.store import News, Store
 
 KINDS = (
@@ -196,7 +197,8 @@ class Place:
         return self.store.merge(DEPLOYMENT, NAMESPACE, name, {"spec": spec}, "kubectl")
 
     def status(self, name: str = "chat") -> Object:
-        return dict((self.find(DEPLOYMENT, name) or {}).get("status") or {})
+        found = self.store.view(DEPLOYMENT, NAMESPACE, name) or {}
+        return dict(copied(found.get("status") or {}))
 
     def condition(self, type: str, name: str = "chat") -> Object:
         found = self.status(name).get("conditions", ())

@@ -139,7 +139,7 @@ class Store:
         if (uid := obj["metadata"].get("uid")) and uid != stored.obj["metadata"]["uid"]:
             why = f'metadata.uid: Invalid value: "{uid}": field is immutable'
             raise refusal.invalid(kind, name, why)
-        trial = copy.deepcopy(stored.managers)
+        trial = stored.managers.copy()
         after = trial.applied(stored.obj, wanted, who, force)
         return self._replace(kind, stored, after, trial, subresource), False
 
@@ -248,7 +248,7 @@ class Store:
         return copied(stored.obj)
 
     def _update(self, kind: Kind, stored: Stored, after: Object, manager: str, subresource: str) -> Object:
-        trial = copy.deepcopy(stored.managers)
+        trial = stored.managers.copy()
         kept = self._part(kind, stored.obj, self.schema.pruned(kind, after), subresource)
         trial.changed(stored.obj, kept, Manager(manager, "Update", subresource))
         return self._replace(kind, stored, after, trial, subresource)
