@@ -221,6 +221,7 @@ class Bench:
         running = [each for each in self._contenders if each.open and each.name not in measured.errors]
         found: dict[str, Times | None] = {}
         for contender in running[number % len(running) :] + running[: number % len(running)]:
+            time.sleep(_SETTLE_SECONDS)
             try:
                 if number == 0:
                     self._warm(contender, measured.cell)
@@ -237,11 +238,8 @@ class Bench:
             contender.generate(self._prompts(cell, -1, "warm"), 2)
 
     def _times(self, contender: Contender, cell: Cell, number: int) -> Times:
-        seconds = []
-        for call, new in (("first", 1), ("whole", cell.new)):
-            time.sleep(_SETTLE_SECONDS)
-            seconds.append(contender.generate(self._prompts(cell, number, call), new))
-        return Times(*seconds)
+        first, whole = (self._prompts(cell, number, call) for call in ("first", "whole"))
+        return Times(contender.generate(first, 1), contender.generate(whole, cell.new))
 
     def _prompts(self, cell: Cell, number: int, call: str) -> list[list[int]]:
         return texts.prompts(cell, number, call, self._config.vocab_size)

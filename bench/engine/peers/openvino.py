@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -10,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from bench.engine.adapter import Adapter, Ids, Peer, Setting, Variant
-
-_KEY_VALUE_BYTES = 64 * 1024  # of a token, more than models of this size take in 16 bits
 
 
 class OpenVINO:
@@ -28,8 +27,7 @@ class OpenVINO:
         scheduler.enable_prefix_caching = False
         scheduler.max_num_seqs = setting.rows
         scheduler.max_num_batched_tokens = 2048
-        bytes_needed = setting.rows * (setting.tokens + 64) * _KEY_VALUE_BYTES
-        scheduler.cache_size = max(1, min(4, -(-bytes_needed // 2**30)))
+        scheduler.cache_size = _gibibytes(setting)
         self._pipeline: Any = openvino_genai.ContinuousBatchingPipeline(
             str(setting.folder), scheduler, "CPU", self._properties
         )
@@ -70,6 +68,14 @@ class OpenVINO:
     def _compiled(self) -> Any:
         core = self._openvino.Core()
         return core.compile_model(str(self._folder / "openvino_model.xml"), "CPU", self._properties)
+
+
+def _gibibytes(setting: Setting) -> int:
+    """That hold keys and values of all rows, in 16 bits."""
+    config = json.loads((setting.model / "config.json").read_text(encoding="utf-8"))
+    head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    token = 2 * 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head
+    return -(-setting.rows * (setting.tokens + 32) * token // 2**30)
 
 
 def _prepare(model: Path, folder: Path, variant: str) -> None:
