@@ -42,7 +42,7 @@ class Serving:
             return {"error": str(error)}
         except Exception as error:
             traceback.print_exc()
-            return {"error": f"{type(error).__name__}: {error}".strip()[:500]}
+            return {"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
 
     def _prepare(self, told: Mapping[str, Any]) -> None:
         if self._peer.prepare:

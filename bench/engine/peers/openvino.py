@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ class OpenVINO:
         self._np: Any = np
         self._openvino: Any = openvino
         self._genai: Any = openvino_genai
-        self._properties = {"INFERENCE_NUM_THREADS": setting.threads}
+        self._properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": setting.threads}
+        if os.environ.get("ONEDNN_MAX_CPU_ISA") == "AVX2":  # it would choose bf16 by what the processor has
+            self._properties["INFERENCE_PRECISION_HINT"] = "f32"
         scheduler = openvino_genai.SchedulerConfig()
         scheduler.enable_prefix_caching = False
         scheduler.max_num_seqs = setting.rows
