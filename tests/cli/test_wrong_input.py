@@ -140,6 +140,7 @@ def test_prompts_that_no_model_takes(state: Path, volumes: Path, tmp_path: Path)
 def test_benches_are_the_checkouts(tmp_path: Path) -> None:
     assert "invalid choice: 'none' (choose from " in error_of(helios("bench", "none"))
     assert "usage: python -m bench.operator" in helios("bench", "operator", "--help").out
+    assert "--peers: there is no 'nobody'" in helios("bench", "engine", "--peers", "nobody").err
     package = tmp_path / "helios_cli"
     shutil.copytree(Path(helios_cli.__file__).parent, package)
     installed = helios(
