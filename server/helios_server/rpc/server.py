@@ -44,7 +44,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_GENERATION = generation_pb2.DESCRIPTOR.services_by_name["Generation"]
+_SERVICES = (generation_pb2.DESCRIPTOR.services_by_name["Generation"],)
+"""For applications."""
 _WARM_UP_TOKENS = 4
 _LAST_BYTES_SECONDS = 1.0
 _WATCH_SECONDS = 0.5
@@ -72,9 +73,8 @@ class PodServer:
         energy: EnergyMeter | None = None,
         drain_timeout: float = 300.0,
     ) -> None:
-        self.pod = Pod(
-            model_name, limits, Health(), Metrics(model_name), LivePrompts(limits.live_prompts), energy
-        )
+        health, prompts = Health(each.full_name for each in _SERVICES), LivePrompts(limits.live_prompts)
+        self.pod = Pod(model_name, limits, health, Metrics(model_name), prompts, energy)
         self._config = config
         self._drain_timeout = drain_timeout
         self._generation = Door([AnswerErrors()])
@@ -153,7 +153,7 @@ class PodServer:
         """Stops admission and returns; calls in flight go on. Done once, however often it is asked for."""
         if self._letting_go is None:
             await self.pod.health.become(Phase.DRAINING)
-            self._letting_go = asyncio.create_task(self._generation.let_go(_GENERATION))
+            self._letting_go = asyncio.create_task(self._generation.let_go(*_SERVICES))
 
     async def drain(self) -> None:
         """Returns when every connection is let go and every stream has ended, or the drain's time is over."""
