@@ -220,7 +220,7 @@ class Pod:
             place, str(self._limits_file), s.model_name, at, s.drain_seconds, s.max_context
         )
         watts = ("--energy-watts", str(s.watts)) if s.watts else ()
-        return helios_command(*words, "--ports-file", str(ports_file), *watts)
+        return helios_command(*words, "--http-port", "free", "--ports-file", str(ports_file), *watts)
 
     async def _watch(self, process: Process, ports_file: Path) -> None:
         """Probes as a kubelet does: readiness often, liveness seldom and patiently."""
