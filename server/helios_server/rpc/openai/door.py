@@ -1,4 +1,4 @@
-"""The HTTP door for applications: routes, streams, and the farewell.
+"""The HTTP door for applications: routes, streams, a page, and the farewell.
 
 Opened by `rpc.server` beside the gRPC one. It translates; what becomes of a request stands in `conversation`.
 A pod that drains goes on answering with 503 and `Connection: close` until the end, so that no request that
@@ -20,7 +20,7 @@ from helios_server.engine.request import FailedEvent, FinishedEvent, GenerationR
 from helios_server.models.json_file import parse_object
 from helios_server.rpc import conversation
 from helios_server.rpc.http import HttpServer
-from helios_server.rpc.openai import answers
+from helios_server.rpc.openai import answers, page
 from helios_server.rpc.openai.answers import Answer, ChatAnswer, TextAnswer
 from helios_server.rpc.openai.errors import NAMES, STREAM, Unreadable, encoded, in_openais_words
 from helios_server.rpc.openai.requests import ChatRequest, TextRequest
@@ -52,6 +52,7 @@ class OpenAiDoor:
         self._http = HttpServer({}, in_openais_words, idle_seconds=_IDLE_SECONDS, most_bytes=_MOST_BYTES)
         self._http.application.add_routes(
             [
+                *page.routes(),
                 web.get("/v1/models", self._models),
                 web.get("/v1/models/{model:.+}", self._model),
                 web.post("/v1/completions", self._complete),
