@@ -166,9 +166,10 @@ async def test_it_serves_what_the_file_says_and_ends_what_outlives_the_drain(
             await anext(messages)
             pod.process.send_signal(signal.SIGINT)
             code, errors = await pod.end()
-            with pytest.raises(grpc.aio.AioRpcError):
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
                 async for _ in messages:
                     pass
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
     assert code == 0
     assert "1 calls still run" in errors
     assert not (tmp_path / "ports.json").exists()

@@ -25,7 +25,7 @@ from helios_server.engine.engine import Engine
 from helios_server.engine.limits import EngineConfig
 from helios_server.engine.request import FailedEvent, GenerationRequest
 from helios_server.engine.sampling import SamplingParams
-from helios_server.errors import InvalidRequest
+from helios_server.errors import Draining, InvalidRequest
 from helios_server.rpc.auth import RequireToken, Token
 from helios_server.rpc.control import ControlService
 from helios_server.rpc.door import Door
@@ -182,7 +182,9 @@ class PodServer:
         await self._openai.gone()
 
     async def close(self) -> None:
-        """Ends what still runs, frees the ports and stops the engine."""
+        """Ends what still runs, with the word to ask another server, frees the ports and stops the engine."""
+        if self.pod.engine is not None:
+            self.pod.engine.fail(Draining("server", "was stopped", "Send the request to another server"))
         await self._generation.close(_LAST_BYTES_SECONDS)
         await self._control.close(_LAST_BYTES_SECONDS)
         await self._openai.close()

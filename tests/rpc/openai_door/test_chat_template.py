@@ -16,6 +16,7 @@ from helios_server.rpc.openai.fields import Fields
 from transformers import AutoTokenizer
 
 from tests.checkpoints import SPECIAL, make_checkpoint, write_tokenizer
+from tests.models.vocabularies import sentencepiece
 from tests.rpc.openai_door.clients import CHAT, TEXT, post
 from tests.rpc.pods import LAYERS, serving
 
@@ -89,6 +90,18 @@ async def test_the_ids_are_those_of_transformers(
     expected: Any = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert await ids(tmp_path, messages) == expected
     assert len(expected) > 5
+
+
+@pytest.mark.parametrize("messages", CHATS, ids=["short", "turns", "hostile"])
+async def test_the_ids_of_a_sentencepiece_model_are_too(
+    tmp_path: Path, messages: list[dict[str, str]]
+) -> None:
+    sentencepiece(tmp_path)
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": MISTRAL, "bos_token": "</s>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    theirs = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    expected: Any = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert await ids(tmp_path, messages) == expected
 
 
 async def test_a_developer_speaks_as_the_system(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import openai
 import pytest
 from helios_server.rpc.server import Ports
 
-from tests.rpc.openai_door.clients import BODIES, CHAT, SAY, TEXT, post, sdk, send, url
+from tests.rpc.openai_door.clients import BODIES, CHAT, SAY, TEXT, events, post, sdk, send, url
 from tests.rpc.pods import Served, child, eventually, serving, speaking
 from tests.rpc.test_serve import limits_file, ready
 
@@ -59,6 +59,10 @@ async def test_a_drain_lets_streams_end_and_refuses_what_comes(pod: Served) -> N
 async def _calls(pod: Served, calls: int) -> bool:
     assert pod.server is not None
     return pod.server.pod.calls == calls
+
+
+async def _running(pod: Served, requests: int) -> bool:
+    return (await pod.load()).running == requests
 
 
 async def _draining(pod: Served) -> bool:
@@ -123,6 +127,32 @@ async def test_sigterm_under_the_sdks_own_retries_loses_nothing(tiny: Path, tmp_
     assert code == 0
     assert set(outcomes) == {"ok", "refused 503 1"}
     assert outcomes["refused 503 1"] == 8
+
+
+async def test_what_outlives_the_drain_ends_with_the_word_to_come_back(tiny: Path) -> None:
+    async with serving(tiny) as pod:
+        assert pod.server is not None
+        asked = {"max_tokens": 3500, "ignore_eos": True}
+        stream = asyncio.create_task(events(pod, CHAT, **asked))
+        whole = asyncio.create_task(post(pod, TEXT, **asked))
+        await eventually(lambda: _running(pod, 2))
+        await pod.server.close()
+        *_, last = await stream
+        refused = await whole
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        assert last == {"error": refused.error}
+        assert refused.error["message"] == "server: was stopped; Send the request to another server"
+
+
+async def test_a_crowd_at_once_is_answered_or_told_when_to_come_back(tiny: Path) -> None:
+    calls = 400  # of them each takes a descriptor here and one at the other end
+    outcomes: Counter[Any] = Counter()
+    async with serving(tiny, max_batch_size=4, max_queue_size=16) as pod:
+        for answer in await asyncio.gather(*(post(pod, TEXT) for _ in range(calls))):
+            outcomes[answer.status, "Retry-After" in answer.headers] += 1
+        assert set(outcomes) == {(200, False), (429, True)}
+        assert outcomes.total() == calls
+        assert (await post(pod, TEXT)).status == 200
 
 
 async def _over(outcomes: Counter[str], least: int) -> bool:

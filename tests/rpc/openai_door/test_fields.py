@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from helios_server.errors import InvalidRequest
 from helios_server.rpc.openai import fields
+from helios_server.rpc.openai.errors import encoded, told
 from helios_server.rpc.openai.requests import ChatRequest, TextRequest
+from hypothesis import given
+from hypothesis import strategies as st
 from openai.types import completion_create_params as text_params
 from openai.types.chat import completion_create_params as chat_params
 
@@ -230,6 +233,35 @@ async def test_what_is_wrong_is_named(
     assert answer.error["type"] == "invalid_request_error"
     assert answer.error["message"].startswith(f"{param}: ")
     assert "; " in answer.error["message"]
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda below: st.lists(below, max_size=4) | st.dictionaries(st.text(max_size=8), below, max_size=4),
+    max_leaves=8,
+)
+_MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {}, optional={"role": st.sampled_from(["user", "assistant", "tool"]) | _JSON, "content": _JSON}
+    )
+)
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+@given(data=st.data())
+def test_whatever_a_field_holds_it_is_read_or_named(path: str, data: st.DataObject) -> None:
+    known = sorted({*HEEDED[path], *NEUTRAL[path]})
+    names = st.sampled_from(known) | st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8)
+    changes = data.draw(st.dictionaries(names, _JSON, max_size=4))
+    if path == CHAT and data.draw(st.booleans()):
+        changes["messages"] = data.draw(_MESSAGES)
+    body = BODIES[path] | changes
+    try:
+        READ[path](body)
+    except InvalidRequest as refused:
+        _, told_body = told(refused, READ[path].names(body))
+        error = json.loads(encoded(told_body))["error"]
+        assert re.split(r"[.\[]", error["param"])[0] in {*body, "stream_options", "helios"}
 
 
 async def test_parts_of_text_and_what_an_answer_held_are_read(pod: Served) -> None:
