@@ -89,10 +89,8 @@ async function ask(text, signal) {
     const delta = choice.delta ? choice.delta.content : choice.text;
     const made = event.helios;
     if (made && made.confidences) {
-      made.confidences.forEach((confidence) => {
-        if (delta) article.append(token(delta, made.depth, confidence));
-        else unshown += 1;
-      });
+      if (delta) article.append(token(delta, made.depth, Math.min(...made.confidences)));
+      unshown += made.confidences.length - (delta ? 1 : 0);
       answer += delta || "";
       article.scrollIntoView({ block: "end" });
     }
