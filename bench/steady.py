@@ -71,7 +71,7 @@ async def _run(number: int, options: Any) -> dict[str, Any]:
     texts = prompts(options.domain, options.requests + 200, seed=100 + number)
     with tempfile.TemporaryDirectory(prefix="helios-steady-") as state:
         runtime = LocalRuntime(
-            objects, Path(state), Options(volumes=cache_root(), port=0, command="bench.steady")
+            objects, Path(state), Options(volumes=cache_root(), port=0, http=False, command="bench.steady")
         )
         async with runtime:
             await runtime.wait_for(lambda up: _active(up.snapshot(name)), 120)

@@ -15,9 +15,10 @@ from typing import Any
 
 import grpc
 from helios_contract import wire
+from helios_operator.api import ports
 from helios_operator.cluster.kinds import CONFIG_MAP, POD, SECRET, Key, Object
 from helios_operator.errors import ClusterError
-from helios_operator.render import labels, names, ports
+from helios_operator.render import labels, names
 from helios_operator.render.configmap import limits_of
 from helios_operator.render.secret import token_of
 from helios_proto.v1 import control_pb2 as pb

@@ -71,7 +71,9 @@ class Act:
         self._screen = screen
         self._name = programme.objects[-1]["metadata"]["name"]
         self._state = state
-        options = Options(volumes=volumes, port=0, memory_mib=programme.memory_mib, command="make demo")
+        options = Options(
+            volumes=volumes, port=0, http=False, memory_mib=programme.memory_mib, command="make demo"
+        )
         self._runtime = LocalRuntime(programme.objects, state, options, listener=screen.record)
 
     async def play(self) -> Outcome:

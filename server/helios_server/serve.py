@@ -190,7 +190,7 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
         ),
         limits=limits,
         host=options.host,
-        ports=Ports(options.port, options.control_port, options.metrics_port),
+        ports=Ports(options.port, options.control_port, options.metrics_port, options.http_port),
         control_token_file=options.control_token_file,
         drain_timeout=options.drain_timeout,
         ports_file=options.ports_file,
@@ -235,7 +235,9 @@ def _layers_of_bundle(options: argparse.Namespace, offline: bool | None) -> tupl
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="helios serve", description="Serve one model over gRPC.")
+    parser = argparse.ArgumentParser(
+        prog="helios serve", description="Serve one model over gRPC and OpenAI's HTTP API."
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--limits", type=Path, help="limits.json: what an operator decided to serve")
     what.add_argument("--model", help="file:///path, pvc://claim/path or hf://org/name, to serve on its own")
@@ -253,6 +255,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--metrics-port", type=_port, default=ports.metrics_port, help="HTTP: probes, Prometheus"
+    )
+    parser.add_argument(
+        "--http-port",
+        type=_http_port,
+        default=ports.http_port,
+        metavar="PORT",
+        help="OpenAI's HTTP API for applications; 0: none, free: a free one (default: %(default)s)",
     )
     parser.add_argument("--ports-file", type=Path, help="write the bound ports here, as JSON")
     parser.add_argument("--control-token-file", type=Path, help="bearer token that Control asks for")
@@ -289,6 +298,11 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{port} is no port; give 0 to 65535")
     return port
+
+
+def _http_port(text: str) -> int | None:
+    """None: no HTTP."""
+    return 0 if text == "free" else _port(text) or None
 
 
 def _tokens(text: str) -> int:

@@ -90,7 +90,11 @@ def full() -> Json:
                     "drain": {"preStopSeconds": 15, "timeoutSeconds": 300},
                 },
                 "replicas": 1,
-                "service": {"port": 8033, "tls": {"secretName": "tls", "clientCASecretName": "ca"}},
+                "service": {
+                    "port": 8033,
+                    "httpPort": 8000,
+                    "tls": {"secretName": "tls", "clientCASecretName": "ca"},
+                },
                 "modelCache": {"pvcName": "cache", "mountPath": "/models", "readOnly": True},
                 "authSecret": {"name": "hub", "key": "TOKEN"},
                 "template": {"spec": {"nodeSelector": {"disk": "fast"}}},

@@ -18,7 +18,7 @@ import psutil
 import yaml
 
 HELIOS = [sys.executable, "-m", "helios_cli"]
-UP = ("--port", "0", "--device", "cpu", "--dtype", "float32")
+UP = ("--port", "0", "--http-port", "free", "--device", "cpu", "--dtype", "float32")
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import subprocess
 import time
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import psutil
 from helios_operator.local.store import DEPLOYMENT, Store
@@ -21,7 +23,15 @@ def test_up_serves_is_asked_and_ends_without_a_trace(state: Path, volumes: Path,
     file = write(tmp_path / "chat.yaml", deployment())
     with up(file, state, volumes) as running:
         running.until("Available=True")
+        http = re.search(r"^chat: (http://127\.0\.0\.1:\d+)$", running.text, re.MULTILINE)
+        assert http is not None
         told = ("--state", state)
+
+        asked = {"messages": [{"role": "user", "content": "Call me Ishmael."}], "max_tokens": 8}
+        headers = {"Content-Type": "application/json"}
+        chat = Request(f"{http[1]}/v1/chat/completions", json.dumps(asked).encode(), headers)
+        with urlopen(chat) as response:
+            assert json.load(response)["object"] == "chat.completion"
 
         answer = helios("generate", "Call me Ishmael.", "--max-tokens", 8, *told)
         assert (answer.code, answer.err.count("8 tokens in")) == (0, 1)

@@ -6,8 +6,8 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from helios_operator.api import ports
 from helios_operator.cluster.controls import Controls
-from helios_operator.render import ports
 from helios_proto import addresses
 from helios_proto.v1 import control_pb2 as pb
 from helios_proto.v1 import control_pb2_grpc

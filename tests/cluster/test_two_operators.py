@@ -8,10 +8,10 @@ import json
 from dataclasses import replace
 
 from helios_contract import limits as document
+from helios_operator.api import ports
 from helios_operator.cluster.kinds import CONFIG_MAP
 from helios_operator.errors import ControlError
 from helios_operator.passes.line import Line
-from helios_operator.render import ports
 
 from tests.cluster.fake.objects import NAMESPACE, deployment
 from tests.cluster.fake.pod import FakePod

@@ -119,7 +119,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     obj = deployment(list(known.values()), {"minQualityPercent": 90})
 
     async def measure() -> None:
-        options = Options(volumes=root / "volumes", port=0)
+        options = Options(volumes=root / "volumes", port=0, http_port=0)
         async with LocalRuntime([obj], root / "state", options) as runtime:
             await runtime.wait_for(lambda r: r.condition("chat", "Profiled") == "True", timeout=PATIENCE)
 

@@ -70,7 +70,9 @@ def deployment(**spec: Any) -> dict[str, Any]:
 
 
 def options(volumes: Path, **changes: Any) -> Options:
-    return Options(**({"volumes": volumes, "device": "cpu", "dtype": "float32", "port": 0} | changes))
+    return Options(
+        **({"volumes": volumes, "device": "cpu", "dtype": "float32", "port": 0, "http_port": 0} | changes)
+    )
 
 
 # -- the first run ------------------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ def pod(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     async def opened() -> tuple[PodServer, int]:
         server = PodServer("chat", EngineConfig(), limits, token=Token(token))
-        ports = await server.open("127.0.0.1", Ports(0, 0, 0))
+        ports = await server.open("127.0.0.1", Ports(0, 0, 0, None))
         for ordinal, text in enumerate(TEXTS):
             server.pod.prompts.add(ordinal, 20, lambda text=text: text)
         return server, ports.control_port

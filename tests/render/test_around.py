@@ -10,7 +10,13 @@ from helios_operator.errors import OperatorError
 from helios_operator.render import Manifest, configmap, labels
 from helios_operator.render.networkpolicy import job_policy, server_policy
 from helios_operator.render.secret import control_token_secret, token_of
-from helios_operator.render.service import client_service, endpoint, pods_service, routed_revision
+from helios_operator.render.service import (
+    client_service,
+    endpoint,
+    pods_service,
+    routed_revision,
+    serves_http,
+)
 from helios_proto.v1 import control_pb2
 
 from tests.render import objects
@@ -32,9 +38,34 @@ def test_the_address_exists_before_anything_serves() -> None:
     assert not _selects(service, objects.revision(objects.deployment(), number=1)["spec"]["template"])
 
 
+@pytest.mark.parametrize(
+    ("service", "port"), [({}, 8000), ({"httpPort": 80}, 80), ({"httpPort": 0}, None), ({"port": 8000}, None)]
+)
+def test_openais_api_has_a_port_of_the_users(service: dict[str, int], port: int | None) -> None:
+    hd = objects.deployment(service=service)
+    listed = {each["name"]: each for each in client_service(hd, 1)["spec"]["ports"]}
+    assert set(listed) == ({"grpc", "http"} if port else {"grpc"})
+    if port:
+        assert listed["http"] == {
+            "name": "http",
+            "port": port,
+            "targetPort": 8000,
+            "protocol": "TCP",
+            "appProtocol": "http",
+        }
+        assert serves_http(objects.revision(hd)["spec"]["template"])
+    assert "http" not in {each["name"] for each in client_service(hd, 1, with_http=False)["spec"]["ports"]}
+
+
+def test_pods_of_the_release_before_have_no_such_port() -> None:
+    template = objects.revision(objects.deployment(service={"httpPort": 0}))["spec"]["template"]
+    assert not serves_http(template)
+    assert not serves_http({})
+
+
 def test_the_port_is_the_users_and_speaks_http2() -> None:
     hd = objects.deployment(service={"port": 9000})
-    (port,) = client_service(hd, 1)["spec"]["ports"]
+    port, _ = client_service(hd, 1)["spec"]["ports"]
     assert (port["port"], port["targetPort"], port["appProtocol"]) == (9000, "grpc", "kubernetes.io/h2c")
     assert endpoint(hd) == "chat.team-a.svc:9000"
 
@@ -96,11 +127,18 @@ def test_clients_and_scrapers_come_from_everywhere_unless_namespaces_are_named()
     hd = objects.deployment()
     open_policy = server_policy(hd, objects.installation())
     assert _peers(open_policy, 8033) is None
+    assert _peers(open_policy, 8000) is None
     assert _peers(open_policy, 8035) is None
     by = objects.installation(client_namespaces=("apps", "web"), metrics_namespaces=("monitoring",))
     policy = server_policy(hd, by)
     assert len(_peers(policy, 8033) or ()) == 2
+    assert _peers(policy, 8000) == _peers(policy, 8033)
     assert len(_peers(policy, 8035) or ()) == 1
+
+
+def test_a_port_that_is_not_served_is_open_to_nobody() -> None:
+    policy = server_policy(objects.deployment(service={"httpPort": 0}), objects.installation())
+    assert 8000 not in {rule["ports"][0]["port"] for rule in policy["spec"]["ingress"]}
 
 
 def test_nobody_speaks_to_a_job() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -35,9 +36,27 @@ def test_the_server_understands_its_command_line(tmp_path: Path) -> None:
     assert config.drain_timeout == 77
     assert config.engine.max_context is None
     assert str(config.control_token_file) == _mounted(manifest, "control") + "/token"
-    listening = {config.ports.port, config.ports.control_port, config.ports.metrics_port}
+    listening = {*dataclasses.astuple(config.ports)}
     container = manifest["spec"]["template"]["spec"]["containers"][0]
     assert {port["containerPort"] for port in container["ports"]} == listening
+
+
+def test_without_http_there_is_neither_port_nor_door(tmp_path: Path) -> None:
+    hd = objects.deployment(service={"httpPort": 0})
+    limits = configmap.limits_config_map(hd, 7, objects.serving_limits())
+    (tmp_path / "limits.json").write_text(limits["data"]["limits.json"])
+    manifest = objects.revision(hd)
+    command = _command(manifest, {"/etc/helios/limits/limits.json": str(tmp_path / "limits.json")})
+    ports = serve.parse(command[2:]).ports
+    assert ports.http_port is None
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
+    assert [port["name"] for port in container["ports"]] == ["grpc", "control", "metrics"]
+
+
+def test_a_server_of_the_release_before_understands_the_default() -> None:
+    """It knows no --http-port."""
+    container = objects.revision(objects.deployment())["spec"]["template"]["spec"]["containers"][0]
+    assert "--http-port" not in container["command"]
 
 
 def test_a_bound_of_the_context_is_an_argument_of_new_pods(tmp_path: Path) -> None:

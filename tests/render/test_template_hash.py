@@ -46,6 +46,8 @@ def test_a_released_hash_never_changes(spec: dict[str, Any], expected: str) -> N
         {"reassessment": {"auditPercent": 50}},
         {"rollout": {"strategy": "Surge", "drain": {"preStopSeconds": 1, "timeoutSeconds": 2}}},
         {"service": {"port": 9000}},
+        {"service": {"port": 8000}},
+        {"service": {"httpPort": 9000}},
         {"profiling": {"template": {"spec": {"nodeSelector": {"a": "b"}}}, "prompts": {"inline": ["x"]}}},
         {"candidates": [{"name": "z", "uri": "pvc://elsewhere/z"}, {"name": "y", "uri": "hf://o/y"}]},
     ],
@@ -63,6 +65,7 @@ def test_what_only_new_pods_can_take_up_is_hashed() -> None:
         {"authSecret": _AUTH | {"key": "K"}},
         {"limits": {"maxContextTokens": 4096}},
         {"limits": {"maxContextTokens": 8192}},
+        {"service": {"httpPort": 0}},
     ]
     hashes = [template_hash(objects.deployment(**spec)) for spec in specs]
     assert len(set(hashes)) == len(specs)

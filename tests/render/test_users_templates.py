@@ -171,6 +171,32 @@ def _server(**fields: Any) -> dict[str, Any]:
     return {"spec": {"containers": [{"name": "helios-server", **fields}]}}
 
 
+def _sidecar(port: int, protocol: Any = None, field: str = "containers", **more: Any) -> dict[str, Any]:
+    listed = [{"containerPort": 9000, "name": "http"}, {"containerPort": port, "protocol": protocol}]
+    return {"spec": {field: [{"name": "proxy", "ports": listed, **more}]}}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        _sidecar(8000, protocol="UDP"),
+        _sidecar(8000, field="initContainers"),
+        _sidecar(8001),
+        _server(ports=[{"containerPort": 8000, "name": "http"}, {"containerPort": 8033}]),
+        _server(ports=[None, {"containerPort": 9000, "name": "mine"}]),
+        {"spec": {"containers": [{"name": "proxy", "ports": None}], "initContainers": None}},
+    ],
+)
+def test_ports_that_are_nobody_elses_are_taken(template: Any) -> None:
+    validation.admit(put(minimal(), "spec.template", template))
+
+
+def test_a_port_that_is_not_served_is_free_to_use() -> None:
+    obj = put(put(minimal(), "spec.service", {"httpPort": 0}), "spec.template", _sidecar(8000))
+    validation.admit(obj)
+    validation.admit(put(minimal(), "spec.profiling.template", _sidecar(8000)))
+
+
 @pytest.mark.parametrize(
     ("template", "said"),
     [
@@ -224,6 +250,21 @@ def _server(**fields: Any) -> dict[str, Any]:
         (
             _server(resources={"$patch": "merge"}),
             "resources.$patch: 'merge' is no directive; write delete or",
+        ),
+        (
+            _sidecar(8000),
+            "spec.template.spec.containers[0].ports[1].containerPort: 8000 is where HELIOS serves in this "
+            "pod; use another port, or set spec.service.httpPort to 0",
+        ),
+        (_sidecar(8033), "containerPort: 8033 is where HELIOS serves in this pod; use another port"),
+        (_sidecar(8034), "8034 is where HELIOS serves"),
+        (_sidecar(8035, protocol="TCP"), "8035 is where HELIOS serves"),
+        (_sidecar(8000, field="initContainers", restartPolicy="Always"), "initContainers[0].ports[1]"),
+        (_server(ports=[{"containerPort": 8000, "name": "web"}]), "'web' renames the port http of HELIOS"),
+        (_server(ports=[{"containerPort": 9000, "name": "http"}]), "ports[0].name: 'http' is the name of"),
+        (
+            _server(ports=[{"containerPort": 9000, "name": "grpc"}]),
+            "'grpc' is the name of HELIOS' own port 8033",
         ),
         (_server(**{"$patch": "delete"}), "spec.template.spec.containers: would remove helios-server"),
         ({"spec": {"containers": [{"$patch": "replace"}, {"name": "x"}]}}, "would remove helios-server"),

@@ -23,7 +23,7 @@ from helios_server.rpc.server import PodServer, Ports
 PROMPT = "A prompt of the tests"
 EXITS = (2, 4)
 LAYERS = 6
-FREE = Ports(0, 0, 0)
+FREE = Ports(0, 0, 0, 0)
 
 
 def limits_for(model: Path, **changes: Any) -> Limits:
@@ -170,6 +170,7 @@ async def child(folder: Path, *arguments: str, ports: Sequence[int] = (0, 0, 0))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "helios_server.serve", *arguments),
         *("--port", str(ports[0]), "--control-port", str(ports[1]), "--metrics-port", str(ports[2])),
+        *("--http-port", "free"),
         *("--ports-file", str(ports_file), "--dtype", "float64", "--threads", "1"),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,

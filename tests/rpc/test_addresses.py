@@ -195,7 +195,7 @@ async def test_a_port_that_a_pod_cannot_bind_is_named(tiny: Path) -> None:
         port = taken.getsockname()[1]
         server = PodServer("chat", parse(["--model", f"file://{tiny}"]).engine, limits_for(tiny))
         with pytest.raises(InvalidRequest) as raised:
-            await server.open("::1", Ports(port, 0, 0))
+            await server.open("::1", Ports(port, 0, 0, 0))
     words = f"port: [::1]:{port} cannot be bound (Address already in use); Choose another --port"
     assert str(raised.value).startswith(words)
 

@@ -166,9 +166,10 @@ async def test_it_serves_what_the_file_says_and_ends_what_outlives_the_drain(
             await anext(messages)
             pod.process.send_signal(signal.SIGINT)
             code, errors = await pod.end()
-            with pytest.raises(grpc.aio.AioRpcError):
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
                 async for _ in messages:
                     pass
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
     assert code == 0
     assert "1 calls still run" in errors
     assert not (tmp_path / "ports.json").exists()
@@ -179,7 +180,8 @@ async def test_it_serves_what_the_file_says_and_ends_what_outlives_the_drain(
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     """Exit code and the one line of a start that must fail, in this process."""
-    code = main(["--port", "0", "--control-port", "0", "--metrics-port", "0", *arguments])
+    free = ("--port", "0", "--control-port", "0", "--metrics-port", "0", "--http-port", "free")
+    code = main([*free, *arguments])
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert "; " in lines[0]
@@ -258,7 +260,7 @@ def test_a_limits_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> 
     assert told(capsys, "--limits", "/no/limits.json")[0] == 2
 
 
-@pytest.mark.parametrize("argument", ["port", "control-port", "metrics-port"])
+@pytest.mark.parametrize("argument", ["port", "control-port", "metrics-port", "http-port"])
 def test_a_port_in_use_is_named_before_anything_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], argument: str
 ) -> None:

@@ -31,6 +31,7 @@ from rich.markup import escape
 from helios_cli import state
 from helios_cli.arguments import Parser
 
+_NO_HTTP = -1
 _STYLES = {"decision": "bold cyan", "event": "bold", "pod": "dim", "job": "dim", "runtime": "red"}
 
 
@@ -49,7 +50,13 @@ def run(argv: Sequence[str]) -> int:
         "--port", type=int, metavar="N", help="of the front address (default: the service's; 0: a free one)"
     )
     parser.add_argument(
-        "--host", default=addresses.loopback(), metavar="ADDRESS", help="where the front address listens"
+        "--http-port",
+        type=_http_port,
+        metavar="N",
+        help="the same for OpenAI's API (0: none; free: a free one)",
+    )
+    parser.add_argument(
+        "--host", default=addresses.loopback(), metavar="ADDRESS", help="where the front addresses listen"
     )
     parser.add_argument(
         "--memory-mib", type=int, metavar="N", help="memory for all pods together (default: the machine's)"
@@ -69,6 +76,11 @@ def run(argv: Sequence[str]) -> int:
     return asyncio.run(_serve(runtime))
 
 
+def _http_port(text: str) -> int:
+    """0: a free one, as elsewhere; what a person writes as 0 is none."""
+    return 0 if text == "free" else int(text) or _NO_HTTP
+
+
 def _options(options: Any) -> Options:
     return Options(
         volumes=options.volumes,
@@ -78,6 +90,8 @@ def _options(options: Any) -> Options:
         watts=options.watts,
         host=options.host,
         port=options.port,
+        http=options.http_port != _NO_HTTP,
+        http_port=None if options.http_port == _NO_HTTP else options.http_port,
         command=f"helios up {options.file}",
     )
 
@@ -117,6 +131,8 @@ async def _serve(runtime: LocalRuntime) -> int:
     async with runtime:
         for name in runtime.names:
             _tell(f"{name}: {runtime.front_address(name)}")
+            if http := runtime.http_address(name):
+                _tell(f"{name}: http://{http}")
         hopeless = asyncio.create_task(_nothing_can_serve(runtime))
         await asyncio.wait(
             [hopeless, asyncio.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED

@@ -269,10 +269,15 @@ class Tls:
     """Empty: clients need no certificate."""
 
 
+_HTTP_PORT = 8000
+
+
 @dataclass(frozen=True)
 class ServiceSpec:
     port: int = 8033
     """TCP, of the Service and of the front address."""
+    http_port: int | None = None
+    """The same for OpenAI's API. 0: none. None: 8000, where that is not `port`."""
     tls: Tls | None = None
 
 
@@ -302,6 +307,19 @@ class DeploymentSpec:
     def port(self) -> int:
         """Of the Service, and of the front address on one machine."""
         return self.service.port
+
+    @property
+    def http_port(self) -> int | None:
+        """The same for OpenAI's API; None: there is no such port."""
+        given = self.service.http_port
+        if given is None:
+            return _HTTP_PORT if self.port != _HTTP_PORT else None
+        return given or None
+
+    @property
+    def serves_http(self) -> bool:
+        """Whether pods do, whatever leads to them."""
+        return self.service.http_port != 0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 from jsonschema.exceptions import ValidationError
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
-from helios_operator.api import inline_prompts, pod_template
+from helios_operator.api import inline_prompts, pod_ports, pod_template
 from helios_operator.api.complaints import path_of, problem_of
 from helios_operator.api.crds import API_VERSION, Crd, crds
 from helios_operator.api.problems import Invalid, Problem
@@ -55,7 +55,15 @@ def _render_problems(admitted: Json) -> Iterator[Problem]:
         return
     yield from inline_prompts.problems(admitted)
     for path, container in _TEMPLATES.items():
-        yield from pod_template.problems(_at(admitted, path.split(".")), path, container)
+        found = pod_template.problems(_at(admitted, path.split(".")), path, container)
+        yield from found or _port_problems(admitted, path, container)
+
+
+def _port_problems(admitted: Json, path: str, container: str) -> Iterator[Problem]:
+    """Of what serves: a Job listens nowhere."""
+    if container == pod_template.SERVER:
+        http = _at(admitted, ["spec", "service"]).get("httpPort") != 0
+        yield from pod_ports.problems(_at(admitted, path.split(".")), path, container, http=http)
 
 
 def warnings(obj: Json) -> list[Problem]:

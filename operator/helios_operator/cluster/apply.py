@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 from helios_contract.limits import Limits
 from helios_proto import addresses
 
-from helios_operator.api import serialize
+from helios_operator.api import ports, serialize
 from helios_operator.api.conditions import ConditionType
 from helios_operator.api.types import DeploymentStatus, Model
 from helios_operator.cluster import events
@@ -56,7 +56,7 @@ from helios_operator.passes import jobs as passes
 from helios_operator.passes.actions import describe
 from helios_operator.passes.hands import RefusedError
 from helios_operator.passes.prompts import holder
-from helios_operator.render import labels, names, ports
+from helios_operator.render import labels, names
 from helios_operator.render.configmap import limits_config_map, limits_of, prompts_config_map
 from helios_operator.render.deployment import revision_deployment
 from helios_operator.render.installation import Installation

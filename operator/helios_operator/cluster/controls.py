@@ -13,8 +13,8 @@ from helios_contract.limits import Limits
 from helios_contract.telemetry import Telemetry
 from helios_proto import addresses
 
+from helios_operator.api import ports
 from helios_operator.passes.line import Changed, Line
-from helios_operator.render import ports
 
 _LOOKS_AT_ONCE = 64
 _log = logging.getLogger(__name__)

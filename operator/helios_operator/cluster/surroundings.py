@@ -35,7 +35,7 @@ from helios_operator.render.installation import Installation
 from helios_operator.render.networkpolicy import job_policy, server_policy
 from helios_operator.render.pdb import disruption_budget
 from helios_operator.render.secret import control_token_secret, token_of
-from helios_operator.render.service import client_service, pods_service, routed_revision
+from helios_operator.render.service import client_service, pods_service, routed_revision, serves_http
 
 _TOKEN_BYTES = 32
 
@@ -86,11 +86,12 @@ class Surroundings:
 
     async def route(self, hd: Deployment, number: int) -> None:
         """Sends clients to the pods of this revision."""
-        await self._belongings.keep(hd, SERVICE, client_service(hd, number))
+        await self._belongings.keep(hd, SERVICE, self._client_service(hd, number))
 
     def _works(self, hd: Deployment) -> list[tuple[Kind, str, Callable[[], Awaitable[None]]]]:
         """What is to be there and what is not, each a work of its own."""
-        wanted = [(SERVICE, client_service(hd, self._routed(hd))), (SERVICE, pods_service(hd))]
+        clients = self._client_service(hd, self._routed(hd))
+        wanted = [(SERVICE, clients), (SERVICE, pods_service(hd))]
         policies = [server_policy(hd, self._by), job_policy(hd)]
         unwanted: list[tuple[Kind, str]] = []
         if self._by.network_policies:
@@ -116,6 +117,14 @@ class Surroundings:
     def _remove(self, hd: Deployment, kind: Kind, name: str) -> Callable[[], Awaitable[None]]:
         """What an earlier operator or spec wanted."""
         return lambda: self._belongings.remove(hd, kind, name)
+
+    def _client_service(self, hd: Deployment, number: int | None) -> Manifest:
+        """With the port of OpenAI's API when the pods behind it have it: those of a release before do not."""
+        revision = (
+            self._mirror.get(REVISION, hd.namespace, names.revision(hd.name, number)) if number else None
+        )
+        with_http = revision is None or serves_http(revision["spec"]["template"])
+        return client_service(hd, number, with_http=with_http)
 
     def _routed(self, hd: Deployment) -> int | None:
         """What the Service selects, while there is such a revision. Where somebody deleted the Service, or

@@ -26,9 +26,18 @@ Backends = Callable[[], Sequence[tuple[str, int]]]
 
 class Front:
     """Listens from `open` to `close`. While no pod is ready a connection waits, at most `patience`
-    seconds."""
+    seconds. `option`: what says where it listens; `zero`: how that says to do without a taken port."""
 
-    def __init__(self, backends: Backends, *, patience: float = 15.0, most_waiting: int = 256) -> None:
+    def __init__(
+        self,
+        backends: Backends,
+        *,
+        patience: float = 15.0,
+        most_waiting: int = 256,
+        option: str = "port",
+        zero: str = "0: any free port",
+    ) -> None:
+        self._option, self._zero = option, zero
         self._backends = backends
         self._patience = patience
         self._most_waiting = most_waiting
@@ -52,8 +61,8 @@ class Front:
             reason, fix = f"cannot be bound ({error.strerror})", "give an address of this machine with --host"
             if error.errno == errno.EADDRINUSE:
                 reason = "is in use"
-                fix = "stop what listens there, or choose another with --port (0: any free port)"
-            raise AddressInUseError("port", f"{addresses.join(host, port)} {reason}", fix) from None
+                fix = f"stop what listens there, or choose another with --{self._option} ({self._zero})"
+            raise AddressInUseError(self._option, f"{addresses.join(host, port)} {reason}", fix) from None
 
     @property
     def address(self) -> str:

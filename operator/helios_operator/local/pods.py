@@ -62,6 +62,7 @@ class Ports:
     generation: int
     control: int
     metrics: int
+    http: int
 
 
 class Pod:
@@ -105,6 +106,11 @@ class Pod:
         if not (self.ready and self._ports) or self._stopping:
             return None
         return (self._host, self._ports.generation)
+
+    @property
+    def http_backend(self) -> tuple[str, int] | None:
+        """The same for OpenAI's API."""
+        return (self._host, self._ports.http) if self.backend and self._ports else None
 
     @property
     def control_address(self) -> str | None:
@@ -217,7 +223,7 @@ class Pod:
     def _command(self, ports_file: Path) -> list[str]:
         s = self._settings
         place = commands.Place(str(s.volumes), str(s.token_file), s.device, s.dtype)
-        at = commands.Listening(self._host, 0, 0, 0)
+        at = commands.Listening(self._host, 0, 0, 0, 0)
         words = commands.serve(
             place, str(self._limits_file), s.model_name, at, s.drain_seconds, s.max_context
         )
@@ -275,4 +281,4 @@ async def _bound_ports(ports_file: Path) -> Ports:
     while not ports_file.exists():
         await asyncio.sleep(0.05)
     bound = json.loads(ports_file.read_text(encoding="utf-8"))
-    return Ports(bound["port"], bound["control_port"], bound["metrics_port"])
+    return Ports(bound["port"], bound["control_port"], bound["metrics_port"], bound["http_port"])

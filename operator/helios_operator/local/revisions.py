@@ -101,8 +101,14 @@ class Revisions:
 
     def backends(self) -> list[tuple[str, int]]:
         """The ready pods that new connections go to."""
-        pods = [pod for r in self._all() if r.record.routed for pod in r.pods.values()]
-        return [pod.backend for pod in pods if pod.backend is not None]
+        return [pod.backend for pod in self._routed() if pod.backend is not None]
+
+    def http_backends(self) -> list[tuple[str, int]]:
+        """The same for OpenAI's API."""
+        return [pod.http_backend for pod in self._routed() if pod.http_backend is not None]
+
+    def _routed(self) -> list[Pod]:
+        return [pod for r in self._all() if r.record.routed for pod in r.pods.values()]
 
     @property
     def claimed_mib(self) -> int:

@@ -50,7 +50,8 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Options:
     """How this machine is used. `memory_mib` None: all of it. `port` None: each deployment's own
-    `service.port`, 0: a free one. `grace_seconds` None: each deployment's own drain timeout, when the
+    `service.port`, 0: a free one; `http_port`: the same for `service.httpPort`, unless `http` is False: then
+    there is none. `grace_seconds` None: each deployment's own drain timeout, when the
     runtime ends."""
 
     volumes: Path
@@ -60,6 +61,8 @@ class Options:
     watts: float | None = None
     host: str = "127.0.0.1"
     port: int | None = None
+    http: bool = True
+    http_port: int | None = None
     command: str = "helios up"
     grace_seconds: float | None = None
 
@@ -136,6 +139,10 @@ class LocalRuntime:
 
     def front_address(self, name: str) -> str:
         return self._sites[name].front.address
+
+    def http_address(self, name: str) -> str:
+        """The same for OpenAI's API; "" where it is not served."""
+        return self._sites[name].http_front.address
 
     def deployment(self, name: str) -> Object:
         """The object with its status, as `kubectl get -o yaml` would show it."""
@@ -266,10 +273,10 @@ class LocalRuntime:
             _log.warning("%s cannot be told that its pass failed: %s", site.name, error)
 
     async def _ensure(self, site: Site) -> None:
-        port = self._options.port
-        if port is None:
-            port = self._wanted(site.name).spec.port
-        await site.ensure(self._options.host, port)
+        options, spec = self._options, self._wanted(site.name).spec
+        port = spec.port if options.port is None else options.port
+        http_port = spec.http_port if options.http_port is None else options.http_port
+        await site.ensure(options.host, port, http_port if options.http else None)
 
     def _wanted(self, name: str) -> Deployment:
         """As its spec says, whatever its status is."""
@@ -290,10 +297,11 @@ class LocalRuntime:
         names = [obj["metadata"]["name"] for obj in objects if obj["kind"] == DEPLOYMENT]
         if not names:
             raise OperatorError("FILE", f"holds no {DEPLOYMENT}", "add one: see examples/")
-        if self._options.port and len(names) > 1:
-            raise OperatorError(
-                "port", f"cannot be shared by {len(names)} deployments", "set each spec.service.port"
-            )
+        given = {"port": self._options.port, "http-port": self._options.http_port}
+        if len(names) > 1 and (shared := next((option for option, port in given.items() if port), "")):
+            field = "port" if shared == "port" else "httpPort"
+            fix = f"set each spec.service.{field}"
+            raise OperatorError(shared, f"cannot be shared by {len(names)} deployments", fix)
         return names
 
     def _survey(self) -> Machine:
@@ -314,7 +322,7 @@ class LocalRuntime:
         folder = self._state / "deployments" / name
         site = Site(folder, deployment, self._machine, lambda: self._queue.add(name), self._listener)
         await self._ensure(site)
-        undo.push_async_callback(site.front.close)
+        undo.push_async_callback(site.close_fronts)
         self._sites[name] = site
 
     def _grace(self, site: Site) -> float:

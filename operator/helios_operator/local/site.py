@@ -69,15 +69,20 @@ class Site:
         jobs = JobSettings(machine.volumes, machine.device, machine.hardware, token_file, machine.watts)
         self.jobs = Jobs(folder / "jobs", jobs, self._say_job, changed)
         self.front = Front(self.revisions.backends)
+        self.http_front = Front(
+            self.revisions.http_backends, option="http-port", zero="free: any free port, 0: none"
+        )
 
-    async def ensure(self, host: str, port: int) -> None:
-        """What stands whatever is decided: the folder, the token that pods are started with, the address.
-        AddressInUseError when somebody else has that."""
+    async def ensure(self, host: str, port: int, http_port: int | None) -> None:
+        """What stands whatever is decided: the folder, the token that pods are started with, the addresses
+        (http_port None: no such one). AddressInUseError when somebody else has one."""
         token_file = self._folder / "token"
         if not token_file.exists():
             write_atomically(token_file, self._token + "\n", mode=0o600)
         if not self.front.address:
             await self.front.open(host, port)
+        if http_port is not None and not self.http_front.address:
+            await self.http_front.open(host, http_port)
 
     def settle(self, seen: Iterable[Revision]) -> None:
         """Processes start, are told and end, until all is as it was written. `seen`: in this pass."""
@@ -85,10 +90,14 @@ class Site:
         self.jobs.settle()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Jobs end at once, pods drain, then the front address goes."""
+        """Jobs end at once, pods drain, then the front addresses go."""
         await self.jobs.stop()
         await self.revisions.stop(grace_seconds)
+        await self.close_fronts()
+
+    async def close_fronts(self) -> None:
         await self.front.close()
+        await self.http_front.close()
 
     def _say_pod(self, pod: str, type: str, reason: str, message: str) -> None:
         self.log.add("pod", pod, reason, message, type=type)

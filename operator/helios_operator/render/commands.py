@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from helios_operator.api import ports
 from helios_operator.api.types import Candidate, Deployment
 from helios_operator.decide.snapshot import JobKind, JobSpec
 
@@ -29,12 +30,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Listening:
-    """Port 0: any free one."""
+    """Port 0: any free one. http: OpenAI's API, None for none."""
 
     host: str
     generation: int
     control: int
     metrics: int
+    http: int | None
 
 
 def serve(
@@ -49,6 +51,7 @@ def serve(
         *("--port", str(at.generation)),
         *("--control-port", str(at.control)),
         *("--metrics-port", str(at.metrics)),
+        *_http(at.http),
         *("--control-token-file", place.token_file),
         *("--volumes", place.volumes),
         *("--device", place.device),
@@ -86,6 +89,13 @@ def profile(
         *("--volumes", place.volumes),
         *("--result", result),
     ]
+
+
+def _http(port: int | None) -> tuple[str, ...]:
+    """Where it is the server's own default nothing is said, so that one of the release before understands
+    it."""
+    word = {None: "0", 0: "free"}.get(port, str(port))
+    return () if port == ports.HTTP else ("--http-port", word)
 
 
 def _max_context(tokens: int | None) -> tuple[str, ...]:

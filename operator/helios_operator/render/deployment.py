@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from helios_contract.limits import Limits
 from helios_proto import addresses
 
+from helios_operator.api import ports
 from helios_operator.api.types import Candidate, Deployment
 from helios_operator.decide.snapshot import Hardware
 from helios_operator.errors import UnsupportedError
@@ -26,7 +27,6 @@ from helios_operator.render import (
     names,
     owner,
     pod,
-    ports,
     volumes,
 )
 from helios_operator.render.installation import Installation
@@ -81,7 +81,8 @@ def _command(hd: Deployment, hardware: Hardware) -> list[str]:
     """The whole line is `command`: what a user's template writes as `args` follows it, and the last word
     counts."""
     place = commands.Place(volumes.ROOT, pod.TOKEN_FILE, accelerator.device(hd.spec.template), hardware.dtype)
-    at = commands.Listening(addresses.ANY, ports.GENERATION, ports.CONTROL, ports.METRICS)
+    http = ports.HTTP if hd.spec.serves_http else None
+    at = commands.Listening(addresses.ANY, ports.GENERATION, ports.CONTROL, ports.METRICS, http)
     limits = f"{_LIMITS}/{configmap.LIMITS_KEY}"
     drain_seconds, context = hd.spec.rollout.drain.timeout_seconds, hd.spec.limits.max_context_tokens
     return ["helios", *commands.serve(place, limits, hd.spec.model_name, at, drain_seconds, context)]
@@ -91,9 +92,9 @@ def _container(hd: Deployment, claims: Sequence[str], command: Sequence[str], by
     container = pod.container(hd, containers.SERVER, command, claims, by)
     container["volumeMounts"] += [pod.mount("limits", _LIMITS), pod.mount("control", pod.CONTROL)]
     container["ports"] = [
-        {"name": "grpc", "containerPort": ports.GENERATION, "protocol": "TCP"},
-        {"name": "control", "containerPort": ports.CONTROL, "protocol": "TCP"},
-        {"name": "metrics", "containerPort": ports.METRICS, "protocol": "TCP"},
+        {"name": name, "containerPort": number, "protocol": "TCP"}
+        for name, number in ports.BY_NAME.items()
+        if number != ports.HTTP or hd.spec.serves_http
     ]
     container |= _probes(hd.spec.rollout.progress_deadline_seconds)
     if seconds := hd.spec.rollout.drain.pre_stop_seconds:

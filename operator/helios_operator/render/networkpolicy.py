@@ -1,5 +1,5 @@
-"""Who may reach which port: clients the Generation port, the operator and the deployment's Jobs the Control
-port.
+"""Who may reach which port: clients the Generation port and HTTP, the operator and the deployment's Jobs the
+Control port.
 
 Called by `apply` where the installation wants policies. Ingress only: where models are fetched from is the
 user's business. The kubelet's probes come from the pod's own node, which a policy never stops.
@@ -7,16 +7,18 @@ user's business. The kubelet's probes come from the pod's own node, which a poli
 
 from __future__ import annotations
 
+from helios_operator.api import ports
 from helios_operator.api.types import Deployment
-from helios_operator.render import Manifest, labels, names, owner, ports
+from helios_operator.render import Manifest, labels, names, owner
 from helios_operator.render.installation import Installation
 
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
 
 
 def server_policy(hd: Deployment, by: Installation) -> Manifest:
+    clients = [ports.GENERATION, *([ports.HTTP] if hd.spec.serves_http else [])]
     ingress = [
-        _rule(ports.GENERATION, _namespaces(by.client_namespaces)),
+        *(_rule(port, _namespaces(by.client_namespaces)) for port in clients),
         _rule(ports.CONTROL, [_operator(by), {"podSelector": {"matchLabels": labels.profiling(hd.name)}}]),
         _rule(ports.METRICS, _namespaces(by.metrics_namespaces)),
     ]

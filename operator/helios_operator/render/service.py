@@ -7,19 +7,33 @@ must not select a revision that `decide` did not name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from helios_operator.api import ports
 from helios_operator.api.types import Deployment
-from helios_operator.render import Manifest, labels, names, owner, ports
+from helios_operator.render import Manifest, containers, labels, names, owner
 
 _H2C = "kubernetes.io/h2c"
 _NOTHING = 0
 """Revisions count from 1: a selector for this one holds the address while nothing serves yet."""
 
 
-def client_service(hd: Deployment, routed: int | None) -> Manifest:
-    """New connections go to the pods of the routed revision and to no other."""
+def client_service(hd: Deployment, routed: int | None, *, with_http: bool = True) -> Manifest:
+    """New connections go to the pods of the routed revision and to no other. with_http: whether those pods
+    serve OpenAI's API, as `serves_http` tells of their template."""
     listed = [_port("grpc", hd.spec.port, "grpc", _H2C)]
+    if with_http and hd.spec.http_port is not None:
+        # By number: a sidecar of the user's may have a port of this name, too.
+        listed.append(_port("http", hd.spec.http_port, ports.HTTP, "http"))
     selector = labels.revision(hd.name, routed or _NOTHING)
     return _service(hd, hd.name, {"type": "ClusterIP", "selector": selector, "ports": listed})
+
+
+def serves_http(template: Mapping[str, Any]) -> bool:
+    """Whether the pods of a revision, which may be of an earlier release, have the port."""
+    listed = containers.named(template, containers.SERVER).get("ports") or ()
+    return any(port.get("containerPort") == ports.HTTP for port in listed)
 
 
 def routed_revision(service: Manifest) -> int | None:
@@ -58,5 +72,5 @@ def _service(hd: Deployment, name: str, spec: Manifest) -> Manifest:
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec | families}
 
 
-def _port(name: str, number: int, target: str, protocol: str) -> Manifest:
+def _port(name: str, number: int, target: str | int, protocol: str) -> Manifest:
     return {"name": name, "port": number, "targetPort": target, "protocol": "TCP", "appProtocol": protocol}

@@ -40,4 +40,6 @@ def identity(hd: Deployment) -> Manifest:
         document["authSecret"] = [auth.name, auth.key]
     if tokens := spec.limits.max_context_tokens:
         document["maxContextTokens"] = tokens
+    if not spec.serves_http:
+        document["httpPort"] = 0
     return document

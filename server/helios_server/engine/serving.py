@@ -136,7 +136,7 @@ def _check_same(checkpoint: Checkpoint, served: Model) -> None:
 def _tokenizer(checkpoint: Checkpoint, before: Model | None) -> Tokenizer:
     digest = tokenizer_digest(checkpoint)
     if before is not None and digest and digest == before.tokenizer_digest:
-        return before.tokenizer
+        return before.tokenizer.beside(checkpoint.path)
     return Tokenizer.open(checkpoint.path)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from helios_server.errors import CheckpointError
+from helios_server.models.chat_template import ChatTemplate
 from helios_server.models.text_stream import TextStream
 
 
@@ -25,7 +26,8 @@ class _Codec(Protocol):
 class Tokenizer:
     """A model's tokenizer. Build it with `Tokenizer.open`."""
 
-    def __init__(self, codec: _Codec) -> None:
+    def __init__(self, codec: _Codec, chat: ChatTemplate | None = None) -> None:
+        self.chat = chat or ChatTemplate()
         self._codec = codec
         self._special = codec.special()
 
@@ -34,13 +36,18 @@ class Tokenizer:
         """Reads the tokenizer of a checkpoint directory."""
         file = path / "tokenizer.json"
         try:
-            return cls(_FastCodec(file) if file.is_file() else _SlowCodec(path))
+            return cls(_FastCodec(file) if file.is_file() else _SlowCodec(path), ChatTemplate.read(path))
         except (
             Exception
         ) as error:  # the libraries raise bare Exception, OSError, ValueError, ImportError alike
             words = str(error).splitlines() or [type(error).__name__]
             problem = f"the tokenizer cannot be read ({words[0]})"
             raise CheckpointError(str(path), problem, "Put the model's tokenizer.json there") from error
+
+    def beside(self, path: Path) -> Tokenizer:
+        """The same tokens, as a checkpoint directory with an equal tokenizer.json has them: its chats may be
+        put into other words."""
+        return Tokenizer(self._codec, ChatTemplate.read(path))
 
     def lacking(self, vocab_size: int) -> list[int]:
         """The ids below `vocab_size` for which there is no token."""

@@ -58,14 +58,14 @@ class Door:
         await self.server.start()
         return await self._relay.listen(host, port)
 
-    async def let_go(self, service: ServiceDescriptor) -> None:
-        """Lets no new call arrive: returns when every call that a client has sent is in the hands of
-        `service`.
+    async def let_go(self, *services: ServiceDescriptor) -> None:
+        """Lets no new call arrive: returns when every call that a client has sent is in the hands of its
+        service.
 
-        It must refuse calls by then, because each of its methods is asked once, with an empty message.
+        They must refuse calls by then, because each of their methods is asked once, with an empty message.
         """
         await self._relay.let_go(_PATIENCE_SECONDS)
-        methods = [f"/{service.full_name}/{method.name}" for method in service.methods]
+        methods = [f"/{each.full_name}/{method.name}" for each in services for method in each.methods]
         async with grpc.aio.insecure_channel(self._private, [("grpc.enable_http_proxy", 0)]) as channel:
             await asyncio.gather(*(_ask(channel, method) for method in methods))
 
@@ -85,7 +85,7 @@ class Door:
 
 async def _ask(channel: grpc.aio.Channel, method: str) -> None:
     """gRPC hands out the calls of a method in the order of arrival: when this one has ended, all before it
-    are out."""
+    are out. On the wire a single message is also a stream that has ended, so every kind of method answers."""
     with contextlib.suppress(grpc.aio.AioRpcError):
         ask: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(method)
         async for _ in ask(b""):

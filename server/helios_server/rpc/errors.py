@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, cast
 
 import grpc
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _NOT_OURS = (grpc.aio.AbortError, asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 _DETAILS_KEY = "grpc-status-details-bin"
+_NOT_SERVED_BY_US = "/grpc."
+"""Health and the like end their calls themselves."""
 
 
 class NotReady(HeliosError):
@@ -43,23 +46,28 @@ class PermissionDenied(HeliosError):
 
 
 class AnswerErrors(grpc.aio.ServerInterceptor):
-    """Wraps every method of ours. Methods are coroutines that return, or write to the context; not
-    generators."""
+    """Wraps every method but gRPC's own, whichever side streams. Methods are coroutines that return, or write
+    to the context; not generators."""
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith("/helios."):
+        if handler is None or handler_call_details.method.startswith(_NOT_SERVED_BY_US):
             return handler
-        messages = handler.request_deserializer, handler.response_serializer
-        if handler.response_streaming:  # grpc types methods as those of a server with threads
-            streaming = _guarded(cast(Behaviour, handler.unary_stream))
-            return grpc.unary_stream_rpc_method_handler(streaming, *messages)
-        return grpc.unary_unary_rpc_method_handler(_guarded(cast(Behaviour, handler.unary_unary)), *messages)
+        kind = f"{_word(handler.request_streaming)}_{_word(handler.response_streaming)}"
+        guarded = _guarded(cast(Behaviour, getattr(handler, kind)))  # grpc types them as those of threads
+        make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make(guarded, handler.request_deserializer, handler.response_serializer)
+
+
+def _word(streaming: bool) -> str:
+    return "stream" if streaming else "unary"
 
 
 def _guarded(behaviour: Behaviour) -> Behaviour:
+    """Of a method that takes a message, or an iterator of messages."""
+
     async def call(request: Any, context: Context) -> Any:
         try:
             return await behaviour(request, context)

@@ -17,7 +17,6 @@ from helios_server.engine.pulse import Activity, Work
 logger = logging.getLogger(__name__)
 
 LIVENESS = ""
-READINESS = "helios.v1.Generation"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -49,10 +48,12 @@ class Phase(StrEnum):
 class Health:
     """The phase, and the grpc.health.v1 servicer that shows it on both ports.
 
-    hung: why the engine is taken to hang, "" while it is not.
+    services: full names of those that are ready when the pod is; hung: why the engine is taken to hang, ""
+    while it is not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, services: Iterable[str]) -> None:
+        self._services = tuple(services)
         self.phase = Phase.LOADING
         self.hung = ""
         self.servicer = health.aio.HealthServicer()
@@ -94,4 +95,5 @@ class Health:
 
     async def _show(self) -> None:
         await self.servicer.set(LIVENESS, _SERVING if self.alive else _NOT_SERVING)
-        await self.servicer.set(READINESS, _SERVING if self.ready else _NOT_SERVING)
+        for service in self._services:
+            await self.servicer.set(service, _SERVING if self.ready else _NOT_SERVING)

@@ -1,7 +1,8 @@
-"""The HTTP side: /healthz and /readyz for probes, /metrics for Prometheus. One answer a connection.
+"""An HTTP server: /healthz and /readyz for probes, /metrics for Prometheus, one answer a connection; or what
+a door adds to it.
 
-Started by `rpc.server`; what a path answers comes from outside, so that it holds no truth of its own. Other
-doors add their routes to `application` before it listens.
+Started by `rpc.server`; what a path answers comes from outside, so that it holds no truth of its own. Doors
+add their routes to `application` before it listens.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from helios_proto import addresses
 
-_PATIENCE_SECONDS = 10.0
-"""For a connection that sends no request."""
+_IDLE_SECONDS = 10.0
+_MOST_BYTES = 1 << 20
 _LAST_ANSWER_SECONDS = 1.0
 """For an answer that is under way at the end."""
 PLAIN = "text/plain; charset=utf-8"
@@ -31,10 +33,23 @@ Page = Callable[[], Awaitable[Answer]]
 
 
 class HttpServer:
-    """Answers `pages`, a page by its path, to GET and HEAD."""
+    """Answers `pages`, a page by its path, to GET and HEAD.
 
-    def __init__(self, pages: Mapping[str, Page]) -> None:
-        self.application = web.Application(middlewares=[_in_our_words])
+    middlewares: of a door that answers for itself; idle_seconds: for a connection that sends no request;
+    most_bytes: of a request's body. A request whose client goes away is cancelled.
+    """
+
+    def __init__(
+        self,
+        pages: Mapping[str, Page],
+        *middlewares: Middleware,
+        idle_seconds: float = _IDLE_SECONDS,
+        most_bytes: int = _MOST_BYTES,
+    ) -> None:
+        self._idle_seconds = idle_seconds
+        self.application = web.Application(
+            middlewares=[_in_our_words, *middlewares], client_max_size=most_bytes
+        )
         self.application.add_routes([web.get(path, _handler(page)) for path, page in pages.items()])
         self._runner: web.AppRunner | None = None
 
@@ -44,13 +59,19 @@ class HttpServer:
         self._runner = web.AppRunner(
             self.application,
             access_log=None,
-            keepalive_timeout=_PATIENCE_SECONDS,
+            keepalive_timeout=self._idle_seconds,
             shutdown_timeout=_LAST_ANSWER_SECONDS,
+            handler_cancellation=True,
         )
         await self._runner.setup()
         for each in sockets:
             await web.SockSite(self._runner, each, backlog=addresses.BACKLOG).start()
         return addresses.port_of(sockets)
+
+    @property
+    def connections(self) -> int:
+        """Those that stand."""
+        return len(self._runner.server.connections) if self._runner and self._runner.server else 0
 
     async def close(self) -> None:
         """Takes no more connections; an answer under way goes out."""

@@ -30,8 +30,8 @@ T = TypeVar("T")
 @dataclass
 class Pod:
     """model_name: as clients ask for it; limits: those of the start, until the engine holds them; calls:
-    Generate calls that have not ended; boot_id: another one after every restart; started: seconds on the
-    monotonic clock."""
+    requests of any door that have not ended; boot_id: another one after every restart; started: seconds on
+    the monotonic clock."""
 
     model_name: str
     limits: Limits

@@ -25,7 +25,7 @@ from helios_server.engine.engine import Engine
 from helios_server.engine.limits import EngineConfig
 from helios_server.engine.request import FailedEvent, GenerationRequest
 from helios_server.engine.sampling import SamplingParams
-from helios_server.errors import InvalidRequest
+from helios_server.errors import Draining, InvalidRequest
 from helios_server.rpc.auth import RequireToken, Token
 from helios_server.rpc.control import ControlService
 from helios_server.rpc.door import Door
@@ -33,6 +33,7 @@ from helios_server.rpc.errors import AnswerErrors
 from helios_server.rpc.generation import GenerationService
 from helios_server.rpc.health import Health, Phase
 from helios_server.rpc.http import HttpServer
+from helios_server.rpc.openai.door import OpenAiDoor
 from helios_server.rpc.pages import pages
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.stream import Stream
@@ -44,7 +45,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_GENERATION = generation_pb2.DESCRIPTOR.services_by_name["Generation"]
+_SERVICES = (generation_pb2.DESCRIPTOR.services_by_name["Generation"],)
+"""For applications."""
 _WARM_UP_TOKENS = 4
 _LAST_BYTES_SECONDS = 1.0
 _WATCH_SECONDS = 0.5
@@ -52,12 +54,13 @@ _WATCH_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Ports:
-    """TCP ports, 0 for a free one: generation for applications, control for the operator, metrics for probes
-    and Prometheus."""
+    """TCP ports, 0 for a free one: generation and HTTP for applications (None: no HTTP), control for the
+    operator, metrics for probes and Prometheus."""
 
     port: int = 8033
     control_port: int = 8034
     metrics_port: int = 8035
+    http_port: int | None = 8000
 
 
 class PodServer:
@@ -72,15 +75,15 @@ class PodServer:
         energy: EnergyMeter | None = None,
         drain_timeout: float = 300.0,
     ) -> None:
-        self.pod = Pod(
-            model_name, limits, Health(), Metrics(model_name), LivePrompts(limits.live_prompts), energy
-        )
+        health, prompts = Health(each.full_name for each in _SERVICES), LivePrompts(limits.live_prompts)
+        self.pod = Pod(model_name, limits, health, Metrics(model_name), prompts, energy)
         self._config = config
         self._drain_timeout = drain_timeout
         self._generation = Door([AnswerErrors()])
         guards = [RequireToken(token)] if token else []
         self._control = Door([*guards, AnswerErrors()])
-        self._http = HttpServer(pages(self.pod))
+        self._probes = HttpServer(pages(self.pod))
+        self._openai = OpenAiDoor(self.pod)
         self._letting_go: asyncio.Task[None] | None = None
         self._register()
 
@@ -95,18 +98,23 @@ class PodServer:
     # -- start
 
     async def open(self, host: str, ports: Ports) -> Ports:
-        """Binds the three ports and answers on them. InvalidRequest names the one in use; none is bound
-        then."""
+        """Binds the ports and answers on them. InvalidRequest names the one in use; none is bound then."""
         await self.pod.health.start()
         try:
             return Ports(
-                metrics_port=await _bind("metrics-port", self._http.listen, host, ports.metrics_port),
+                metrics_port=await _bind("metrics-port", self._probes.listen, host, ports.metrics_port),
                 control_port=await _bind("control-port", self._control.open, host, ports.control_port),
+                http_port=await self._open_http(host, ports.http_port),
                 port=await _bind("port", self._generation.open, host, ports.port),
             )
         except InvalidRequest:
             await self.close()
             raise
+
+    async def _open_http(self, host: str, port: int | None) -> int | None:
+        if port is None:
+            return None
+        return await _bind("http-port", self._openai.open, host, port, "0 for no HTTP")
 
     async def load(self) -> None:
         """Loads the model, warms it up, and serves. HeliosError when it cannot."""
@@ -153,7 +161,7 @@ class PodServer:
         """Stops admission and returns; calls in flight go on. Done once, however often it is asked for."""
         if self._letting_go is None:
             await self.pod.health.become(Phase.DRAINING)
-            self._letting_go = asyncio.create_task(self._generation.let_go(_GENERATION))
+            self._letting_go = asyncio.create_task(self._generation.let_go(*_SERVICES))
 
     async def drain(self) -> None:
         """Returns when every connection is let go and every stream has ended, or the drain's time is over."""
@@ -171,23 +179,33 @@ class PodServer:
             await asyncio.shield(self._letting_go)
         while self.pod.calls:
             await asyncio.sleep(0.05)
+        await self._openai.gone()
 
     async def close(self) -> None:
-        """Ends what still runs, frees the ports and stops the engine."""
+        """Ends what still runs, with the word to ask another server, frees the ports and stops the engine."""
+        if self.pod.engine is not None:
+            self.pod.engine.fail(Draining("server", "was stopped", "Send the request to another server"))
         await self._generation.close(_LAST_BYTES_SECONDS)
         await self._control.close(_LAST_BYTES_SECONDS)
-        await self._http.close()
+        await self._openai.close()
+        await self._probes.close()
         if self.pod.engine is not None:
             await _in_thread(self.pod.engine.stop)
         self.pod.close()
 
 
-async def _bind(field: str, listen: Callable[[str, int], Awaitable[int]], host: str, port: int) -> int:
+async def _bind(
+    field: str,
+    listen: Callable[[str, int], Awaitable[int]],
+    host: str,
+    port: int,
+    zero: str = "0 for a free one",
+) -> int:
     try:
         return await listen(host, port)
     except OSError as error:
         problem = f"{addresses.join(host, port)} cannot be bound ({error.strerror or error})"
-        raise InvalidRequest(field, problem, f"Choose another --{field}, or 0 for a free one") from None
+        raise InvalidRequest(field, problem, f"Choose another --{field}, or {zero}") from None
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

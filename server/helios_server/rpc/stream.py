@@ -1,6 +1,6 @@
 """One request's events on their way from the engine thread to the event loop.
 
-Made by `rpc.generation` for each request. The engine thread only hands over; nothing here may block either
+Made by `rpc.conversation` for each request. The engine thread only hands over; nothing here may block either
 side.
 """
 

@@ -64,17 +64,22 @@ class Fields:
                 key: below if key == step else item for key, item in value.items() if key != step or below
             }
         if isinstance(value, list):
-            kept = []
+            kept, key = [], len(path) == 2 and is_key(path)
             for item in value:
-                if not _is_at(item, step):
-                    kept.append(item)
-                elif rest and (below := self.without(item, tuple(rest))):
+                if not _is_at(item, step) or (key and item.keys() - dict(step).keys()):
+                    kept.append(item)  # an item keeps its keys as long as it holds anything else
+                elif rest and not key and (below := self.without(item, tuple(rest))):
                     kept.append(below)
             return kept
         return value
 
     def _keys(self, path: Path) -> Any:
         return self._schema.list_kind(self._kind, _names(path))
+
+
+def is_key(path: Path) -> bool:
+    """Whether it is one of the fields by which an item is found."""
+    return len(path) > 1 and isinstance(path[-2], tuple) and path[-1] in dict(path[-2])
 
 
 def _names(path: Path) -> tuple[str, ...]:

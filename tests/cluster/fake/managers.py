@@ -12,7 +12,7 @@ from typing import Any
 
 from helios_operator.cluster.kinds import Kind, Object
 
-from tests.cluster.fake.fields import Fields, Path
+from tests.cluster.fake.fields import Fields, Path, is_key
 from tests.cluster.fake.plain import Shared
 from tests.cluster.fake.refusal import Refusal
 
@@ -54,7 +54,7 @@ class Managers:
         self._refuse_conflicts(new, now, manager, force)
         dropped = self.owned.get(manager, set()) - new.keys()
         result = live
-        for path in dropped:
+        for path in sorted(dropped, key=is_key):
             if not any(path in owned for other, owned in self.owned.items() if other != manager):
                 result = self.fields.without(result, path)
         result = self.fields.merged(result, wanted)

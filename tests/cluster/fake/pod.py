@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf import json_format
-from helios_operator.render import ports
+from helios_operator.api import ports
 from helios_proto.v1 import control_pb2 as pb
 from helios_proto.v1 import control_pb2_grpc
 

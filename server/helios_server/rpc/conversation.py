@@ -1,0 +1,112 @@
+"""The life of a request, whatever door it came through: counted, read, handed over, answered, taken back.
+
+Called by every door, which only translates: its own words into a `GenerationRequest`, events into its own
+words. The event loop must not wait for the engine: requests are handed over, events come back through a
+`Stream`. It must know of no protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from helios_server.engine.engine import Engine
+from helios_server.engine.request import Event, FinishedEvent, GenerationRequest, TokensEvent
+from helios_server.engine.serving import Model
+from helios_server.errors import HeliosError, NotFound
+from helios_server.models.tokenizer import Tokenizer
+from helios_server.rpc.pod import Pod
+from helios_server.rpc.stream import Stream
+
+_LONG_TEXT_CHARACTERS = 2000
+"""Longer texts are tokenised on another thread, so that the streams of others do not wait."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be continued."""
+
+    ids: tuple[int, ...]
+    """Of the vocabulary."""
+    text: Callable[[], str]
+    """Asked for should the prompt be kept."""
+    tokenizer_digest: str = ""
+    """Of the tokenizer that made the ids of a text; empty: the caller did."""
+
+
+async def of_text(model: Model, text: str, *, add_special: bool = True) -> Prompt:
+    """add_special: with what the model puts around a text (a begin token, for most)."""
+    ids = await _encode(model.tokenizer, text, add_special)
+    return Prompt(ids, lambda: text, model.tokenizer_digest)
+
+
+def of_ids(model: Model, ids: tuple[int, ...], text: str = "") -> Prompt:
+    """text: what the ids stand for, where the caller says so."""
+    return Prompt(ids, lambda: text or model.tokenizer.decode(ids))
+
+
+async def _encode(tokenizer: Tokenizer, text: str, add_special: bool) -> tuple[int, ...]:
+    if len(text) <= _LONG_TEXT_CHARACTERS:
+        return tuple(tokenizer.encode(text, add_special=add_special))
+    return tuple(await asyncio.to_thread(tokenizer.encode, text, add_special=add_special))
+
+
+@contextmanager
+def counted(pod: Pod) -> Iterator[None]:
+    """A drain waits for the end of what is inside; the metrics hear of it when that is a refusal."""
+    pod.calls += 1
+    try:
+        yield
+    except HeliosError as error:
+        pod.metrics.rejected(error.code)
+        raise
+    finally:
+        pod.calls -= 1
+
+
+def check_model(pod: Pod, model: str) -> None:
+    """Raises NotFound for a name that is not served here; "" is whatever is."""
+    if model and model != pod.model_name:
+        raise NotFound("model", f"{model} is not served here", f"Ask for {pod.model_name}, or leave it empty")
+
+
+@asynccontextmanager
+async def answered(
+    pod: Pod, engine: Engine, request: GenerationRequest, prompt: Prompt
+) -> AsyncIterator[Stream]:
+    """The events of a request that the engine has taken. Raises what `Engine.submit` refuses.
+
+    Whoever leaves before the last event takes the request back: its client went away, or its deadline passed.
+    """
+    stream = Stream(_observer(pod, prompt))
+    handed_over = pod.hand_over(engine.submit, request, stream.on_event)
+    try:
+        await asyncio.wrap_future(handed_over)
+        yield stream
+    finally:
+        if not stream.ended:
+            pod.hand_over(_take_back, engine, handed_over, request.request_id)
+
+
+def _observer(pod: Pod, prompt: Prompt) -> Callable[[Event, float], None]:
+    recorder = pod.metrics.request()
+
+    def observe(event: Event, now: float) -> None:
+        match event:
+            case TokensEvent():
+                recorder.tokens(event, now)
+            case FinishedEvent():
+                recorder.finished(event)
+                pod.prompts.add(event.ordinal, event.prompt_tokens, prompt.text)
+
+    return observe
+
+
+def _take_back(engine: Engine, handed_over: Future[str], request_id: str) -> None:
+    """Runs behind the submission: a request that was refused may bear the id of another one, which goes
+    on."""
+    if not handed_over.cancelled() and handed_over.exception() is None:
+        engine.abort(request_id)

@@ -1,0 +1,111 @@
+"""A chat's messages as the text that the model's own template makes of them.
+
+Called by `requests`. The template is rendered by transformers, whose sandbox and rules every published
+template was written for; the import is here so that it is paid before memory is measured. It must not choose
+a template.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from helios_server.engine.serving import Model
+from helios_server.errors import HeliosError, InvalidRequest
+from helios_server.models.chat_template import ChatTemplate
+from helios_server.models.json_file import shown
+from helios_server.rpc import conversation
+from helios_server.rpc.conversation import Prompt
+from helios_server.rpc.openai.fields import Fields, Neutral
+
+_render: Callable[..., Any] = render_jinja_template
+"""Returns more than its annotation says: the texts, and where in them an assistant speaks."""
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+"""As clients say, as templates know. A developer's word is the newer name of a system's."""
+_HEEDED = frozenset({"role", "content", "name"})
+_NOTHING, _EMPTY = Neutral(), Neutral(([],))
+_NEUTRAL = {
+    "annotations": _EMPTY,
+    "audio": _NOTHING,
+    "function_call": _NOTHING,
+    "refusal": _NOTHING,
+    "tool_call_id": _NOTHING,
+    "tool_calls": _EMPTY,
+}
+"""What an answer holds, and clients send back with it."""
+
+
+class NoTemplate(HeliosError):
+    """The model cannot chat: nobody says how."""
+
+    code = "INVALID_ARGUMENT"
+
+
+@dataclass(frozen=True)
+class Chat:
+    messages: tuple[dict[str, str], ...]
+    """role, content, and name where it is given."""
+
+    @classmethod
+    def read(cls, given: Fields) -> Chat:
+        listed = given.objects("messages")
+        if not listed:
+            raise given.wrong("messages", "is empty", "Give at least one message")
+        return cls(tuple(_message(each) for each in listed))
+
+    async def prompt(self, model: Model) -> Prompt:
+        """Raises NoTemplate, and InvalidRequest for a chat that the template refuses."""
+        text = await asyncio.to_thread(render, model.tokenizer.chat, self.messages)
+        if not text:
+            raise InvalidRequest(
+                "messages", "the model's template makes no text of them", "Give other messages"
+            )
+        return await conversation.of_text(model, text, add_special=False)
+
+
+def render(template: ChatTemplate, messages: tuple[dict[str, str], ...]) -> str:
+    """The text up to where the assistant's answer begins."""
+    if not template.text:
+        fix = "Use /v1/completions, or a model whose tokenizer has one"
+        raise NoTemplate("messages", template.lacking, fix)
+    try:
+        (text,), _ = _render(
+            [list(messages)], chat_template=template.text, add_generation_prompt=True, **template.special
+        )
+    except jinja2.TemplateSyntaxError as error:
+        problem = f"the model's chat template is broken ({error})"
+        raise NoTemplate("messages", problem, "Use /v1/completions, or mend the template") from None
+    except Exception as error:  # whatever a template does with messages that it was not written for
+        problem = f"the model's chat template refuses them ({error})"
+        raise InvalidRequest("messages", problem, "Give messages as the model knows them") from None
+    return str(text)
+
+
+def _message(given: Fields) -> dict[str, str]:
+    given.admit(_HEEDED, _NEUTRAL)
+    role = given.text("role")
+    if role not in _ROLES:
+        problem = f"{shown(role)} is no role here" if role else "is missing"
+        raise given.wrong("role", problem, f"Use one of {', '.join(_ROLES)}")
+    name = {"name": given.text("name")} if given.has("name") else {}
+    return {"role": _ROLES[role], "content": _content(given), **name}
+
+
+def _content(given: Fields) -> str:
+    """A text, or parts of text, of which each begins a line."""
+    if not isinstance(given.raw("content"), list):
+        if not given.has("content"):
+            raise given.wrong("content", "is missing", "Give a text")
+        return given.text("content")
+    parts = given.objects("content")
+    for part in parts:
+        kind = part.text("type")
+        if kind != "text":
+            raise part.wrong("type", f"{shown(kind)} is not read here", "Send parts of type text")
+        part.admit(frozenset({"type", "text"}), {})
+    return "\n".join(part.text("text") for part in parts)

@@ -1,0 +1,201 @@
+"""The HTTP door for applications: routes, streams, a page, and the farewell.
+
+Opened by `rpc.server` beside the gRPC one. It translates; what becomes of a request stands in `conversation`.
+A pod that drains goes on answering with 503 and `Connection: close` until the end, so that no request that
+is on its way is lost: HTTP/1.1 has no other farewell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from helios_server.engine.request import FailedEvent, FinishedEvent, GenerationRequest, TokensEvent
+from helios_server.models.json_file import parse_object
+from helios_server.rpc import conversation
+from helios_server.rpc.http import HttpServer
+from helios_server.rpc.openai import answers, page
+from helios_server.rpc.openai.answers import Answer, ChatAnswer, TextAnswer
+from helios_server.rpc.openai.errors import NAMES, STREAM, Unreadable, encoded, in_openais_words
+from helios_server.rpc.openai.requests import ChatRequest, TextRequest
+from helios_server.rpc.pod import Pod
+from helios_server.rpc.stream import Stream
+
+_MOST_BYTES = 4 << 20
+"""Of a body: what gRPC allows a message."""
+_BODY_SECONDS = 60.0
+"""For a body to arrive."""
+_IDLE_SECONDS = 75.0
+"""A connection without a request."""
+_PATIENCE_SECONDS = 5.0
+"""For the clients of idle connections to be told that they end."""
+_JSON = "application/json"
+_STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",  # a proxy in between hands out each event as it comes
+}
+
+
+class OpenAiDoor:
+    """`open`, then `gone` to wait for clients that are told, then `close`."""
+
+    def __init__(self, pod: Pod) -> None:
+        self._pod = pod
+        self._created = int(time.time())
+        self._http = HttpServer({}, in_openais_words, idle_seconds=_IDLE_SECONDS, most_bytes=_MOST_BYTES)
+        self._http.application.add_routes(
+            [
+                *page.routes(),
+                web.get("/v1/models", self._models),
+                web.get("/v1/models/{model:.+}", self._model),
+                web.post("/v1/completions", self._complete),
+                web.post("/v1/chat/completions", self._chat),
+            ]
+        )
+        self._http.application.on_response_prepare.append(self._say_farewell)
+
+    async def open(self, host: str, port: int) -> int:
+        """Returns the port bound. OSError when it cannot be."""
+        return await self._http.listen(host, port)
+
+    async def gone(self) -> None:
+        """Returns when no connection stands, or has been used for a while: the client of one that is in use
+        meets the farewell."""
+        waited = 0.0
+        while self._http.connections and waited < _PATIENCE_SECONDS:
+            await asyncio.sleep(0.05)
+            waited += 0.05
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def _say_farewell(self, _: web.Request, response: web.StreamResponse) -> None:
+        if self._pod.health.draining:
+            response.headers["Connection"] = "close"
+            response.force_close()
+
+    # -- routes
+
+    async def _models(self, _: web.Request) -> web.Response:
+        return _json({"object": "list", "data": [self._described()]})
+
+    async def _model(self, http: web.Request) -> web.Response:
+        conversation.check_model(self._pod, http.match_info["model"])
+        return _json(self._described())
+
+    def _described(self) -> Mapping[str, Any]:
+        return answers.model(self._pod.model_name, self._pod.loaded_engine().info(), self._created)
+
+    async def _chat(self, http: web.Request) -> web.StreamResponse:
+        return await self._answer(http, ChatRequest, ChatAnswer, "chatcmpl")
+
+    async def _complete(self, http: web.Request) -> web.StreamResponse:
+        return await self._answer(http, TextRequest, TextAnswer, "cmpl")
+
+    # -- one request
+
+    async def _answer(
+        self,
+        http: web.Request,
+        read: type[ChatRequest | TextRequest],
+        answer_kind: type[Answer],
+        prefix: str,
+    ) -> web.StreamResponse:
+        with conversation.counted(self._pod):
+            engine = self._pod.serving_engine()
+            body = await _body(http)
+            http[NAMES] = read.names(body)
+            request, model = read(body), engine.serving.model
+            asked = request.asked
+            conversation.check_model(self._pod, asked.model)
+            prompt = await request.prompt(model)
+            generation = GenerationRequest(
+                request_id=f"{prefix}-{uuid.uuid4().hex}",
+                prompt_ids=prompt.ids,
+                tokenizer_digest=prompt.tokenizer_digest,
+                sampling=asked.sampling,
+                depth=asked.depth,
+            )
+            answer = answer_kind(
+                generation.request_id,
+                self._pod.model_name,
+                engine.info,
+                model.tokenizer,
+                asked.sampling.logprobs,
+            )
+            async with conversation.answered(self._pod, engine, generation, prompt) as events:
+                if asked.stream:
+                    return await _streamed(http, events, answer, asked.include_usage)
+                return await _whole(events, answer)
+
+
+async def _body(http: web.Request) -> dict[str, Any]:
+    """The object that a client sent. Raises Unreadable."""
+    if http.content_type != _JSON:
+        problem = f"is of type {http.content_type}"
+        fix = f"Send it with 'Content-Type: {_JSON}'"
+        raise Unreadable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, problem, fix)
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            content = await http.read()
+    except TimeoutError:
+        problem = f"did not arrive within {_BODY_SECONDS:.0f} seconds"
+        raise Unreadable(HTTPStatus.REQUEST_TIMEOUT, problem, "Send it whole") from None
+    try:
+        return parse_object(content)
+    except ValueError as error:
+        problem = f"is no JSON object ({error})"
+        raise Unreadable(HTTPStatus.BAD_REQUEST, problem, "Send one JSON object in UTF-8") from None
+
+
+async def _whole(events: Stream, answer: Answer) -> web.Response:
+    tokens: list[TokensEvent] = []
+    async for event in events:
+        match event:
+            case TokensEvent():
+                tokens.append(event)
+            case FinishedEvent():
+                return _json(answer.whole(event, tokens), {"X-Request-Id": answer.request_id})
+            case FailedEvent():
+                raise event.error
+    raise RuntimeError("a request's events ended without a last one")
+
+
+async def _streamed(
+    http: web.Request, events: Stream, answer: Answer, include_usage: bool
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers=_STREAM_HEADERS | {"X-Request-Id": answer.request_id})
+    await response.prepare(http)
+    http[STREAM] = response
+    if first := answer.first_chunk():
+        await _write(response, first, include_usage)
+    async for event in events:
+        match event:
+            case TokensEvent():
+                await _write(response, answer.chunk(event), include_usage)
+            case FinishedEvent():
+                await _write(response, answer.last_chunk(event), include_usage)
+                if include_usage:
+                    await _write(response, answer.usage_chunk(event), include_usage)
+            case FailedEvent():
+                raise event.error
+    await response.write(b"data: [DONE]\n\n")
+    await response.write_eof()
+    return response
+
+
+async def _write(response: web.StreamResponse, chunk: dict[str, Any], include_usage: bool) -> None:
+    """Where the usage comes at the end, every chunk before has a null in its place."""
+    content = {"usage": None} | chunk if include_usage else chunk
+    await response.write(b"data: " + encoded(content) + b"\n\n")
+
+
+def _json(content: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(body=encoded(content), content_type=_JSON, headers=headers)

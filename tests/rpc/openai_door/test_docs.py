@@ -1,0 +1,51 @@
+"""docs/clients.md says what is so: its examples run as they stand, against a real pod."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import re
+import shlex
+from pathlib import Path
+
+from tests.rpc.openai_door.clients import CHAT, SAY, post, sdk, send
+from tests.rpc.pods import Served
+
+PAGE = (Path(__file__).parents[3] / "docs" / "clients.md").read_text()
+ADDRESS = "127.0.0.1:8000"
+
+
+def block(language: str) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[0]
+
+
+async def test_the_curl_example_is_answered(pod: Served) -> None:
+    words = shlex.split(block("sh").replace("\\\n", " "))
+    assert words[0] == "curl"
+    assert words[2::2] == ["-H", "-d"]
+    header, data = words[3::2]
+    assert words[1] == f"http://{ADDRESS}{CHAT}"
+    name, _, value = header.partition(": ")
+    answer = await send(pod, "POST", CHAT, data.encode(), {name: value})
+    assert answer.status == 200
+    assert answer.body["usage"]["completion_tokens"] == json.loads(data)["max_tokens"]
+
+
+async def test_the_sdks_example_streams(pod: Served) -> None:
+    source = block("python").replace(ADDRESS, f"127.0.0.1:{pod.ports.http_port}")
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        await asyncio.to_thread(exec, compile(source, "docs/clients.md", "exec"), {})
+    assert "CompletionUsage(completion_tokens=20" in shown.getvalue()
+
+
+async def test_what_the_helios_object_holds_is_in_the_page(pod: Served) -> None:
+    whole = (await post(pod, CHAT)).body["helios"]
+    async with sdk(pod) as client:
+        asked = {"model": "chat", "messages": SAY, "max_tokens": 3}
+        stream = await client.chat.completions.create(stream=True, **asked)  # type: ignore[call-overload]
+        chunks = [chunk.helios async for chunk in stream if hasattr(chunk, "helios")]
+    section = PAGE.partition("## What answers hold")[2].partition("## Errors")[0]
+    fields = {*whole, *chunks[0], *chunks[-1]}
+    assert {name for name in fields if f"`{name}`" not in section} == set()
