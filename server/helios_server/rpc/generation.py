@@ -104,6 +104,7 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
             tokenizer_digest=read_by,
             sampling=sampling,
             depth=request.exit_policy.layer_budget,
+            cache_salt=request.cache_salt,
         )
         return generation, lambda: given or model.tokenizer.decode(prompt_ids)
 
