@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from helios_contract.limits import Audit
-from helios_server.engine.audit import chosen
+from helios_server.engine.audit import Auditor, chosen
 from helios_server.engine.engine import Engine
 from helios_server.engine.intake import MAX_SALT
 from helios_server.engine.limits import EngineConfig
@@ -18,7 +18,7 @@ from helios_server.engine.sampling import SamplingParams
 from helios_server.engine.sequence import Sequence
 from helios_server.engine.serving import Serving, load_model
 from helios_server.errors import InvalidRequest, LimitsRefused
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.engine.bundles import random_bundle
@@ -121,7 +121,11 @@ def answer(engine: Engine, batch: list[Asked], names: list[str]) -> list[Stream]
     return streams
 
 
+SHORT_OF_PAGES = [Asked(0, 100, own, "", 0, own % 2, 40, 0) for own in range(1, 13)]
+
+
 @settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
+@example(SHORT_OF_PAGES)
 @given(st.lists(asked, min_size=8, max_size=14))
 def _answers_are_the_same(pair: tuple[Engine, Engine], batch: list[Asked]) -> None:
     names = [f"pair-{next(_numbers)}" for _ in batch]  # of which seeds are made
@@ -272,6 +276,18 @@ def test_who_is_audited_does_not_depend_on_what_is_found(tiny: Path) -> None:
     looked_up = {ordinal: (40, 32) if ordinal > 1 else (40, 0) for ordinal in queries}
     assert queries == looked_up | dict.fromkeys(drawn, (0, 0))
     assert 5 < len(drawn) < sent - 5
+
+
+def test_whose_turn_it_was_is_not_scored_when_nothing_is_to_be(tiny: Path) -> None:
+    """Limits may change between the draw and the row; an audit takes memory that they may not plan for."""
+    auditor = Auditor(lambda row: None, lambda: None)
+    sequence = Sequence("s", prompt_of(20), SamplingParams(), 1, ordinal=1)
+    sequence.admit(6)
+    for drawn, percent, captured in ((True, 0, 0), (False, 100, 0), (True, 100, 1)):
+        sequence.drawn = drawn
+        auditor.admit(sequence, limits_for(tiny, audit=Audit(percent)), 0.0)
+        assert len(auditor.captures) == captured
+    auditor.close()
 
 
 # -- room ----------------------------------------------------------------------------------------------------

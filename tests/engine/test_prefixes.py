@@ -362,6 +362,23 @@ def test_what_is_computed_again_is_found_again() -> None:
     assert ask(scheduler, prompt) == 8
 
 
+def test_who_is_drawn_is_decided_once_and_computes_the_whole_prompt() -> None:
+    allocator, asked = PageAllocator(20, PAGE_TOKENS), list[str]()
+
+    def drawn(sequence: Sequence) -> bool:
+        asked.append(sequence.request_id)
+        return len(asked) % 2 == 0
+
+    scheduler = Scheduler(allocator, 64, 8, lambda s: 6, Prefixes(allocator), drawn)
+    assert [ask(scheduler, tuple(range(9))) for _ in range(4)] == [0, 0, 8, 0]
+    sequence = Sequence("again", tuple(range(9)), SamplingParams(), 1)
+    scheduler.add(sequence)
+    for _ in range(3):
+        assert [row.start for row in scheduler.plan().rows] == [8]
+        scheduler.preempt_all()
+    assert asked.count("again") == 1
+
+
 def test_off_it_finds_nothing_and_keeps_nothing() -> None:
     scheduler, prompt = scheduler_of(20, enabled=False), tuple(range(9))
     assert [ask(scheduler, prompt), ask(scheduler, prompt)] == [0, 0]

@@ -80,7 +80,9 @@ class Auditor:
 
     def admit(self, sequence: Sequence, limits: Limits, now: float) -> None:
         """A request got a row: its prompt is captured if it was drawn and there is room."""
-        if not sequence.drawn or sequence in self.captures or sequence.computed or sequence.output_ids:
+        if not sequence.drawn or not drawn(sequence, limits):  # fewer may be drawn by now, never others
+            return
+        if sequence in self.captures or sequence.computed or sequence.output_ids:
             return
         ids = sequence.prompt_ids[:MAX_TOKENS]
         exits = [layer for layer in limits.exit_layers if layer < sequence.depth]

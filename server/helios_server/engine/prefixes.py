@@ -18,7 +18,7 @@ from helios_server.engine.sequence import Sequence
 _DIGEST_BYTES = 32
 
 
-@dataclass
+@dataclass(slots=True)
 class _Kept:
     """A full page. depth: layers in which its keys and values stand."""
 
@@ -71,9 +71,8 @@ class Prefixes:
     # -- what changes ----------------------------------------------------------------------------------------
 
     def serve(self, *served: str) -> None:
-        """What computes from now on: the model, its precision. Another one than before begins with nothing.
-
-        Only while nothing runs.
+        """What computes from now on: the model, its precision. Another one begins with nothing, and nothing
+        may run when it comes.
         """
         if served != self._served:
             self.clear()
