@@ -41,7 +41,8 @@ def saturate(
 
     def submit() -> None:
         sampling = SamplingParams(max_tokens=osl, ignore_eos=True)
-        engine.submit(GenerationRequest(f"load-{next(numbers)}", next(source), sampling), events.put)
+        name = f"load-{next(numbers)}"  # its own salt too: a prompt that comes again is computed again
+        engine.submit(GenerationRequest(name, next(source), sampling, cache_salt=name), events.put)
 
     for _ in range(in_flight):
         submit()

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import math
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -89,7 +90,9 @@ class Traffic:
 
     async def _one(self, client: GenerationClient, domain: str, prompt: str, *, shown: bool) -> Stream:
         request = GenerateRequest(
-            text=prompt, sampling_params=SamplingParams(max_tokens=self._osl, ignore_eos=True)
+            text=prompt,
+            sampling_params=SamplingParams(max_tokens=self._osl, ignore_eos=True),
+            cache_salt=uuid.uuid4().hex,  # a prompt that comes again is computed like a fresh one
         )
         sent, began, text, ids, spans, error = time.monotonic(), math.inf, "", (), (), ""
         answer = client.generate(request, timeout=300)

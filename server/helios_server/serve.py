@@ -187,6 +187,7 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
             max_context=options.max_context,
             volumes=options.volumes,
             offline=options.offline or None,
+            prefix_caching=options.prefix_caching == "on",
         ),
         limits=limits,
         host=options.host,
@@ -271,6 +272,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", help="float16, bfloat16, float32 or float64 (default: the device's)")
     parser.add_argument(
         "--max-context", type=_tokens, metavar="N", help="prompt and output at most (default: the model's)"
+    )
+    parser.add_argument(
+        "--prefix-caching",
+        choices=("on", "off"),
+        default="on",
+        help="compute what prompts begin with in common once (default: %(default)s)",
     )
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--drain-timeout", type=float, default=300.0, help="seconds for streams to end")

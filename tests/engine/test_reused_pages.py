@@ -25,12 +25,14 @@ PAGES = 60
 
 
 def scribble(engine: Engine, value: float) -> None:
-    """Writes over every slot of the cache that holds no token of a running request."""
+    """Writes over every slot of the cache that holds no token of a running request, and none to be found."""
     pool, page_tokens = engine.serving.pool, engine.serving.config.page_tokens
     idle = torch.ones(pool.pages, page_tokens, dtype=torch.bool)
     for sequence in engine.serving.scheduler.running:
         for place in range(sequence.computed):
             idle[sequence.pages[place // page_tokens], place % page_tokens] = False
+    for page in engine.serving.scheduler.prefixes._by_page:
+        idle[page] = False
     for slab in pool._slabs:
         slab.tensor[: pool.pages][idle] = value
 

@@ -91,6 +91,7 @@ async def test_every_field_of_a_request_means_something(pod: Served) -> None:
         "sampling_params": _differs(everything(pod, max_tokens=3), default),
         "exit_policy": _differs(everything(pod, exit_policy=pb.ExitPolicy(layer_budget=2)), default),
         "stream": unary(),
+        "cache_salt": _is(refused_by(pod.generate(cache_salt="s" * 257)), "cache_salt"),
     }
     assert names(pb.GenerateRequest.DESCRIPTOR) == set(meaning)
     assert names(pb.ExitPolicy.DESCRIPTOR) == {"layer_budget"}

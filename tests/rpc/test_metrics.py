@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 from helios_contract.limits import Audit
+from helios_proto.v1 import generation_pb2 as pb
 from helios_server.telemetry.energy import DeclaredMeter
 from helios_server.telemetry.reference import page
 from prometheus_client.parser import text_string_to_metric_families
@@ -62,6 +63,19 @@ async def test_metrics_move_with_what_is_served(tiny: Path) -> None:
     assert {name: now.get(name) for name in expected} == pytest.approx(expected)
     assert now['helios_energy_joules_total{model_name="chat",source="declared"}'] > 0
     assert now[f"helios_kv_capacity_tokens{own}"] > 0
+
+
+async def test_what_prompts_find_of_each_other_is_counted_by_salt(tiny: Path) -> None:
+    prompt = pb.TokenizedInput(input_ids=range(40))
+    async with serving(tiny, layer_budget=EXITS[1]) as pod:
+        for salt in ("", "", "a", "a", "a"):
+            await pod.generate(tokenized=prompt, cache_salt=salt)
+        now = await samples(pod)
+    served = f'{{candidate="tiny",layer_budget="{EXITS[1]}",model_name="chat"}}'
+    assert now[f"helios_prefix_cache_queries_total{served}"] == 5 * 40
+    assert now[f"helios_prefix_cache_hits_total{served}"] == 3 * 32
+    assert now[f"helios_prompt_tokens_total{served}"] == 5 * 40
+    assert now['helios_kv_cache_usage_perc{model_name="chat"}'] == 0
 
 
 async def test_a_running_request_shows_in_the_gauges(pod: Served) -> None:

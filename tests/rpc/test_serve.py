@@ -308,6 +308,20 @@ def test_stand_alone_arguments_become_limits() -> None:
     assert (limits.layer_budget, limits.exit_layers, limits.memory_mib) == (24, (24,), 900)
 
 
+@pytest.mark.parametrize(("given", "on"), [((), True), (("on",), True), (("off",), False)])
+def test_prefix_caching_is_on_unless_it_is_turned_off(given: tuple[str, ...], on: bool) -> None:
+    flag = ("--prefix-caching", *given) if given else ()
+    assert parse(["--model", "file:///m", *flag]).engine.prefix_caching is on
+
+
+@pytest.mark.parametrize("word", ["", "true", "0", "On"])
+def test_prefix_caching_is_on_or_off(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(["--model", "file:///m", "--prefix-caching", word])
+    assert ended.value.code == 2
+    assert "--prefix-caching: invalid choice" in capsys.readouterr().err
+
+
 def test_stand_alone_exit_layers_are_the_bundles(tiny: Path, heads: Path) -> None:
     bundle = ["--model", f"file://{tiny}", "--exits", f"file://{heads}"]
     assert parse(bundle).limits.exit_layers == EXITS

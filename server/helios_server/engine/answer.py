@@ -115,6 +115,8 @@ class Answer:
             mean_layers=self._layer_sum / produced,
             breaches=self._breaches,
             times=Times(self.arrived, self.scheduled, self.first_token, now),
+            prefix_queries=self.sequence.prefix_queries,
+            prefix_hits=self.sequence.prefix_hits,
         )
         self._on_event(event)
         return event

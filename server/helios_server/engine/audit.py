@@ -50,6 +50,14 @@ def chosen(ordinal: int, percent: int) -> bool:
     return ordinal * _GOLDEN_RATIO % 1 < percent / 100
 
 
+def drawn(sequence: Sequence, limits: Limits) -> bool:
+    """Whether a request's prompt is to be scored. Asked before its prompt is looked for in the cache: were
+    only those scored that are not found there, quality would be that of rare prompts.
+    """
+    long_enough = len(sequence.prompt_ids) >= MIN_TOKENS
+    return long_enough and sequence.ordinal > 0 and chosen(sequence.ordinal, limits.audit.percent)
+
+
 class Auditor:
     """Follows the prompts that are audited from admission to their row.
 
@@ -71,12 +79,12 @@ class Auditor:
     # -- prompts come and go ---------------------------------------------------------------------------------
 
     def admit(self, sequence: Sequence, limits: Limits, now: float) -> None:
-        """A request got a row: its prompt is captured if it is its turn and there is room."""
+        """A request got a row: its prompt is captured if it was drawn and there is room."""
+        if not sequence.drawn or not drawn(sequence, limits):  # fewer may be drawn by now, never others
+            return
+        if sequence in self.captures or sequence.computed or sequence.output_ids:
+            return
         ids = sequence.prompt_ids[:MAX_TOKENS]
-        if sequence in self.captures or sequence.computed or sequence.output_ids or len(ids) < MIN_TOKENS:
-            return
-        if not sequence.ordinal or not chosen(sequence.ordinal, limits.audit.percent):
-            return
         exits = [layer for layer in limits.exit_layers if layer < sequence.depth]
         layers = (*sorted(exits), sequence.depth)
         states = PromptStates(sequence.ordinal, ids, layers, now)

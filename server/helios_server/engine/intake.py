@@ -11,12 +11,16 @@ from helios_server.engine.sequence import Sequence
 from helios_server.engine.serving import Serving
 from helios_server.errors import Draining, InvalidRequest
 
+MAX_SALT = 256
+"""Characters of a cache_salt."""
+
 
 def sequence_for(request: GenerationRequest, serving: Serving, ordinal: int) -> Sequence:
     """Checks a request against what serves. Raises InvalidRequest; Draining, where a retry will do."""
     _check_tokenizer(request, serving)
     _check_prompt(request, serving)
     _check_depth(request, serving)
+    _check_salt(request)
     return Sequence(
         request.request_id,
         request.prompt_ids,
@@ -24,6 +28,7 @@ def sequence_for(request: GenerationRequest, serving: Serving, ordinal: int) -> 
         _max_tokens(request, serving),
         request.depth,
         ordinal,
+        request.cache_salt,
     )
 
 
@@ -52,6 +57,13 @@ def _check_depth(request: GenerationRequest, serving: Serving) -> None:
     if request.depth and request.depth not in legal:
         problem = f"{request.depth} is not a depth served here"
         raise InvalidRequest("exit_policy.layer_budget", problem, f"Use 0 or one of {list(legal)}")
+
+
+def _check_salt(request: GenerationRequest) -> None:
+    length = len(request.cache_salt)
+    if length > MAX_SALT:
+        problem = f"has {length} characters"
+        raise InvalidRequest("cache_salt", problem, f"Give at most {MAX_SALT}, for example a hash")
 
 
 def _max_tokens(request: GenerationRequest, serving: Serving) -> int:

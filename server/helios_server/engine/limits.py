@@ -43,6 +43,8 @@ class EngineConfig:
     """The folder that stands for mounted claims."""
     offline: bool | None = None
     """Fetch nothing. None: what the environment says."""
+    prefix_caching: bool = True
+    """Compute a prompt's beginning once, as long as its pages last."""
 
     def __post_init__(self) -> None:
         default = _STEP_TOKENS["cpu" if self.device == "cpu" else "accelerator"]

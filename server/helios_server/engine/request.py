@@ -29,6 +29,8 @@ class GenerationRequest:
     """False keeps it out of telemetry, audits and detectors (the server's own warm-up)."""
     tokenizer_digest: str = ""
     """Of the tokenizer that made the ids of a text; empty: the caller did."""
+    cache_salt: str = ""
+    """What it computed is found only by requests with the same one."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,10 @@ class FinishedEvent:
     breaches: int
     """Tokens of the output under their exit's threshold."""
     times: Times
+    prefix_queries: int = 0
+    """Tokens of the prompt, if it was looked for in the cache."""
+    prefix_hits: int = 0
+    """Tokens of those that were found there."""
 
 
 @dataclass(frozen=True)

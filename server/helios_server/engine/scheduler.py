@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from helios_server.engine.pages import PageAllocator
+from helios_server.engine.prefixes import Prefixes
 from helios_server.engine.sequence import Sequence, State
 
 
@@ -47,22 +48,30 @@ class StepPlan:
 
 class Scheduler:
     """Owns the queue and the running rows. `depth_for(sequence)` says at which depth a newcomer runs, in
-    layers.
+    layers; `drawn(sequence)` whether its prompt is scored, and so computed whole: asked once.
 
     step_tokens: new tokens in a step; max_rows: sequences that run at once (the engine keeps it <=
-    step_tokens, so that every running row can decode in every step).
+    step_tokens, so that every running row can decode in every step); prefixes: None reuses nothing.
     """
 
     def __init__(
-        self, pages: PageAllocator, step_tokens: int, max_rows: int, depth_for: Callable[[Sequence], int]
+        self,
+        pages: PageAllocator,
+        step_tokens: int,
+        max_rows: int,
+        depth_for: Callable[[Sequence], int],
+        prefixes: Prefixes | None = None,
+        drawn: Callable[[Sequence], bool] = lambda sequence: False,
     ) -> None:
         self.pages = pages
+        self.prefixes = prefixes or Prefixes(pages, enabled=False)
         self.step_tokens = step_tokens
         self.max_rows = max_rows
         self.admitting = True
         self.running: list[Sequence] = []
         self.waiting: deque[Sequence] = deque()
         self._depth_for = depth_for
+        self._drawn = drawn
 
     def add(self, sequence: Sequence) -> None:
         """Puts a new sequence at the end of the queue."""
@@ -74,6 +83,7 @@ class Scheduler:
             self.running.remove(sequence)
         elif sequence.state is State.WAITING:
             self.waiting.remove(sequence)
+        self.prefixes.remember(sequence)
         self.pages.give_back(sequence.finish())
 
     def preempt_all(self) -> tuple[Sequence, ...]:
@@ -86,6 +96,7 @@ class Scheduler:
     def resize(self, pages: int) -> dict[int, int]:
         """Changes the pages that exist; returns the moves that the pool must make before the next step."""
         moves = self.pages.resize(pages)
+        self.prefixes.move(moves)
         for sequence in self.running:
             sequence.move_pages(moves)
         return moves
@@ -104,6 +115,8 @@ class Scheduler:
         Returns tokens left.
         """
         left = self.step_tokens
+        for sequence in self.running:
+            self.prefixes.remember(sequence)
         decoding = sum(sequence.pending == 1 for sequence in self.running)
         for sequence in tuple(self.running):
             if sequence.state is not State.RUNNING:
@@ -120,13 +133,17 @@ class Scheduler:
         admitted: list[Sequence] = []
         while self.admitting and self.waiting and left > 0 and len(self.running) < self.max_rows:
             sequence = self.waiting[0]
-            needed = self.pages.pages_for(sequence.length)
+            depth = sequence.depth or self._depth_for(sequence)
+            found = self._look_up(sequence, depth)
+            needed = self.pages.pages_for(sequence.length) - len(found)
             # One page of growth for every running row: without it a newcomer is preempted as soon as it is
             # prefilled.
-            if self.pages.free < needed + len(self.running):
+            if self.pages.free_beside(found) < needed + len(self.running):
                 break
             self.waiting.popleft()
-            sequence.admit(self._depth_for(sequence))
+            sequence.admit(depth)
+            self.pages.share(found)
+            sequence.reuse(found, len(found) * self.pages.page_tokens)
             sequence.pages += self.pages.take(needed)
             self.running.append(sequence)
             admitted.append(sequence)
@@ -134,6 +151,18 @@ class Scheduler:
             rows.append(row)
             left -= row.count
         return admitted
+
+    def _look_up(self, sequence: Sequence, depth: int) -> list[int]:
+        """Pages that hold its beginning. A prompt that is to be scored is computed whole, and whether it is
+        was drawn before anybody knew what would be found.
+        """
+        if sequence.drawn is None:
+            sequence.drawn = self._drawn(sequence)
+        if not self.prefixes.enabled or (sequence.drawn and not sequence.output_ids):
+            return []
+        found = self.prefixes.find(sequence, depth)
+        sequence.count_look_up(len(found) * self.pages.page_tokens)
+        return found
 
     def _make_room(self, sequence: Sequence, tokens: int, preempted: list[Sequence]) -> bool:
         """Gets the pages that `tokens` tokens fill, from the newest sequences if need be.
@@ -152,6 +181,7 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
+        self.prefixes.remember(sequence)
         self.pages.give_back(sequence.preempt())
         self.waiting.appendleft(sequence)
 

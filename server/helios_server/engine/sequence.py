@@ -31,6 +31,7 @@ class Sequence:
         max_tokens: int,
         requested_depth: int = 0,
         ordinal: int = 0,
+        cache_salt: str = "",
     ) -> None:
         self.request_id = request_id
         self.prompt_ids = prompt_ids
@@ -39,6 +40,8 @@ class Sequence:
         self.max_tokens = max_tokens
         self.requested_depth = requested_depth
         self.ordinal = ordinal
+        self.cache_salt = cache_salt
+        self.drawn: bool | None = None  # whether its prompt is scored; None before its first look-up
         self.state = State.WAITING
         self.output_ids: list[int] = []
         self.seen = Seen(prompt_ids) if sampling.repetition_penalty != 1 else None
@@ -47,6 +50,11 @@ class Sequence:
         self.computed = 0
         self.pages: list[int] = []
         self.preemptions = 0
+        # Of prefix reuse, see `prefixes.py`: hashes that it has computed; pages that others can find.
+        self.contents: list[bytes] = []
+        self.remembered = 0
+        self.prefix_queries = 0
+        self.prefix_hits = 0
 
     # -- what it is ------------------------------------------------------------------------------------------
 
@@ -83,6 +91,17 @@ class Sequence:
         """
         self.state = State.RUNNING
         self.depth = self.depth or depth
+
+    def count_look_up(self, hits: int) -> None:
+        """`hits` of its tokens were found. What it finds of itself, once preempted, is not counted."""
+        if not self.preemptions:
+            self.prefix_queries, self.prefix_hits = self.length, hits
+
+    def reuse(self, pages: list[int], tokens: int) -> None:
+        """Its first `tokens` tokens stand in these pages, which others have filled. Before any are taken."""
+        self.pages += pages
+        self.computed = tokens
+        self.remembered = len(pages)
 
     def advance(self, count: int) -> None:
         """`count` more tokens have keys and values."""

@@ -19,12 +19,13 @@ from helios_contract.results import MemoryFacts
 from helios_contract.telemetry import Capacity
 
 from helios_server.engine import host_memory
-from helios_server.engine.audit import audit_bytes
+from helios_server.engine.audit import audit_bytes, drawn
 from helios_server.engine.heads import Heads, load_heads
 from helios_server.engine.kv_pool import KvPool
 from helios_server.engine.limits import EngineConfig, depths
 from helios_server.engine.memory import MemoryPlan, context_tokens, limit_bytes, measure, plan_memory
 from helios_server.engine.pages import PageAllocator
+from helios_server.engine.prefixes import Prefixes
 from helios_server.engine.request import Served
 from helios_server.engine.runner import Runner
 from helios_server.engine.scheduler import Scheduler
@@ -156,7 +157,10 @@ class Serving:
     def __init__(self, config: EngineConfig, loaded: Loaded) -> None:
         self.config = config
         pages = PageAllocator(loaded.plan.pages, config.page_tokens)
-        self.scheduler = Scheduler(pages, config.step_tokens, loaded.plan.rows, self.depth_for)
+        prefixes = Prefixes(pages, config.prefix_caching)
+        self.scheduler = Scheduler(
+            pages, config.step_tokens, loaded.plan.rows, self.depth_for, prefixes, self.drawn
+        )
         self.runner: Runner | None = None
         self._install(loaded)
 
@@ -198,6 +202,8 @@ class Serving:
         self.runner, self._thresholds = runner, thresholds
         self._served: dict[int, Served] = {}
         self.scheduler.max_rows = plan.rows
+        precision = model.dtype, limits.weight_dtype, limits.kv_cache_dtype
+        self.scheduler.prefixes.serve(model.fingerprint, *precision)
         self.whole = True
         self._take_requests()
 
@@ -239,6 +245,10 @@ class Serving:
             (depth for depth in self.depths if depth <= sequence.requested_depth), default=self.depths[0]
         )
 
+    def drawn(self, sequence: Sequence) -> bool:
+        """Whether a newcomer's prompt is scored."""
+        return drawn(sequence, self.limits)
+
     def served(self, depth: int) -> Served:
         """By what a token at this depth is produced."""
         if depth not in self._served:
@@ -270,9 +280,15 @@ class Serving:
             yield
         except BaseException:
             self.whole = self.scheduler.admitting = False
-            self.scheduler.preempt_all()
-            self.runner = None
+            self._stop_all()
             raise
+
+    def _stop_all(self) -> int:
+        """Running sequences wait; what pages held means nothing any more. Returns how many wait."""
+        preempted = self.scheduler.preempt_all()
+        self.scheduler.prefixes.clear()
+        self.runner = None
+        return len(preempted)
 
     def resize(self, pages: int) -> None:
         """Changes the pages of the pool; those in use are moved below its new end."""
@@ -300,6 +316,7 @@ class Serving:
         with self.changing():
             backbone.truncate(plan.layers)
             backbone.attach(new_layers)
+            self.scheduler.prefixes.lower(plan.layers)
             self.pool.set_layers(plan.layers)
             self._resize(plan.pages)
             self._hold(limits, self.model, backbone, heads, plan, self.pool)
@@ -311,11 +328,10 @@ class Serving:
         """Lets go of weights and KV. Running sequences wait, to be prefilled again; returns how many."""
         with self.changing():
             self.scheduler.admitting = False
-            preempted = self.scheduler.preempt_all()
-            self.runner = None
+            preempted = self._stop_all()
             self.pool.set_layers(0)
             host_memory.trim()
-        return len(preempted)
+        return preempted
 
     def exchange(self, loaded: Loaded, anew: bool = True) -> None:
         """A model takes the place of the one released. anew: every sequence takes a new depth."""

@@ -75,6 +75,7 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
             tokenizer_digest=prompt.tokenizer_digest,
             sampling=sampling,
             depth=request.exit_policy.layer_budget,
+            cache_salt=request.cache_salt,
         )
         return generation, prompt
 

@@ -139,6 +139,12 @@ class Metrics:
     def _make_counters(self) -> None:
         counter = self._counter
         self.prompt_tokens = counter("prompt_tokens", "Prompt tokens of finished requests.", _SERVED)
+        self.prefix_queries = counter(
+            "prefix_cache_queries", "Prompt tokens that were looked for in the prefix cache.", _SERVED
+        )
+        self.prefix_hits = counter(
+            "prefix_cache_hits", "Prompt tokens that were found in the prefix cache.", _SERVED
+        )
         self.generation_tokens = counter("generation_tokens", "Tokens generated.", _SERVED)
         self.exit_layer = counter(
             "exit_layer", "Tokens by the depth that made them.", ("model_name", "layer")
@@ -228,6 +234,8 @@ class RequestMetrics:
         metrics.request_success.labels(labels[0], event.reason.value).inc()
         metrics.preemptions.labels(labels[0]).inc(event.preemptions)
         metrics.prompt_tokens.labels(*labels).inc(event.prompt_tokens)
+        metrics.prefix_queries.labels(*labels).inc(event.prefix_queries)
+        metrics.prefix_hits.labels(*labels).inc(event.prefix_hits)
         metrics.request_prompt_tokens.labels(*labels).observe(event.prompt_tokens)
         metrics.request_generation_tokens.labels(*labels).observe(len(event.output_ids))
         metrics.e2e.labels(*labels).observe(times.finished - times.arrived)
