@@ -62,15 +62,10 @@ def audited_together(engine: Engine, batch: int) -> None:
 @torch.inference_mode()
 def write_every_page(engine: Engine, together: int = 1) -> None:
     """together: pages in one write."""
-    pool, config = engine.serving.pool, engine.serving.model.config
-    total, most = pool.pages * pool.page_tokens, together * pool.page_tokens
-    for start in range(0, total, most):
-        slots = torch.arange(start, min(total, start + most), device=pool.device)
-        ones = torch.ones(
-            len(slots), config.num_kv_heads, config.head_dim, dtype=pool.dtype, device=pool.device
-        )
+    pool = engine.serving.pool
+    for start in range(0, pool.pages, together):
         for layer in range(pool.layers):
-            pool.write(layer, slots, ones, ones)
+            pool.slab(layer)[start : min(pool.pages, start + together)] = 1
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ import pytest
 import torch
 from helios_server.engine.engine import Engine
 from helios_server.engine.kv_pool import KvPool
-from helios_server.engine.paged_attention import PagedAttention, Stretch
+from helios_server.models.attention import PagedAttention
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.linear import Numerics
+from helios_server.models.rows import Stretch, rows_of
 
 from tests.checkpoints import make_checkpoint, spoil_token
 from tests.engine.company import DTYPES, SPOILT, answers, ask, ask_at_once, failure, serving
@@ -31,8 +32,9 @@ def scribble(engine: Engine, value: float) -> None:
     for sequence in engine.serving.scheduler.running:
         for place in range(sequence.computed):
             idle[sequence.pages[place // page_tokens], place % page_tokens] = False
-    for slab in pool._slabs:
-        slab.tensor[: pool.pages][idle] = value
+    pages, offsets = idle.nonzero(as_tuple=True)
+    for layer in range(pool.layers):
+        pool.slab(layer)[pages, :, :, offsets] = value
 
 
 def answers_over(path: Path, dtype: str, junk: float | None) -> list[tuple[Any, ...]]:
@@ -81,19 +83,17 @@ def test_attention_reads_nothing_beyond_a_row(tiny: Path, dtype: str, junk: floa
 
     k, v = random(sum(contexts), shape.num_kv_heads), random(sum(contexts), shape.num_kv_heads)
     q = random(len(contexts), shape.num_heads)
-    rows, slots, last = list[Stretch](), list[int](), list[int]()
-    for index, context in enumerate(contexts):
-        pages = range(5 * index, 5 * index - (-context // 16))
-        rows.append(Stretch(index, 1, context, pages))
-        slots += range(80 * index, 80 * index + context)
-        last.append(len(slots) - 1)
+    pages = [range(5 * index, 5 * index + 5) for index in range(len(contexts))]
+    prompts = [Stretch(0, context, held) for context, held in zip(contexts, pages, strict=True)]
+    newest = [Stretch(context - 1, 1, held) for context, held in zip(contexts, pages, strict=True)]
+    last = torch.tensor(contexts).cumsum(0) - 1
 
     def attended(held: float) -> torch.Tensor:
         pool = KvPool(shape, numerics, 1, 5 * len(contexts), 16)
-        pool._slabs[0].tensor.fill_(held)
-        pool.write(0, torch.tensor(slots), k, v)
-        newest = torch.tensor(slots)[last]
-        return PagedAttention(pool, newest, rows).attend_for(0)(q, k[last], v[last])
+        slab = pool.slab(0).fill_(held)
+        everywhere = k.new_zeros(len(k), *q.shape[1:])
+        PagedAttention(rows_of(prompts, 16), pool.layout).attend(slab, everywhere, k, v)
+        return PagedAttention(rows_of(newest, 16), pool.layout).attend(slab, q, k[last], v[last])
 
     assert torch.equal(attended(junk), attended(0.0))
 

@@ -18,11 +18,13 @@ import torch
 from helios_contract.telemetry import AuditRow
 from torch import Tensor
 
-from helios_server.engine.paged_attention import attend_to_all, causal_mask
 from helios_server.engine.runner import Runner
 from helios_server.exits.head import ExitHead
 from helios_server.exits.scoring import score
 from helios_server.models.block import DecoderLayer
+from helios_server.models.rows import Rows, Stretch, rows_of
+from helios_server.models.slabs import Scratch
+from helios_server.models.step import Step
 from helios_server.models.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -212,26 +214,21 @@ class AuditBatch:
 
     def _run_layer(self, layer: DecoderLayer, hidden: Tensor) -> Units:
         """Replaces hidden: [T, hidden_size] by what the layer makes of it, a stretch of rows at a time."""
-        config, total = self._backbone.config, len(hidden)
-        keys, values = hidden.new_empty(2, total, config.num_kv_heads, config.head_dim).unbind()
-        places = torch.cat([torch.arange(prompt.tokens, device=hidden.device) for prompt in self._prompts])
-        for start in range(0, total, LAYER_ROWS):
-            stop = min(start + LAYER_ROWS, total)
-
-            def attend(q: Tensor, k: Tensor, v: Tensor, start: int = start, stop: int = stop) -> Tensor:
-                keys[start:stop], values[start:stop] = k, v
-                out = torch.empty_like(q)
-                for first, prompt in self._spans():
-                    low, high = max(first, start), min(first + prompt.tokens, stop)
-                    if low < high:
-                        mask = causal_mask(high - first, high - low, q.dtype, q.device)
-                        rows = slice(low - start, high - start)
-                        attend_to_all(q[rows], keys[first:high], values[first:high], mask, out[rows])
-                return out
-
-            rope = self._backbone.rope(places[start:stop])
-            hidden[start:stop] = layer.forward(hidden[start:stop], rope, attend)
+        slabs = Scratch(self._backbone.layout, [prompt.tokens for prompt in self._prompts], shared=True)
+        for start in range(0, len(hidden), LAYER_ROWS):
+            part = hidden[start : start + LAYER_ROWS]
+            step = Step(self._rows(start, start + len(part), slabs), slabs)
+            part.copy_(self._backbone.run([layer], part, step))
             yield
+
+    def _rows(self, start: int, stop: int, slabs: Scratch) -> Rows:
+        """The batch's tokens [start, stop), each within its prompt."""
+        stretches = []
+        for (first, prompt), pages in zip(self._spans(), slabs.pages_of, strict=True):
+            low, high = max(first, start), min(first + prompt.tokens, stop)
+            if low < high:
+                stretches.append(Stretch(low - first, high - low, pages))
+        return rows_of(stretches, slabs.layout.page_tokens)
 
 
 def _offsets(lengths: Many[int]) -> list[int]:

@@ -17,12 +17,12 @@ from helios_server.engine import host_memory
 from helios_server.engine.heads import Heads
 from helios_server.engine.kv_pool import KvPool
 from helios_server.engine.limits import EngineConfig
-from helios_server.engine.paged_attention import gather_tokens
 from helios_server.engine.runner import Runner
 from helios_server.engine.sampling import SamplingParams
 from helios_server.engine.scheduler import Row, StepPlan
 from helios_server.engine.sequence import Sequence
 from helios_server.errors import OutOfMemoryBudget
+from helios_server.models.attention import gather_tokens
 from helios_server.models.backbone import Backbone
 from helios_server.models.config import ModelConfig
 from helios_server.planning.memory import MIB, Capacity, capacity, limit_for_rows
@@ -46,7 +46,7 @@ def measure(backbone: Backbone, config: EngineConfig) -> MemoryFacts:
     start.
     """
     _warm_up(backbone, config)
-    own_kv = 2 * backbone.config.kv_size * backbone.numerics.activations.itemsize
+    own_kv = 2 * backbone.config.kv_size * backbone.numerics.keys_and_values.itemsize
     device = backbone.numerics.device
     return MemoryFacts(
         process_start_bytes=max(0, _held_bytes(device) - _with_tables(backbone.resident_bytes, device)),

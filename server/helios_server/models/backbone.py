@@ -1,19 +1,20 @@
 """The layer-budget loader: embeddings, the first k decoder layers, final norm and LM head of one checkpoint.
 
 Called by the engine, the profiler, the audit and exit tuning. It reads layers below the budget only and
-decides nothing: which layers run, over which rows and with which attention, is the caller's.
+decides nothing: which layers run, and over which rows, is the caller's.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from helios_server.errors import CheckpointError
-from helios_server.models.block import Attend, DecoderLayer
+from helios_server.models.block import DecoderLayer
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
 from helios_server.models.layout import NORM
@@ -21,7 +22,9 @@ from helios_server.models.linear import Linear, Numerics
 from helios_server.models.norm import RmsNorm
 from helios_server.models.reading import reading
 from helios_server.models.rope import Rope, RopeTable
+from helios_server.models.slabs import SlabLayout
 from helios_server.models.source import Source
+from helios_server.models.step import Step
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +92,11 @@ class Backbone:
         """The architecture of the whole checkpoint (its num_layers, not the loaded ones)."""
         return self.checkpoint.config
 
+    @property
+    def layout(self) -> SlabLayout:
+        """Of its keys and values, in pages of the usual size."""
+        return SlabLayout.of(self.config, self.numerics)
+
     # -- computing
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -99,13 +107,16 @@ class Backbone:
         """positions: [T] int64. Returns cos, sin: [T, head_dim], activation dtype."""
         return self._rope.at(positions)
 
-    def run_layers(
-        self, hidden: Tensor, start: int, stop: int, rope: Rope, attend_for: Callable[[int], Attend]
-    ) -> Tensor:
-        """Runs layers start <= i < stop over hidden: [T, hidden_size]; attend_for(i) gives layer i's
-        attention."""
-        for index in range(start, stop):
-            hidden = self.layers[index].forward(hidden, rope, attend_for(index))
+    def run_layers(self, hidden: Tensor, start: int, stop: int, step: Step) -> Tensor:
+        """Runs layers start <= i < stop over the step's tokens. hidden: [T, hidden_size], overwritten.
+        Returns the same shape."""
+        return self.run(self.layers[start:stop], hidden, step)
+
+    def run(self, layers: Sequence[DecoderLayer], hidden: Tensor, step: Step) -> Tensor:
+        """The same of given layers, which need not be attached."""
+        rope = self.rope(step.positions)
+        for layer in layers:
+            hidden = layer.forward(hidden, rope, partial(step.attention.attend, step.slabs.slab(layer.index)))
         return hidden
 
     def final_norm(self, hidden: Tensor) -> Tensor:

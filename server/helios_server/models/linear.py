@@ -28,12 +28,13 @@ _PACK_IN, _PACK_OUT, _PACK_TAIL_BYTES = 512, 64, 1024
 @dataclass(frozen=True, slots=True)
 class Numerics:
     """How a model computes. dtype: its name; weights: stored dtype; activations: dtype of the residual
-    stream and K/V."""
+    stream; keys_and_values: as they are stored."""
 
     device: torch.device
     dtype: str
     weights: torch.dtype
     activations: torch.dtype
+    keys_and_values: torch.dtype
 
     @classmethod
     def of(cls, device: str | torch.device = "cpu", dtype: str | None = None) -> Numerics:
@@ -52,7 +53,8 @@ class Numerics:
                 "float16 weights need fbgemm, which this processor's torch lacks",
                 "Use dtype float32",
             )
-        return cls(device, name, weights, torch.float32 if packed else weights)
+        activations = torch.float32 if packed else weights
+        return cls(device, name, weights, activations, activations)
 
     @property
     def packed(self) -> bool:
