@@ -19,7 +19,7 @@ from helios_server.engine.limits import EngineConfig
 
 from tests.engine.helpers import audit_of, limits_for, prompt_of, send
 
-CONTEXT = 1024
+CONTEXT = 2560
 BATCHES, PROMPTS = 2, 6
 """What audits leave behind shows in the second batch and later."""
 

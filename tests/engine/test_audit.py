@@ -43,15 +43,17 @@ def bundles(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundl
 
 
 @torch.inference_mode()
-def direct(model: Path, prompt: tuple[int, ...], bundles: tuple[Bundle, ...]) -> AuditRow:
+def direct(
+    model: Path, prompt: tuple[int, ...], bundles: tuple[Bundle, ...], dtype: str = "float64"
+) -> AuditRow:
     """The whole prompt through the whole model at once."""
-    backbone = Backbone.load(Checkpoint.open(model), 6, dtype="float64")
+    backbone = Backbone.load(Checkpoint.open(model), 6, dtype=dtype)
     step = whole_sequences(backbone.layout, [len(prompt)])
     targets = torch.tensor(prompt[1:])
     hidden, below, states = backbone.embed(torch.tensor(prompt)), 0, {}
     for layer in (*EXITS, 6):
         hidden = backbone.run_layers(hidden, below, layer, step)
-        states[layer], below = hidden[:-1], layer
+        states[layer], below = hidden[:-1].clone(), layer
     full = score(backbone, backbone.final_norm, states[6], targets)
     exits = {}
     for bundle in bundles:

@@ -26,15 +26,17 @@ PAGES = 60
 
 
 def scribble(engine: Engine, value: float) -> None:
-    """Writes over every slot of the cache that holds no token of a running request."""
+    """Writes over every slot of the cache that holds no token of a running request, as near to the value as
+    its format comes."""
     pool, page_tokens = engine.serving.pool, engine.serving.config.page_tokens
     idle = torch.ones(pool.pages, page_tokens, dtype=torch.bool)
     for sequence in engine.serving.scheduler.running:
         for place in range(sequence.computed):
             idle[sequence.pages[place // page_tokens], place % page_tokens] = False
     pages, offsets = idle.nonzero(as_tuple=True)
+    junk = torch.tensor(value).to(pool.layout.dtype)
     for layer in range(pool.layers):
-        pool.slab(layer)[pages, :, :, offsets] = value
+        pool.slab(layer)[pages, :, :, offsets] = junk
 
 
 def answers_over(path: Path, dtype: str, junk: float | None) -> list[tuple[Any, ...]]:
@@ -74,7 +76,7 @@ def test_what_a_page_held_before_does_not_matter(
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_attention_reads_nothing_beyond_a_row(tiny: Path, dtype: str, junk: float) -> None:
     """Rows of every remainder of a page, beside longer ones, in a cache of zeros and in one of junk."""
-    numerics, shape = Numerics.of("cpu", dtype), Checkpoint.open(tiny).config
+    numerics, shape = Numerics.of("cpu", dtype, native=False), Checkpoint.open(tiny).config
     contexts = (1, 2, 15, 16, 17, 31, 33, 64, 5)
     generator = torch.Generator().manual_seed(2)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from helios_server.engine.runner import Runner
 from helios_server.exits.head import ExitHead
 from helios_server.exits.scoring import score
-from helios_server.models.block import DecoderLayer
+from helios_server.models.backbone import Layer
 from helios_server.models.rows import Rows, Stretch, rows_of
 from helios_server.models.slabs import Scratch
 from helios_server.models.step import Step
@@ -33,7 +33,7 @@ LAYER_ROWS, HEAD_ROWS = 128, 32
 """Of one unit of work: a step waits no longer than that takes."""
 Units = Generator[None, None, None]
 """Every `yield` ends a unit of work."""
-ReadLayer = Callable[[Callable[[], DecoderLayer]], Future[DecoderLayer]]
+ReadLayer = Callable[[Callable[[], Layer]], Future[Layer]]
 """Has another thread call it, which reads a layer."""
 
 
@@ -97,7 +97,7 @@ class AuditBatch:
         self._prompts = prompts
         self._weights = weights
         self._read = read
-        self._ahead: Future[DecoderLayer] | None = None
+        self._ahead: Future[Layer] | None = None
         self._waits = False
         self._backbone = weights.backbone
         self._digests = digests
@@ -184,7 +184,7 @@ class AuditBatch:
         if len(self._backbone.layers) <= index < self._backbone.config.num_layers:
             self._ahead = self._read(partial(self._backbone.load_layer, index))
 
-    def _layer(self, index: int) -> Generator[None, None, DecoderLayer]:
+    def _layer(self, index: int) -> Generator[None, None, Layer]:
         """A change of limits may have loaded it, or let it go, since it was looked for."""
         if index >= len(self._backbone.layers) and self._ahead is None:
             self._read_ahead(index)
@@ -212,7 +212,7 @@ class AuditBatch:
             yield
         return _Scores(torch.cat([part.bits for part in parts]), torch.cat([part.top for part in parts]))
 
-    def _run_layer(self, layer: DecoderLayer, hidden: Tensor) -> Units:
+    def _run_layer(self, layer: Layer, hidden: Tensor) -> Units:
         """Replaces hidden: [T, hidden_size] by what the layer makes of it, a stretch of rows at a time."""
         slabs = Scratch(self._backbone.layout, [prompt.tokens for prompt in self._prompts], shared=True)
         for start in range(0, len(hidden), LAYER_ROWS):

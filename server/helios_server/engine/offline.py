@@ -7,6 +7,7 @@ tokens: which pages a sequence has, and who runs beside it, are the engine's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
@@ -41,14 +42,15 @@ class Weights:
 
 Resolve = Callable[[Served], Weights]
 NEAR_TIE = 1e-3
-"""Of two logits: closer than that, float32 sums in another order may swap them."""
+"""Of two logits: closer than that, torch's sums in another order may swap them."""
 
 
 @dataclass(frozen=True)
 class Offline:
     """The loop's answer.
 
-    margins: of each token, how far the two largest logits were apart before it was chosen.
+    margins: of each token, how far the two largest logits were apart before it was chosen; infinite where the
+    native kernels compute, whose sums have one order: there is no near-tie then.
     """
 
     token_ids: tuple[int, ...]
@@ -80,7 +82,7 @@ def generate(
         hidden = cache.extend(sequence.tokens(cache.length, sequence.length), served.depth)
         logits = weights.backbone.choices(weights.head.apply(hidden[-1:]))
         largest = logits[0].topk(2).values
-        margins.append(float(largest[0] - largest[1]))
+        margins.append(math.inf if weights.backbone.is_native else float(largest[0] - largest[1]))
         [choice] = choose(logits, [sequence], weights.backbone.config.eos_token_ids)
         if isinstance(choice, RequestFailed):
             raise choice
