@@ -13,6 +13,7 @@ from helios_server.engine.kv_pool import KvPool
 from helios_server.models import linear
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.linear import default_dtype
 from helios_server.models.rows import RowBuffers, Stretch
 from helios_server.models.step import Step
 from helios_server.native.library import library
@@ -33,6 +34,7 @@ def computing_with(isa: str) -> Iterator[None]:
     found = None if isa == TORCH else kernels(isa, 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(linear, "library", lambda: found)
+        patch.setattr(linear, "default_dtype", default_dtype)  # whatever the session is told of `auto`
         yield
 
 

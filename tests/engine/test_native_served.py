@@ -13,6 +13,7 @@ from helios_contract.limits import Audit
 from helios_server.engine.limits import EngineConfig
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.config import ModelConfig
 from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import make_checkpoint
@@ -131,6 +132,17 @@ def test_nothing_is_held_twice_and_nothing_is_padded(tmp_path: Path, dtype: str,
     rope = 2 * 4 * 32 * backbone.config.max_context
     assert backbone.fixed_bytes == pytest.approx(2 * tables + rope, rel=0.01)
     assert backbone.layout.page_bytes == 2 * 2 * 192 * 16
+
+
+@needs_kernels
+def test_a_block_that_the_kernels_do_not_know_is_torchs(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ModelConfig, "plain_block", False)
+    with caplog.at_level(logging.INFO):
+        backbone = Backbone.load(Checkpoint.open(tiny), 1, dtype="float16")
+    assert not backbone.is_native
+    assert "torch computes it, native kernels do not know its block" in caplog.text
 
 
 @needs_kernels

@@ -19,7 +19,7 @@ from helios_operator.local.lock import StateLock
 from helios_operator.local.pods import PodSettings
 from helios_operator.local.revisions import Revisions
 from helios_operator.passes.queue import WorkQueue
-from helios_server.models.linear import Numerics
+from helios_server.models.linear import default_dtype
 
 # -- the log ------------------------------------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ def test_cores_are_the_containers_when_those_are_fewer(tmp_path: Path) -> None:
 def test_this_machine_is_described() -> None:
     device, found = hardware.detect("cpu")
     assert (device, found.accelerator, found.accelerators) == ("cpu", None, 0)
-    assert found.dtype == Numerics.of("cpu").dtype  # as a pod's server resolves it
+    assert found.dtype == default_dtype("cpu")  # as a pod's server resolves it
     assert found.cpu
     assert found.cores >= 1
     assert found.memory_mib > 100

@@ -74,6 +74,8 @@ class Backbone:
         numerics = Numerics.of(device, dtype, native=native and checkpoint.config.plain_block)
         with reading(str(checkpoint.path)):
             _tell(checkpoint)
+            if native and not checkpoint.config.plain_block:
+                logger.info("%s: torch computes it, native kernels do not know its block", checkpoint.path)
             backbone = cls._without_layers(checkpoint, numerics, max_context)
             backbone.attach([backbone.load_layer(index) for index in range(layers)])
         return backbone

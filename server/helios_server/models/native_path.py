@@ -32,7 +32,8 @@ _WITHIN_FLOAT16 = 60000.0
 
 
 class NativeLayer:
-    """One layer, packed. keys_and_values: the format that its own have in their slab."""
+    """One layer, packed. tensors: emptied on the way; keys_and_values: the format that its own have in their
+    slab."""
 
     __slots__ = ("index", "kernel", "keys_and_values", "nbytes")
 
@@ -40,6 +41,10 @@ class NativeLayer:
         self, index: int, tensors: dict[str, Tensor], config: ModelConfig, numerics: Numerics
     ) -> None:
         self.index = index
+        self.keys_and_values = numerics.keys_and_values
+        if self.keys_and_values == torch.float16 and not may_be_float16(tensors, config):
+            self.keys_and_values = torch.bfloat16
+            logger.info("layer %d keeps bfloat16 keys and values: they may leave float16's range", index)
         parts = _Parts(tensors, numerics)
         self.kernel = Layer(
             input_norm=parts.norm("input_layernorm"),
@@ -52,10 +57,6 @@ class NativeLayer:
             down=parts.fused(("mlp.down_proj",), config.mlp_bias),
         )
         self.nbytes = self.kernel.nbytes
-        self.keys_and_values = numerics.keys_and_values
-        if self.keys_and_values == torch.float16 and not may_be_float16(tensors, config):
-            self.keys_and_values = torch.bfloat16
-            logger.info("layer %d keeps bfloat16 keys and values: they may leave float16's range", index)
 
 
 class NativePath:
@@ -103,20 +104,25 @@ class NativePath:
 
 
 class _Parts:
-    """Takes a layer's tensors one after the other."""
+    """Takes a layer's tensors out, one after the other: what is packed need not be held as it was read."""
 
     def __init__(self, tensors: dict[str, Tensor], numerics: Numerics) -> None:
         self._tensors = tensors
         self._numerics = numerics
 
     def norm(self, name: str) -> Tensor:
-        return self._numerics.weight(self._tensors[f"{name}.weight"])
+        return self._numerics.weight(self._tensors.pop(f"{name}.weight"))
 
     def fused(self, names: tuple[str, ...], bias: bool, *, gated: bool = False) -> Matrix:
         """One matrix out of several that read the same input."""
-        weight = torch.cat([self._tensors[f"{name}.weight"] for name in names])
-        offsets = torch.cat([self._tensors[f"{name}.bias"] for name in names]) if bias else None
-        return self._numerics.pack(weight, offsets, gated=gated)
+        offsets = self._joined([f"{name}.bias" for name in names]) if bias else None
+        return self._numerics.pack(self._joined([f"{name}.weight" for name in names]), offsets, gated=gated)
+
+    def _joined(self, names: list[str]) -> Tensor:
+        first, *others = names
+        if not others:
+            return self._tensors.pop(first)
+        return torch.cat([self._tensors.pop(name) for name in names])
 
 
 def may_be_float16(tensors: dict[str, Tensor], config: ModelConfig) -> bool:
