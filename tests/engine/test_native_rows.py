@@ -11,10 +11,12 @@ import pytest
 import torch
 from helios_server.exits.head import KINDS, ExitHead, head_shapes
 from helios_server.models.backbone import Backbone
+from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.step import whole_sequences
 from torch import Tensor
 
 from tests.checkpoints import VOCAB, make_checkpoint
-from tests.engine.natives import Crowd, Part, computing_with, every_format, load
+from tests.engine.natives import FORMATS, Crowd, Part, computing_with, every_format, load, needs_kernels
 from tests.native.libraries import names
 
 LENGTHS = (1, 2, 15, 16, 17, 33, 70, 100)
@@ -82,6 +84,15 @@ def test_the_number_of_threads_changes_no_bit(
     by_two = Crowd(backbone, prompts(), 1).run(in_chunks(40, 1))
     torch.set_num_threads(1)
     assert same(by_two, alone(backbone))
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [*FORMATS, "float32"])
+def test_a_layer_that_is_not_there_is_never_passed_over(tmp_path: Path, dtype: str) -> None:
+    backbone = Backbone.load(Checkpoint.open(make_checkpoint(tmp_path, layers=3)), 2, dtype=dtype)
+    step = whole_sequences(backbone.layout, [4])
+    with pytest.raises(IndexError):
+        backbone.run_layers(backbone.embed(torch.arange(4)), 0, 3, step)
 
 
 @every_format

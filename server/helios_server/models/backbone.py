@@ -127,7 +127,7 @@ class Backbone:
     def run_layers(self, hidden: Tensor, start: int, stop: int, step: Step) -> Tensor:
         """Runs layers start <= i < stop over the step's tokens. hidden: [T, hidden_size], overwritten.
         Returns the same shape."""
-        return self.run(self.layers[start:stop], hidden, step)
+        return self.run([self.layers[index] for index in range(start, stop)], hidden, step)
 
     def run(self, layers: Sequence[Layer], hidden: Tensor, step: Step) -> Tensor:
         """The same of given layers of this backbone, which need not be attached."""
