@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from tests.native.libraries import every_isa, kernels
 from tests.native.oracle import packed_weight, product_error
-from tests.sizes import examples  # noqa: F401
 
 every_format = pytest.mark.parametrize("fmt", FORMATS)
 SIZES = st.one_of(st.integers(1, 70), st.sampled_from([64, 96, 128, 129, 200]))

@@ -63,7 +63,7 @@ class Library:
 
     @classmethod
     def for_isa(cls, isa: str, file: Path | None = None, threads: int | None = None) -> Library:
-        """The kernels of this instruction set, their results unchecked. file: another build than the package's.
+        """The kernels of this instruction set, unchecked. file: another build than the package's.
 
         Raises HeliosError where they cannot be had.
         """
