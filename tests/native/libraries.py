@@ -1,4 +1,4 @@
-"""The kernels under every instruction set that can be tested here: this machine's, and AMX with its tiles emulated.
+"""The kernels under every instruction set that can be tested here, AMX with its tiles emulated among them.
 
 HELIOS_SANITIZED=1 takes builds that watch memory and arithmetic (`make sanitize`).
 """

@@ -25,8 +25,8 @@ def packed_weight(weight: Tensor, fmt: str) -> Tensor:
 def product_error(x: Tensor, weight: Tensor, fmt: str, isa: str) -> Tensor:
     """How far a product may be from the exact one: [M, N].
 
-    x: [M, K], weight: [N, K] as packed. A float32 sum of K terms errs by K roundings of its terms' sizes at most;
-    tiles round a row to bfloat16 first; int8 rounds it to 16-bit integers, whose sums are exact.
+    x: [M, K], weight: [N, K] as packed. A float32 sum of K terms errs by K roundings of its terms' sizes at
+    most; tiles round a row to bfloat16 first; int8 rounds it to 16-bit integers, whose sums are exact.
     """
     terms = x.double().abs() @ weight.abs().T
     k = x.shape[1]

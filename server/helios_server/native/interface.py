@@ -16,7 +16,8 @@ class CShape(Structure):
 
     _fields_ = (
         ("hidden", c_int32), ("heads", c_int32), ("kv_heads", c_int32), ("head_dim", c_int32),
-        ("inner", c_int32), ("page_tokens", c_int32), ("kv_type", c_int32), ("eps", c_float), ("scale", c_float),
+        ("inner", c_int32), ("page_tokens", c_int32), ("kv_type", c_int32), ("eps", c_float),
+        ("scale", c_float),
     )  # fmt: skip
 
 

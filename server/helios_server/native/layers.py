@@ -34,6 +34,13 @@ class Shape:
     c: CShape = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        """Raises ValueError where no kernel can have this shape."""
+        if self.head_dim < 2 or self.head_dim % 2:
+            raise ValueError(f"head_dim: {self.head_dim} is not an even number above 0")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads: {self.heads} is no multiple of kv_heads, {self.kv_heads}")
+        if self.kv not in KV_DTYPES:
+            raise ValueError(f"kv: {self.kv} is none of {', '.join(map(str, KV_DTYPES))}")
         scale = self.head_dim**-0.5 if self.scale is None else self.scale
         sizes = (self.hidden, self.heads, self.kv_heads, self.head_dim, self.inner, self.page_tokens)
         c = CShape(*sizes, TYPES.index(KV_DTYPES[self.kv]), self.eps, scale)

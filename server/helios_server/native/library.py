@@ -25,6 +25,7 @@ from helios_server.native.build import library_file, why_not_here
 from helios_server.native.interface import ISAS, TYPES
 from helios_server.native.layers import KV_DTYPES, Layer, Shape, Step, check_tensor
 from helios_server.native.matrix import FORMATS, Matrix
+from helios_server.native.selfcheck import difference
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +57,14 @@ class Library:
     """
 
     def __init__(self, functions: ctypes.CDLL, isa: str, threads: int | None = None) -> None:
-        self._functions = functions
+        self.functions = functions
         self._isa = ISAS.index(isa)
         self.isa = isa
         self.threads = threads
 
     @classmethod
     def for_isa(cls, isa: str, file: Path | None = None, threads: int | None = None) -> Library:
-        """The kernels of this instruction set, their results unchecked. file: another build than the package's.
+        """The kernels of this instruction set, unchecked. file: another build than the package's.
 
         Raises HeliosError where they cannot be had.
         """
@@ -87,7 +88,7 @@ class Library:
         offsets = None if bias is None else bias.float().contiguous()
         out_features, in_features = weight.shape
         pointer = c_void_p()
-        status = self._functions.helios_pack(
+        status = self.functions.helios_pack(
             self._isa, weight.data_ptr(), TYPES.index(KV_DTYPES[weight.dtype]), out_features, in_features,
             None if offsets is None else offsets.data_ptr(), TYPES.index(fmt), gated, self._threads(),
             byref(pointer),
@@ -98,14 +99,14 @@ class Library:
         if status == 5:
             raise HeliosError("dtype", "int8 cannot hold a weight that is not finite", "Use dtype bfloat16")
         _raise(status, "weight")
-        return Matrix(self._functions, pointer.value or 0, out_features, in_features, fmt, gated)
+        return Matrix(self.functions, pointer.value or 0, out_features, in_features, fmt, gated)
 
     def matmul(self, matrix: Matrix, x: Tensor) -> Tensor:
         """x W^T + bias; of a gated matrix silu(gate) * up. x: [M, in_features] float32. Returns [M, columns]
         float32."""
         check_tensor("x", x, torch.float32, (x.shape[0], matrix.in_features))
         out = torch.empty(len(x), matrix.columns)
-        status = self._functions.helios_matmul(
+        status = self.functions.helios_matmul(
             self._isa, matrix.pointer, x.data_ptr(), len(x), out.data_ptr(), self._threads()
         )
         _raise(status, "matrix")
@@ -126,7 +127,7 @@ class Library:
         for slab in slabs:
             check_tensor("slabs", slab, shape.kv, shape.slab(len(slab)))
         count = len(layers)
-        status = self._functions.helios_run_layers(
+        status = self.functions.helios_run_layers(
             self._isa,
             byref(shape.c),
             (c_void_p * count)(*[layer.address for layer in layers]),
@@ -144,7 +145,7 @@ class Library:
         check_tensor("x", x, torch.float32, (x.shape[0], x.shape[1]))
         check_tensor("weight", weight, torch.float32, (x.shape[1],))
         out = torch.empty_like(x)
-        status = self._functions.helios_rms_norm(
+        status = self.functions.helios_rms_norm(
             self._isa, x.data_ptr(), weight.data_ptr(), eps, len(x), x.shape[1], out.data_ptr()
         )
         _raise(status, "x")
@@ -157,7 +158,7 @@ class Library:
         best = torch.empty(rows, dtype=torch.int64)
         highest, total = torch.empty(2, rows)
         finite = torch.empty(rows, dtype=torch.bool)
-        status = self._functions.helios_choose(
+        status = self.functions.helios_choose(
             self._isa, logits.data_ptr(), rows, logits.shape[1], best.data_ptr(), highest.data_ptr(),
             total.data_ptr(), finite.data_ptr(), self._threads(),
         )  # fmt: skip
@@ -181,23 +182,46 @@ def library() -> Library | None:
 
     Raises HeliosError where HELIOS_NATIVE names what is not there.
     """
-    chosen = os.environ.get(VARIABLE, "")
-    if chosen and chosen not in (*ISAS, "off"):
+    return choose_library(os.environ.get(VARIABLE, ""), library_file())
+
+
+def choose_library(chosen: str, file: Path) -> Library | None:
+    """What `library` answers to this word of HELIOS_NATIVE ("": the best there is) and this build."""
+    if chosen and chosen not in ("off", *ISAS):
         raise HeliosError(VARIABLE, f"'{chosen}' is not an instruction set that there are kernels for", _FIX)
     if chosen == "off":
         return _none(f"{VARIABLE} is off")
     if chosen:
-        return Library.for_isa(chosen)
+        return _pinned(chosen, file)
     if reason := why_not_here():
         return _none(reason)
     try:
-        functions = _load(library_file())
+        functions = _load(file)
     except HeliosError as error:
         return _none(f"{error.problem}: {error.fix}")
-    for isa in reversed(ISAS):
-        if functions.helios_supports(ISAS.index(isa)):
-            return Library(functions, isa)
-    return _none("this processor lacks AVX2, FMA or F16C")
+    return _best(functions)
+
+
+def _pinned(isa: str, file: Path) -> Library:
+    kernels = Library.for_isa(isa, file)
+    if wrong := _difference(kernels):
+        raise HeliosError(VARIABLE, f"'{isa}' computes {wrong} wrongly on this machine", _FIX)
+    return kernels
+
+
+def _best(functions: ctypes.CDLL) -> Library | None:
+    supported = [isa for index, isa in enumerate(ISAS) if functions.helios_supports(index)]
+    for isa in reversed(supported):
+        kernels = Library(functions, isa)
+        wrong = _difference(kernels)
+        if wrong is None:
+            return kernels
+        logger.warning("the %s kernels compute %s wrongly on this machine and are not used", isa, wrong)
+    return _none("none are right" if supported else "this processor lacks AVX2, FMA or F16C")
+
+
+def _difference(kernels: Library) -> str | None:
+    return difference(Library(kernels.functions, kernels.isa, threads=1))  # too little for more of them
 
 
 def _none(reason: str) -> Library | None:
@@ -207,9 +231,9 @@ def _none(reason: str) -> Library | None:
 
 def _load(file: Path) -> ctypes.CDLL:
     if not file.exists():
-        fix = "Run python -m helios_server.native.build (it needs a C++ compiler)"
+        fix = "run python -m helios_server.native.build, which needs a C++ compiler"
         raise HeliosError(VARIABLE, "the kernels are not built", fix)
     try:
         return interface.load(file)
     except OSError as error:
-        raise HeliosError(VARIABLE, f"the kernels cannot be loaded ({error})", "Build them again") from error
+        raise HeliosError(VARIABLE, f"the kernels cannot be loaded ({error})", "build them again") from error

@@ -21,7 +21,8 @@ class Matrix:
     """
 
     __slots__ = (
-        "__weakref__", "_functions", "columns", "fmt", "gated", "in_features", "nbytes", "out_features", "pointer",
+        "__weakref__", "_functions", "columns", "fmt", "gated", "in_features", "nbytes", "out_features",
+        "pointer",
     )  # fmt: skip
 
     def __init__(
@@ -38,7 +39,7 @@ class Matrix:
         weakref.finalize(self, functions.helios_free, pointer).atexit = False
 
     def rows(self, ids: Tensor) -> Tensor:
-        """Rows of the weights as packed. ids: [T] int64, each < out_features. Returns [T, in_features] float32."""
+        """Rows of the weights as packed: [T, in_features] float32. ids: [T] int64, each < out_features."""
         ids = ids.to(torch.int64).contiguous()
         out = torch.empty(len(ids), self.in_features)
         if self._functions.helios_rows(self.pointer, ids.data_ptr(), len(ids), out.data_ptr()):

@@ -4,13 +4,12 @@ struct Input {
   const float* x;      // [rows, in]
   int64_t stride;      // floats from row to row
   int64_t room;        // rows that `packed` has place for
-  char* packed;        // [room, depth] bfloat16 or int16; or high bytes, then low bytes, [room, depth] each
+  char* packed;        // [room, depth] bfloat16, int16, or 64 high bytes, then the 64 low bytes of the same
   float* units;        // [room] of the integers
 
   Bfloat* narrow(int64_t row, int64_t depth) const { return (Bfloat*)packed + row * depth; }
   int16_t* whole(int64_t row, int64_t depth) const { return (int16_t*)packed + row * depth; }
-  uint8_t* high(int64_t row, int64_t depth) const { return (uint8_t*)packed + row * depth; }
-  uint8_t* low(int64_t row, int64_t depth) const { return high(room + row, depth); }
+  uint8_t* bytes(int64_t row, int64_t depth) const { return (uint8_t*)packed + row * 2 * depth; }
 };
 
 static inline bool converts(const HeliosMatrix& w) { return w.layout != Layout::kColumns; }
@@ -43,7 +42,7 @@ static Scale scale_of(const float* x, int64_t size) {
   return {highest / most + vsum(trace), most / highest};
 }
 
-static void split_row(const float* x, int64_t size, int64_t depth, float per_unit, uint8_t* high, uint8_t* low);
+static void split_row(const float* x, int64_t size, int64_t depth, float per_unit, uint8_t* to);
 static void whole_row(const float* x, int64_t size, int64_t depth, float per_unit, int16_t* to);
 
 // Prepares rows [first, last) for a product with w.
@@ -59,6 +58,6 @@ static void convert(const HeliosMatrix& w, const Input& in, int64_t first, int64
     if (w.layout == Layout::kPairs)
       whole_row(x, w.in, w.depth, scale.per_unit, in.whole(row, w.depth));
     else
-      split_row(x, w.in, w.depth, scale.per_unit, in.high(row, w.depth), in.low(row, w.depth));
+      split_row(x, w.in, w.depth, scale.per_unit, in.bytes(row, w.depth));
   }
 }

@@ -101,12 +101,12 @@ static void multiply_bfloat(const HeliosMatrix& m, const Input& in, int64_t rows
 }
 
 template <int AHEAD>
-static inline void int8_block(const int8_t* w, const uint8_t* high, const uint8_t* low, int64_t depth) {
-  for (int64_t k = 0; k < depth; k += 64, w += 2048) {
-    _tile_loadd(4, high + k, depth);
+static inline void int8_block(const int8_t* w, const uint8_t* x, int64_t depth) {
+  for (int64_t k = 0; k < depth; k += 64, w += 2048, x += 128) {
+    _tile_loadd(4, x, 2 * depth);
     _tile_loadd(6, w, 64);
     _tile_loadd(7, w + 1024, 64);
-    _tile_loadd(5, low + k, depth);
+    _tile_loadd(5, x + 64, 2 * depth);
     _tile_dpbssd(0, 4, 6);
     _tile_dpbssd(1, 4, 7);
     _tile_dpbusd(2, 5, 6);
@@ -141,10 +141,10 @@ static void multiply_int8_tiles(const HeliosMatrix& m, const Input& in, int64_t 
     for (int64_t panel = first; panel < last; ++panel) {
       const int8_t* w = (const int8_t*)m.data + panel * kPanel * m.depth;
       for (int64_t row = start; row < stop; row += 16) {
-        const uint8_t *high = in.high(row, m.depth), *low = in.low(row, m.depth);
+        const uint8_t* x = in.bytes(row, m.depth);
         zero_sums();
-        if (row > start) int8_block<0>(w, high, low, m.depth);
-        else (rows > 16 ? int8_block<kFar> : int8_block<kNear>)(w, high, low, m.depth);
+        if (row > start) int8_block<0>(w, x, m.depth);
+        else (rows > 16 ? int8_block<kFar> : int8_block<kNear>)(w, x, m.depth);
         put_int8_sums(m, in, out, row, stop - row, panel);
       }
     }

@@ -2,11 +2,14 @@
 // same whatever tile its row falls in.
 
 constexpr int kTileRows = kLanes == 8 ? 6 : 12;  // so that sums, weights and one activation fit in the registers
-constexpr int kWideRows = 2 * kTileRows;         // from here on a panel is widened to float32 once, not in each tile
+// From so many rows on a panel is widened to float32 once, and not in each tile. Vectors of 16 do without: they convert
+// half as often, and a float32 panel would no longer fit in the nearest cache.
+constexpr int64_t kWideRows = kLanes == 8 ? 2 * kTileRows : INT64_MAX;
 
 template <class W, int R>
 static void fma_tile(const W* w, int64_t depth, const Input& in, int64_t row, const Output& out, int64_t panel) {
   vf sums[R][2];
+#pragma GCC unroll 16
   for (int m = 0; m < R; ++m) sums[m][0] = sums[m][1] = vzero();
   const float* x = in.x + row * in.stride;
   const int64_t stride = in.stride;
@@ -19,6 +22,7 @@ static void fma_tile(const W* w, int64_t depth, const Input& in, int64_t row, co
       sums[m][1] = vfma(a, w1, sums[m][1]);
     }
   }
+#pragma GCC unroll 16
   for (int m = 0; m < R; ++m) finish(out, row + m, panel, sums[m][0], sums[m][1]);
 }
 
@@ -26,6 +30,7 @@ static void fma_tile(const W* w, int64_t depth, const Input& in, int64_t row, co
 template <class W, int P>
 static void fma_lone(const W* w, int64_t depth, const Input& in, const Output& out, int64_t panel) {
   vf sums[P][2];
+#pragma GCC unroll 8
   for (int p = 0; p < P; ++p) sums[p][0] = sums[p][1] = vzero();
   const int64_t size = depth * kPanel;
   for (int64_t k = 0; k < depth; ++k) {
@@ -37,6 +42,7 @@ static void fma_lone(const W* w, int64_t depth, const Input& in, const Output& o
       sums[p][1] = vfma(a, vload(at + kLanes), sums[p][1]);
     }
   }
+#pragma GCC unroll 8
   for (int p = 0; p < P; ++p) finish(out, 0, panel + p, sums[p][0], sums[p][1]);
 }
 

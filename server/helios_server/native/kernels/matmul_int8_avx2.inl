@@ -14,7 +14,7 @@ static void whole_row(const float* x, int64_t size, int64_t depth, float per_uni
   }
 }
 
-static void split_row(const float*, int64_t, int64_t, float, uint8_t*, uint8_t*) {}  // no layout here is of bytes
+static void split_row(const float*, int64_t, int64_t, float, uint8_t*) {}  // no layout here is of bytes
 
 static inline __m256i weights16(const int8_t* w) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)w)); }
 static inline __m256i pair(const int16_t* x) {
@@ -23,11 +23,18 @@ static inline __m256i pair(const int16_t* x) {
   return _mm256_set1_epi32(two);
 }
 
+static inline void add_products(__m256i& sum, __m256i a, __m256i w) {
+  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, w));
+  asm("" : "+x"(sum));  // stays in its register: GCC would copy sums about, and into memory when they are many
+}
+
 // R rows of P panels.
 template <int R, int P>
 static void int8_tile(const HeliosMatrix& m, const Input& in, int64_t row, const Output& out, int64_t panel) {
   __m256i sums[R][P][2];
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
     for (int p = 0; p < P; ++p) sums[r][p][0] = sums[r][p][1] = _mm256_setzero_si256();
   const int64_t depth = m.depth, size = depth * kPanel;
   const int8_t* w = (const int8_t*)m.data + panel * size;
@@ -39,12 +46,14 @@ static void int8_tile(const HeliosMatrix& m, const Input& in, int64_t row, const
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const __m256i a = pair(x + r * depth + k);
-        sums[r][p][0] = _mm256_add_epi32(sums[r][p][0], _mm256_madd_epi16(a, w0));
-        sums[r][p][1] = _mm256_add_epi32(sums[r][p][1], _mm256_madd_epi16(a, w1));
+        add_products(sums[r][p][0], a, w0);
+        add_products(sums[r][p][1], a, w1);
       }
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
     for (int p = 0; p < P; ++p) {
       const vf unit = vset1(in.units[row + r]);
       const float* scales = m.scales + (panel + p) * kPanel;
