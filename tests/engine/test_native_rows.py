@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helios_server.engine.survey import survey
 from helios_server.exits.head import KINDS, ExitHead, head_shapes
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from tests.checkpoints import VOCAB, make_checkpoint
 from tests.engine.natives import FORMATS, Crowd, Part, computing_with, every_format, load, needs_kernels
-from tests.native.libraries import names
+from tests.native.libraries import kernels, names
 
 LENGTHS = (1, 2, 15, 16, 17, 33, 70, 100)
 FAMILIES = ("llama", "qwen2", "qwen3")
@@ -123,6 +124,19 @@ def test_a_head_treats_each_row_alone(
     for rows in (1, 2, 31, 129):
         assert torch.equal(head.apply(hidden[:rows]), whole[:rows])
         assert torch.equal(head.apply(hidden[-rows:]), whole[-rows:])
+
+
+def test_rows_are_surveyed_as_torch_does(isa: str) -> None:
+    logits = 4 * torch.randn(9, 1003, generator=torch.Generator().manual_seed(6))
+    logits[2, [7, 900]] = 50.0  # of equals the first
+    logits[5, 1002] = float("nan")
+    native, torchs = survey(logits, kernels(isa)), survey(logits)
+    assert native.finite == torchs.finite == [True] * 5 + [False] + [True] * 3
+    for row in (0, 1, 2, 3, 4, 6, 7, 8):
+        assert (native.best[row], native.highest[row]) == (torchs.best[row], torchs.highest[row])
+        assert native.total[row] == pytest.approx(torchs.total[row], rel=1e-5)
+        alone = survey(logits[row : row + 1], kernels(isa))
+        assert (alone.best[0], alone.total[0]) == (native.best[row], native.total[row])
 
 
 def random_head(kind: str, backbone: Backbone) -> ExitHead:

@@ -83,7 +83,8 @@ def generate(
         logits = weights.backbone.choices(weights.head.apply(hidden[-1:]))
         largest = logits[0].topk(2).values
         margins.append(math.inf if weights.backbone.is_native else float(largest[0] - largest[1]))
-        [choice] = choose(logits, [sequence], weights.backbone.config.eos_token_ids)
+        eos_ids, kernels = weights.backbone.config.eos_token_ids, weights.backbone.numerics.library
+        [choice] = choose(logits, [sequence], eos_ids, kernels)
         if isinstance(choice, RequestFailed):
             raise choice
         chosen.append(choice.token_id)

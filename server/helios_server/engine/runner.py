@@ -81,7 +81,8 @@ class Runner:
         if not sampled:
             return StepResult({})
         logits = self.backbone.choices(torch.cat(normed))
-        chosen = choose(logits, sampled, self.backbone.config.eos_token_ids)
+        eos_ids, kernels = self.backbone.config.eos_token_ids, self.backbone.numerics.library
+        chosen = choose(logits, sampled, eos_ids, kernels)
         by_sequence = dict(zip(sampled, chosen, strict=True))
         return StepResult({row.sequence: by_sequence[row.sequence] for row in plan.rows if row.samples})
 
