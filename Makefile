@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-12)
+NATIVE := server/helios_server/native
+KERNELS := $(VENV)/.kernels-$(shell cat $(NATIVE)/build.py $(NATIVE)/kernels/* 2>/dev/null | sha256sum | cut -c1-12)
 # They run side by side, a core each. The others start pods and Jobs, which take all cores and wait for each other.
-ONE_CORE := tests/engine tests/exits tests/models tests/profile tests/contract tests/api tests/chart tests/decide tests/render
+ONE_CORE := tests/engine tests/exits tests/models tests/native tests/profile tests/contract tests/api tests/chart tests/decide tests/render
 ON_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # These too: their cluster is one of dictionaries.
 ONE_CORE += tests/passes tests/cluster
@@ -13,7 +15,7 @@ ONE_CORE += tests/passes tests/cluster
 CHECKED := tests/contract tests/api tests/decide tests/render tests/cluster
 UNCHECKED := tests/decide/mutations tests/cluster/live tests/cluster/on_node
 
-.PHONY: help check demo test test-long test-cluster test-cluster-live test-cluster-node lint proto chart data heads clean
+.PHONY: help check demo test test-long sanitize test-cluster test-cluster-live test-cluster-node lint proto chart data heads clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,31 +27,39 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@rm -f $(VENV)/.installed-* && touch $@
 
-demo: $(STAMP) ## the main job on this machine: profile, serve, notice the shift, adapt (TRAFFIC=prose,code)
+$(KERNELS): $(STAMP)
+	$(BIN)/python -m helios_server.native.build
+	@rm -f $(VENV)/.kernels-* && touch $@
+
+demo: $(KERNELS) ## the main job on this machine: profile, serve, notice the shift, adapt (TRAFFIC=prose,code)
 	$(BIN)/python -m examples.demo
 
 # Four at once on two cores: many of them wait for a fake cluster's clocks.
-check: $(STAMP) lint ## lint, and the tests of what is pure, with few examples: a minute and a half
+check: $(KERNELS) lint ## lint, and the tests of what is pure, with few examples: a minute and a half
 	HELIOS_HYPOTHESIS=small OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal $(CHECKED) $(addprefix --ignore=,$(UNCHECKED))
 
-test: $(STAMP) lint ## lint, types, contracts and every test that needs no cluster
+test: $(KERNELS) lint ## lint, types, contracts and every test that needs no cluster
 	$(ON_TWO) $(ONE_CORE)
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(ONE_CORE))
 
-test-long: $(STAMP) ## the property tests with ten times the examples; writes bench/results/test-long.json (an hour or more)
+test-long: $(KERNELS) sanitize ## the property tests with ten times the examples; writes bench/results/test-long.json (an hour or more)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long bench/results/test-long.json -n 2 --dist loadfile
 
 test-cluster: test-cluster-live test-cluster-node ## the loop on a Kubernetes cluster, by KUBECONFIG
 
-test-cluster-live: $(STAMP) ## a real API server; pods are processes of this machine, so any control plane will do
+test-cluster-live: $(KERNELS) ## a real API server; pods are processes of this machine, so any control plane will do
 	@if [ -z "$$KUBECONFIG" ]; then \
 	  echo "make $@: not run, KUBECONFIG names no cluster; start any (an API server with its controllers and scheduler is enough) and export KUBECONFIG"; \
 	else HELIOS_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster/live --timeout=1200; fi
 
-test-cluster-node: $(STAMP) ## images, chart and the real model on a cluster with a node (docs/operator.md)
+test-cluster-node: $(KERNELS) ## images, chart and the real model on a cluster with a node (docs/operator.md)
 	@missing=$$($(BIN)/python -m tests.cluster.on_node.means) || exit 1; \
 	if [ -n "$$missing" ]; then echo "make $@: not run, $$missing"; \
 	else HELIOS_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/cluster/on_node --timeout=1800; fi
+
+sanitize: $(STAMP) ## the tests of the native kernels, small, with sanitizers for memory and arithmetic (g++ with libasan)
+	HELIOS_SANITIZED=1 HELIOS_HYPOTHESIS=small OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0 \
+	  LD_PRELOAD=$$($${CXX:-c++} -print-file-name=libasan.so) $(BIN)/python -m pytest tests/native
 
 lint: $(STAMP) ## ruff, mypy (strict on all but generated code), import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -71,4 +81,4 @@ heads: data ## train the built-in exit heads again (about half an hour)
 	$(BIN)/python -m helios_server.exits.recipes
 
 clean: ## what make built here
-	rm -rf $(VENV) .venv-proto dist build
+	rm -rf $(VENV) .venv-proto dist build $(NATIVE)/_kernels-*.so

@@ -269,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--volumes", type=Path, help="folder in which pvc://claim is VOLUMES/claim")
     parser.add_argument("--offline", action="store_true", help="fetch nothing")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: %(default)s)")
-    parser.add_argument("--dtype", help="float16, bfloat16, float32 or float64 (default: the device's)")
+    parser.add_argument("--dtype", help="auto (default), float16, bfloat16, float32 or float64")
     parser.add_argument(
         "--max-context", type=_tokens, metavar="N", help="prompt and output at most (default: the model's)"
     )

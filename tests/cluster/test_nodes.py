@@ -100,6 +100,16 @@ def test_hardware_is_that_of_the_nodes_that_offer_the_accelerator() -> None:
     assert (cpu.accelerator, cpu.cores, cpu.memory_mib, cpu.cpu) == (None, 8, 16384, "arm64")
 
 
+def test_a_node_that_multiplies_tiles_computes_in_bfloat16() -> None:
+    mark = "feature.node.kubernetes.io/cpu-cpuid"
+    both = {f"{mark}.AMXTILE": "true", f"{mark}.AMXBF16": "true"}
+    found = {
+        name: nodes.hardware(deployment({}), mirror(node("a", labels))).dtype
+        for name, labels in (("both", both), ("one", {f"{mark}.AMXTILE": "true"}), ("none", {}))
+    }
+    assert found == {"both": "bfloat16", "one": "float16", "none": "float16"}
+
+
 def test_a_free_accelerator_is_room_a_taken_one_is_not() -> None:
     a = node("a", **{GPU: "2"})
     one, two = (pod(name, "a", {GPU: "1"}) for name in ("p", "q"))

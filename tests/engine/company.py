@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from helios_server.engine.engine import Engine
 from helios_server.engine.limits import EngineConfig
 from helios_server.engine.request import FailedEvent, TokensEvent
+from helios_server.engine.sampling import SamplingParams
 
 from tests.engine.helpers import WAIT_SECONDS, Stream, prompt_of, running, send
 
@@ -27,21 +29,32 @@ def serving(path: Path, dtype: str = "float64", **limits: Any) -> Iterator[Engin
         yield engine
 
 
-def ask(engine: Engine) -> list[Stream]:
+def asked() -> list[tuple[tuple[int, ...], int, SamplingParams]]:
     """Prompts of one token, of whole pages and of several steps; greedy and sampled, at every depth."""
     return [
-        send(
-            engine,
+        (
             prompt_of(length, seed),
-            depth=(0, 2, 4)[seed % 3],
-            max_tokens=40,
-            temperature=0.9 * (seed % 2),
-            seed=seed,
-            ignore_eos=True,
-            logprobs=True,
+            (0, 2, 4)[seed % 3],
+            SamplingParams(
+                max_tokens=40, temperature=0.9 * (seed % 2), seed=seed, ignore_eos=True, logprobs=True
+            ),
         )
         for seed, length in enumerate((1, 15, 16, 17, 32, 70, 3, 100))
     ]
+
+
+def ask(engine: Engine) -> list[Stream]:
+    """All of them, one right after the other."""
+    return [send(engine, prompt, depth, **asdict(sampling)) for prompt, depth, sampling in asked()]
+
+
+def ask_one_by_one(engine: Engine) -> list[Stream]:
+    """Each when the one before has ended."""
+    streams = []
+    for prompt, depth, sampling in asked():
+        streams.append(send(engine, prompt, depth, **asdict(sampling)))
+        streams[-1].result()
+    return streams
 
 
 def ask_at_once(engine: Engine) -> list[Stream]:

@@ -19,7 +19,7 @@ from helios_server.engine.limits import EngineConfig
 
 from tests.engine.helpers import audit_of, limits_for, prompt_of, send
 
-CONTEXT = 1024
+CONTEXT = 2560
 BATCHES, PROMPTS = 2, 6
 """What audits leave behind shows in the second batch and later."""
 
@@ -62,15 +62,10 @@ def audited_together(engine: Engine, batch: int) -> None:
 @torch.inference_mode()
 def write_every_page(engine: Engine, together: int = 1) -> None:
     """together: pages in one write."""
-    pool, config = engine.serving.pool, engine.serving.model.config
-    total, most = pool.pages * pool.page_tokens, together * pool.page_tokens
-    for start in range(0, total, most):
-        slots = torch.arange(start, min(total, start + most), device=pool.device)
-        ones = torch.ones(
-            len(slots), config.num_kv_heads, config.head_dim, dtype=pool.dtype, device=pool.device
-        )
+    pool = engine.serving.pool
+    for start in range(0, pool.pages, together):
         for layer in range(pool.layers):
-            pool.write(layer, slots, ones, ones)
+            pool.slab(layer)[start : min(pool.pages, start + together)] = 1
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def same_but_for_near_ties(
 class Library:
     """The plain loop over models and bundles (uri by digest) that are loaded once."""
 
-    def __init__(self, dtype: str, bundles: dict[str, str] | None = None) -> None:
+    def __init__(self, dtype: str | None, bundles: dict[str, str] | None = None) -> None:
         self._shelf = Shelf(bundles or {}, dtype)
 
     def check(

@@ -24,9 +24,9 @@ from helios_server.engine.limits import EngineConfig
 from helios_server.exits.bundle import BundleRef, open_bundle
 from helios_server.exits.head import BareHead
 from helios_server.exits.scoring import score
-from helios_server.models.attention import causal_attention
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.step import whole_sequences
 from helios_server.models.tokenizer import Tokenizer
 
 from tests.engine.bundles import random_bundle
@@ -43,16 +43,17 @@ def bundles(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundl
 
 
 @torch.inference_mode()
-def direct(model: Path, prompt: tuple[int, ...], bundles: tuple[Bundle, ...]) -> AuditRow:
+def direct(
+    model: Path, prompt: tuple[int, ...], bundles: tuple[Bundle, ...], dtype: str = "float64"
+) -> AuditRow:
     """The whole prompt through the whole model at once."""
-    backbone = Backbone.load(Checkpoint.open(model), 6, dtype="float64")
-    rope = backbone.rope(torch.arange(len(prompt)))
-    attend = causal_attention([len(prompt)])
+    backbone = Backbone.load(Checkpoint.open(model), 6, dtype=dtype)
+    step = whole_sequences(backbone.layout, [len(prompt)])
     targets = torch.tensor(prompt[1:])
     hidden, below, states = backbone.embed(torch.tensor(prompt)), 0, {}
     for layer in (*EXITS, 6):
-        hidden = backbone.run_layers(hidden, below, layer, rope, lambda _: attend)
-        states[layer], below = hidden[:-1], layer
+        hidden = backbone.run_layers(hidden, below, layer, step)
+        states[layer], below = hidden[:-1].clone(), layer
     full = score(backbone, backbone.final_norm, states[6], targets)
     exits = {}
     for bundle in bundles:

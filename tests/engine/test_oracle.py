@@ -100,10 +100,10 @@ def test_the_real_model_in_a_crowd_equals_transformers(smollm2: Path) -> None:
 
 
 def test_the_real_model_preempted_and_resumed_equals_the_plain_loop(smollm2: Path) -> None:
-    """As it serves on a CPU, with packed float16 weights: 4 requests that need more pages than there are."""
+    """As it serves on a CPU, in the machine's own format: 4 requests that need more pages than there are."""
     tokenizer = Tokenizer.open(smollm2)
     prompts = [tuple(tokenizer.encode((PROSE, CODE)[i % 2] * 2)[i:]) for i in range(4)]
-    library = Library("float16")
+    library = Library(None)
     with running(
         smollm2, EngineConfig(max_context=128, threads=1), exit_layers=(24,), layer_budget=24
     ) as engine:

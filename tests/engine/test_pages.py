@@ -31,27 +31,18 @@ CONFIG = ModelConfig.from_hf(
 def filled_pool(layers: int, pages: int, reserved: int = 0) -> KvPool:
     """Every page of every layer holds numbers of its own."""
     pool = KvPool(CONFIG, Numerics.of("cpu", "float32"), layers, pages, 4, reserved)
-    slots = torch.arange(pages * 4)
     for layer in range(layers):
-        pool.write(layer, slots, _numbers(layer, pages), -_numbers(layer, pages))
+        pool.slab(layer)[:pages, 0] = _numbers(layer, pages)
+        pool.slab(layer)[:pages, 1] = -_numbers(layer, pages)
     return pool
 
 
 def _numbers(layer: int, pages: int) -> torch.Tensor:
-    return (torch.arange(pages * 4 * 4).reshape(-1, 1, 4) + 1000.0 * layer + 1).float()
+    return (torch.arange(pages * 4 * 4).reshape(-1, 1, 4, 4) + 1000.0 * layer + 1).float()
 
 
 def read(pool: KvPool, layer: int, pages: list[int]) -> torch.Tensor:
-    into = pool.buffer(len(pages))
-    pool.read(layer, torch.tensor(pages), into)
-    return into
-
-
-def test_what_is_written_is_read_by_page() -> None:
-    pool = filled_pool(2, 5)
-    got = read(pool, 1, [3, 0])
-    assert torch.equal(got[0, :, 0, 0], _numbers(1, 5)[12:16, 0])
-    assert torch.equal(got[1, :, 1, 0], -_numbers(1, 5)[:4, 0])
+    return pool.slab(layer)[pages]
 
 
 @pytest.mark.parametrize("reserved", [0, 12])

@@ -12,9 +12,10 @@ import pytest
 import torch
 from helios_server.engine.engine import Engine
 from helios_server.engine.kv_pool import KvPool
-from helios_server.engine.paged_attention import PagedAttention, Stretch
+from helios_server.models.attention import PagedAttention
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.linear import Numerics
+from helios_server.models.rows import Stretch, rows_of
 
 from tests.checkpoints import make_checkpoint, spoil_token
 from tests.engine.company import DTYPES, SPOILT, answers, ask, ask_at_once, failure, serving
@@ -25,7 +26,8 @@ PAGES = 60
 
 
 def scribble(engine: Engine, value: float) -> None:
-    """Writes over every slot of the cache that holds no token of a running request, and none to be found."""
+    """Writes over every slot of the cache that holds no token of a running request, and none to be found, as
+    near to the value as its format comes."""
     pool, page_tokens = engine.serving.pool, engine.serving.config.page_tokens
     idle = torch.ones(pool.pages, page_tokens, dtype=torch.bool)
     for sequence in engine.serving.scheduler.running:
@@ -33,8 +35,10 @@ def scribble(engine: Engine, value: float) -> None:
             idle[sequence.pages[place // page_tokens], place % page_tokens] = False
     for page in engine.serving.scheduler.prefixes._by_page:
         idle[page] = False
-    for slab in pool._slabs:
-        slab.tensor[: pool.pages][idle] = value
+    pages, offsets = idle.nonzero(as_tuple=True)
+    junk = torch.tensor(value).to(pool.layout.dtype)
+    for layer in range(pool.layers):
+        pool.slab(layer)[pages, :, :, offsets] = junk
 
 
 def answers_over(path: Path, dtype: str, junk: float | None) -> list[tuple[Any, ...]]:
@@ -74,7 +78,7 @@ def test_what_a_page_held_before_does_not_matter(
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_attention_reads_nothing_beyond_a_row(tiny: Path, dtype: str, junk: float) -> None:
     """Rows of every remainder of a page, beside longer ones, in a cache of zeros and in one of junk."""
-    numerics, shape = Numerics.of("cpu", dtype), Checkpoint.open(tiny).config
+    numerics, shape = Numerics.of("cpu", dtype, native=False), Checkpoint.open(tiny).config
     contexts = (1, 2, 15, 16, 17, 31, 33, 64, 5)
     generator = torch.Generator().manual_seed(2)
 
@@ -83,19 +87,17 @@ def test_attention_reads_nothing_beyond_a_row(tiny: Path, dtype: str, junk: floa
 
     k, v = random(sum(contexts), shape.num_kv_heads), random(sum(contexts), shape.num_kv_heads)
     q = random(len(contexts), shape.num_heads)
-    rows, slots, last = list[Stretch](), list[int](), list[int]()
-    for index, context in enumerate(contexts):
-        pages = range(5 * index, 5 * index - (-context // 16))
-        rows.append(Stretch(index, 1, context, pages))
-        slots += range(80 * index, 80 * index + context)
-        last.append(len(slots) - 1)
+    pages = [range(5 * index, 5 * index + 5) for index in range(len(contexts))]
+    prompts = [Stretch(0, context, held) for context, held in zip(contexts, pages, strict=True)]
+    newest = [Stretch(context - 1, 1, held) for context, held in zip(contexts, pages, strict=True)]
+    last = torch.tensor(contexts).cumsum(0) - 1
 
     def attended(held: float) -> torch.Tensor:
         pool = KvPool(shape, numerics, 1, 5 * len(contexts), 16)
-        pool._slabs[0].tensor.fill_(held)
-        pool.write(0, torch.tensor(slots), k, v)
-        newest = torch.tensor(slots)[last]
-        return PagedAttention(pool, newest, rows).attend_for(0)(q, k[last], v[last])
+        slab = pool.slab(0).fill_(held)
+        everywhere = k.new_zeros(len(k), *q.shape[1:])
+        PagedAttention(rows_of(prompts, 16), pool.layout).attend(slab, everywhere, k, v)
+        return PagedAttention(rows_of(newest, 16), pool.layout).attend(slab, q, k[last], v[last])
 
     assert torch.equal(attended(junk), attended(0.0))
 

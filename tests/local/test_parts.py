@@ -19,6 +19,7 @@ from helios_operator.local.lock import StateLock
 from helios_operator.local.pods import PodSettings
 from helios_operator.local.revisions import Revisions
 from helios_operator.passes.queue import WorkQueue
+from helios_server.models.linear import default_dtype
 
 # -- the log ------------------------------------------------------------------------------------------------
 
@@ -103,11 +104,38 @@ def test_cores_are_the_containers_when_those_are_fewer(tmp_path: Path) -> None:
 
 def test_this_machine_is_described() -> None:
     device, found = hardware.detect("cpu")
-    assert (device, found.dtype, found.accelerator, found.accelerators) == ("cpu", "float16", None, 0)
+    assert (device, found.accelerator, found.accelerators) == ("cpu", None, 0)
+    assert found.dtype == default_dtype("cpu")  # as a pod's server resolves it
     assert found.cpu
     assert found.cores >= 1
     assert found.memory_mib > 100
     assert hardware.detect("cpu", "float32")[1].dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said", "expected"),
+    [
+        ("fpu avx2 amx_bf16 amx_tile amx_int8", None, "bfloat16"),
+        ("fpu avx2 amx_bf16 amx_tile", "amx", "bfloat16"),
+        ("fpu avx2 amx_bf16 amx_tile", "avx512", "float16"),
+        ("fpu avx2 amx_bf16 amx_tile", "off", "float16"),
+        ("fpu avx2 avx512f", None, "float16"),
+    ],
+)
+def test_auto_is_bfloat16_where_kernels_have_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, said: str | None, expected: str
+) -> None:
+    cpuinfo, library = tmp_path / "cpuinfo", tmp_path / "library.so"
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n\nprocessor\t: 1\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(hardware, "library_file", lambda: library)
+    monkeypatch.delenv("HELIOS_NATIVE", raising=False)
+    if said is not None:
+        monkeypatch.setenv("HELIOS_NATIVE", said)
+    assert hardware.default_dtype("cpu", cpuinfo) == "float16"  # the kernels are not built
+    library.touch()
+    assert hardware.default_dtype("cpu", cpuinfo) == expected
+    assert hardware.default_dtype("cpu", tmp_path / "nothing") == "float16"
+    assert hardware.default_dtype("cuda", cpuinfo) == "bfloat16"
 
 
 @dataclass(frozen=True)

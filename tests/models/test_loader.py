@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from helios_server.errors import CheckpointError, UnsupportedModelError
-from helios_server.models.attention import causal_attention
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.rows import Stretch, rows_of
+from helios_server.models.slabs import Scratch
+from helios_server.models.step import Step, whole_sequences
 from torch import Tensor
 
 from tests.checkpoints import VOCAB, make_checkpoint
@@ -17,9 +19,8 @@ from tests.models.changes import change_config
 
 
 def logits(backbone: Backbone, ids: Tensor) -> Tensor:
-    attend = causal_attention([len(ids)])
-    rope = backbone.rope(torch.arange(len(ids)))
-    hidden = backbone.run_layers(backbone.embed(ids), 0, backbone.num_loaded, rope, lambda _: attend)
+    step = whole_sequences(backbone.layout, [len(ids)])
+    hidden = backbone.run_layers(backbone.embed(ids), 0, backbone.num_loaded, step)
     return backbone.logits(backbone.final_norm(hidden))
 
 
@@ -199,21 +200,14 @@ class TestBatchIndependence:
     def test_of_a_layer(self, tmp_path: Path) -> None:
         backbone = Backbone.load(Checkpoint.open(make_checkpoint(tmp_path, layers=2)), 2)
         ids = torch.randint(VOCAB, (33,), generator=torch.Generator().manual_seed(0))
-        positions = torch.arange(33) * 3
-        alone_attention = causal_attention([1])
-        alone = [
-            backbone.run_layers(
-                backbone.embed(ids[i : i + 1]),
-                0,
-                2,
-                backbone.rope(positions[i : i + 1]),
-                lambda _: alone_attention,
-            )
-            for i in range(33)
-        ]
-        attend = causal_attention([1] * 33)
-        together = backbone.run_layers(backbone.embed(ids), 0, 2, backbone.rope(positions), lambda _: attend)
-        assert torch.equal(torch.cat(alone), together)
+        slabs = Scratch(backbone.layout, [100] * 33, shared=False)
+        rows = [Stretch(3 * i, 1, slabs.pages_of[i]) for i in range(33)]
+
+        def run(stretches: list[Stretch], ids: Tensor) -> Tensor:
+            return backbone.run_layers(backbone.embed(ids), 0, 2, Step(rows_of(stretches, 16), slabs))
+
+        alone = [run([row], ids[i : i + 1]) for i, row in enumerate(rows)]
+        assert torch.equal(torch.cat(alone), run(rows, ids))
 
     def test_of_the_head(self, tmp_path: Path) -> None:
         backbone = Backbone.load(Checkpoint.open(make_checkpoint(tmp_path, layers=1)), 1)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helios_server.models.attention import causal_attention
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.step import whole_sequences
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -38,9 +38,8 @@ VARIANTS = [
 
 def run(backbone: Backbone, sequences: list[Tensor], layers: int) -> list[Tensor]:
     lengths = [len(sequence) for sequence in sequences]
-    rope = backbone.rope(torch.cat([torch.arange(length) for length in lengths]))
-    attend = causal_attention(lengths)
-    hidden = backbone.run_layers(backbone.embed(torch.cat(sequences)), 0, layers, rope, lambda _: attend)
+    step = whole_sequences(backbone.layout, lengths)
+    hidden = backbone.run_layers(backbone.embed(torch.cat(sequences)), 0, layers, step)
     return list(backbone.logits(backbone.final_norm(hidden)).split(lengths))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from helios_server.exits.data import prompts
-from helios_server.models.attention import causal_attention
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.step import whole_sequences
 from helios_server.models.store import ensure_smollm2
 from helios_server.models.tokenizer import Tokenizer
 from torch import Tensor
@@ -40,9 +40,8 @@ def oracle() -> tuple[Tensor, Tensor]:
 def test_the_same_tokens_are_most_likely(oracle: tuple[Tensor, Tensor], dtype: str) -> None:
     written, theirs = oracle
     backbone = Backbone.load(Checkpoint.open(ensure_smollm2()), 30, dtype=dtype)
-    attend = causal_attention([written.shape[1]] * PROMPTS)
-    rope = backbone.rope(torch.arange(written.shape[1]).repeat(PROMPTS))
-    hidden = backbone.run_layers(backbone.embed(written.flatten()), 0, 30, rope, lambda _: attend)
+    step = whole_sequences(backbone.layout, [written.shape[1]] * PROMPTS)
+    hidden = backbone.run_layers(backbone.embed(written.flatten()), 0, 30, step)
     ours = backbone.logits(backbone.final_norm(hidden)).reshape(theirs.shape)
     top = theirs.topk(2).values
     excused = (top[..., 0] - top[..., 1]) < NEARLY_TIED

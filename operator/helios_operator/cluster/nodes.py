@@ -22,7 +22,8 @@ from helios_operator.render import containers, labels
 from helios_operator.render.accelerator import Accelerator, accelerator, device
 from helios_operator.render.merge import said
 
-_DTYPES = {"cpu": "float16", "cuda": "bfloat16"}
+_TILES = ("feature.node.kubernetes.io/cpu-cpuid.AMXTILE", "feature.node.kubernetes.io/cpu-cpuid.AMXBF16")
+"""Labels of a node whose processor multiplies matrices of bfloat16."""
 _STEP_MIB = 256
 """Memory in the identity of a measurement is rounded to this: nodes of one kind differ by a few MiB."""
 _CPU_MODEL = (
@@ -58,8 +59,15 @@ def hardware(hd: Deployment, mirror: Mirror) -> Hardware:
         memory_mib=memory - memory % _STEP_MIB,
         cpu=_first(marks, _CPU_MODEL) or architecture or "unknown",
         cores=max(1, int(number(limits.get("cpu")) or number(allocatable.get("cpu")))),
-        dtype=_DTYPES[device(hd.spec.template)],
+        dtype=_dtype(device(hd.spec.template), marks),
     )
+
+
+def _dtype(kind: str, marks: Mapping[str, str]) -> str:
+    """What `auto` comes to on a node with these labels: the image has the kernels. All pods are told it, so
+    that replicas on unlike nodes compute alike."""
+    tiles = all(marks.get(label) == "true" for label in _TILES)
+    return "bfloat16" if kind != "cpu" or tiles else "float16"
 
 
 def memory_limit_mib(hd: Deployment) -> int | None:

@@ -16,10 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from helios_server.native.build import library_file
+
 from helios_operator.decide.snapshot import Hardware
 
 _MIB = 1024 * 1024
-_DTYPES = {"cpu": "float16", "cuda": "bfloat16"}
+_TILES = {"amx_tile", "amx_bf16"}
+"""Of a processor: it multiplies matrices of bfloat16."""
+_CPUINFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _UNKNOWN = ("cuda", 0)
 """A device that torch drives and NVML does not see."""
@@ -38,9 +42,20 @@ def detect(device: str = "auto", dtype: str | None = None) -> tuple[str, Hardwar
         memory_mib=used[0][1] if used else memory_mib(),
         cpu=cpu_name(),
         cores=cores(),
-        dtype=dtype or _DTYPES[device],
+        dtype=dtype or default_dtype(device),
     )
     return device, hardware
+
+
+def default_dtype(device: str, cpuinfo: Path = _CPUINFO) -> str:
+    """What `auto` comes to in a pod here, so that a row of Timing can be named before one has run: bfloat16
+    on an accelerator, and where the server's kernels are there and have AMX; else float16."""
+    if device != "cpu":
+        return "bfloat16"
+    said = os.environ.get("HELIOS_NATIVE", "")
+    flags = re.search(r"^flags\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    tiles = flags is not None and set(flags[1].split()) >= _TILES
+    return "bfloat16" if tiles and said in ("", "amx") and library_file().exists() else "float16"
 
 
 def memory_mib(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROUP) -> int:
@@ -63,7 +78,7 @@ def cores(cgroup: Path = _CGROUP) -> int:
     return max(1, usable)
 
 
-def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def cpu_name(cpuinfo: Path = _CPUINFO) -> str:
     """The processor's own name, so that timings of another machine are not taken for this one's."""
     if cpuinfo.exists() and (
         found := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)

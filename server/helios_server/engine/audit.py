@@ -20,8 +20,7 @@ from helios_server.engine import host_memory
 from helios_server.engine.audit_batch import HEAD_ROWS, AuditBatch, PromptStates, Units
 from helios_server.engine.runner import Runner
 from helios_server.engine.sequence import Sequence
-from helios_server.models.backbone import Backbone
-from helios_server.models.block import DecoderLayer
+from helios_server.models.backbone import Backbone, Layer
 from helios_server.models.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -172,7 +171,7 @@ class Auditor:
         self._units = self._audit(self._batch, tokenizer)
         return True
 
-    def _read(self, load: Callable[[], DecoderLayer]) -> Future[DecoderLayer]:
+    def _read(self, load: Callable[[], Layer]) -> Future[Layer]:
         """In the thread that may wait for a volume."""
         future = self._reader.submit(load)
         future.add_done_callback(lambda _: self._on_read())

@@ -18,11 +18,13 @@ import torch
 from helios_contract.telemetry import AuditRow
 from torch import Tensor
 
-from helios_server.engine.paged_attention import attend_to_all, causal_mask
 from helios_server.engine.runner import Runner
 from helios_server.exits.head import ExitHead
 from helios_server.exits.scoring import score
-from helios_server.models.block import DecoderLayer
+from helios_server.models.backbone import Layer
+from helios_server.models.rows import Rows, Stretch, rows_of
+from helios_server.models.slabs import Scratch
+from helios_server.models.step import Step
 from helios_server.models.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ LAYER_ROWS, HEAD_ROWS = 128, 32
 """Of one unit of work: a step waits no longer than that takes."""
 Units = Generator[None, None, None]
 """Every `yield` ends a unit of work."""
-ReadLayer = Callable[[Callable[[], DecoderLayer]], Future[DecoderLayer]]
+ReadLayer = Callable[[Callable[[], Layer]], Future[Layer]]
 """Has another thread call it, which reads a layer."""
 
 
@@ -95,7 +97,7 @@ class AuditBatch:
         self._prompts = prompts
         self._weights = weights
         self._read = read
-        self._ahead: Future[DecoderLayer] | None = None
+        self._ahead: Future[Layer] | None = None
         self._waits = False
         self._backbone = weights.backbone
         self._digests = digests
@@ -182,7 +184,7 @@ class AuditBatch:
         if len(self._backbone.layers) <= index < self._backbone.config.num_layers:
             self._ahead = self._read(partial(self._backbone.load_layer, index))
 
-    def _layer(self, index: int) -> Generator[None, None, DecoderLayer]:
+    def _layer(self, index: int) -> Generator[None, None, Layer]:
         """A change of limits may have loaded it, or let it go, since it was looked for."""
         if index >= len(self._backbone.layers) and self._ahead is None:
             self._read_ahead(index)
@@ -210,28 +212,23 @@ class AuditBatch:
             yield
         return _Scores(torch.cat([part.bits for part in parts]), torch.cat([part.top for part in parts]))
 
-    def _run_layer(self, layer: DecoderLayer, hidden: Tensor) -> Units:
+    def _run_layer(self, layer: Layer, hidden: Tensor) -> Units:
         """Replaces hidden: [T, hidden_size] by what the layer makes of it, a stretch of rows at a time."""
-        config, total = self._backbone.config, len(hidden)
-        keys, values = hidden.new_empty(2, total, config.num_kv_heads, config.head_dim).unbind()
-        places = torch.cat([torch.arange(prompt.tokens, device=hidden.device) for prompt in self._prompts])
-        for start in range(0, total, LAYER_ROWS):
-            stop = min(start + LAYER_ROWS, total)
-
-            def attend(q: Tensor, k: Tensor, v: Tensor, start: int = start, stop: int = stop) -> Tensor:
-                keys[start:stop], values[start:stop] = k, v
-                out = torch.empty_like(q)
-                for first, prompt in self._spans():
-                    low, high = max(first, start), min(first + prompt.tokens, stop)
-                    if low < high:
-                        mask = causal_mask(high - first, high - low, q.dtype, q.device)
-                        rows = slice(low - start, high - start)
-                        attend_to_all(q[rows], keys[first:high], values[first:high], mask, out[rows])
-                return out
-
-            rope = self._backbone.rope(places[start:stop])
-            hidden[start:stop] = layer.forward(hidden[start:stop], rope, attend)
+        slabs = Scratch(self._backbone.layout, [prompt.tokens for prompt in self._prompts], shared=True)
+        for start in range(0, len(hidden), LAYER_ROWS):
+            part = hidden[start : start + LAYER_ROWS]
+            step = Step(self._rows(start, start + len(part), slabs), slabs)
+            part.copy_(self._backbone.run([layer], part, step))
             yield
+
+    def _rows(self, start: int, stop: int, slabs: Scratch) -> Rows:
+        """The batch's tokens [start, stop), each within its prompt."""
+        stretches = []
+        for (first, prompt), pages in zip(self._spans(), slabs.pages_of, strict=True):
+            low, high = max(first, start), min(first + prompt.tokens, stop)
+            if low < high:
+                stretches.append(Stretch(low - first, high - low, pages))
+        return rows_of(stretches, slabs.layout.page_tokens)
 
 
 def _offsets(lengths: Many[int]) -> list[int]:

@@ -1,12 +1,11 @@
 """Keys and values of all running sequences: one slab a layer, cut in pages whose ids all layers share.
 
-Used by the runner through `paged_attention.py`; resized by changes of limits. Layers come and go as slabs,
-pages by the slabs' length. It must not know which sequence holds which page.
+Read and written by the layers, through a step's rows; resized by changes of limits. Layers come and go as
+slabs, pages by the slabs' length. It must not know which sequence holds which page.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -15,11 +14,11 @@ from torch import Tensor
 from helios_server.engine import host_memory
 from helios_server.models.config import ModelConfig
 from helios_server.models.linear import Numerics
+from helios_server.models.slabs import SlabLayout
 
 
 class KvPool:
-    """Slabs of shape [pages, page_tokens, 2, kv_heads, head_dim] in the activation dtype; 2: keys, then
-    values.
+    """Slabs in the `layout` that all share.
 
     A slab takes address space for `reserved` pages; on the CPU memory is taken when a page is first written,
     so that pages can come and go without copying.
@@ -34,11 +33,8 @@ class KvPool:
         page_tokens: int,
         reserved: int = 0,
     ) -> None:
-        self.page_tokens = page_tokens
+        self.layout = SlabLayout.of(config, numerics, page_tokens)
         self.pages = pages
-        self._row = (page_tokens, 2, config.num_kv_heads, config.head_dim)
-        self.device = numerics.device
-        self.dtype = numerics.activations
         self._reserved = reserved if numerics.device.type == "cpu" else 0
         self._slabs = [self._slab() for _ in range(layers)]
 
@@ -50,26 +46,11 @@ class KvPool:
     @property
     def nbytes(self) -> int:
         """Bytes of all pages of all layers, written or not."""
-        return self.layers * self.pages * self.page_bytes
+        return self.layers * self.pages * self.layout.page_bytes
 
-    @property
-    def page_bytes(self) -> int:
-        """Bytes of one page in one layer."""
-        return math.prod(self._row) * self.dtype.itemsize
-
-    # -- contents --------------------------------------------------------------------------------------------
-
-    def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
-        """Stores new tokens. slots: [T] int64, page * page_tokens + offset; k, v: [T, kv_heads, head_dim]."""
-        self._slabs[layer].tensor.view(-1, *self._row[1:]).index_copy_(0, slots, torch.stack((k, v), dim=1))
-
-    def read(self, layer: int, pages: Tensor, into: Tensor) -> None:
-        """Gathers pages: [N] int64, into [N, page_tokens, 2, kv_heads, head_dim]."""
-        torch.index_select(self._slabs[layer].tensor, 0, pages, out=into)
-
-    def buffer(self, pages: int) -> Tensor:
-        """A place to gather `pages` pages of a layer into."""
-        return torch.empty(pages, *self._row, dtype=self.dtype, device=self.device)
+    def slab(self, layer: int) -> Tensor:
+        """All pages of one layer, and those reserved."""
+        return self._slabs[layer].tensor
 
     # -- size ------------------------------------------------------------------------------------------------
 
@@ -88,10 +69,11 @@ class KvPool:
         self._slabs += [self._slab() for _ in range(layers - len(self._slabs))]
 
     def _slab(self) -> _Slab:
-        return _Slab((max(self.pages, self._reserved), *self._row), self.dtype, self.device)
+        layout = self.layout
+        return _Slab(layout.shape(max(self.pages, self._reserved)), layout.dtype, layout.device)
 
     def _ids(self, pages: list[int]) -> Tensor:
-        return torch.tensor(pages, dtype=torch.int64, device=self.device)
+        return torch.tensor(pages, dtype=torch.int64, device=self.layout.device)
 
 
 class _Slab:

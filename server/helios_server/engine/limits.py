@@ -30,7 +30,7 @@ class EngineConfig:
     device: str = "cpu"
     """A torch device."""
     dtype: str | None = None
-    """A name. None: the device's default."""
+    """A name. None: auto, what the device multiplies best."""
     threads: int | None = None
     """CPU threads of torch. None: its own choice."""
     step_tokens: int = 0

@@ -17,12 +17,12 @@ from helios_server.engine import host_memory
 from helios_server.engine.heads import Heads
 from helios_server.engine.kv_pool import KvPool
 from helios_server.engine.limits import EngineConfig
-from helios_server.engine.paged_attention import gather_tokens
 from helios_server.engine.runner import Runner
 from helios_server.engine.sampling import SamplingParams
 from helios_server.engine.scheduler import Row, StepPlan
 from helios_server.engine.sequence import Sequence
 from helios_server.errors import OutOfMemoryBudget
+from helios_server.models.attention import gather_tokens
 from helios_server.models.backbone import Backbone
 from helios_server.models.config import ModelConfig
 from helios_server.planning.memory import MIB, Capacity, capacity, limit_for_rows
@@ -46,7 +46,7 @@ def measure(backbone: Backbone, config: EngineConfig) -> MemoryFacts:
     start.
     """
     _warm_up(backbone, config)
-    own_kv = 2 * backbone.config.kv_size * backbone.numerics.activations.itemsize
+    own_kv = 2 * backbone.config.kv_size * backbone.numerics.keys_and_values.itemsize
     device = backbone.numerics.device
     return MemoryFacts(
         process_start_bytes=max(0, _held_bytes(device) - _with_tables(backbone.resident_bytes, device)),
@@ -142,13 +142,18 @@ def context_tokens(model: ModelConfig, config: EngineConfig) -> int:
 
 
 def _warm_up(backbone: Backbone, config: EngineConfig) -> None:
-    """Runs the first layer on a full step."""
-    count = min(config.step_tokens, context_tokens(backbone.config, config))
-    pool = KvPool(backbone.config, backbone.numerics, 1, -(-count // config.page_tokens), config.page_tokens)
-    sequence = Sequence("warm-up", (0,) * count, SamplingParams(), max_tokens=1)
-    sequence.admit(1)
-    sequence.pages = list(range(pool.pages))
-    Runner(backbone, Heads(backbone, ()), pool, "").run(StepPlan((Row(sequence, 0, count, samples=True),)))
+    """Runs the first layer on a full step, of as many prompts as that takes."""
+    most = min(config.step_tokens, context_tokens(backbone.config, config))
+    counts = [min(most, config.step_tokens - at) for at in range(0, config.step_tokens, most)]
+    pages = -(-most // config.page_tokens)
+    pool = KvPool(backbone.config, backbone.numerics, 1, pages * len(counts), config.page_tokens)
+    rows = []
+    for index, count in enumerate(counts):
+        sequence = Sequence("warm-up", (0,) * count, SamplingParams(), max_tokens=1)
+        sequence.admit(1)
+        sequence.pages = list(range(index * pages, (index + 1) * pages))
+        rows.append(Row(sequence, 0, count, samples=not index))
+    Runner(backbone, Heads(backbone, ()), pool, "").run(StepPlan(tuple(rows)))
 
 
 def _held_bytes(device: torch.device) -> int:
@@ -181,9 +186,14 @@ def _with_tables(nbytes: int, device: torch.device) -> int:
 
 def _activation_bytes(backbone: Backbone, config: EngineConfig) -> int:
     """Peak of a step's temporaries beside the logits, from the shapes of the decoder block and of the
-    attention.
+    attention. What the native kernels work in they keep: the warm-up has counted it as held.
     """
     model, size = backbone.config, backbone.numerics.activations.itemsize
+    picking = 8 * model.vocab_size * 8  # one row being filtered, its noise in float64
+    slack = ALLOCATOR_SLACK if backbone.numerics.device.type == "cpu" else 0
+    if backbone.is_native:
+        states = 3 * model.hidden_size  # the step's, those that sample, and their norms
+        return config.step_tokens * size * states + picking + slack
     d, heads_out, inner = model.hidden_size, model.q_size + 2 * model.kv_size, model.intermediate_size
     mlp = 4 * d + 4 * inner  # residuals, norm and its float copy; gate and up, activated gate, their product
     attention = 4 * d + 2 * heads_out + model.q_size
@@ -191,8 +201,6 @@ def _activation_bytes(backbone: Backbone, config: EngineConfig) -> int:
     context = context_tokens(backbone.config, config)
     gathered = 2 * model.kv_size * size * max(gather_tokens(backbone.numerics.device), context)
     mask = config.step_tokens * context * (size + 1)
-    picking = 8 * model.vocab_size * 8  # one row being filtered, its noise in float64
-    slack = ALLOCATOR_SLACK if backbone.numerics.device.type == "cpu" else 0
     return layer + max(gathered + mask, picking) + slack
 
 

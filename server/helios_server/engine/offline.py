@@ -1,19 +1,19 @@
-"""The plain loop: one sequence, an ordinary causal cache, no pages, no batches, no schedule.
+"""The plain loop: one sequence, its keys and values one after the other, no batches, no schedule.
 
 The oracle that tests and the demo hold streams against: it follows the spans that a stream's end names and
 must come to the same tokens. It must share nothing with the engine but the model, the heads and the choice of
-tokens.
+tokens: which pages a sequence has, and who runs beside it, are the engine's.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from helios_server.engine.request import Served, Span
@@ -24,8 +24,10 @@ from helios_server.errors import BundleError, CheckpointError, RequestFailed
 from helios_server.exits.bundle import BundleRef, open_bundle
 from helios_server.exits.head import BareHead, ExitHead
 from helios_server.models.backbone import Backbone
-from helios_server.models.block import Attend
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.rows import RowBuffers, Stretch
+from helios_server.models.slabs import PAGE_TOKENS, Scratch
+from helios_server.models.step import Step
 from helios_server.models.store import resolve
 from helios_server.models.tokenizer import Tokenizer
 
@@ -40,14 +42,15 @@ class Weights:
 
 Resolve = Callable[[Served], Weights]
 NEAR_TIE = 1e-3
-"""Of two logits: closer than that, float32 sums in another order may swap them."""
+"""Of two logits: closer than that, torch's sums in another order may swap them."""
 
 
 @dataclass(frozen=True)
 class Offline:
     """The loop's answer.
 
-    margins: of each token, how far the two largest logits were apart before it was chosen.
+    margins: of each token, how far the two largest logits were apart before it was chosen; infinite where the
+    native kernels compute, whose sums have one order: there is no near-tie then.
     """
 
     token_ids: tuple[int, ...]
@@ -71,7 +74,7 @@ def generate(
     follows.
     """
     sequence = Sequence(request_id, prompt_ids, sampling, max_tokens=tokens)
-    cache, chosen, margins = _Cache(), list[int](), list[float]()
+    cache, chosen, margins = _Cache(len(prompt_ids) + tokens), list[int](), list[float]()
     for index in range(tokens):
         served = next(span.served for span in reversed(spans) if span.from_token <= index)
         weights = weights_of(served)
@@ -79,8 +82,9 @@ def generate(
         hidden = cache.extend(sequence.tokens(cache.length, sequence.length), served.depth)
         logits = weights.backbone.choices(weights.head.apply(hidden[-1:]))
         largest = logits[0].topk(2).values
-        margins.append(float(largest[0] - largest[1]))
-        [choice] = choose(logits, [sequence], weights.backbone.config.eos_token_ids)
+        margins.append(math.inf if weights.backbone.is_native else float(largest[0] - largest[1]))
+        eos_ids, kernels = weights.backbone.config.eos_token_ids, weights.backbone.numerics.library
+        [choice] = choose(logits, [sequence], eos_ids, kernels)
         if isinstance(choice, RequestFailed):
             raise choice
         chosen.append(choice.token_id)
@@ -159,23 +163,25 @@ class Shelf:
 
 
 class _Cache:
-    """Keys and values by layer, for one backbone.
+    """Keys and values by layer, for one backbone. most: tokens that there may come to be.
 
     `length`: tokens that have them in every layer still in use.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self.length = 0
+        self._most = most
         self._backbone: Backbone | None = None
         self._depth = 0
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._buffers = RowBuffers(PAGE_TOKENS)
 
     def follow(self, backbone: Backbone, depth: int) -> None:
         """Another model begins with nothing, and so does more depth: its layers have not seen what came
         before.
         """
         if backbone is not self._backbone or depth > self._depth:
-            self._backbone, self.length, self._layers = backbone, 0, {}
+            self._backbone, self.length = backbone, 0
+            self._slabs = Scratch(backbone.layout, [self._most], shared=False)
         self._depth = depth
 
     def extend(self, ids: tuple[int, ...], depth: int) -> Tensor:
@@ -183,22 +189,9 @@ class _Cache:
         backbone = self._backbone
         if backbone is None:
             raise ValueError("follow a backbone first")
-        device = backbone.numerics.device
-        rope = backbone.rope(torch.arange(self.length, self.length + len(ids), device=device))
-        hidden = backbone.embed(torch.tensor(ids, device=device))
-        hidden = backbone.run_layers(hidden, 0, depth, rope, self._attend_for)
+        stretch = Stretch(self.length, len(ids), self._slabs.pages_of[0])
+        step = Step(self._buffers.fill([stretch]), self._slabs)
+        hidden = backbone.embed(torch.tensor(ids, device=backbone.numerics.device))
+        hidden = backbone.run_layers(hidden, 0, depth, step)
         self.length += len(ids)
         return hidden
-
-    def _attend_for(self, layer: int) -> Attend:
-        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            if layer in self._layers:
-                k, v = (torch.cat(pair) for pair in zip(self._layers[layer], (k, v), strict=True))
-            self._layers[layer] = k, v
-            places = torch.arange(len(k), device=q.device)
-            allowed = places[None, :] <= places[len(k) - len(q) :, None]
-            q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, enable_gqa=True)
-            return mixed[0].transpose(0, 1)
-
-        return attend

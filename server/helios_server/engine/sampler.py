@@ -20,6 +20,7 @@ from helios_server.engine.noise import Floats
 from helios_server.engine.sequence import Sequence
 from helios_server.engine.survey import Survey, survey
 from helios_server.errors import RequestFailed
+from helios_server.native.library import Library
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,13 @@ class Choice:
 
 
 def choose(
-    logits: Tensor, sequences: Many[Sequence], eos_ids: tuple[int, ...]
+    logits: Tensor, sequences: Many[Sequence], eos_ids: tuple[int, ...], kernels: Library | None = None
 ) -> list[Choice | RequestFailed]:
     """The next token of each sequence, or why it has none.
 
-    logits: [N, vocab_size], of the N sequences in order; left as they are.
+    logits: [N, vocab_size], of the N sequences in order; left as they are. kernels: that survey them.
     """
-    seen = survey(logits)
+    seen = survey(logits, kernels)
     return [_outcome(logits, seen, row, sequence, eos_ids) for row, sequence in enumerate(sequences)]
 
 

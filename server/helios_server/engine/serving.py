@@ -32,8 +32,7 @@ from helios_server.engine.scheduler import Scheduler
 from helios_server.engine.sequence import Sequence
 from helios_server.engine.watch import ExitInUse
 from helios_server.errors import CheckpointError, EngineFailed
-from helios_server.models.backbone import Backbone
-from helios_server.models.block import DecoderLayer
+from helios_server.models.backbone import Backbone, Layer
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
 from helios_server.models.reading import reading
@@ -310,7 +309,7 @@ class Serving:
             self.resize(pages)
         self._take_requests()
 
-    def adjust(self, limits: Limits, heads: Heads, plan: MemoryPlan, new_layers: Many[DecoderLayer]) -> None:
+    def adjust(self, limits: Limits, heads: Heads, plan: MemoryPlan, new_layers: Many[Layer]) -> None:
         """Other limits on the same weights. The pool has already given up the pages that new layers need."""
         backbone = self.weights.backbone
         with self.changing():

@@ -1,8 +1,8 @@
 """What every row of logits is looked at for: the largest, how far the others are below, whether all are
 numbers.
 
-Called by the sampler, once a step for all rows. The one place that a faster kernel takes over. It must not
-know what the rows ask for.
+Called by the sampler, once a step for all rows, which the native kernels look at where they compute. It must
+not know what the rows ask for.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from helios_server.native.library import Library
 
 _ROWS_AT_ONCE = 8
 """Whose probabilities are held: far less than the logits of a step."""
@@ -31,9 +33,11 @@ class Survey:
     finite: list[bool]
 
 
-def survey(logits: Tensor) -> Survey:
+def survey(logits: Tensor, kernels: Library | None = None) -> Survey:
     """logits: [N, vocab_size], float32 or float64; left as they are. A row's result is the same, bit for bit,
-    alone and beside any others, with any number of threads."""
+    alone and beside any others, with any number of threads. kernels: of the model whose logits they are."""
+    if kernels is not None:
+        return Survey(*(found.tolist() for found in kernels.choose(logits)))
     highest, lowest = logits.amax(dim=-1), logits.amin(dim=-1)
     # Softmax works row by row; a sum over one row alone would be split among threads.
     likeliest = [rows.softmax(dim=-1).amax(dim=-1) for rows in logits.split(_ROWS_AT_ONCE)]

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from helios_server.models.backbone import Backbone
-from helios_server.models.linear import Linear
+from helios_server.models.linear import Linear, SwiGlu
 from helios_server.models.norm import RmsNorm
 
 
@@ -65,26 +63,23 @@ class MlpHead:
     """RMS norm, then an affine map plus a SwiGLU of the same input, final norm.
 
     Tensors: norm [d], affine.weight [d, d], affine.bias [d], gate.weight and up.weight [2d, d], down.weight
-    [d, 2d]. The three matrices that read the normed input are one, so the head costs two multiplications.
+    [d, 2d].
     """
 
     kind = "mlp"
 
     def __init__(self, tensors: Mapping[str, Tensor], backbone: Backbone) -> None:
         numerics = backbone.numerics
-        names = ("affine.weight", "gate.weight", "up.weight")
-        self._sizes = [tensors[name].shape[0] for name in names]
-        weight = torch.cat([tensors[name] for name in names])
-        bias = F.pad(tensors["affine.bias"], (0, sum(self._sizes[1:])))
         self._norm = RmsNorm(numerics.weight(tensors["norm"]), backbone.config.norm_eps)
-        self._inner = Linear(weight, bias, numerics)
+        self._affine = Linear(tensors["affine.weight"], tensors["affine.bias"], numerics)
+        self._inner = SwiGlu(tensors["gate.weight"], tensors["up.weight"], numerics)
         self._down = Linear(tensors["down.weight"], None, numerics)
         self._final_norm = backbone.final_norm
-        self.nbytes = self._norm.nbytes + self._inner.nbytes + self._down.nbytes
+        self.nbytes = sum(part.nbytes for part in (self._norm, self._affine, self._inner, self._down))
 
     def apply(self, hidden: Tensor) -> Tensor:
-        affine, gate, up = torch.split(self._inner(self._norm(hidden)), self._sizes, dim=-1)
-        return self._final_norm(affine + self._down(F.silu(gate) * up))
+        x = self._norm(hidden)
+        return self._final_norm(self._affine(x) + self._down(self._inner(x)))
 
 
 KINDS: dict[str, Callable[[Mapping[str, Tensor], Backbone], ExitHead]] = {

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from helios_server.errors import DataError
-from helios_server.models.attention import causal_attention
 from helios_server.models.backbone import Backbone
+from helios_server.models.step import whole_sequences
 from helios_server.models.tokenizer import Tokenizer
 
 WINDOW_TOKENS = 256
@@ -80,11 +80,9 @@ def gather(backbone: Backbone, windows: Tensor, layers: Sequence[int], progress:
 def states_of(backbone: Backbone, batch: Tensor, layers: Sequence[int]) -> tuple[dict[int, Tensor], Tensor]:
     """batch: [n, length] ids. Returns layer -> [n * length, hidden_size], and the states after the last
     layer."""
-    device = backbone.numerics.device
-    rope = backbone.rope(torch.arange(batch.shape[1], device=device).repeat(len(batch)))
-    attend = causal_attention([batch.shape[1]] * len(batch))
-    hidden, below, states = backbone.embed(batch.flatten().to(device)), 0, {}
-    for layer in [*layers, backbone.config.num_layers]:
-        hidden = backbone.run_layers(hidden, below, layer, rope, lambda _: attend)
-        states[layer], below = hidden, layer
-    return {layer: states[layer] for layer in layers}, hidden
+    step = whole_sequences(backbone.layout, [batch.shape[1]] * len(batch))
+    hidden, below, states = backbone.embed(batch.flatten().to(backbone.numerics.device)), 0, {}
+    for layer in layers:
+        hidden = backbone.run_layers(hidden, below, layer, step)
+        states[layer], below = hidden.clone(), layer  # the next layer overwrites it
+    return states, backbone.run_layers(hidden, below, backbone.config.num_layers, step)

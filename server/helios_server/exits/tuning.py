@@ -94,7 +94,8 @@ def load_teacher(checkpoint: Checkpoint, device: str = "cpu") -> Backbone:
     """The full model, in bfloat16 where the processor multiplies that natively, else in float32."""
     native = device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     dtype = "bfloat16" if native else "float32"
-    return Backbone.load(checkpoint, checkpoint.config.num_layers, device, dtype)
+    layers = checkpoint.config.num_layers
+    return Backbone.load(checkpoint, layers, device, dtype, native=False)  # heads learn against its matrices
 
 
 def train_heads(

@@ -1,29 +1,37 @@
 """The layer-budget loader: embeddings, the first k decoder layers, final norm and LM head of one checkpoint.
 
 Called by the engine, the profiler, the audit and exit tuning. It reads layers below the budget only and
-decides nothing: which layers run, over which rows and with which attention, is the caller's.
+decides nothing: which layers run, and over which rows, is the caller's.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from helios_server.errors import CheckpointError
-from helios_server.models.block import Attend, DecoderLayer
+from helios_server.models.block import DecoderLayer
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
 from helios_server.models.layout import NORM
 from helios_server.models.linear import Linear, Numerics
+from helios_server.models.native_path import NativeLayer, NativePath
 from helios_server.models.norm import RmsNorm
 from helios_server.models.reading import reading
 from helios_server.models.rope import Rope, RopeTable
+from helios_server.models.slabs import SlabLayout
 from helios_server.models.source import Source
+from helios_server.models.step import Step
 
 logger = logging.getLogger(__name__)
+
+Layer = DecoderLayer | NativeLayer
+"""As torch computes it, or as the native kernels do: all layers of a backbone are of one kind."""
 
 
 class Backbone:
@@ -33,18 +41,20 @@ class Backbone:
         self,
         source: Source,
         numerics: Numerics,
-        embedding: Tensor,
+        embedding: Tensor | None,
         norm: RmsNorm,
         head: Linear,
         rope: RopeTable,
     ) -> None:
         self.source = source
         self.numerics = numerics
-        self.layers: list[DecoderLayer] = []
+        self.layers: list[Layer] = []
         self.embedding = embedding
         self.head = head
         self.norm = norm
         self._rope = rope
+        library = numerics.library
+        self._native = None if library is None else NativePath(library, source.checkpoint.config, rope)
         self._lacking = torch.empty(0, dtype=torch.int64, device=numerics.device)
 
     @classmethod
@@ -55,13 +65,17 @@ class Backbone:
         device: str = "cpu",
         dtype: str | None = None,
         max_context: int | None = None,
+        *,
+        native: bool = True,
     ) -> Backbone:
         """Loads the first `layers` layers. dtype None: the device's default. max_context: tokens, at most the
-        config's longest_context; None: the model's."""
+        config's longest_context; None: the model's. native False: torch computes, whatever is there."""
         _check_budget(layers, checkpoint.config)
-        numerics = Numerics.of(device, dtype)
+        numerics = Numerics.of(device, dtype, native=native and checkpoint.config.plain_block)
         with reading(str(checkpoint.path)):
             _tell(checkpoint)
+            if native and not checkpoint.config.plain_block:
+                logger.info("%s: torch computes it, native kernels do not know its block", checkpoint.path)
             backbone = cls._without_layers(checkpoint, numerics, max_context)
             backbone.attach([backbone.load_layer(index) for index in range(layers)])
         return backbone
@@ -73,11 +87,11 @@ class Backbone:
         tied = checkpoint.head_name == checkpoint.embedding_name
         own = table if tied else checkpoint.tensor(checkpoint.head_name, config.vocab_size)
         head = Linear(own, None, numerics)
-        shared = tied and head.weight is not None
-        embedding = head.weight if shared else table.to(numerics.device, numerics.weights)
+        shared = tied and head.gives_rows
+        embedding = None if shared else table.to(numerics.device, numerics.weights)
         norm = RmsNorm(numerics.weight(checkpoint.tensor(NORM)), config.norm_eps)
         rope = RopeTable(config, numerics, config.context(max_context))
-        return cls(source, numerics, embedding, norm, head, rope)  # type: ignore[arg-type]
+        return cls(source, numerics, embedding, norm, head, rope)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -89,28 +103,46 @@ class Backbone:
         """The architecture of the whole checkpoint (its num_layers, not the loaded ones)."""
         return self.checkpoint.config
 
+    @property
+    def is_native(self) -> bool:
+        """Whether the native kernels compute: a row's result is then bit for bit the same in any company."""
+        return self._native is not None
+
+    @property
+    def layout(self) -> SlabLayout:
+        """Of its keys and values, in pages of the usual size."""
+        return SlabLayout.of(self.config, self.numerics)
+
     # -- computing
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids: [T] int64. Returns [T, hidden_size], activation dtype."""
-        return self.embedding[ids].to(self.numerics.activations)
+        rows = self.head.rows(ids) if self.embedding is None else self.embedding[ids]
+        return rows.to(self.numerics.activations)
 
     def rope(self, positions: Tensor) -> Rope:
         """positions: [T] int64. Returns cos, sin: [T, head_dim], activation dtype."""
         return self._rope.at(positions)
 
-    def run_layers(
-        self, hidden: Tensor, start: int, stop: int, rope: Rope, attend_for: Callable[[int], Attend]
-    ) -> Tensor:
-        """Runs layers start <= i < stop over hidden: [T, hidden_size]; attend_for(i) gives layer i's
-        attention."""
-        for index in range(start, stop):
-            hidden = self.layers[index].forward(hidden, rope, attend_for(index))
+    def run_layers(self, hidden: Tensor, start: int, stop: int, step: Step) -> Tensor:
+        """Runs layers start <= i < stop over the step's tokens. hidden: [T, hidden_size], overwritten.
+        Returns the same shape."""
+        return self.run([self.layers[index] for index in range(start, stop)], hidden, step)
+
+    def run(self, layers: Sequence[Layer], hidden: Tensor, step: Step) -> Tensor:
+        """The same of given layers of this backbone, which need not be attached."""
+        if self._native is not None:
+            return self._native.run(cast(Sequence[NativeLayer], layers), hidden, step)
+        rope = self.rope(step.positions)
+        for layer in cast(Sequence[DecoderLayer], layers):
+            attend = partial(step.attention.attend, step.slabs.slab(layer.index))
+            hidden = layer.forward(hidden, rope, attend)
         return hidden
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         """The model's own norm before the LM head: [N, hidden_size] -> the same."""
-        return self.norm(hidden)
+        library = self.numerics.library
+        return library.rms_norm(hidden, self.norm.weight, self.norm.eps) if library else self.norm(hidden)
 
     def logits(self, normed: Tensor) -> Tensor:
         """normed: [N, hidden_size]. Returns [N, vocab_size], float32 (float64 in a float64 model)."""
@@ -136,14 +168,15 @@ class Backbone:
         """Layers resident."""
         return len(self.layers)
 
-    def load_layer(self, index: int) -> DecoderLayer:
+    def load_layer(self, index: int) -> Layer:
         """Reads one layer without attaching it (to grow in the background, or to audit).
 
         Raises CheckpointError where the files are no longer those of this model.
         """
-        return DecoderLayer(index, self.source.layer_tensors(index), self.config, self.numerics)
+        kind = DecoderLayer if self._native is None else NativeLayer
+        return kind(index, self.source.layer_tensors(index), self.config, self.numerics)
 
-    def attach(self, layers: Sequence[DecoderLayer]) -> None:
+    def attach(self, layers: Sequence[Layer]) -> None:
         """Appends layers, which must continue the loaded ones without a gap."""
         expected = list(range(self.num_loaded, self.num_loaded + len(layers)))
         if [layer.index for layer in layers] != expected:
@@ -159,8 +192,7 @@ class Backbone:
     @property
     def fixed_bytes(self) -> int:
         """Resident bytes that do not depend on the budget: embeddings, head, final norm, rope table."""
-        shared = self.head.weight is self.embedding
-        table = 0 if shared else self.embedding.numel() * self.embedding.element_size()
+        table = 0 if self.embedding is None else self.embedding.numel() * self.embedding.element_size()
         return table + self.head.nbytes + self.norm.nbytes + self._rope.nbytes
 
     @property

@@ -1,8 +1,7 @@
 """The decoder block that serves every supported family, configured by `ModelConfig`.
 
-Called by `backbone.py` and, layer by layer, by the audit. It knows nothing of caches or batches: attention
-is a function that the caller gives. Its casts follow transformers' exactly; that is what the oracle tests
-hold.
+Called by `backbone.py`. It knows nothing of caches or batches: attention is a function that the caller gives.
+Its casts follow transformers' exactly; that is what the oracle tests hold.
 """
 
 from __future__ import annotations

@@ -97,6 +97,11 @@ class ModelConfig:
         return min(asked or self.max_context, self.longest_context)
 
     @property
+    def plain_block(self) -> bool:
+        """Whether the block is Llama's: what the native kernels know."""
+        return self.family in _FAMILIES
+
+    @property
     def q_size(self) -> int:
         """Elements of all query heads of one token."""
         return self.num_heads * self.head_dim

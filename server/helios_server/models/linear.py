@@ -6,20 +6,26 @@ result may not depend on the rows beside it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from helios_server.errors import UnsupportedModelError
+from helios_server.native.library import Library, library
+from helios_server.native.matrix import Matrix
 
+AUTO = "auto"
 _TORCH_DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_NATIVE = ("bfloat16", "float16")
 # fbgemm packs a matrix into blocks of this many input and output elements and fills the last block with
 # zeros.
 _PACK_IN, _PACK_OUT, _PACK_TAIL_BYTES = 512, 64, 1024
@@ -28,23 +34,31 @@ _PACK_IN, _PACK_OUT, _PACK_TAIL_BYTES = 512, 64, 1024
 @dataclass(frozen=True, slots=True)
 class Numerics:
     """How a model computes. dtype: its name; weights: stored dtype; activations: dtype of the residual
-    stream and K/V."""
+    stream; keys_and_values: as they are stored; library: the native kernels, None where torch computes."""
 
     device: torch.device
     dtype: str
     weights: torch.dtype
     activations: torch.dtype
+    keys_and_values: torch.dtype
+    library: Library | None = None
 
     @classmethod
-    def of(cls, device: str | torch.device = "cpu", dtype: str | None = None) -> Numerics:
-        """Resolves a device and a dtype name (None: float16 on the CPU, bfloat16 on an accelerator)."""
+    def of(
+        cls, device: str | torch.device = "cpu", dtype: str | None = None, *, native: bool = True
+    ) -> Numerics:
+        """Resolves a device and a dtype name (None or "auto": the device's own). native: whether the native
+        kernels may compute, where they are there and know the format."""
         device = _usable(device)
-        name = dtype or ("float16" if device.type == "cpu" else "bfloat16")
+        name = default_dtype(device.type) if dtype in (None, AUTO) else str(dtype)
         if name not in _TORCH_DTYPES:
             raise UnsupportedModelError(
-                "dtype", f"'{name}' is not supported", f"Use one of {', '.join(_TORCH_DTYPES)}"
+                "dtype", f"'{name}' is not supported", f"Use one of {', '.join((AUTO, *_TORCH_DTYPES))}"
             )
         weights = _TORCH_DTYPES[name]
+        kernels = library() if native and device.type == "cpu" and name in _NATIVE else None
+        if kernels is not None:
+            return cls(device, name, weights, torch.float32, weights, kernels)
         packed = device.type == "cpu" and name == "float16"
         if packed and "fbgemm" not in torch.backends.quantized.supported_engines:
             raise UnsupportedModelError(
@@ -52,16 +66,32 @@ class Numerics:
                 "float16 weights need fbgemm, which this processor's torch lacks",
                 "Use dtype float32",
             )
-        return cls(device, name, weights, torch.float32 if packed else weights)
+        activations = torch.float32 if packed else weights
+        return cls(device, name, weights, activations, activations)
 
     @property
     def packed(self) -> bool:
-        """Whether matrices are packed fp16 weights that multiply float32 activations."""
-        return self.activations != self.weights
+        """Whether matrices are fbgemm's packed fp16 weights, which multiply float32 activations."""
+        return self.library is None and self.activations != self.weights
+
+    def pack(self, weight: Tensor, bias: Tensor | None, *, gated: bool = False) -> Matrix:
+        """For the native kernels. weight: [out, in], bias: [out] or None; gated: the rows are [gate; up]."""
+        if self.library is None:
+            raise ValueError("torch computes here, nothing is packed for the native kernels")
+        return self.library.pack(weight, bias, self.dtype, gated=gated)
 
     def weight(self, tensor: Tensor) -> Tensor:
         """Puts a tensor on the device in the dtype of the activations (norms, biases)."""
         return tensor.to(self.device, self.activations)
+
+
+def default_dtype(device_type: str) -> str:
+    """The format that `auto` names on a device, for the life of the process: bfloat16 where a processor or an
+    accelerator multiplies it natively, float16 elsewhere."""
+    if device_type != "cpu":
+        return "bfloat16"
+    kernels = library()
+    return "bfloat16" if kernels is not None and kernels.isa == "amx" else "float16"
 
 
 def _usable(device: str | torch.device) -> torch.device:
@@ -77,34 +107,77 @@ def _usable(device: str | torch.device) -> torch.device:
 
 
 class Linear:
-    """y = x W^T + b. weight: [out, in], bias: [out] or None; x: [rows, in] in the activation dtype."""
+    """y = x W^T + b. weight: [out, in], bias: [out] or None; x: [rows, in] in the activation dtype.
 
-    __slots__ = ("_bias", "_packed", "in_features", "nbytes", "out_features", "weight")
+    `weight` afterwards: as torch multiplies it; None where it is packed.
+    """
+
+    __slots__ = ("_matrix", "_multiply", "in_features", "nbytes", "out_features", "weight")
 
     def __init__(self, weight: Tensor, bias: Tensor | None, numerics: Numerics) -> None:
         self.out_features, self.in_features = weight.shape
         self.weight: Tensor | None = None
-        self._bias = None
-        self._packed = None
-        if numerics.packed:
+        self._matrix: Matrix | None = None
+        self._multiply: Callable[[Tensor], Tensor]
+        bias_elements = 0 if bias is None else bias.numel()
+        if numerics.library is not None:
+            self._matrix = numerics.pack(weight, bias)
+            self._multiply = partial(numerics.library.matmul, self._matrix)
+            self.nbytes = self._matrix.nbytes
+        elif numerics.packed:
             # Measured: bitwise the same result for every batch size; F.linear in float32 or bfloat16 is not.
             wide_bias = None if bias is None else bias.float()
-            self._packed = torch.ops.quantized.linear_prepack_fp16(weight.float(), wide_bias)
-            self.nbytes = packed_bytes(self.out_features, self.in_features) + 4 * self._bias_len(bias)
+            packed = torch.ops.quantized.linear_prepack_fp16(weight.float(), wide_bias)
+            self._multiply = partial(_multiply_packed, packed)
+            self.nbytes = packed_bytes(self.out_features, self.in_features) + 4 * bias_elements
         else:
             self.weight = weight.to(numerics.device, numerics.weights).contiguous()
-            self._bias = None if bias is None else numerics.weight(bias)
-            self.nbytes = self.weight.element_size() * (self.weight.numel() + self._bias_len(bias))
-
-    @staticmethod
-    def _bias_len(bias: Tensor | None) -> int:
-        return 0 if bias is None else bias.numel()
+            offsets = None if bias is None else numerics.weight(bias)
+            self._multiply = partial(F.linear, weight=self.weight, bias=offsets)
+            self.nbytes = self.weight.element_size() * (self.weight.numel() + bias_elements)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._packed is not None:
-            product: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
-            return product
-        return F.linear(x, self.weight, self._bias)  # type: ignore[arg-type]
+        return self._multiply(x)
+
+    @property
+    def gives_rows(self) -> bool:
+        """Whether rows of the weight can be read out of it, so that an embedding need not be held twice."""
+        return self.weight is not None or self._matrix is not None
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows of the weight, as it multiplies. ids: [T] int64. Returns [T, in_features], any float dtype."""
+        if self._matrix is not None:
+            return self._matrix.rows(ids)
+        if self.weight is None:
+            raise ValueError("no row can be read out of a matrix that fbgemm packed")
+        return self.weight[ids]
+
+
+class SwiGlu:
+    """y = silu(x G^T) * (x U^T). gate, up: [out, in]; x: [rows, in] in the activation dtype."""
+
+    def __init__(self, gate: Tensor, up: Tensor, numerics: Numerics) -> None:
+        self._multiply: Callable[[Tensor], Tensor]
+        both = torch.cat((gate, up))
+        if numerics.library is not None:
+            matrix = numerics.pack(both, None, gated=True)
+            self._multiply, self.nbytes = partial(numerics.library.matmul, matrix), matrix.nbytes
+        else:
+            linear = Linear(both, None, numerics)
+            self._multiply, self.nbytes = partial(_gated, linear), linear.nbytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._multiply(x)
+
+
+def _gated(linear: Linear, x: Tensor) -> Tensor:
+    gate, up = linear(x).chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def _multiply_packed(packed: object, x: Tensor) -> Tensor:
+    product: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, packed)
+    return product
 
 
 def packed_bytes(out_features: int, in_features: int) -> int:

@@ -34,6 +34,11 @@ class RopeTable:
         return torch.cat((cos, cos), dim=-1), torch.cat((sin, sin), dim=-1)
 
     @property
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """cos and sin of every position, [max_context, head_dim / 2]."""
+        return self._cos, self._sin
+
+    @property
     def max_context(self) -> int:
         """Positions in the table."""
         return self._cos.shape[0]

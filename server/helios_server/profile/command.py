@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     prompts.add_argument("--prompts-digest", metavar="DIGEST", default="", help="what the prompts must be")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="cpu")
-    machine.add_argument("--dtype", help="default: float16 on a CPU, bfloat16 on an accelerator")
+    machine.add_argument("--dtype", help="default: auto, as helios serve resolves it")
     machine.add_argument("--threads", metavar="N", type=_positive, help="default: torch's own")
     machine.add_argument("--memory-mib", metavar="N", type=_positive, help="what the process may take")
     machine.add_argument(

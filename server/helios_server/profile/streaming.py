@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from helios_server.models.attention import causal_attention
 from helios_server.models.backbone import Backbone
+from helios_server.models.step import whole_sequences
 
 GROUP_TOKENS = 512  # texts are run through a layer in groups of about so many tokens: bounds its temporaries
 
@@ -23,15 +23,12 @@ def stream_layers(backbone: Backbone, texts: Sequence[Tensor]) -> Iterator[tuple
 
     texts: token ids, [length] int64 each, none empty. `hidden` is overwritten by the next layer.
     """
-    device = backbone.numerics.device
     lengths = [len(text) for text in texts]
-    hidden = backbone.embed(torch.cat(list(texts)).to(device))
-    positions = torch.cat([torch.arange(length) for length in lengths]).to(device)
+    hidden = backbone.embed(torch.cat(list(texts)).to(backbone.numerics.device))
     for index in range(backbone.config.num_layers):
         layer = backbone.layers[index] if index < backbone.num_loaded else backbone.load_layer(index)
         for rows, group in _groups(lengths):
-            rope = backbone.rope(positions[rows])
-            hidden[rows] = layer.forward(hidden[rows], rope, causal_attention(group))
+            hidden[rows] = backbone.run([layer], hidden[rows], whole_sequences(backbone.layout, group))
         yield index + 1, hidden
 
 

@@ -1,0 +1,319 @@
+// Attention of new tokens to what their pages hold, in place. A query head of a token is a *member* of the block of
+// members that share a key head and its loads: the heads of its group, and those of the tokens before and behind it in
+// the same prompt. Keys pass in blocks that begin at multiples of kKeys of the sequence, each read page by page; a
+// member's order of sums is set by its own context alone, whatever block it is in. What lies beyond a member's
+// context is read at most, never used: it may be anything.
+
+constexpr int kKeys = 64;            // keys of a block
+constexpr int kMembers = 48;         // as many members share loads, where a prompt has them
+constexpr int kTileMembers = 4;      // have their sums in registers together
+constexpr int kLine = kKeys + kLanes;  // scores of a member: a vector may be stored beyond the last key
+constexpr int kWidenFrom = 8;        // with so many members keys and values are widened to float32 once
+
+// Of one block of members. Sizes in floats.
+struct AttentionScratch {
+  float *queries, *sums;  // [members, dim] each
+  float *scores;          // [members, kLine]
+  float *tops, *factors;  // [members]
+  float *totals;          // [members, kLanes]
+  float *wide;            // [kKeys, dim]
+
+  static int64_t members_of(const HeliosShape& shape) {
+    const int64_t group = shape.heads / shape.kv_heads;
+    return group > kMembers ? group : kMembers;
+  }
+  static int64_t dim_of(const HeliosShape& shape) { return round_up(shape.head_dim, kLanes); }
+  static int64_t size(const HeliosShape& shape) {
+    const int64_t members = members_of(shape), dim = dim_of(shape);
+    return members * (2 * dim + kLine + 2 * kLanes + kLanes) + kKeys * dim;
+  }
+  static AttentionScratch cut(const HeliosShape& shape, float* from) {
+    const int64_t members = members_of(shape), dim = dim_of(shape);
+    AttentionScratch s;
+    s.queries = from;
+    s.sums = s.queries + members * dim;
+    s.scores = s.sums + members * dim;
+    s.totals = s.scores + members * kLine;
+    s.wide = s.totals + members * kLanes;
+    s.tops = s.wide + kKeys * dim;
+    s.factors = s.tops + members;
+    return s;
+  }
+};
+
+// New tokens that follow each other in one sequence: their contexts are context, context + 1, ...
+struct Stretch {
+  int32_t first, count;
+};
+
+template <class T> struct Block {
+  const HeliosShape& shape;
+  const HeliosStep& step;
+  Slab<T> slab;
+  Stretch stretch;
+  int64_t kv_head;
+  AttentionScratch scratch;
+
+  int64_t group() const { return shape.heads / shape.kv_heads; }
+  int64_t members() const { return stretch.count * group(); }
+  int64_t dim() const { return AttentionScratch::dim_of(shape); }
+  int64_t context(int64_t member) const { return step.contexts[stretch.first] + member / group(); }
+  int64_t last_context() const { return step.contexts[stretch.first] + stretch.count - 1; }
+  const int32_t* pages() const { return step.pages + step.table_rows[stretch.first] * step.page_width; }
+};
+
+// Scores of n <= kLanes keys, which stand `stride` apart, for R members: dot products over `size` elements.
+template <class T, int R>
+static inline void score_keys(const T* keys, int64_t stride, int64_t size, int n, const float* queries, int64_t dim,
+                              float* scores) {
+  vf sums[R][kLanes];
+  for (int t = 0; t < n; ++t) {
+    const T* key = keys + t * stride;
+    vf lanes[R];
+    for (int m = 0; m < R; ++m) lanes[m] = vzero();
+    int64_t i = 0;
+    for (; i + kLanes <= size; i += kLanes) {
+      const vf k = vload(key + i);
+#pragma GCC unroll 4
+      for (int m = 0; m < R; ++m) lanes[m] = vfma(k, vload(queries + m * dim + i), lanes[m]);
+    }
+    if (i < size) {
+      const vf k = vload_part(key + i, (int)(size - i));
+      for (int m = 0; m < R; ++m) lanes[m] = vfma(k, vload(queries + m * dim + i), lanes[m]);
+    }
+    for (int m = 0; m < R; ++m) sums[m][t] = lanes[m];
+  }
+  for (int m = 0; m < R; ++m) {
+    for (int t = n; t < kLanes; ++t) sums[m][t] = vzero();
+    vstore(scores + m * kLine, vsums(sums[m]));
+  }
+}
+
+// sums += weight of each key * its value, for R members and C vectors of the head, in the order of the keys.
+template <class T, int R, int C>
+static inline void add_values(const T* values, int64_t stride, int n, int part, const float* weights, float* sums,
+                              int64_t dim) {
+  vf acc[R][C];
+  for (int m = 0; m < R; ++m)
+    for (int c = 0; c < C; ++c) acc[m][c] = vload(sums + m * dim + c * kLanes);
+  for (int t = 0; t < n; ++t) {
+    const T* value = values + t * stride;
+    vf v[C];
+    for (int c = 0; c < C; ++c)
+      v[c] = c == C - 1 && part ? vload_part(value + c * kLanes, part) : vload(value + c * kLanes);
+#pragma GCC unroll 4
+    for (int m = 0; m < R; ++m) {
+      const vf weight = vset1(weights[m * kLine + t]);
+#pragma GCC unroll 4
+      for (int c = 0; c < C; ++c) acc[m][c] = vfma(weight, v[c], acc[m][c]);
+    }
+  }
+  for (int m = 0; m < R; ++m)
+    for (int c = 0; c < C; ++c) vstore(sums + m * dim + c * kLanes, acc[m][c]);
+}
+
+// The whole head, a few vectors at a time.
+template <class T, int R>
+static void add_values_of(const T* values, int64_t stride, int64_t size, int n, const float* weights, float* sums,
+                          int64_t dim) {
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= size; i += 4 * kLanes)
+    add_values<T, R, 4>(values + i, stride, n, 0, weights, sums + i, dim);
+  for (; i + kLanes <= size; i += kLanes) add_values<T, R, 1>(values + i, stride, n, 0, weights, sums + i, dim);
+  if (i < size) add_values<T, R, 1>(values + i, stride, n, (int)(size - i), weights, sums + i, dim);
+}
+
+// f(R as a constant, first member) for tiles of members from `first` on.
+template <class F> static inline void for_tiles(int64_t first, int64_t members, F f) {
+  int64_t m = first;
+  for (; m + 4 <= members; m += 4) f(std::integral_constant<int, 4>(), m);
+  switch (members - m) {
+    case 3: return f(std::integral_constant<int, 3>(), m);
+    case 2: return f(std::integral_constant<int, 2>(), m);
+    case 1: return f(std::integral_constant<int, 1>(), m);
+  }
+}
+
+// Scores of n keys that stand one behind the other, for members from `first` on.
+template <class T, class B>
+static void score_run(const B& block, const T* keys, int64_t stride, int64_t size, int n, int at, int64_t first) {
+  for (int t = 0; t < n; t += kLanes) {
+    const int count = n - t < kLanes ? n - t : kLanes;
+    for_tiles(first, block.members(), [&](auto height, int64_t m) {
+      score_keys<T, decltype(height)::value>(keys + t * stride, stride, size, count,
+                                             block.scratch.queries + m * block.dim(), block.dim(),
+                                             block.scratch.scores + m * kLine + at + t);
+    });
+  }
+}
+
+// Keys [start, start + n) of the sequence as runs within a page: f(page, offset in it, keys, index in the block).
+template <class B, class F> static inline void for_runs(const B& block, int64_t start, int n, F f) {
+  const int64_t page_tokens = block.shape.page_tokens;
+  for (int at = 0; at < n;) {
+    const int64_t offset = (start + at) % page_tokens, left = page_tokens - offset;
+    const int count = (int)(left < n - at ? left : n - at);
+    f(block.pages()[(start + at) / page_tokens], offset, count, at);
+    at += count;
+  }
+}
+
+// n keys (side 0) or values (side 1) of the block as float32, one behind the other.
+template <class T> static void widen(const Block<T>& block, int64_t start, int n, int side) {
+  const int64_t size = block.shape.head_dim, dim = block.dim();
+  for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
+    const T* from = block.slab.keys(page, block.kv_head) + side * block.slab.side() + offset * size;
+    for (int t = 0; t < count; ++t)
+      for (int64_t i = 0; i < dim; i += kLanes)
+        vstore(block.scratch.wide + (at + t) * dim + i, vload_upto(from + t * size, i, size));
+  });
+}
+
+// Lines of a page's next keys and of its values are asked for while its keys are scored.
+template <class T> static inline void fetch_page(const Block<T>& block, int64_t start, int count, int32_t page) {
+  const int64_t size = block.shape.head_dim, page_tokens = block.shape.page_tokens;
+  const int64_t next = start / page_tokens + 1;
+  const bool more = next * page_tokens < block.last_context();
+  const char* values = (const char*)(block.slab.keys(page, block.kv_head) + block.slab.side());
+  const char* keys = (const char*)block.slab.keys(more ? block.pages()[next] : page, block.kv_head);
+  const int64_t bytes = count * size * (int64_t)sizeof(T);
+  for (int64_t i = 0; i < bytes; i += 64) {
+    _mm_prefetch(keys + i, _MM_HINT_T0);
+    _mm_prefetch(values + i, _MM_HINT_T0);
+  }
+}
+
+template <class T> static void score_block(const Block<T>& block, int64_t start, int n, int64_t first) {
+  const int64_t size = block.shape.head_dim;
+  if (block.members() >= kWidenFrom) {
+    widen(block, start, n, 0);
+    score_run(block, block.scratch.wide, block.dim(), block.dim(), n, 0, first);
+    return;
+  }
+  for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
+    fetch_page(block, start + at, count, page);
+    score_run(block, block.slab.keys(page, block.kv_head) + offset * size, size, size, count, at, first);
+  });
+}
+
+// Scores of n keys become weights, exp(score - highest so far); what was summed before is scaled to the new highest.
+static void weigh(float* scores, int n, bool begins, float* top, float* factor, float* totals) {
+  for (int t = n; t % kLanes; ++t) scores[t] = -INFINITY;
+  vf highest = vset1(begins ? -INFINITY : *top);
+  for (int t = 0; t < n; t += kLanes) highest = vmax(highest, vload(scores + t));
+  const float now = vtop(highest);
+  const vf scale = vexp(vset1(begins ? 0.f : *top - now));
+  vf total = vmul(vload(totals), scale);
+  for (int t = 0; t < n; t += kLanes) {
+    vf weight = vexp(vsub(vload(scores + t), vset1(now)));
+    if (n - t < kLanes) weight = vkeep(weight, n - t);
+    vstore(scores + t, weight);
+    total = vadd(total, weight);
+  }
+  vstore(totals, total);
+  *top = now;
+  *factor = vfirst_lane(scale);
+}
+
+// Keys of the block of keys that a member attends to; at most n.
+template <class T> static inline int keys_of(const Block<T>& block, int64_t member, int64_t start, int n) {
+  const int64_t own = block.context(member) - start;
+  return (int)(own < n ? own : n);
+}
+
+template <class T> static void weigh_block(const Block<T>& block, int64_t start, int n, int64_t first) {
+  const AttentionScratch& s = block.scratch;
+  for (int64_t m = first; m < block.members(); ++m) {
+    weigh(s.scores + m * kLine, keys_of(block, m, start, n), start == 0, s.tops + m, s.factors + m,
+          s.totals + m * kLanes);
+    if (s.factors[m] == 1.f) continue;
+    const vf factor = vset1(s.factors[m]);
+    float* sums = s.sums + m * block.dim();
+    for (int64_t i = 0; i < block.dim(); i += kLanes) vstore(sums + i, vmul(vload(sums + i), factor));
+  }
+}
+
+// Members of a tile share the keys that all of them attend to; the rest is each one's own.
+template <class V, class T>
+static void value_run(const Block<T>& block, const V* values, int64_t stride, int64_t size, int64_t start, int n, int at,
+                      int64_t first) {
+  const AttentionScratch& s = block.scratch;
+  for_tiles(first, block.members(), [&](auto height, int64_t m) {
+    constexpr int R = decltype(height)::value;
+    const auto here = [&](int64_t member) {  // its keys in this run
+      const int own = keys_of(block, member, start, at + n) - at;
+      return own < 0 ? 0 : own;
+    };
+    const int shared = here(m);  // the first member's context is the shortest
+    const float* weights = s.scores + m * kLine + at;
+    float* sums = s.sums + m * block.dim();
+    add_values_of<V, R>(values, stride, size, shared, weights, sums, block.dim());
+    for (int i = 1; i < R; ++i)
+      if (const int own = here(m + i); own > shared)
+        add_values_of<V, 1>(values + shared * stride, stride, size, own - shared, weights + i * kLine + shared,
+                            sums + i * block.dim(), block.dim());
+  });
+}
+
+template <class T> static void value_block(const Block<T>& block, int64_t start, int n, int64_t first) {
+  const int64_t size = block.shape.head_dim;
+  if (block.members() >= kWidenFrom) {
+    widen(block, start, n, 1);
+    value_run(block, block.scratch.wide, block.dim(), block.dim(), start, n, 0, first);
+    return;
+  }
+  for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
+    const T* values = block.slab.keys(page, block.kv_head) + block.slab.side() + offset * size;
+    value_run(block, values, size, size, start, count, at, first);
+  });
+}
+
+template <class T> static void begin_block(const Block<T>& block, const float* qkv, int64_t width) {
+  const int64_t dim = block.dim(), size = block.shape.head_dim;
+  for (int64_t m = 0; m < block.members(); ++m) {
+    const int64_t token = block.stretch.first + m / block.group();
+    const float* query = qkv + token * width + (block.kv_head * block.group() + m % block.group()) * size;
+    for (int64_t i = 0; i < dim; i += kLanes) {
+      vstore(block.scratch.queries + m * dim + i, vload_upto(query, i, size));
+      vstore(block.scratch.sums + m * dim + i, vzero());
+    }
+    vstore(block.scratch.totals + m * kLanes, vzero());
+  }
+}
+
+template <class T> static void end_block(const Block<T>& block, float* mixed) {
+  const int64_t size = block.shape.head_dim;
+  for (int64_t m = 0; m < block.members(); ++m) {
+    const int64_t token = block.stretch.first + m / block.group();
+    const int64_t head = block.kv_head * block.group() + m % block.group();
+    float* to = mixed + (token * block.shape.heads + head) * size;
+    const vf inverse = vset1(1.f / vsum(vload(block.scratch.totals + m * kLanes)));
+    const float* sums = block.scratch.sums + m * block.dim();
+    for (int64_t i = 0; i < size; i += kLanes) vstore_upto(to, i, size, vmul(vload(sums + i), inverse));
+  }
+}
+
+// qkv: [T, width], queries first; mixed: [T, heads * head_dim].
+template <class T> static void attend(const Block<T>& block, const float* qkv, int64_t width, float* mixed) {
+  begin_block(block, qkv, width);
+  const int64_t context = block.last_context();
+  for (int64_t start = 0; start < context; start += kKeys) {
+    const int n = (int)(context - start < kKeys ? context - start : kKeys);
+    const int64_t done = start - block.context(0) + 1;  // tokens whose context ended before this block
+    const int64_t first = done > 0 ? done * block.group() : 0;
+    score_block(block, start, n, first);
+    weigh_block(block, start, n, first);
+    value_block(block, start, n, first);
+  }
+  end_block(block, mixed);
+}
+
+// How many tokens from `first` on may share a block: they follow each other in one sequence.
+static int32_t stretch_at(const HeliosShape& shape, const HeliosStep& step, int64_t first) {
+  const int64_t most = kMembers / (shape.heads / shape.kv_heads);
+  int32_t count = 1;
+  while (count < most && first + count < step.tokens && step.table_rows[first + count] == step.table_rows[first] &&
+         step.contexts[first + count] == step.contexts[first] + count)
+    ++count;
+  return count;
+}

@@ -1,0 +1,89 @@
+// The C interface of the CPU kernels: what `library.py` calls through ctypes, and nothing else does.
+//
+// Every function returns a HeliosStatus, unless it says otherwise; none throws, prints or keeps a pointer that it was
+// given, but for what `helios_pack` copies. A result is bitwise the same for any number of threads.
+#pragma once
+
+#include <stdint.h>
+
+#pragma GCC visibility push(default)  // all else stays inside the library
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum {
+  HELIOS_OK = 0,
+  HELIOS_NO_MEMORY = 1,
+  HELIOS_BAD_SHAPE = 2,      // a size that is not positive, an odd head size, matrices that do not fit together
+  HELIOS_BAD_FORMAT = 3,     // an unknown format, element type or instruction set
+  HELIOS_OUT_OF_RANGE = 4,   // a finite weight that float16 cannot hold
+  HELIOS_NOT_FINITE = 5,     // a weight that int8 cannot hold: infinite or NaN
+  HELIOS_BAD_POSITION = 6,   // a position beyond the rotary table
+  HELIOS_BAD_PAGE = 7,       // a slot, page, context or table row that is outside what was given
+} HeliosStatus;
+
+typedef enum { HELIOS_AVX2 = 0, HELIOS_AVX512 = 1, HELIOS_AMX = 2 } HeliosIsa;
+typedef enum { HELIOS_FLOAT32 = 0, HELIOS_FLOAT16 = 1, HELIOS_BFLOAT16 = 2, HELIOS_INT8 = 3 } HeliosType;
+
+typedef struct HeliosMatrix HeliosMatrix;  // weights as one instruction set reads them
+
+typedef struct {
+  int32_t hidden, heads, kv_heads, head_dim, inner, page_tokens;
+  int32_t kv_type;  // HeliosType of keys and values: float32, float16 or bfloat16
+  float eps;        // of the norms
+  float scale;      // of attention's scores
+} HeliosShape;
+
+typedef struct {
+  const float *input_norm, *post_norm;  // [hidden]
+  const float *q_norm, *k_norm;         // [head_dim], or null
+  const HeliosMatrix *qkv, *o, *gate_up, *down;
+} HeliosLayer;
+
+typedef struct {
+  int64_t tokens;              // T
+  const int64_t* positions;    // [T]
+  const int64_t* slots;        // [T] page * page_tokens + offset, where a token's key and value go
+  const int32_t* table_rows;   // [T] its row of `pages`
+  const int32_t* contexts;     // [T] tokens that it attends to, itself included
+  const int32_t* pages;        // [page_rows, page_width]
+  int64_t page_rows, page_width;
+  const float *cos, *sin;      // [rope_rows, head_dim / 2]
+  int64_t rope_rows;
+} HeliosStep;
+
+// 1 when this build, this processor and its operating system have the instruction set, else 0.
+int helios_supports(int isa);
+
+// Packs weight: [out, in] of `type`, row by row. gated: the first half of the rows is the gate, the second what it
+// lets through, and a product is silu(gate) * up: [rows, out / 2]. bias: [out] or null.
+int helios_pack(int isa, const void* weight, int type, int64_t out, int64_t in, const float* bias, int format, int gated,
+                int threads, HeliosMatrix** matrix);
+void helios_free(HeliosMatrix* matrix);
+int64_t helios_nbytes(const HeliosMatrix* matrix);  // bytes that it keeps
+
+// out[i] = row ids[i] of the weights as packed: [count, in]. An id outside is HELIOS_BAD_SHAPE.
+int helios_rows(const HeliosMatrix* matrix, const int64_t* ids, int64_t count, float* out);
+
+// out = x W^T + bias. x: [rows, in]; out: [rows, out] ([rows, out / 2] of a gated matrix).
+int helios_matmul(int isa, const HeliosMatrix* matrix, const float* x, int64_t rows, float* out, int threads);
+
+// Runs `count` layers over hidden: [T, hidden], in place. slabs: one a layer, each [slab_pages, 2, kv_heads,
+// page_tokens, head_dim]: keys, then values. Writes the keys and values of the T tokens, then attends in place.
+int helios_run_layers(int isa, const HeliosShape* shape, const HeliosLayer* const* layers, void* const* slabs,
+                      int64_t slab_pages, int64_t count, float* hidden, const HeliosStep* step, int threads);
+
+// out = x / rms(x) * weight. x, out: [rows, size].
+int helios_rms_norm(int isa, const float* x, const float* weight, float eps, int64_t rows, int64_t size, float* out);
+
+// Of each row of logits: [rows, vocab]: where the highest stands (the first of equals), the highest, the sum of
+// exp(x - highest), and whether all are finite (if not, the others mean nothing).
+int helios_choose(int isa, const float* logits, int64_t rows, int64_t vocab, int64_t* best, float* highest, float* total,
+                  uint8_t* finite, int threads);
+
+#ifdef __cplusplus
+}
+#endif
+
+#pragma GCC visibility pop

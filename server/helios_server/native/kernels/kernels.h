@@ -1,0 +1,32 @@
+// The kernels of one instruction set, as a table: avx2.cpp, avx512.cpp and amx.cpp each fill one in from the same .inl
+// files; helios_native.cpp calls through it.
+#pragma once
+
+#include "helios_native.h"
+#include "matrix.h"
+
+namespace helios {
+
+struct Segment {  // what helios_run_layers was given
+  const HeliosShape& shape;
+  const HeliosLayer* const* layers;
+  void* const* slabs;
+  int64_t count;
+  float* hidden;
+  const HeliosStep& step;
+  int threads;
+};
+
+struct Kernels {
+  int lanes;
+  Layout (*layout)(int format);
+  int (*matmul)(const HeliosMatrix& matrix, const float* x, int64_t rows, float* out, int threads);
+  int (*run_layers)(const Segment& segment);
+  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t rows, int64_t size, float* out);
+  void (*choose)(const float* logits, int64_t rows, int64_t vocab, int64_t* best, float* highest, float* total,
+                 uint8_t* finite, int threads);
+};
+
+extern const Kernels kAvx2, kAvx512, kAmx;
+
+}  // namespace helios

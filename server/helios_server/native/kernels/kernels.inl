@@ -1,0 +1,29 @@
+// All kernels of one instruction set. Included inside a namespace of its own, behind simd_*.h; whoever includes it says
+// by HELIOS_TILES whether there are AMX tiles.
+//
+// Everything here computes a row alone, in an order that sizes alone set. Multiplications and additions are fused where
+// it says vfma and nowhere else: the build forbids the compiler to do so on its own (-ffp-contract=off), since it would
+// do it differently in the code for one row and in that for many.
+
+constexpr bool kTiles = HELIOS_TILES;
+
+#include "math.inl"
+#include "output.inl"
+#include "input.inl"
+#include "matmul_fma.inl"
+#if HELIOS_VECTOR == 8
+#include "matmul_int8_avx2.inl"
+#else
+#include "matmul_int8_vnni.inl"
+#endif
+#if HELIOS_TILES
+#include "matmul_amx.inl"
+#endif
+#include "matmul.inl"
+#include "norm.inl"
+#include "rope.inl"
+#include "attention.inl"
+#include "segment.inl"
+#include "choose.inl"
+
+static constexpr Kernels kTable = {kLanes, layout_of, matmul, run_layers, rms_norm, choose};

@@ -1,0 +1,70 @@
+// Vectors of 16 floats. Included inside a namespace, by avx512.cpp and amx.cpp; simd_avx2.h has the same names.
+
+typedef __m512 vf;
+constexpr int kLanes = 16;
+
+static inline vf vzero() { return _mm512_setzero_ps(); }
+static inline vf vset1(float x) { return _mm512_set1_ps(x); }
+static inline vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vf vadd(vf a, vf b) { return _mm512_add_ps(a, b); }
+static inline vf vsub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+static inline vf vmul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+static inline vf vdiv(vf a, vf b) { return _mm512_div_ps(a, b); }
+// Where one is NaN, the second is the result.
+static inline vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
+static inline vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
+static inline vf vabs(vf v) { return _mm512_abs_ps(v); }
+static inline vf vround(vf v) { return _mm512_roundscale_ps(v, 0); }
+static inline vf vpow2(vf n) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+}
+// Bit i: whether lanes i are equal.
+static inline unsigned vequal(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+
+static inline vf vload(const float* p) { return _mm512_loadu_ps(p); }
+static inline vf vload(const Half* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+static inline vf vwiden(__m256i bfloats) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bfloats), 16));
+}
+static inline vf vload(const Bfloat* p) { return vwiden(_mm256_loadu_si256((const __m256i*)p)); }
+static inline __m256i vnarrow(vf v) {  // to bfloat16: to nearest, ties to even
+  const __m512i x = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(x, _mm512_add_epi32(_mm512_set1_epi32(0x7fff), odd));
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+}
+static inline void vstore(float* p, vf v) { _mm512_storeu_ps(p, v); }
+static inline void vstore(Half* p, vf v) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, 0)); }
+static inline void vstore(Bfloat* p, vf v) { _mm256_storeu_si256((__m256i*)p, vnarrow(v)); }
+
+// The first n lanes, 0 <= n <= kLanes; the others are zero, and their memory is not touched.
+static inline __mmask16 vfirst(int n) { return (__mmask16)((1u << n) - 1); }
+static inline vf vload_part(const float* p, int n) { return _mm512_maskz_loadu_ps(vfirst(n), p); }
+static inline vf vload_part(const Half* p, int n) { return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vfirst(n), p)); }
+static inline vf vload_part(const Bfloat* p, int n) { return vwiden(_mm256_maskz_loadu_epi16(vfirst(n), p)); }
+static inline void vstore_part(float* p, vf v, int n) { _mm512_mask_storeu_ps(p, vfirst(n), v); }
+static inline void vstore_part(Half* p, vf v, int n) {
+  _mm256_mask_storeu_epi16(p, vfirst(n), _mm512_cvtps_ph(v, 0));
+}
+static inline void vstore_part(Bfloat* p, vf v, int n) { _mm256_mask_storeu_epi16(p, vfirst(n), vnarrow(v)); }
+static inline vf vkeep(vf v, int n) { return _mm512_maskz_mov_ps(vfirst(n), v); }
+
+static inline float vfirst_lane(vf v) { return _mm512_cvtss_f32(v); }
+static inline float vsum(vf v) { return _mm512_reduce_add_ps(v); }
+static inline float vtop(vf v) { return _mm512_reduce_max_ps(v); }
+static inline vf vlow_high(vf a, vf b) {  // [a0 + a2, b0 + b2 | ...] by pairs of lanes
+  const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+  return vadd(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+}
+static inline vf vquarters(vf a, vf b) {
+  return vadd(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+// Lane i: the sum of v[i], by a tree that is the same for all.
+static inline vf vsums(const vf* v) {
+  vf pairs[8], fours[4];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i)
+    pairs[i] = vadd(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) fours[i] = vlow_high(pairs[2 * i], pairs[2 * i + 1]);
+  return vquarters(vquarters(fours[0], fours[1]), vquarters(fours[2], fours[3]));
+}

@@ -1,0 +1,239 @@
+"""The kernels that this process uses, loaded once: `library()`, or None where everything runs on torch.
+
+Called by the models (packing) and the engine (a segment of layers, the choice). Which instruction set serves
+is decided here: the best that the processor has and that passes `selfcheck.py`, or the one that HELIOS_NATIVE
+names. It must not compile anything.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from ctypes import byref, c_void_p
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from helios_server.errors import HeliosError
+from helios_server.native import interface
+from helios_server.native.build import library_file, why_not_here
+from helios_server.native.interface import ISAS, TYPES
+from helios_server.native.layers import KV_DTYPES, Layer, Shape, Step, check_tensor
+from helios_server.native.matrix import FORMATS, Matrix
+from helios_server.native.selfcheck import difference
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "HELIOS_NATIVE"
+_FIX = f"Set {VARIABLE} to off, {', '.join(ISAS)}, or leave it out"
+_STATUS = {
+    1: "there is no memory for it",
+    2: "its sizes do not fit together",
+    3: "its type is not one that there are kernels for",
+    6: "a position is beyond the rotary table",
+    7: "a slot, page, context or table row is outside the slabs or the page table",
+}
+
+
+class Choice(NamedTuple):
+    """Of each of N rows of logits. best: [N] int64, the first of the highest; highest: [N] float32; total:
+    [N] float32, the sum of exp(x - highest); finite: [N] bool, without it the others mean nothing."""
+
+    best: Tensor
+    highest: Tensor
+    total: Tensor
+    finite: Tensor
+
+
+class Library:
+    """The kernels of one instruction set.
+
+    threads: that work on a call; None: as many as torch's at that time. Results do not depend on it.
+    """
+
+    def __init__(self, functions: ctypes.CDLL, isa: str, threads: int | None = None) -> None:
+        self.functions = functions
+        self._isa = ISAS.index(isa)
+        self.isa = isa
+        self.threads = threads
+
+    @classmethod
+    def for_isa(cls, isa: str, file: Path | None = None, threads: int | None = None) -> Library:
+        """The kernels of this instruction set, unchecked. file: another build than the package's.
+
+        Raises HeliosError where they cannot be had.
+        """
+        functions = _load(file or library_file())
+        if isa not in ISAS or not functions.helios_supports(ISAS.index(isa)):
+            raise HeliosError(VARIABLE, f"this machine lacks '{isa}'", _FIX)
+        return cls(functions, isa, threads)
+
+    def pack(self, weight: Tensor, bias: Tensor | None, fmt: str, *, gated: bool = False) -> Matrix:
+        """Packs weight: [out, in] and bias: [out] in a format, "float16", "bfloat16" or "int8".
+
+        gated: the rows are [gate; up]. Raises HeliosError where a weight is beyond what the format holds.
+        """
+        if fmt not in FORMATS:
+            raise HeliosError(
+                "dtype", f"there are no kernels for '{fmt}'", f"Use one of {', '.join(FORMATS)}"
+            )
+        if weight.dtype not in KV_DTYPES:
+            weight = weight.float()
+        weight = weight.contiguous()
+        offsets = None if bias is None else bias.float().contiguous()
+        out_features, in_features = weight.shape
+        pointer = c_void_p()
+        status = self.functions.helios_pack(
+            self._isa, weight.data_ptr(), TYPES.index(KV_DTYPES[weight.dtype]), out_features, in_features,
+            None if offsets is None else offsets.data_ptr(), TYPES.index(fmt), gated, self._threads(),
+            byref(pointer),
+        )  # fmt: skip
+        if status == 4:
+            largest = float(weight.abs().max())
+            raise HeliosError("dtype", f"float16 cannot hold a weight of {largest:g}", "Use dtype bfloat16")
+        if status == 5:
+            raise HeliosError("dtype", "int8 cannot hold a weight that is not finite", "Use dtype bfloat16")
+        _raise(status, "weight")
+        return Matrix(self.functions, pointer.value or 0, out_features, in_features, fmt, gated)
+
+    def matmul(self, matrix: Matrix, x: Tensor) -> Tensor:
+        """x W^T + bias; of a gated matrix silu(gate) * up. x: [M, in_features] float32. Returns [M, columns]
+        float32."""
+        check_tensor("x", x, torch.float32, (x.shape[0], matrix.in_features))
+        out = torch.empty(len(x), matrix.columns)
+        status = self.functions.helios_matmul(
+            self._isa, matrix.pointer, x.data_ptr(), len(x), out.data_ptr(), self._threads()
+        )
+        _raise(status, "matrix")
+        return out
+
+    def run_layers(
+        self, shape: Shape, layers: Sequence[Layer], hidden: Tensor, step: Step, slabs: Sequence[Tensor]
+    ) -> None:
+        """Runs layers over hidden: [T, hidden] float32, in place, and writes keys and values of the T tokens.
+
+        slabs: one a layer, each `shape.slab(pages)` of `shape.kv`.
+        """
+        tokens = step.check(shape)
+        check_tensor("hidden", hidden, torch.float32, (tokens, shape.hidden))
+        if len(slabs) != len(layers):
+            raise ValueError(f"slabs: there are {len(slabs)} for {len(layers)} layers")
+        pages = min((len(slab) for slab in slabs), default=0)
+        for slab in slabs:
+            check_tensor("slabs", slab, shape.kv, shape.slab(len(slab)))
+        count = len(layers)
+        status = self.functions.helios_run_layers(
+            self._isa,
+            byref(shape.c),
+            (c_void_p * count)(*[layer.address for layer in layers]),
+            (c_void_p * count)(*[slab.data_ptr() for slab in slabs]),
+            pages,
+            count,
+            hidden.data_ptr(),
+            byref(step.c(tokens)),
+            self._threads(),
+        )
+        _raise(status, "step")
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """x / rms(x) * weight, as inside the layers. x: [M, size] float32; weight: [size] float32."""
+        check_tensor("x", x, torch.float32, (x.shape[0], x.shape[1]))
+        check_tensor("weight", weight, torch.float32, (x.shape[1],))
+        out = torch.empty_like(x)
+        status = self.functions.helios_rms_norm(
+            self._isa, x.data_ptr(), weight.data_ptr(), eps, len(x), x.shape[1], out.data_ptr()
+        )
+        _raise(status, "x")
+        return out
+
+    def choose(self, logits: Tensor) -> Choice:
+        """What a token is chosen by. logits: [N, vocab] float32."""
+        check_tensor("logits", logits, torch.float32, (logits.shape[0], logits.shape[1]))
+        rows = len(logits)
+        best = torch.empty(rows, dtype=torch.int64)
+        highest, total = torch.empty(2, rows)
+        finite = torch.empty(rows, dtype=torch.bool)
+        status = self.functions.helios_choose(
+            self._isa, logits.data_ptr(), rows, logits.shape[1], best.data_ptr(), highest.data_ptr(),
+            total.data_ptr(), finite.data_ptr(), self._threads(),
+        )  # fmt: skip
+        _raise(status, "logits")
+        return Choice(best, highest, total, finite)
+
+    def _threads(self) -> int:
+        return self.threads or torch.get_num_threads()
+
+
+def _raise(status: int, field: str) -> None:
+    if status == 1:
+        raise MemoryError(f"{field}: {_STATUS[1]}")
+    if status:
+        raise ValueError(f"{field}: {_STATUS.get(status, f'the kernels answered {status}')}")
+
+
+@functools.cache
+def library() -> Library | None:
+    """The kernels of this process; None: everything runs on torch, and a log line says why.
+
+    Raises HeliosError where HELIOS_NATIVE names what is not there.
+    """
+    return choose_library(os.environ.get(VARIABLE, ""), library_file())
+
+
+def choose_library(chosen: str, file: Path) -> Library | None:
+    """What `library` answers to this word of HELIOS_NATIVE ("": the best there is) and this build."""
+    if chosen and chosen not in ("off", *ISAS):
+        raise HeliosError(VARIABLE, f"'{chosen}' is not an instruction set that there are kernels for", _FIX)
+    if chosen == "off":
+        return _none(f"{VARIABLE} is off")
+    if chosen:
+        return _pinned(chosen, file)
+    if reason := why_not_here():
+        return _none(reason)
+    try:
+        functions = _load(file)
+    except HeliosError as error:
+        return _none(f"{error.problem}: {error.fix}")
+    return _best(functions)
+
+
+def _pinned(isa: str, file: Path) -> Library:
+    kernels = Library.for_isa(isa, file)
+    if wrong := _difference(kernels):
+        raise HeliosError(VARIABLE, f"'{isa}' computes {wrong} wrongly on this machine", _FIX)
+    return kernels
+
+
+def _best(functions: ctypes.CDLL) -> Library | None:
+    supported = [isa for index, isa in enumerate(ISAS) if functions.helios_supports(index)]
+    for isa in reversed(supported):
+        kernels = Library(functions, isa)
+        wrong = _difference(kernels)
+        if wrong is None:
+            return kernels
+        logger.warning("the %s kernels compute %s wrongly on this machine and are not used", isa, wrong)
+    return _none("none are right" if supported else "this processor lacks AVX2, FMA or F16C")
+
+
+def _difference(kernels: Library) -> str | None:
+    return difference(Library(kernels.functions, kernels.isa, threads=1))  # too little for more of them
+
+
+def _none(reason: str) -> Library | None:
+    logger.info("no native kernels, all layers run on torch: %s", reason)
+    return None
+
+
+def _load(file: Path) -> ctypes.CDLL:
+    if not file.exists():
+        fix = "run python -m helios_server.native.build, which needs a C++ compiler"
+        raise HeliosError(VARIABLE, "the kernels are not built", fix)
+    try:
+        return interface.load(file)
+    except OSError as error:
+        raise HeliosError(VARIABLE, f"the kernels cannot be loaded ({error})", "build them again") from error
