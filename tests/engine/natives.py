@@ -87,5 +87,6 @@ class Crowd:
             stretches.append(Stretch(start, part.count, self._pages[part.index]))
             ids.append(self._prompts[part.index][start : start + part.count])
         step = Step(self._rows.fill(stretches), self._pool)
-        hidden = backbone.run_layers(backbone.embed(torch.cat(ids)), 0, backbone.num_loaded, step)
+        hidden = backbone.embed(torch.cat(ids), step.positions)
+        hidden = backbone.run_layers(hidden, 0, backbone.num_loaded, step)
         return backbone.logits(backbone.final_norm(hidden))

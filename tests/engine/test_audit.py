@@ -50,7 +50,7 @@ def direct(
     backbone = Backbone.load(Checkpoint.open(model), 6, dtype=dtype)
     step = whole_sequences(backbone.layout, [len(prompt)])
     targets = torch.tensor(prompt[1:])
-    hidden, below, states = backbone.embed(torch.tensor(prompt)), 0, {}
+    hidden, below, states = backbone.embed(torch.tensor(prompt), torch.arange(len(prompt))), 0, {}
     for layer in (*EXITS, 6):
         hidden = backbone.run_layers(hidden, below, layer, step)
         states[layer], below = hidden[:-1].clone(), layer

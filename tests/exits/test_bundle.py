@@ -75,7 +75,7 @@ def test_heads_keep_shape_and_dtype_and_treat_rows_alone(
     checkpoint: Checkpoint, bundle: Path, dtype: str
 ) -> None:
     backbone = Backbone.load(checkpoint, 2, dtype=dtype)
-    hidden = backbone.embed(torch.arange(40))
+    hidden = backbone.embed(torch.arange(40), torch.arange(40))
     for layer, kind in LAYERS.items():
         head = HeadBundle.load(bundle, checkpoint).head(layer, backbone)
         out = head.apply(hidden)
@@ -89,7 +89,7 @@ def test_full_depth_and_uncovered_layers_use_the_models_own_norm(
     checkpoint: Checkpoint, bundle: Path
 ) -> None:
     backbone = Backbone.load(checkpoint, 4, dtype="float32")
-    hidden = backbone.embed(torch.arange(5))
+    hidden = backbone.embed(torch.arange(5), torch.arange(5))
     for layer in (3, 4):
         head = HeadBundle.load(bundle, checkpoint).head(layer, backbone)
         assert (head.kind, head.nbytes) == ("bare", 0)

@@ -17,7 +17,7 @@ from helios_server.exits.hidden import WINDOW_TOKENS, read_windows
 from helios_server.exits.tuning import tune
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
-from helios_server.models.norm import RmsNorm
+from helios_server.models.norm import LayerNorm, Norm, OffsetRmsNorm, RmsNorm
 from helios_server.models.tokenizer import Tokenizer
 from torch import Tensor
 
@@ -42,9 +42,19 @@ def bare_head(kind: str) -> TrainableHead:
     return TrainableHead(kind, HIDDEN, 1e-5, RmsNorm(torch.rand(HIDDEN) + 0.5, 1e-5))
 
 
-def test_ridge_recovers_a_planted_map_despite_huge_directions() -> None:
+SHIFT = torch.rand(HIDDEN)
+FINAL_NORMS: list[tuple[Norm, Tensor | float]] = [
+    (RmsNorm(torch.rand(HIDDEN) + 0.5, 1e-5), 0.0),
+    (OffsetRmsNorm(torch.rand(HIDDEN) - 0.5, 1e-5), 0.0),
+    (LayerNorm(torch.rand(HIDDEN) + 0.5, SHIFT, 1e-5), SHIFT),
+]
+
+
+@pytest.mark.parametrize(("final", "shift"), FINAL_NORMS, ids=["rms", "rms_offset", "layer"])
+def test_ridge_recovers_a_planted_map_despite_huge_directions(final: Norm, shift: Tensor | float) -> None:
+    """Of every kind of final norm: what it multiplies by and adds is not the map's to learn."""
     torch.manual_seed(0)
-    head = bare_head("affine")
+    head = TrainableHead("affine", HIDDEN, 1e-5, final)
     inputs = torch.randn(6000, HIDDEN)
     inputs[:, :3] *= 300.0  # residual streams have such directions
     planted, bias = torch.randn(HIDDEN, HIDDEN), torch.randn(HIDDEN)
@@ -53,7 +63,7 @@ def test_ridge_recovers_a_planted_map_despite_huge_directions() -> None:
     clean = (normed / scale) @ planted.T + bias
     targets = head._final(clean) / head._final.weight
     # The final norm fixes the length of what it is given: plant rows of length one, so that the map is exact.
-    fit_ridge(head, [Pair(inputs, clean * head._final.weight)])
+    fit_ridge(head, [Pair(inputs, clean * head._final.weight + shift)])
     found = head.part("affine.weight").detach() * scale
     assert torch.allclose(found, planted, atol=0.02)
     assert torch.allclose(head.part("affine.bias"), bias, atol=0.05)
@@ -106,6 +116,17 @@ def test_a_tuned_bundle_beats_the_bare_exit_and_noise_is_measured_as_bad(
         assert sum(calibration.tokens) == rows[index]["tokens"]
     full = scored["noise"].exits[-1]  # at full depth every bundle is the model itself
     assert (full.quality_percent, full.agreement) == (pytest.approx(100), 1.0)
+
+
+@pytest.mark.parametrize("family", ["opt", "gemma3_text"])
+def test_heads_of_other_families_beat_the_bare_exit(tmp_path: Path, text: Path, family: str) -> None:
+    checkpoint = Checkpoint.open(make_checkpoint(tmp_path / "model", family, layers=3, dtype=torch.float32))
+    bundle = tune(checkpoint, [text], layers=[1], kind="affine", out=tmp_path / "heads", tokens=8000)
+    backbone, tokenizer = Backbone.load(checkpoint, 3, dtype="float32"), Tokenizer.open(checkpoint.path)
+    windows = read_windows(text, tokenizer, 2000, seed=5)
+    scored = evaluate(backbone, {"tuned": bundle, "bare": None}, [1, 3], windows, tokenizer)
+    tuned, bare = (scored[name].exits[0].agreement for name in ("tuned", "bare"))
+    assert tuned > bare + 0.05
 
 
 def noise_bundle(path: Path, checkpoint: Checkpoint) -> HeadBundle:

@@ -20,7 +20,7 @@ from tests.models.changes import change_config
 
 def logits(backbone: Backbone, ids: Tensor) -> Tensor:
     step = whole_sequences(backbone.layout, [len(ids)])
-    hidden = backbone.run_layers(backbone.embed(ids), 0, backbone.num_loaded, step)
+    hidden = backbone.run_layers(backbone.embed(ids, step.positions), 0, backbone.num_loaded, step)
     return backbone.logits(backbone.final_norm(hidden))
 
 
@@ -204,14 +204,15 @@ class TestBatchIndependence:
         rows = [Stretch(3 * i, 1, slabs.pages_of[i]) for i in range(33)]
 
         def run(stretches: list[Stretch], ids: Tensor) -> Tensor:
-            return backbone.run_layers(backbone.embed(ids), 0, 2, Step(rows_of(stretches, 16), slabs))
+            step = Step(rows_of(stretches, 16), slabs)
+            return backbone.run_layers(backbone.embed(ids, step.positions), 0, 2, step)
 
         alone = [run([row], ids[i : i + 1]) for i, row in enumerate(rows)]
         assert torch.equal(torch.cat(alone), run(rows, ids))
 
     def test_of_the_head(self, tmp_path: Path) -> None:
         backbone = Backbone.load(Checkpoint.open(make_checkpoint(tmp_path, layers=1)), 1)
-        hidden = backbone.embed(torch.arange(64))
+        hidden = backbone.embed(torch.arange(64), torch.arange(64))
         whole = backbone.logits(backbone.final_norm(hidden))
         for rows in (1, 2, 7, 31):
             assert torch.equal(backbone.logits(backbone.final_norm(hidden[:rows])), whole[:rows])

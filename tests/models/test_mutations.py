@@ -39,7 +39,8 @@ values = st.sampled_from(ODD) | st.recursive(
 )
 EXTRA = (
     "rope_scaling", "rope_parameters", "partial_rotary_factor", "use_sliding_window", "quantization_config",
-    "attention_bias", "mlp_bias", "original_max_position_embeddings", "layer_types",
+    "attention_bias", "mlp_bias", "original_max_position_embeddings", "layer_types", "query_pre_attn_scalar",
+    "sliding_window_pattern", "rope_local_base_freq", "enable_bias", "word_embed_proj_dim",
 )  # fmt: skip
 
 

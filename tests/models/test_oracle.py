@@ -12,7 +12,7 @@ from helios_server.models.step import whole_sequences
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from tests.checkpoints import FAMILIES, VOCAB, make_checkpoint
+from tests.checkpoints import FAMILIES, HEAD_DIM, VOCAB, make_checkpoint
 
 VARIANTS = [
     *[(family, tied, {}) for family in FAMILIES for tied in (True, False)],
@@ -33,13 +33,21 @@ VARIANTS = [
         },
     ),
     ("qwen3", True, {"attention_bias": True}),
+    ("opt", True, {"enable_bias": False}),
+    ("opt", False, {"num_attention_heads": 2, "ffn_dim": 96}),
+    ("gemma3_text", True, {"attention_bias": True, "query_pre_attn_scalar": HEAD_DIM}),
+    (
+        "gemma3_text",
+        True,
+        {"sliding_window_pattern": 3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+    ),
 ]
 
 
 def run(backbone: Backbone, sequences: list[Tensor], layers: int) -> list[Tensor]:
     lengths = [len(sequence) for sequence in sequences]
     step = whole_sequences(backbone.layout, lengths)
-    hidden = backbone.run_layers(backbone.embed(torch.cat(sequences)), 0, layers, step)
+    hidden = backbone.run_layers(backbone.embed(torch.cat(sequences), step.positions), 0, layers, step)
     return list(backbone.logits(backbone.final_norm(hidden)).split(lengths))
 
 

@@ -41,7 +41,7 @@ def test_the_same_tokens_are_most_likely(oracle: tuple[Tensor, Tensor], dtype: s
     written, theirs = oracle
     backbone = Backbone.load(Checkpoint.open(ensure_smollm2()), 30, dtype=dtype)
     step = whole_sequences(backbone.layout, [written.shape[1]] * PROMPTS)
-    hidden = backbone.run_layers(backbone.embed(written.flatten()), 0, 30, step)
+    hidden = backbone.run_layers(backbone.embed(written.flatten(), step.positions), 0, 30, step)
     ours = backbone.logits(backbone.final_norm(hidden)).reshape(theirs.shape)
     top = theirs.topk(2).values
     excused = (top[..., 0] - top[..., 1]) < NEARLY_TIED

@@ -46,8 +46,9 @@ def test_an_exit_before_idle_layers_is_as_good_as_full_depth(tmp_path: Path) -> 
     assert first.first_agrees_percent == first.agreement_percent
 
 
-def test_bits_equal_those_of_transformers(tmp_path: Path) -> None:
-    model = make_checkpoint(tmp_path / "model", layers=3)
+@pytest.mark.parametrize("family", ["llama", "opt", "gemma3_text"])
+def test_bits_equal_those_of_transformers(tmp_path: Path, family: str) -> None:
+    model = make_checkpoint(tmp_path / "model", family, layers=3)
     document = measure([candidate(model, layers=(2,))])
     exits = {exit_.layer: exit_.prompt_millibits for exit_ in document.rows[0].exits}
     tokenizer = Tokenizer.open(model)

@@ -200,7 +200,7 @@ def _activation_bytes(backbone: Backbone, config: EngineConfig) -> int:
     layer = config.step_tokens * size * max(mlp, attention)
     context = context_tokens(backbone.config, config)
     gathered = 2 * model.kv_size * size * max(gather_tokens(backbone.numerics.device), context)
-    mask = config.step_tokens * context * (size + 1)
+    mask = config.step_tokens * context * (size + 1) * (2 if model.sliding else 1)
     return layer + max(gathered + mask, picking) + slack
 
 

@@ -191,7 +191,7 @@ class _Cache:
             raise ValueError("follow a backbone first")
         stretch = Stretch(self.length, len(ids), self._slabs.pages_of[0])
         step = Step(self._buffers.fill([stretch]), self._slabs)
-        hidden = backbone.embed(torch.tensor(ids, device=backbone.numerics.device))
+        hidden = backbone.embed(torch.tensor(ids, device=backbone.numerics.device), step.positions)
         hidden = backbone.run_layers(hidden, 0, depth, step)
         self.length += len(ids)
         return hidden

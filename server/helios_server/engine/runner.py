@@ -67,7 +67,7 @@ class Runner:
         """Runs a plan, which has at least one row. captures: whose hidden states to keep on the way."""
         batch = _Batch(plan, captures or {})
         step = Step(self._rows.fill(batch.stretches), self.pool)
-        hidden = self.backbone.embed(self._tensor(self._ids_of(batch)))
+        hidden = self.backbone.embed(self._tensor(self._ids_of(batch)), step.positions)
         below, normed = 0, list[Tensor]()
         for depth in batch.depths:
             step = step.first(batch.tokens_at(depth))

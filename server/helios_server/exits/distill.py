@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from helios_server.exits.head import head_shapes
 from helios_server.exits.hidden import Progress
-from helios_server.models.norm import RmsNorm
+from helios_server.models.norm import Norm, RmsNorm
 
 RIDGE = 1e-4  # of the variance of each input
 BATCH_TOKENS = 1024
@@ -47,7 +47,7 @@ class Budget:
 class TrainableHead(nn.Module):
     """The float32 twin of `MlpHead` and `AffineHead`, under the names that a bundle stores."""
 
-    def __init__(self, kind: str, hidden_size: int, eps: float, final_norm: RmsNorm) -> None:
+    def __init__(self, kind: str, hidden_size: int, eps: float, final_norm: Norm) -> None:
         super().__init__()
         shapes = head_shapes(kind, hidden_size)
         self.tensors = nn.ParameterDict(
@@ -58,7 +58,7 @@ class TrainableHead(nn.Module):
         )
         self._names = list(shapes)
         self._eps = eps
-        self._final = RmsNorm(final_norm.weight.float(), final_norm.eps)
+        self._final = final_norm.wide()
 
     def part(self, name: str) -> nn.Parameter:
         """One tensor by its name in the bundle."""
@@ -90,15 +90,13 @@ def fit_ridge(head: TrainableHead, pairs: Sequence[Pair]) -> None:
     gram = torch.zeros(size + 1, size + 1, dtype=torch.float64)
     cross = torch.zeros(size + 1, size, dtype=torch.float64)
     norm = RmsNorm(torch.ones(size, device=head.device), head._eps)
-    # The head ends in the final norm, so the map aims at what comes before that norm's weight.
-    weight = torch.where(head._final.weight.abs() < 1e-4, 1.0, head._final.weight)
     for pair in pairs:
         for rows, targets in _blocks(8192, pair.inputs, pair.targets):
             x = F.pad(norm(rows.to(head.device, torch.float32)), (0, 1), value=1.0)
             gram += (x.T @ x).double().cpu() / len(pair.inputs)
-            cross += (x.T @ (targets.to(head.device, torch.float32) / weight)).double().cpu() / len(
-                pair.inputs
-            )
+            # The head ends in the final norm, so the map aims at what comes before that norm's weight.
+            aims = head._final.unscaled(targets.to(head.device, torch.float32))
+            cross += (x.T @ aims).double().cpu() / len(pair.inputs)
     # Per input, not on the mean: a few directions of a residual stream are a thousand times larger than the
     # rest.
     penalty = torch.diag(RIDGE * gram.diagonal())

@@ -81,7 +81,8 @@ def states_of(backbone: Backbone, batch: Tensor, layers: Sequence[int]) -> tuple
     """batch: [n, length] ids. Returns layer -> [n * length, hidden_size], and the states after the last
     layer."""
     step = whole_sequences(backbone.layout, [batch.shape[1]] * len(batch))
-    hidden, below, states = backbone.embed(batch.flatten().to(backbone.numerics.device)), 0, {}
+    hidden = backbone.embed(batch.flatten().to(backbone.numerics.device), step.positions)
+    below, states = 0, {}
     for layer in layers:
         hidden = backbone.run_layers(hidden, below, layer, step)
         states[layer], below = hidden.clone(), layer  # the next layer overwrites it

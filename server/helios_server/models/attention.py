@@ -43,9 +43,9 @@ class PagedAttention:
         shape = (most, layout.page_tokens, layout.head_dim)
         self._scratch = torch.empty(shape, dtype=layout.dtype, device=layout.device)
 
-    def attend(self, slab: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, slab: Tensor, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
         """Stores the new tokens' k, v: [T, kv_heads, head_dim] in a layer's slab, then attends from q: [T,
-        heads, head_dim]. Returns the shape of q."""
+        heads, head_dim] to so many tokens as the window is, or to all. Returns the shape of q."""
         new = torch.stack((k, v), dim=1).view(-1, self._layout.head_dim)
         slab.view(-1, self._layout.head_dim).index_copy_(0, self._places, new)
         pages = slab.view(-1, self._layout.page_tokens, self._layout.head_dim)
@@ -53,7 +53,7 @@ class PagedAttention:
         for part in self._parts:
             gathered = self._scratch[: part.heads.numel()]
             torch.index_select(pages, 0, part.heads.flatten(), out=gathered)
-            part.attend(q, gathered, out)
+            part.attend(q, gathered, out, window)
         return out
 
 
@@ -77,17 +77,18 @@ class _Group:
         beyond = torch.arange(length)[None, :] >= contexts[:, None]
         of_heads = beyond[None, :, None, :].expand(2, len(group), layout.kv_heads, length)
         self._beyond = of_heads.flatten().nonzero()[:, 0].to(device)
-        self._mask = _mask(beyond.to(device), layout.dtype)[:, None, None, :]  # [B, 1, 1, length]
+        self._count = len(group)
+        self._masks = _Masks(contexts[:, None, None, None] - 1, length, layout)  # [B, 1, 1, length]
 
-    def attend(self, q: Tensor, gathered: Tensor, out: Tensor) -> None:
+    def attend(self, q: Tensor, gathered: Tensor, out: Tensor, window: int | None) -> None:
         # The mask alone would not hide what is not finite: plus minus infinity, or times zero, it is NaN.
         gathered.flatten(0, 1).index_fill_(0, self._beyond, 0)
         k, v = gathered.view(*self.heads.shape[:3], -1, q.shape[-1])  # [B, kv_heads, length, head_dim] each
-        rows = len(self._mask)
+        rows = self._count
         # The query heads of one key head stand where tokens usually do: no head is copied for grouped
         # queries.
         grouped = q[self._rows].reshape(rows, k.shape[1], -1, q.shape[-1])
-        mixed = F.scaled_dot_product_attention(grouped, k, v, attn_mask=self._mask)
+        mixed = F.scaled_dot_product_attention(grouped, k, v, attn_mask=self._masks.of(window))
         out[self._rows] = mixed.reshape(rows, -1, q.shape[-1])
 
 
@@ -98,11 +99,10 @@ class _Prompt:
         self.heads = _heads(torch.tensor(_pages(stretch, layout)), layout)  # [2, kv_heads, width]
         self._rows = slice(first, first + stretch.count)
         self._context = stretch.context
-        own = torch.arange(stretch.start, stretch.context, device=layout.device)
-        hidden = torch.arange(stretch.context, device=layout.device)[None, :] > own[:, None]
-        self._mask = _mask(hidden, layout.dtype)  # [count, context]
+        own = torch.arange(stretch.start, stretch.context)
+        self._masks = _Masks(own[:, None], stretch.context, layout)  # [count, context]
 
-    def attend(self, q: Tensor, gathered: Tensor, out: Tensor) -> None:
+    def attend(self, q: Tensor, gathered: Tensor, out: Tensor, window: int | None) -> None:
         kv = gathered.view(*self.heads.shape[:2], -1, q.shape[-1])[:, None, :, : self._context]
         k, v = kv  # [1, kv_heads, context, head_dim] each
         q = q[self._rows]
@@ -110,8 +110,32 @@ class _Prompt:
         mixed = out[self._rows].view_as(grouped)
         for member in range(grouped.shape[2]):  # of the query heads that share a key head: no head is copied
             one = grouped[:, :, member].transpose(0, 1)[None]
-            attended = F.scaled_dot_product_attention(one, k, v, attn_mask=self._mask)
+            attended = F.scaled_dot_product_attention(one, k, v, attn_mask=self._masks.of(window))
             mixed[:, :, member] = attended[0].transpose(0, 1)
+
+
+class _Masks:
+    """What is added to attention's scores, made once for every window that layers have: minus infinity for
+    what comes after a token, and for what is older than the window.
+
+    own: [..., 1], the place of each token that attends; length: of what there is to attend to, in tokens.
+    """
+
+    def __init__(self, own: Tensor, length: int, layout: SlabLayout) -> None:
+        self._own = own.to(layout.device)
+        self._places = torch.arange(length, device=layout.device)
+        self._dtype = layout.dtype
+        self._made: dict[int | None, Tensor] = {}
+
+    def of(self, window: int | None) -> Tensor:
+        """[..., length]. window: tokens, the one that attends included; None: all."""
+        if window not in self._made:
+            hidden = self._places > self._own
+            if window is not None:
+                hidden |= self._places <= self._own - window
+            scores = torch.zeros(hidden.shape, dtype=self._dtype, device=hidden.device)
+            self._made[window] = scores.masked_fill_(hidden, -torch.inf)
+        return self._made[window]
 
 
 def _pages(stretch: Stretch, layout: SlabLayout) -> Sequence[int]:
@@ -133,11 +157,6 @@ def _places(slots: Tensor, layout: SlabLayout) -> Tensor:
     pages, offsets = slots // layout.page_tokens, slots % layout.page_tokens
     of_heads = pages[:, None] * 2 * layout.kv_heads + torch.arange(2 * layout.kv_heads)
     return (of_heads * layout.page_tokens + offsets[:, None]).flatten().to(layout.device)
-
-
-def _mask(hidden: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention's scores: minus infinity where `hidden` is true."""
-    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
 
 
 def _offsets(stretches: Sequence[Stretch]) -> list[int]:

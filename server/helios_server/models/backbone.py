@@ -18,10 +18,10 @@ from helios_server.errors import CheckpointError
 from helios_server.models.block import DecoderLayer
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
-from helios_server.models.layout import NORM
+from helios_server.models.layout import norm_parts
 from helios_server.models.linear import Linear, Numerics
 from helios_server.models.native_path import NativeLayer, NativePath
-from helios_server.models.norm import RmsNorm
+from helios_server.models.norm import Norm, make_norm
 from helios_server.models.reading import reading
 from helios_server.models.rope import Rope, RopeTable
 from helios_server.models.slabs import SlabLayout
@@ -42,7 +42,8 @@ class Backbone:
         source: Source,
         numerics: Numerics,
         embedding: Tensor | None,
-        norm: RmsNorm,
+        positions: Tensor | None,
+        norm: Norm,
         head: Linear,
         rope: RopeTable,
     ) -> None:
@@ -52,7 +53,10 @@ class Backbone:
         self.embedding = embedding
         self.head = head
         self.norm = norm
+        self._positions = positions
         self._rope = rope
+        # Rounded as transformers does: a model was trained with what that comes to.
+        self._scale = float(torch.tensor(self.config.embedding_scale, dtype=numerics.weights))
         library = numerics.library
         self._native = None if library is None else NativePath(library, source.checkpoint.config, rope)
         self._lacking = torch.empty(0, dtype=torch.int64, device=numerics.device)
@@ -89,9 +93,10 @@ class Backbone:
         head = Linear(own, None, numerics)
         shared = tied and head.gives_rows
         embedding = None if shared else table.to(numerics.device, numerics.weights)
-        norm = RmsNorm(numerics.weight(checkpoint.tensor(NORM)), config.norm_eps)
-        rope = RopeTable(config, numerics, config.context(max_context))
-        return cls(source, numerics, embedding, norm, head, rope)
+        context = config.context(max_context)
+        positions = _positions(checkpoint, numerics, context)
+        rope = RopeTable(config, numerics, context)
+        return cls(source, numerics, embedding, positions, _final_norm(checkpoint, numerics), head, rope)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -115,13 +120,18 @@ class Backbone:
 
     # -- computing
 
-    def embed(self, ids: Tensor) -> Tensor:
-        """ids: [T] int64. Returns [T, hidden_size], activation dtype."""
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """ids, positions: [T] int64. Returns [T, hidden_size], activation dtype."""
         rows = self.head.rows(ids) if self.embedding is None else self.embedding[ids]
-        return rows.to(self.numerics.activations)
+        hidden = rows.to(self.numerics.activations)
+        if self._scale != 1.0:
+            hidden = hidden * self._scale
+        if self._positions is not None:
+            hidden = hidden + self._positions[positions].to(hidden.dtype)
+        return hidden
 
     def rope(self, positions: Tensor) -> Rope:
-        """positions: [T] int64. Returns cos, sin: [T, head_dim], activation dtype."""
+        """positions: [T] int64. Returns cos, sin: [T, bases * head_dim], activation dtype."""
         return self._rope.at(positions)
 
     def run_layers(self, hidden: Tensor, start: int, stop: int, step: Step) -> Tensor:
@@ -191,9 +201,9 @@ class Backbone:
 
     @property
     def fixed_bytes(self) -> int:
-        """Resident bytes that do not depend on the budget: embeddings, head, final norm, rope table."""
-        table = 0 if self.embedding is None else self.embedding.numel() * self.embedding.element_size()
-        return table + self.head.nbytes + self.norm.nbytes + self._rope.nbytes
+        """Resident bytes that do not depend on the budget: embeddings, head, final norm, positions."""
+        tables = sum(_bytes(table) for table in (self.embedding, self._positions) if table is not None)
+        return tables + self.head.nbytes + self.norm.nbytes + self._rope.nbytes
 
     @property
     def layer_bytes(self) -> int:
@@ -204,6 +214,27 @@ class Backbone:
     def resident_bytes(self) -> int:
         """Resident bytes of everything loaded."""
         return self.fixed_bytes + sum(layer.nbytes for layer in self.layers)
+
+
+def _positions(checkpoint: Checkpoint, numerics: Numerics, context: int) -> Tensor | None:
+    """The learned positions of so many tokens: [context, hidden_size], dtype of the weights."""
+    config = checkpoint.config
+    if config.names.positions is None or config.position_offset is None:
+        return None
+    stored = checkpoint.tensor(config.names.positions, config.position_offset + context)
+    return stored[config.position_offset :].to(numerics.device, numerics.weights)
+
+
+def _final_norm(checkpoint: Checkpoint, numerics: Numerics) -> Norm:
+    config = checkpoint.config
+    weight, *bias = (
+        numerics.weight(checkpoint.tensor(f"{config.names.final_norm}.{part}")) for part in norm_parts(config)
+    )
+    return make_norm(config.norm, weight, bias[0] if bias else None, config.norm_eps)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _tell(checkpoint: Checkpoint) -> None:

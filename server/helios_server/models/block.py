@@ -7,35 +7,50 @@ Its casts follow transformers' exactly; that is what the oracle tests hold.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from helios_server.models.config import ModelConfig
+from helios_server.models.families import Activation
 from helios_server.models.linear import Linear, Numerics
-from helios_server.models.norm import RmsNorm
-from helios_server.models.rope import Rope, rotate
+from helios_server.models.norm import Norm, make_norm
+from helios_server.models.rope import Rope, of_base, rotate
 
-# attend(q, k, v) -> [T, heads, head_dim]; q: [T, heads, head_dim], k and v: [T, kv_heads, head_dim];
-# q and k are rotated already. Softmax scale: head_dim ** -0.5, the default of scaled_dot_product_attention.
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+# attend(q, k, v, window) -> [T, heads, head_dim]; q: [T, heads, head_dim], k and v: [T, kv_heads, head_dim];
+# q and k are rotated already. window: tokens that a token attends to, itself included; None: all before it.
+# Softmax scale: head_dim ** -0.5, the default of scaled_dot_product_attention.
+Attend = Callable[[Tensor, Tensor, Tensor, int | None], Tensor]
+
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
 
 
 class DecoderLayer:
-    """One pre-norm block: attention and a gated MLP. Built from the layer's tensors as they stand in the
-    checkpoint."""
+    """One pre-norm block: attention and an MLP. Built from the layer's tensors as they stand in the
+    checkpoint; parts that the family lacks are None."""
 
     __slots__ = (
+        "_activate",
+        "_after_attention",
+        "_after_mlp",
         "_config",
         "_down",
         "_gate_up",
+        "_gated",
         "_input_norm",
         "_k_norm",
         "_o",
         "_post_norm",
         "_q_norm",
         "_qkv",
+        "_rope_base",
+        "_window",
         "index",
         "nbytes",
     )  # fmt: skip
@@ -45,22 +60,30 @@ class DecoderLayer:
     ) -> None:
         self.index = index
         self._config = config
-        parts = _Parts(tensors, numerics)
-        self._input_norm = parts.norm("input_layernorm", config.norm_eps)
-        self._post_norm = parts.norm("post_attention_layernorm", config.norm_eps)
-        self._q_norm = parts.norm("self_attn.q_norm", config.norm_eps) if config.qk_norm else None
-        self._k_norm = parts.norm("self_attn.k_norm", config.norm_eps) if config.qk_norm else None
+        self._window = config.window(index)
+        self._rope_base = 1 if self._window is not None else 0
+        parts, names = _Parts(tensors, config, numerics), config.names
+        self._input_norm = parts.norm(names.before_attention)
+        self._after_attention = parts.norm(names.after_attention) if names.after_attention else None
+        self._post_norm = parts.norm(names.before_mlp)
+        self._after_mlp = parts.norm(names.after_mlp) if names.after_mlp else None
+        self._q_norm = parts.norm("self_attn.q_norm") if config.qk_norm else None
+        self._k_norm = parts.norm("self_attn.k_norm") if config.qk_norm else None
         self._qkv = parts.fused(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), config.qkv_bias)
-        self._o = parts.fused(("self_attn.o_proj",), config.o_bias)
-        self._gate_up = parts.fused(("mlp.gate_proj", "mlp.up_proj"), config.mlp_bias)
-        self._down = parts.fused(("mlp.down_proj",), config.mlp_bias)
+        self._o = parts.fused((names.attention_out,), config.o_bias)
+        self._gated = names.gate is not None
+        self._gate_up = parts.fused((names.gate, names.up) if names.gate else (names.up,), config.mlp_bias)
+        self._down = parts.fused((names.down,), config.mlp_bias)
+        self._activate = _ACTIVATIONS[config.activation]
         self.nbytes = parts.nbytes
 
     def forward(self, hidden: Tensor, rope: Rope, attend: Attend) -> Tensor:
         """hidden: [T, hidden_size], activation dtype; rope: cos and sin of the T positions. Returns [T,
         hidden_size]."""
-        hidden = hidden + self._attention(self._input_norm(hidden), rope, attend)
-        return hidden + self._mlp(self._post_norm(hidden))
+        mixed = self._attention(self._input_norm(hidden), rope, attend)
+        hidden = hidden + (self._after_attention(mixed) if self._after_attention else mixed)
+        mixed = self._mlp(self._post_norm(hidden))
+        return hidden + (self._after_mlp(mixed) if self._after_mlp else mixed)
 
     def _attention(self, x: Tensor, rope: Rope, attend: Attend) -> Tensor:
         config = self._config
@@ -70,24 +93,34 @@ class DecoderLayer:
         v = v.reshape(-1, config.num_kv_heads, config.head_dim)
         if self._q_norm is not None and self._k_norm is not None:
             q, k = self._q_norm(q), self._k_norm(k)
-        mixed = attend(rotate(q, rope), rotate(k, rope), v)
-        return self._o(mixed.reshape(-1, config.q_size))
+        if config.ropes:
+            own = of_base(rope, self._rope_base, config.head_dim)
+            q, k = rotate(q, own), rotate(k, own)
+        if config.query_scale != 1.0:
+            q = q * config.query_scale
+        return self._o(attend(q, k, v, self._window).reshape(-1, config.q_size))
 
     def _mlp(self, x: Tensor) -> Tensor:
+        if not self._gated:
+            return self._down(self._activate(self._gate_up(x)))
         gate, up = self._gate_up(x).chunk(2, dim=-1)
-        return self._down(F.silu(gate) * up)
+        return self._down(self._activate(gate) * up)
 
 
 class _Parts:
     """Takes a layer's tensors one after the other and counts resident bytes."""
 
-    def __init__(self, tensors: dict[str, Tensor], numerics: Numerics) -> None:
+    def __init__(self, tensors: dict[str, Tensor], config: ModelConfig, numerics: Numerics) -> None:
         self._tensors = tensors
+        self._config = config
         self._numerics = numerics
         self.nbytes = 0
 
-    def norm(self, name: str, eps: float) -> RmsNorm:
-        norm = RmsNorm(self._numerics.weight(self._tensors[f"{name}.weight"]), eps)
+    def norm(self, name: str) -> Norm:
+        weight = self._numerics.weight(self._tensors[f"{name}.weight"])
+        bias = self._tensors.get(f"{name}.bias")
+        wide_bias = None if bias is None else self._numerics.weight(bias)
+        norm = make_norm(self._config.norm, weight, wide_bias, self._config.norm_eps)
         self.nbytes += norm.nbytes
         return norm
 

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from helios_server.errors import CheckpointError
 from helios_server.models.config import ModelConfig
+from helios_server.models.families import Names, family_of
 from helios_server.models.folder import COMPLETE, find_shards, refuse_other_forms
 from helios_server.models.header import FLOATS, TensorEntry, read_header
 from helios_server.models.json_file import read_object
-from helios_server.models.layout import EMBEDDING, HEAD, canonical, check_layout, layer_shapes
+from helios_server.models.layout import HEAD, canonical, check_layout, layer_shapes
 from helios_server.models.reading import reading
 
-# Of config.json, what changes the function that the weights compute.
+# Of config.json, what changes the function that the weights compute, whatever the family.
 _ESSENTIALS = (
     "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "head_dim", "intermediate_size", "vocab_size", "rms_norm_eps", "rope_theta", "rope_scaling",
@@ -74,7 +75,7 @@ class Checkpoint:
     def _open(cls, path: Path) -> Checkpoint:
         raw_config, config = _read_config(path)
         shards = find_shards(path)
-        names = _canonical(path, shards)
+        names = _canonical(path, shards, config.names)
         entries = _read_entries(path, shards, names)
         strangers = check_layout(path, config, names, entries)
         shard_of = {name: shards[stored] for name, stored in names.items()}
@@ -97,7 +98,8 @@ class Checkpoint:
 
     def layer_tensors(self, layer: int) -> dict[str, Tensor]:
         """Reads all tensors of one decoder layer, by their name within the layer."""
-        return {name: self.tensor(f"model.layers.{layer}.{name}") for name in layer_shapes(self.config)}
+        layers = self.config.names.layers
+        return {name: self.tensor(f"{layers}.{layer}.{name}") for name in layer_shapes(self.config)}
 
     def entry(self, name: str) -> TensorEntry:
         """Where a tensor lies."""
@@ -110,7 +112,8 @@ class Checkpoint:
     @cached_property
     def embedding_name(self) -> str:
         """The tensor that embeds tokens: its own, or a tied head's where that alone was written."""
-        return EMBEDDING if EMBEDDING in self._shard_of else HEAD
+        own = self.config.names.embedding
+        return own if own in self._shard_of else HEAD
 
     @cached_property
     def head_name(self) -> str:
@@ -118,8 +121,8 @@ class Checkpoint:
         which then counts, as in transformers."""
         if not self.config.tied_embeddings:
             return HEAD
-        both = EMBEDDING in self._shard_of and HEAD in self._shard_of
-        return HEAD if both and not self._equal(EMBEDDING, HEAD) else self.embedding_name
+        embedding = self.embedding_name
+        return HEAD if HEAD in self._shard_of and not self._equal(embedding, HEAD) else embedding
 
     def _equal(self, *names: str) -> bool:
         """Whether two tables have the same bytes in the rows of the vocabulary."""
@@ -141,7 +144,8 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """Identity of the function computed: sha256 over config, tensor shapes and a strided sample of
         their bytes."""
-        essentials = {key: self.raw_config[key] for key in _ESSENTIALS if key in self.raw_config}
+        fields = (*_ESSENTIALS, *family_of(self.raw_config).essentials)
+        essentials = {key: self.raw_config[key] for key in fields if key in self.raw_config}
         digest = hashlib.sha256(json.dumps(essentials, sort_keys=True).encode())
         for name in sorted(self._shard_of):
             entry = self.entry(name)
@@ -159,9 +163,9 @@ def _read_config(path: Path) -> tuple[dict[str, Any], ModelConfig]:
     return raw, ModelConfig.from_hf(raw, also)
 
 
-def _canonical(path: Path, shards: Mapping[str, str]) -> dict[str, str]:
+def _canonical(path: Path, shards: Mapping[str, str], names: Names) -> dict[str, str]:
     try:
-        return canonical(shards)
+        return canonical(shards, names)
     except ValueError as error:
         raise CheckpointError(str(path), str(error), "Remove one of the two") from None
 

@@ -83,9 +83,9 @@ def number(fields: Mapping[str, Any], name: str, default: float | None = None, w
     return float(value)
 
 
-def flag(fields: Mapping[str, Any], name: str) -> bool:
-    """A switch; off when it is absent."""
+def flag(fields: Mapping[str, Any], name: str, default: bool = False) -> bool:
+    """A switch."""
     value = fields.get(name)
     if value is not None and type(value) is not bool:
         raise refuse(name, f"expected true or false, found {shown(value)}")
-    return bool(value)
+    return default if value is None else bool(value)

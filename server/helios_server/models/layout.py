@@ -1,7 +1,8 @@
 """The tensors that a config.json promises, by name and shape, and whether a checkpoint's headers keep it.
 
 Called by `checkpoint.py` when it opens, so before any tensor is read, and for all layers, those above a
-budget too. It sees headers only. Names are those of transformers' causal model: `model.layers.0. ...`.
+budget too. It sees headers only. Names are those of transformers' causal model of the family, such as
+`model.layers.0. ...`; `ModelConfig.names` has them.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from pathlib import Path
 
 from helios_server.errors import CheckpointError, UnsupportedModelError
 from helios_server.models.config import UNQUANTISED, ModelConfig
+from helios_server.models.families import Names
 from helios_server.models.header import FLOATS, TensorEntry
 
-EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
-_LAYER = re.compile(r"model\.layers\.(0|[1-9]\d{0,8})\.(.+)")
-_DERIVED = ".rotary_emb.inv_freq"  # old Llama checkpoints store it
+HEAD = "lm_head.weight"
+_DERIVED = (".rotary_emb.inv_freq", ".decoder.version")  # old Llama and OPT checkpoints store them
 _FITTING = "Give the config.json that belongs to these weights"
 # What a layer of a quantised checkpoint holds beside, or in place of, its weights.
 _QUANTISED = {
@@ -33,25 +34,40 @@ _QUANTISED = {
 
 def layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """One decoder layer's tensors, by their name within the layer; a matrix is [out, in]."""
-    hidden, inner = config.hidden_size, config.intermediate_size
+    hidden, inner, names = config.hidden_size, config.intermediate_size, config.names
     matrices = {
         "self_attn.q_proj": (config.q_size, hidden, config.qkv_bias),
         "self_attn.k_proj": (config.kv_size, hidden, config.qkv_bias),
         "self_attn.v_proj": (config.kv_size, hidden, config.qkv_bias),
-        "self_attn.o_proj": (hidden, config.q_size, config.o_bias),
-        "mlp.gate_proj": (inner, hidden, config.mlp_bias),
-        "mlp.up_proj": (inner, hidden, config.mlp_bias),
-        "mlp.down_proj": (hidden, inner, config.mlp_bias),
+        names.attention_out: (hidden, config.q_size, config.o_bias),
     }
+    matrices |= {name: (inner, hidden, config.mlp_bias) for name in (names.gate, names.up) if name}
+    matrices |= {names.down: (hidden, inner, config.mlp_bias)}
     shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (m, n) for name, (m, n, _) in matrices.items()}
     shapes |= {f"{name}.bias": (m,) for name, (m, _, biased) in matrices.items() if biased}
-    shapes |= {"input_layernorm.weight": (hidden,), "post_attention_layernorm.weight": (hidden,)}
-    if config.qk_norm:
-        shapes |= {f"self_attn.{name}.weight": (config.head_dim,) for name in ("q_norm", "k_norm")}
+    for norm in names.norms:
+        shapes |= _norm_shapes(config, norm, hidden)
+    for norm in ("self_attn.q_norm", "self_attn.k_norm") if config.qk_norm else ():
+        shapes |= _norm_shapes(config, norm, config.head_dim)
     return shapes
 
 
-def canonical(stored: Iterable[str]) -> dict[str, str]:
+def _norm_shapes(config: ModelConfig, name: str, size: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.{part}": (size,) for part in norm_parts(config)}
+
+
+def norm_parts(config: ModelConfig) -> tuple[str, ...]:
+    """What a norm consists of: its weight, and a bias where there is one."""
+    return ("weight", "bias") if config.norm == "layer" else ("weight",)
+
+
+def layer_of(name: str, names: Names) -> tuple[int, str] | None:
+    """A tensor's layer and its name within that; None: it is of no layer."""
+    match = re.fullmatch(rf"{re.escape(names.layers)}\.(0|[1-9]\d{{0,8}})\.(.+)", name)
+    return (int(match[1]), match[2]) if match else None
+
+
+def canonical(stored: Iterable[str], names: Names) -> dict[str, str]:
     """The names of the causal model -> the stored ones.
 
     As transformers does, a name may lack `model.`, as a base model's do, or have it twice. Raises ValueError
@@ -59,20 +75,20 @@ def canonical(stored: Iterable[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in stored:
-        full = _full_name(name)
+        full = _full_name(name, names)
         if full in found:
             raise ValueError(f"'{found[full]}' and '{name}' are the same tensor")
         found[full] = name
     return found
 
 
-def _full_name(name: str) -> str:
+def _full_name(name: str, names: Names) -> str:
     inner = name
     while inner.startswith("model."):
         inner = inner.removeprefix("model.")
     if inner.startswith("lm_head."):
         return inner
-    return f"model.{inner}" if inner.startswith(("layers.", "embed_tokens.", "norm.")) else name
+    return f"model.{inner}" if inner.startswith(names.roots) else name
 
 
 def check_layout(
@@ -84,14 +100,14 @@ def check_layout(
     Raises CheckpointError or UnsupportedModelError: tensor, found, expected.
     """
     _refuse_quantised(names)
-    _check_naming(folder, names)
+    _check_naming(folder, config, names)
     _check_depth(folder, config, names)
     strangers = set(names)
     for name, shape in _expected(config):
         if name in names:
             strangers.discard(name)
             if name in entries:
-                _check(names[name], entries[name], shape, padded=name in (EMBEDDING, HEAD))
+                _check(names[name], entries[name], shape, padded=name in (config.names.embedding, HEAD))
         elif not _tied_to_another(name, config, names):
             problem = f"tensor '{name}' is missing, expected {list(shape)}"
             raise CheckpointError(str(folder), problem, _advice(name))
@@ -99,18 +115,21 @@ def check_layout(
 
 
 def _expected(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    table = (config.vocab_size, config.hidden_size)
-    yield from ((EMBEDDING, table), (NORM, (config.hidden_size,)), (HEAD, table))
+    names, table = config.names, (config.vocab_size, config.hidden_size)
+    yield from ((names.embedding, table), (HEAD, table))
+    yield from _norm_shapes(config, names.final_norm, config.hidden_size).items()
+    if names.positions and config.position_offset is not None:
+        yield names.positions, (config.position_offset + config.max_context, config.hidden_size)
     of_layer = layer_shapes(config)
     for layer in range(config.num_layers):
         for name, shape in of_layer.items():
-            yield f"model.layers.{layer}.{name}", shape
+            yield f"{names.layers}.{layer}.{name}", shape
 
 
 def _tied_to_another(name: str, config: ModelConfig, names: Mapping[str, str]) -> bool:
     """Of embedding and LM head one is enough where they are one."""
-    other = {EMBEDDING: HEAD, HEAD: EMBEDDING}.get(name)
-    return config.tied_embeddings and other in names
+    embedding = config.names.embedding
+    return config.tied_embeddings and {embedding: HEAD, HEAD: embedding}.get(name) in names
 
 
 def _advice(name: str) -> str:
@@ -140,11 +159,11 @@ def _refuse_quantised(names: Mapping[str, str]) -> None:
             raise UnsupportedModelError("quantization_config", problem, UNQUANTISED)
 
 
-def _check_naming(folder: Path, names: Mapping[str, str]) -> None:
+def _check_naming(folder: Path, config: ModelConfig, names: Mapping[str, str]) -> None:
     """At least one tensor of a decoder stands where it is looked for."""
-    if any(_LAYER.fullmatch(name) for name in names):
+    if any(layer_of(name, config.names) for name in names):
         return
-    layers = "model.layers.0.input_layernorm.weight"
+    layers = f"{config.names.layers}.0.{config.names.before_attention}.weight"
     problem = f"expected tensor names such as '{layers}', found {_some(names.values())}"
     prefixes = {name[: -len(layers)] for name in names.values() if name.endswith(f".{layers}")}
     prefixes |= {name[: -len(layers) + 6] for name in names.values() if name.endswith(f".{layers[6:]}")}
@@ -155,7 +174,7 @@ def _check_naming(folder: Path, names: Mapping[str, str]) -> None:
 
 
 def _check_depth(folder: Path, config: ModelConfig, names: Mapping[str, str]) -> None:
-    layers = {int(match[1]) for name in names if (match := _LAYER.fullmatch(name))}
+    layers = {place[0] for name in names if (place := layer_of(name, config.names))}
     missing = next(layer for layer in range(len(layers) + 1) if layer not in layers)
     if missing < config.num_layers:
         problem = f"holds no tensors of layer {missing}, num_hidden_layers says {config.num_layers} layers"

@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from helios_server.errors import CheckpointError
 from helios_server.models.cache import ensure_directory
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.families import Names
+from helios_server.models.layout import layer_of
 
 _COPIED = (
     "tokenizer.json",
@@ -43,7 +45,7 @@ def _write(checkpoint: Checkpoint, kept: list[int], directory: Path) -> None:
     renumbered = {old: new for new, old in enumerate(kept)}
     tensors = {}
     for name in set(checkpoint.names).difference(checkpoint.strangers):
-        new_name = _renamed(name, renumbered)
+        new_name = _renamed(name, renumbered, checkpoint.config.names)
         if new_name:
             tensors[new_name] = checkpoint.tensor(name)
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
@@ -54,16 +56,18 @@ def _write(checkpoint: Checkpoint, kept: list[int], directory: Path) -> None:
             shutil.copy(checkpoint.path / name, directory / name)
 
 
-def _renamed(name: str, renumbered: dict[int, int]) -> str | None:
-    parts = name.split(".")
-    if parts[:2] != ["model", "layers"]:
+def _renamed(name: str, renumbered: dict[int, int], names: Names) -> str | None:
+    place = layer_of(name, names)
+    if place is None:
         return name
-    layer = renumbered.get(int(parts[2]))
-    return None if layer is None else ".".join(["model", "layers", str(layer), *parts[3:]])
+    layer = renumbered.get(place[0])
+    return None if layer is None else f"{names.layers}.{layer}.{place[1]}"
 
 
 def _config(checkpoint: Checkpoint, kept: list[int]) -> dict[str, object]:
-    config = checkpoint.raw_config | {"num_hidden_layers": len(kept)}
-    if config.get("layer_types"):
+    config, sliding = checkpoint.raw_config | {"num_hidden_layers": len(kept)}, checkpoint.config.sliding
+    if sliding:  # a layer stays what it is, whatever its new number
+        config["layer_types"] = [sliding.kind(layer) for layer in kept]
+    elif config.get("layer_types"):
         config["layer_types"] = [checkpoint.raw_config["layer_types"][layer] for layer in kept]
     return config

@@ -15,38 +15,42 @@ from torch import Tensor
 
 from helios_server.models.config import ModelConfig
 from helios_server.models.linear import Numerics
-from helios_server.models.rope_config import RopeScaling
+from helios_server.models.rope_config import RopeBase, RopeScaling
 
-Rope = tuple[Tensor, Tensor]  # cos and sin, each [T, head_dim], activation dtype
+# cos and sin, each [T, bases * head_dim], activation dtype; a model with learned positions has no base.
+Rope = tuple[Tensor, Tensor]
 
 
 class RopeTable:
-    """cos and sin of every position: [max_context, head_dim / 2] each, activation dtype."""
+    """cos and sin of every position: [max_context, bases, head_dim / 2] each, activation dtype."""
 
     def __init__(self, config: ModelConfig, numerics: Numerics, max_context: int) -> None:
-        angles = torch.arange(max_context).float()[:, None] * _inverse_frequencies(config)[None, :]
-        self._cos = numerics.weight(angles.cos())
-        self._sin = numerics.weight(angles.sin())
+        places = torch.arange(max_context).float()[:, None]
+        frequencies = [_inverse_frequencies(base, config.head_dim) for base in config.ropes]
+        angles = [places * each[None, :] for each in frequencies] or [places[:, :0]]
+        self._cos = numerics.weight(torch.stack(angles, dim=1).cos())
+        self._sin = numerics.weight(torch.stack(angles, dim=1).sin())
 
     def at(self, positions: Tensor) -> Rope:
-        """positions: [T] int64, each < max_context. Returns cos, sin: [T, head_dim]."""
+        """positions: [T] int64, each < max_context. Returns cos, sin: [T, bases * head_dim]."""
         cos, sin = self._cos[positions], self._sin[positions]
-        return torch.cat((cos, cos), dim=-1), torch.cat((sin, sin), dim=-1)
+        return torch.cat((cos, cos), dim=-1).flatten(1), torch.cat((sin, sin), dim=-1).flatten(1)
 
     @property
     def tables(self) -> tuple[Tensor, Tensor]:
-        """cos and sin of every position, [max_context, head_dim / 2]."""
-        return self._cos, self._sin
-
-    @property
-    def max_context(self) -> int:
-        """Positions in the table."""
-        return self._cos.shape[0]
+        """cos and sin of every position, [max_context, bases * head_dim / 2]."""
+        return self._cos.flatten(1), self._sin.flatten(1)
 
     @property
     def nbytes(self) -> int:
         """Resident bytes."""
         return 2 * self._cos.numel() * self._cos.element_size()
+
+
+def of_base(rope: Rope, base: int, head_dim: int) -> Rope:
+    """The part of one base: cos, sin: [T, head_dim]."""
+    part = slice(base * head_dim, (base + 1) * head_dim)
+    return rope[0][:, part], rope[1][:, part]
 
 
 def rotate(x: Tensor, rope: Rope) -> Tensor:
@@ -57,10 +61,10 @@ def rotate(x: Tensor, rope: Rope) -> Tensor:
     return x * cos + turned * sin
 
 
-def _inverse_frequencies(config: ModelConfig) -> Tensor:
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float) / config.head_dim
-    frequencies = 1.0 / (config.rope_theta**exponents)
-    scaling = config.rope_scaling
+def _inverse_frequencies(base: RopeBase, head_dim: int) -> Tensor:
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float) / head_dim
+    frequencies = 1.0 / (base.theta**exponents)
+    scaling = base.scaling
     if scaling is None:
         return frequencies
     return frequencies / scaling.factor if scaling.kind == "linear" else _llama3(frequencies, scaling)

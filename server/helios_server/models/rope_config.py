@@ -1,8 +1,8 @@
 """What config.json says of the rotary embedding, read as transformers reads it.
 
 Called by `config.py`. There are two spellings: `rope_scaling` beside `rope_theta`, and transformers 5's
-`rope_parameters`, which holds both. Where both stand, `rope_scaling` is the one that counts. It must not
-import torch.
+`rope_parameters`, which holds both. Where both stand, `rope_scaling` is the one that counts. Gemma 3 has two
+bases, for full and for sliding layers. It must not import torch.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from helios_server.errors import UnsupportedModelError
 from helios_server.models.json_file import number, refuse, shown, whole
 
 DEFAULT_THETA = 10_000.0
+_FULL_THETA, _SLIDING_THETA = 1_000_000.0, 10_000.0  # of a model whose layers differ
 _SPELLINGS = ("rope_scaling", "rope_parameters")
+_BY_LAYER = ("full_attention", "sliding_attention")
 _KINDS = ("default", "linear", "llama3")
+_ORIGINAL = "original_max_position_embeddings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +37,70 @@ class RopeScaling:
     original_max_context: int = 8192
 
 
-def read_rope(config: Mapping[str, Any], trained: int) -> tuple[float, RopeScaling | None]:
-    """The base of the frequencies and their scaling. trained: max_position_embeddings, in tokens."""
+@dataclass(frozen=True, slots=True)
+class RopeBase:
+    """Frequencies by which heads are turned. theta: their base."""
+
+    theta: float
+    scaling: RopeScaling | None
+
+
+def read_rope(config: Mapping[str, Any], trained: int) -> RopeBase:
+    """The base of all layers. trained: max_position_embeddings, in tokens."""
     kinds = {name: _kind(name, parameters) for name in _SPELLINGS if (parameters := _object(config, name))}
     name = next(iter(kinds), "rope_parameters")
     parameters = _object(config, name)
-    holder = parameters if "rope_theta" in parameters else config
-    theta = number(holder, "rope_theta", DEFAULT_THETA, f"{name}." if holder is parameters else "")
     _check_whole_head(config, parameters)
-    kind = kinds.get(name, "default")
+    theta = _theta(parameters, name, number(config, "rope_theta", DEFAULT_THETA))
+    return RopeBase(theta, _scaling(parameters, name, trained, outside=config))
+
+
+def read_rope_by_layer(config: Mapping[str, Any], trained: int) -> tuple[RopeBase, RopeBase]:
+    """The bases of full and of sliding layers: a set of parameters each in `rope_parameters`, or fields of
+    config.json. `rope_scaling` is of full layers, and counts before what stands in their set."""
+    sets = config.get("rope_parameters") or {}
+    if not isinstance(sets, dict) or not sets.keys() <= set(_BY_LAYER):
+        raise refuse("rope_parameters", f"expected {' and '.join(_BY_LAYER)}, found {shown(sets)}")
+    full, sliding = (_object(sets, name, "rope_parameters.") for name in _BY_LAYER)
+    extra = _object(config, "rope_scaling")
+    if "type" in extra and "rope_type" not in extra:
+        # transformers overlooks it: what it computes is not what the file says.
+        raise refuse("rope_scaling.type", f"found {shown(extra['type'])}, expected it as rope_type")
+    outer = number(config, "rope_theta", _FULL_THETA), number(config, "rope_local_base_freq", _SLIDING_THETA)
+    names = "rope_scaling" if extra else f"rope_parameters.{_BY_LAYER[0]}", f"rope_parameters.{_BY_LAYER[1]}"
+    bases = []
+    for parameters, name, theta in zip((full | extra, sliding), names, outer, strict=True):
+        _check_whole_head(config, parameters)
+        bases.append(RopeBase(_theta(parameters, name, theta), _scaling(parameters, name, trained)))
+    return bases[0], bases[1]
+
+
+def _theta(parameters: Mapping[str, Any], name: str, otherwise: float) -> float:
+    return number(parameters, "rope_theta", within=f"{name}.") if "rope_theta" in parameters else otherwise
+
+
+def _scaling(
+    parameters: Mapping[str, Any], name: str, trained: int, outside: Mapping[str, Any] | None = None
+) -> RopeScaling | None:
+    """outside: where the context before it was extended may stand too, and counts first."""
+    kind, within = _kind(name, parameters), f"{name}."
     if kind == "default":
-        return theta, None
-    factor = number(parameters, "factor", within=f"{name}.")
-    return theta, RopeScaling(kind, factor) if kind == "linear" else _llama3(config, name, trained)
-
-
-def _llama3(config: Mapping[str, Any], name: str, trained: int) -> RopeScaling:
-    parameters, within = _object(config, name), f"{name}."
+        return None
+    factor = number(parameters, "factor", within=within)
+    if kind == "linear":
+        return RopeScaling(kind, factor)
     low = number(parameters, "low_freq_factor", within=within)
     high = number(parameters, "high_freq_factor", within=within)
     if high <= low:
         raise refuse(f"{within}high_freq_factor", f"expected more than low_freq_factor {low}, found {high}")
-    original = "original_max_position_embeddings"
-    outside = whole(config, original, whole(parameters, original, trained))
-    return RopeScaling("llama3", number(parameters, "factor", within=within), low, high, outside)
+    original = whole(outside or {}, _ORIGINAL, whole(parameters, _ORIGINAL, trained))
+    return RopeScaling(kind, factor, low, high, original)
 
 
-def _object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The parameters in one spelling; none when it is absent, null or empty."""
+def _object(config: Mapping[str, Any], name: str, within: str = "") -> dict[str, Any]:
+    """The parameters in one spelling; none when it is absent, null or empty. within: what `config` is."""
     parameters = config.get(name) or {}
+    name = f"{within}{name}"
     if not isinstance(parameters, dict):
         raise refuse(name, f"expected an object, found {shown(parameters)}")
     nested = [key for key, value in parameters.items() if isinstance(value, dict)]

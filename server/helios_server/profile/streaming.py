@@ -23,8 +23,9 @@ def stream_layers(backbone: Backbone, texts: Sequence[Tensor]) -> Iterator[tuple
 
     texts: token ids, [length] int64 each, none empty. `hidden` is overwritten by the next layer.
     """
-    lengths = [len(text) for text in texts]
-    hidden = backbone.embed(torch.cat(list(texts)).to(backbone.numerics.device))
+    device, lengths = backbone.numerics.device, [len(text) for text in texts]
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    hidden = backbone.embed(torch.cat(list(texts)).to(device), positions.to(device))
     for index in range(backbone.config.num_layers):
         layer = backbone.layers[index] if index < backbone.num_loaded else backbone.load_layer(index)
         for rows, group in _groups(lengths):
