@@ -93,7 +93,7 @@ def test_a_layer_that_is_not_there_is_never_passed_over(tmp_path: Path, dtype: s
     backbone = Backbone.load(Checkpoint.open(make_checkpoint(tmp_path, layers=3)), 2, dtype=dtype)
     step = whole_sequences(backbone.layout, [4])
     with pytest.raises(IndexError):
-        backbone.run_layers(backbone.embed(torch.arange(4)), 0, 3, step)
+        backbone.run_layers(backbone.embed(torch.arange(4), step.positions), 0, 3, step)
 
 
 @every_format

@@ -96,8 +96,8 @@ def test_attention_reads_nothing_beyond_a_row(tiny: Path, dtype: str, junk: floa
         pool = KvPool(shape, numerics, 1, 5 * len(contexts), 16)
         slab = pool.slab(0).fill_(held)
         everywhere = k.new_zeros(len(k), *q.shape[1:])
-        PagedAttention(rows_of(prompts, 16), pool.layout).attend(slab, everywhere, k, v)
-        return PagedAttention(rows_of(newest, 16), pool.layout).attend(slab, q, k[last], v[last])
+        PagedAttention(rows_of(prompts, 16), pool.layout).attend(slab, everywhere, k, v, None)
+        return PagedAttention(rows_of(newest, 16), pool.layout).attend(slab, q, k[last], v[last], None)
 
     assert torch.equal(attended(junk), attended(0.0))
 

@@ -1,4 +1,4 @@
-"""Which objects a selector means, of labels or of fields: what `store` lists, and `http` tells those that watch."""
+"""Which objects a selector means, of labels or of fields: what `store` lists, and `http` tells who watches."""
 
 from __future__ import annotations
 
