@@ -15,7 +15,8 @@ from aiohttp import web
 from helios_operator.cluster.kinds import Kind, Object, key_of
 
 from tests.cluster.fake.refusal import Refusal
-from tests.cluster.fake.store import News, Store, selects
+from tests.cluster.fake.selectors import selects
+from tests.cluster.fake.store import News, Store
 
 _PATH = re.compile(
     r"/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+)/(?P<version>[^/]+))"

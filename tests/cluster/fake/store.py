@@ -22,6 +22,7 @@ from tests.cluster.fake.managers import Manager, Managers
 from tests.cluster.fake.plain import copied
 from tests.cluster.fake.refusal import Refusal
 from tests.cluster.fake.schema import Schema
+from tests.cluster.fake.selectors import has, selects
 
 Guard = Callable[["Store", str, Kind, Object], None]
 """Admission: (store, verb, kind, object as it would stand) refuses by raising."""
@@ -90,7 +91,7 @@ class Store:
         return [
             stored.obj
             for (space, _), stored in found
-            if namespace in ("", space) and selects(selector, stored.obj) and _has(fields, stored.obj)
+            if namespace in ("", space) and selects(selector, stored.obj) and has(fields, stored.obj)
         ]
 
     def all(self) -> Iterator[tuple[Kind, Object]]:
@@ -357,24 +358,6 @@ def _is_let_go(kind: Kind, metadata: Object) -> bool:
 
 def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def selects(selector: str, obj: Object) -> bool:
-    """`a=b,c=d`, or `a` for any value."""
-    labels = obj["metadata"].get("labels") or {}
-    terms = [term.partition("=") for term in selector.split(",") if term]
-    return all(key in labels if not sign else labels.get(key) == value for key, sign, value in terms)
-
-
-def _has(fields: str, obj: Object) -> bool:
-    for term in filter(None, fields.split(",")):
-        path, _, wanted = term.partition("=")
-        value: Any = obj
-        for name in path.split("."):
-            value = value.get(name, {}) if isinstance(value, dict) else {}
-        if value != wanted:
-            return False
-    return True
 
 
 def _merged(under: Any, over: Any) -> Any:
