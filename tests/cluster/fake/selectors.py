@@ -1,4 +1,4 @@
-"""Which objects a selector of labels or of fields means: what `store` lists, and `http` tells who watches."""
+"""Which objects a selector means, of labels or of fields. Used by `store` and `http`."""
 
 from __future__ import annotations
 
