@@ -106,8 +106,11 @@ class SegmentRun {
     const int64_t kv_heads = g_.shape.kv_heads, blocks = s_.stretch_count * kv_heads;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < blocks; ++i) {
+      const int64_t next = i + team_.size < blocks ? i + team_.size : i;
+      const int32_t first = s_.stretches[next / kv_heads].first;
       const Block<T> block{g_.shape, g_.step, slab_of<T>(g_.shape, slab), s_.stretches[i / kv_heads], i % kv_heads,
-                           AttentionScratch::cut(g_.shape, scratch)};
+                           AttentionScratch::cut(g_.shape, scratch),
+                           g_.step.pages + g_.step.table_rows[first] * g_.step.page_width, next % kv_heads};
       attend(block, s_.qkv, z_.width, s_.mixed);
     }
   }
