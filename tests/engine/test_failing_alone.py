@@ -160,9 +160,14 @@ def test_an_error_in_detokenising_ends_one_request(tiny: Path) -> None:
             engine._answers[stream.request_id]._stream = Broken()  # type: ignore[assignment]
             return stream
 
-        assert "not a char boundary" in str(failure(engine.at_boundary(begin).result()).error)
+        stream = engine.at_boundary(begin).result()
+        assert "not a char boundary" in str(failure(stream).error)
+        assert stream.tokens == []
         assert outputs(beside) == alone
         assert idle(engine)
+        told = engine.telemetry()
+    delivered = 2 * sum(map(len, alone))
+    assert told.generation_tokens == sum(told.confidence_percent.counts) == delivered
 
 
 def test_an_error_in_sampling_ends_one_request(tiny: Path) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helios_server.engine.limits import EngineConfig
+from helios_server.engine.noise import Ids, gumbel
 from helios_server.engine.request import Served
-from helios_server.engine.sampler import Choice, choose, gumbel
+from helios_server.engine.sampler import Choice, choose
 from helios_server.engine.sampling import SamplingParams
 from helios_server.engine.sequence import Sequence
 from helios_server.errors import RequestFailed
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.engine import plain_sampler
 from tests.engine.helpers import prompt_of, running, send
+from tests.sizes import examples
 
 VOCABULARY = 50
 SERVED = Served("c", "file:///m", "r", "f", "", 6)
@@ -47,12 +51,13 @@ def logits() -> torch.Tensor:
 
 
 def test_the_noise_is_a_function_of_seed_step_and_token() -> None:
-    ids = torch.arange(VOCABULARY)
-    assert torch.equal(gumbel(7, 3, ids), gumbel(7, 3, ids))
-    assert torch.equal(gumbel(7, 3, ids[10:20]), gumbel(7, 3, ids)[10:20])
-    assert not torch.equal(gumbel(7, 4, ids), gumbel(7, 3, ids))
-    assert not torch.equal(gumbel(8, 3, ids), gumbel(7, 3, ids))
-    many = torch.cat([gumbel(seed, step, ids) for seed in (0, 1, 2**64 - 1) for step in range(200)])
+    def noise(seed: int, step: int, ids: Ids = slice(None)) -> list[float]:
+        return gumbel(seed, step, ids, VOCABULARY).tolist()
+
+    assert noise(7, 3) == noise(7, 3)
+    assert noise(7, 3, np.arange(10, 20)) == noise(7, 3)[10:20]
+    assert noise(7, 4) != noise(7, 3) != noise(8, 3)
+    many = np.array([noise(seed, step) for seed in (0, 1, 2**64 - 1) for step in range(200)])
     assert float(many.mean()) == pytest.approx(0.5772, abs=0.02)
     assert float(many.var()) == pytest.approx(1.645, abs=0.05)
 
@@ -106,6 +111,82 @@ def test_next_to_no_temperature_is_greedy(
 ) -> None:
     cold = sequence(temperature=temperature, **filters)
     assert choose(logits[None].clone(), [cold], EOS)[0] == choose(logits[None].clone(), [sequence()], EOS)[0]
+
+
+ASKED = st.fixed_dictionaries(
+    {"seed": st.integers(0, 2**64 - 1)},
+    optional={
+        "temperature": st.sampled_from([0.3, 0.8, 1.0, 2.0, 10.0]),
+        "top_k": st.integers(0, 1100),
+        "top_p": st.sampled_from([0.01, 0.5, 0.9, 0.999]),
+        "min_p": st.sampled_from([1e-4, 0.05, 0.7]),
+        "repetition_penalty": st.sampled_from([0.7, 1.1, 3.0]),
+        "min_tokens": st.integers(0, 6),
+    },
+)
+ROWS = st.lists(st.tuples(ASKED, st.integers(0, 5)), min_size=1, max_size=9)
+
+
+@given(
+    rows=ROWS,
+    vocabulary=st.sampled_from([50, 1021, 5003]),
+    spread=st.sampled_from([0.1, 1.0, 4.0, 20.0]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    threads=st.integers(1, 2),
+    noise=st.integers(0, 2**32),
+)
+@settings(max_examples=examples(100))
+def test_a_row_is_chosen_as_plainly_and_alike_in_any_company(
+    rows: list[tuple[dict[str, Any], int]],
+    vocabulary: int,
+    spread: float,
+    dtype: torch.dtype,
+    threads: int,
+    noise: int,
+) -> None:
+    generator = torch.Generator().manual_seed(noise)
+    logits = torch.randn(len(rows), vocabulary, generator=generator, dtype=dtype) * spread
+    kept, eos = logits.clone(), (vocabulary - 1,)
+    asking = [sequence(f"r{row}", output, (3, 40, 3), **asked) for row, (asked, output) in enumerate(rows)]
+    torch.set_num_threads(threads)
+    try:
+        together = choose(logits, asking, eos)
+        alone = [choose(logits[row : row + 1], [asking[row]], eos)[0] for row in range(len(rows))]
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(logits, kept)
+    assert together == alone
+    plainly = [plain_sampler.pick(kept[row], asking[row], eos) for row in range(len(rows))]
+    assert [choice.token_id for choice in together if isinstance(choice, Choice)] == plainly
+
+
+def test_a_row_of_a_large_vocabulary_is_surveyed_alike_in_any_company() -> None:
+    """Large enough for torch to cut a row among threads."""
+    logits = torch.randn(9, 100_003, generator=torch.Generator().manual_seed(5))
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(choose(logits, [sequence(f"r{row}") for row in range(9)], EOS))
+            found.append([choose(logits[row : row + 1], [sequence()], EOS)[0] for row in range(9)])
+    finally:
+        torch.set_num_threads(1)
+    assert found == [found[0]] * 4
+
+
+@pytest.mark.parametrize("asked", [{"top_k": 2}, {"top_p": 0.45}, {"top_k": 3, "top_p": 0.6}])
+def test_of_tokens_that_are_equally_likely_the_first_ones_stay(asked: dict[str, Any]) -> None:
+    for level in (torch.zeros(4), torch.tensor([5.0, 1.0, 5.0, 5.0, 1.0, 5.0])):
+        equal = (level == level.max()).nonzero().flatten().tolist()
+        drawn = draws(60, level, temperature=1.0, **asked).nonzero().flatten().tolist()
+        assert drawn == equal[:2]
+
+
+def test_what_was_seen_grows_with_the_output() -> None:
+    asked = sequence(output=3, prompt=(1, 5, 5), repetition_penalty=2.0)
+    assert asked.seen is not None
+    assert sorted(asked.seen.ids) == [0, 1, 2, 5]
+    assert sequence().seen is None
 
 
 AWKWARD: dict[str, tuple[float, ...]] = {

@@ -65,6 +65,25 @@ def test_everything_is_told_while_a_task_holds_the_engine(tiny: Path) -> None:
             stream.result()
 
 
+def test_others_submit_while_a_text_is_made(tiny: Path) -> None:
+    gate = Gate()
+    with running(tiny) as engine, ThreadPoolExecutor(1) as others:
+        stream = send(engine, prompt_of(20), **LONG)
+        text = engine._answers[stream.request_id]._stream
+        push = text.push
+
+        def slowly(token_id: int) -> str:
+            gate()
+            return push(token_id)
+
+        text.push = slowly  # type: ignore[method-assign]
+        assert gate.entered.wait(WAIT_SECONDS)
+        late = others.submit(send, engine, prompt_of(9), max_tokens=3).result(WAIT_SECONDS)
+        gate.open()
+        assert len(stream.result().output_ids) == 120
+        assert len(late.result().output_ids) == 3
+
+
 def test_what_was_told_never_changes(tiny: Path) -> None:
     with running(tiny) as engine:
         before = engine.load(), engine.telemetry(), engine.info()

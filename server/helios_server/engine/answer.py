@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from helios_server.engine.request import (
     FailedEvent,
@@ -27,6 +28,22 @@ from helios_server.models.text_stream import TextStream
 _FIRST_MARK = 0xD800  # a surrogate: half of a pair in UTF-16, never in a text
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token that an answer took.
+
+    confidence: in [0, 1]; breach: whether that is under the exit's threshold; waited: seconds since the token
+    before, or since the request arrived when it is the first; last: why it is the last one.
+    """
+
+    answer: Answer
+    confidence: float
+    breach: bool
+    waited: float
+    first: bool
+    last: FinishReason | None
 
 
 class Answer:
@@ -55,13 +72,14 @@ class Answer:
 
     def push(
         self, choice: Choice, served: Served, breach: bool, eos_ids: tuple[int, ...], now: float
-    ) -> FinishReason | None:
-        """Takes a new token, sends it out, and says whether, and why, it was the last one."""
+    ) -> NewToken:
+        """Takes a new token and sends it out. Raises what making its text raises."""
         index = len(self.sequence.output_ids)
         self.sequence.append(choice.token_id, served)
         self._confidence_sum += choice.confidence
         self._layer_sum += served.depth
         self._breaches += breach
+        waited = now - (self.last_token or self.arrived)
         self.first_token = self.first_token or now
         self.last_token = now
         reason = self._reason(choice.token_id, eos_ids)
@@ -78,7 +96,7 @@ class Answer:
                 self.request.request_id, index, token, text, logprobs, confidence, (breach,), served.depth
             )
         )
-        return reason
+        return NewToken(self, choice.confidence, breach, waited, not index, reason)
 
     def finish(self, reason: FinishReason, now: float) -> FinishedEvent:
         """Sends the end; returns it for the statistics."""
@@ -148,6 +166,9 @@ class StopText:
         """Takes new text; returns what can go out. search: whether a stop string may end the text yet."""
         if self.matched:
             return ""
+        if not self._stops:
+            self.emitted += delta
+            return delta
         self._held += delta
         if search:
             found = [(self._held.find(stop), stop) for stop in self._stops if stop in self._held]

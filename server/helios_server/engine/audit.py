@@ -111,12 +111,17 @@ class Auditor:
 
     # -- work ------------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
     def work(self, weights: Runner, tokenizer: Tokenizer, limits: Limits, now: float, idle: bool) -> bool:
         """Does what may be done between two steps: a unit, or a few when prompts pile up.
 
         False: nothing to do, or nothing before a layer is read.
         """
+        if self._batch is None and not self._pending:
+            return False
+        with torch.inference_mode():
+            return self._work(weights, tokenizer, limits, now, idle)
+
+    def _work(self, weights: Runner, tokenizer: Tokenizer, limits: Limits, now: float, idle: bool) -> bool:
         for _ in range(1 + min(3, len(self._pending) // 4)):
             if self._batch is None and not self._begin(weights, tokenizer, limits, now, idle):
                 return False

@@ -141,23 +141,23 @@ def _onset(path: Sequence[tuple[int, float]]) -> int:
 
 
 class BreachWindow:
-    """The paper's counter: more than half of the last 100 tokens with confidence under the threshold."""
+    """The paper's counter: more than half of the last 100 tokens with confidence under the threshold.
+
+    in_window: breaches among the last 100 tokens.
+    """
 
     def __init__(self) -> None:
-        self.total = 0
+        self.total = self.in_window = 0
         self._recent: deque[tuple[bool, int]] = deque(maxlen=BREACH_WINDOW)  # breach, request
-
-    @property
-    def in_window(self) -> int:
-        """Breaches among the last 100 tokens."""
-        return sum(breach for breach, _ in self._recent)
 
     def observe(self, breach: bool, label: int) -> Change | None:
         """Takes the next token. After a call the window begins anew."""
         self.total += breach
+        self.in_window += breach - (len(self._recent) == BREACH_WINDOW and self._recent[0][0])
         self._recent.append((breach, label))
         if len(self._recent) < BREACH_WINDOW or not breach or self.in_window <= BREACH_LIMIT:
             return None
         change = Change(True, min(label for _, label in self._recent), float(self.in_window))
         self._recent.clear()
+        self.in_window = 0
         return change

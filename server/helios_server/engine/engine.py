@@ -21,7 +21,7 @@ import torch
 from helios_contract.limits import Limits
 from helios_contract.telemetry import AuditRow
 
-from helios_server.engine.answer import Answer
+from helios_server.engine.answer import Answer, NewToken
 from helios_server.engine.audit import Auditor
 from helios_server.engine.changes import Changes
 from helios_server.engine.intake import sequence_for
@@ -70,7 +70,7 @@ class Engine(Shown):
         self._failed: HeliosError | None = None
         self._thread = threading.current_thread()
         self._pulse = Pulse(self._started)
-        self._told = self._look()
+        self._told = self._look(None)
 
     @classmethod
     def start(cls, config: EngineConfig, limits: Limits) -> Engine:
@@ -160,14 +160,14 @@ class Engine(Shown):
 
     # -- what is told ----------------------------------------------------------------------------------------
 
-    def _look(self) -> Told:
+    def _look(self, before: Told | None) -> Told:
         """A picture of now. Under the lock, or before the thread runs."""
-        return told(self._boot_id, self.serving, self._stats, self._watch, len(self._answers))
+        return told(self._boot_id, self.serving, self._stats, self._watch, len(self._answers), before)
 
     def _tell(self) -> None:
         """Swaps what others read, then calls those who wait: nobody hears of what cannot be read yet."""
         with self._lock:
-            self._told = self._look()
+            self._told = self._look(self._told)
         self._news.tell()
 
     # -- the thread ------------------------------------------------------------------------------------------
@@ -211,24 +211,32 @@ class Engine(Shown):
             row.sequence.advance(row.count)
             self._auditor.computed(row.sequence)
         now = time.monotonic()
+        # Text is made without the lock: a caller who submits meanwhile does not wait for it.
+        tokens = [self._push(sequence, outcome, now) for sequence, outcome in result.outcomes.items()]
         with self._lock:
-            tokens = sum(isinstance(outcome, Choice) for outcome in result.outcomes.values())
-            self._stats.step(plan, tokens, now - began)
-            for sequence, outcome in result.outcomes.items():
-                answer = self._answers[sequence.request_id]
-                with self._alone(answer):
-                    self._take(answer, outcome, now)
+            self._take([token for token in tokens if token], plan, now - began)
 
-    def _take(self, answer: Answer, outcome: Choice | RequestFailed, now: float) -> None:
-        """A row's token, which may be its last one, or what came in its place."""
-        if isinstance(outcome, RequestFailed):
-            raise outcome
-        depth, eos_ids = answer.sequence.depth, self.serving.model.config.eos_token_ids
-        breach = outcome.confidence < self.serving.threshold(depth)
-        self._count_token(answer, outcome.confidence, breach, now)
-        reason = answer.push(outcome, self.serving.served(depth), breach, eos_ids, now)
-        if reason:
-            self._finish(answer, reason)
+    def _push(self, sequence: Sequence, outcome: Choice | RequestFailed, now: float) -> NewToken | None:
+        """A row's token becomes a part of its answer. None: that failed, or something came in its place."""
+        answer, serving = self._answers[sequence.request_id], self.serving
+        with self._alone(answer):
+            if isinstance(outcome, RequestFailed):
+                raise outcome
+            depth, eos_ids = sequence.depth, serving.model.config.eos_token_ids
+            breach = outcome.confidence < serving.threshold(depth)
+            return answer.push(outcome, serving.served(depth), breach, eos_ids, now)
+        return None
+
+    def _take(self, tokens: list[NewToken], plan: StepPlan, seconds: float) -> None:
+        """Counts what a step brought; ends those whose last token came."""
+        self._stats.step(plan, len(tokens), seconds)
+        unix_seconds = time.time()
+        for token in tokens:
+            if token.answer.request.counted:
+                self._watch.token(token.breach, token.answer.sequence.ordinal, unix_seconds)
+                self._stats.token(token.confidence, token.waited, token.first)
+            if token.last:
+                self._finish(token.answer, token.last)
 
     @contextmanager
     def _alone(self, answer: Answer) -> Iterator[None]:
@@ -357,12 +365,6 @@ class Engine(Shown):
             if answer.scheduled is None:
                 answer.scheduled = now
                 self._stats.prompt_tokens += len(sequence.prompt_ids) * answer.request.counted
-
-    def _count_token(self, answer: Answer, confidence: float, breach: bool, now: float) -> None:
-        if answer.request.counted:
-            self._watch.token(breach, answer.sequence.ordinal, time.time())
-            last = answer.last_token
-            self._stats.token(confidence, now - (last or answer.arrived), first=last is None)
 
 
 def _live(config: EngineConfig, limits: Limits, started: Future[Engine]) -> None:

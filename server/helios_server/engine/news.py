@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 
 from helios_server.engine.request import Event, FailedEvent, OnEvent
 
@@ -20,11 +19,11 @@ class News:
     """In the order in which they came."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
 
     def add(self, tell: Callable[..., None], *what: object) -> None:
         """To be called with this at the next telling."""
-        self._waiting.append(partial(tell, *what))
+        self._waiting.append((tell, what))
 
     def of(self, on_event: OnEvent, broke: Callable[[BaseException], None]) -> OnEvent:
         """Takes a request's events in place of `on_event`, which gets them at the next telling.
@@ -37,8 +36,9 @@ class News:
     def tell(self) -> None:
         """Calls everybody. One who cannot be told keeps no other waiting."""
         while self._waiting:
+            tell, what = self._waiting.popleft()
             try:
-                self._waiting.popleft()()
+                tell(*what)
             except BaseException:
                 logger.exception("one who waited for the engine cannot be told")
 

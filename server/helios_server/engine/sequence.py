@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from helios_server.engine.request import Served, Span
 from helios_server.engine.sampling import SamplingParams
+from helios_server.engine.seen import Seen
 
 
 class State(StrEnum):
@@ -40,6 +41,7 @@ class Sequence:
         self.ordinal = ordinal
         self.state = State.WAITING
         self.output_ids: list[int] = []
+        self.seen = Seen(prompt_ids) if sampling.repetition_penalty != 1 else None
         self.spans: list[Span] = []
         self.depth = 0
         self.computed = 0
@@ -91,6 +93,8 @@ class Sequence:
         if not self.spans or self.spans[-1].served != served:
             self.spans.append(Span(len(self.output_ids), served))
         self.output_ids.append(token_id)
+        if self.seen is not None:
+            self.seen.add(token_id)
 
     def preempt(self) -> list[int]:
         """Back to waiting; everything is computed again later. Returns the pages to give back."""

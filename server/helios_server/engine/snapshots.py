@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from helios_contract.telemetry import Refusal, Telemetry
 
-from helios_server.engine.serving import Serving
+from helios_server.engine.serving import Model, Serving
 from helios_server.engine.stats import Stats
 from helios_server.engine.telemetry import Load, ModelInfo
 from helios_server.engine.watch import Watch
@@ -18,8 +18,9 @@ from helios_server.engine.watch import Watch
 
 @dataclass(frozen=True)
 class Told:
-    """What serves, how busy it is and what it counted, all of one moment."""
+    """What serves, how busy it is and what it counted, all of one moment. `info` is of this model."""
 
+    model: Model
     info: ModelInfo
     load: Load
     telemetry: Telemetry
@@ -41,8 +42,11 @@ class Told:
         )
 
 
-def told(boot_id: str, serving: Serving, stats: Stats, watch: Watch, requests: int) -> Told:
-    """Of this moment. requests: that have not ended."""
+def told(
+    boot_id: str, serving: Serving, stats: Stats, watch: Watch, requests: int, before: Told | None
+) -> Told:
+    """Of this moment. requests: that have not ended; before: the last one, whose `info` may still hold."""
+    info = before.info if before and _serves_the_same(before, serving) else model_info(serving)
     running = len(serving.scheduler.running)
     load = Load(
         running=running,
@@ -53,7 +57,11 @@ def told(boot_id: str, serving: Serving, stats: Stats, watch: Watch, requests: i
         kv_used_tokens=serving.scheduler.pages.used * serving.config.page_tokens,
         draining=False,
     )
-    return Told(model_info(serving), load, telemetry(boot_id, serving, stats, watch))
+    return Told(serving.model, info, load, telemetry(boot_id, serving, info.layer_budget, stats, watch))
+
+
+def _serves_the_same(before: Told, serving: Serving) -> bool:
+    return before.model is serving.model and before.telemetry.limits is serving.limits
 
 
 def model_info(serving: Serving) -> ModelInfo:
@@ -76,8 +84,8 @@ def model_info(serving: Serving) -> ModelInfo:
     )
 
 
-def telemetry(boot_id: str, serving: Serving, stats: Stats, watch: Watch) -> Telemetry:
-    """Everything that decisions read, but for what `telemetry_now` adds."""
+def telemetry(boot_id: str, serving: Serving, budget: int, stats: Stats, watch: Watch) -> Telemetry:
+    """Everything that decisions read, but for what `telemetry_now` adds. budget: layers."""
     window = stats.window
     return Telemetry(
         boot_id=boot_id,
@@ -100,7 +108,7 @@ def telemetry(boot_id: str, serving: Serving, stats: Stats, watch: Watch) -> Tel
         confidence_percent=window.confidence_percent.snapshot(),
         audits=tuple(watch.audits),
         alarms=tuple(watch.alarms),
-        breaches=watch.breaches(serving.threshold(serving.budget)),
+        breaches=watch.breaches(serving.threshold(budget)),
         steps=window.steps(),
         generation_tokens_per_second=stats.tokens_per_second,
         refused=None,

@@ -58,24 +58,39 @@ class Recorder:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
+        self._told: Histogram | None = None
 
     def add(self, value: float) -> None:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
+        self._told = None
 
     def snapshot(self) -> Histogram:
-        return Histogram(self._bounds, tuple(self._counts), self._sum)
+        self._told = self._told or Histogram(self._bounds, tuple(self._counts), self._sum)
+        return self._told
 
 
-@dataclass
+@dataclass(slots=True)
 class _Shape:
     """Sums over the steps of one shape. rows, kv_tokens: tokens; sampled: rows; seconds: their durations."""
 
+    layers: int
     count: int = 0
     rows: int = 0
     sampled: int = 0
     kv_tokens: int = 0
     seconds: float = 0.0
+
+    def mean(self) -> StepTiming:
+        count = self.count
+        return StepTiming(
+            layers=self.layers,
+            rows=round(self.rows / count),
+            sampled=round(self.sampled / count),
+            kv_tokens=round(self.kv_tokens / count),
+            count=count,
+            mean_us=self.seconds / count * 1e6,
+        )
 
 
 class Window:
@@ -89,32 +104,24 @@ class Window:
         self.e2e_ms = Recorder(_E2E_MS)
         self.confidence_percent = Recorder(_CONFIDENCE_PERCENT)
         self._shapes: dict[tuple[int, ...], _Shape] = {}
+        self._means: dict[tuple[int, ...], StepTiming] = {}  # of the shapes, in their order
 
     def step(self, layers: int, rows: int, sampled: int, kv_tokens: int, seconds: float) -> None:
         """One step whose rows all ran `layers` layers."""
         key = (layers, _bucket(rows), _bucket(sampled), kv_tokens.bit_length())
         if key not in self._shapes and len(self._shapes) >= _MAX_SHAPES:
             return
-        shape = self._shapes.setdefault(key, _Shape())
+        shape = self._shapes.setdefault(key, _Shape(layers))
         shape.count += 1
         shape.rows += rows
         shape.sampled += sampled
         shape.kv_tokens += kv_tokens
         shape.seconds += seconds
+        self._means[key] = shape.mean()
 
     def steps(self) -> tuple[StepTiming, ...]:
         """Mean duration by shape."""
-        return tuple(
-            StepTiming(
-                layers=key[0],
-                rows=round(shape.rows / shape.count),
-                sampled=round(shape.sampled / shape.count),
-                kv_tokens=round(shape.kv_tokens / shape.count),
-                count=shape.count,
-                mean_us=shape.seconds / shape.count * 1e6,
-            )
-            for key, shape in self._shapes.items()
-        )
+        return tuple(self._means.values())
 
 
 class Stats:
@@ -128,7 +135,7 @@ class Stats:
         self.preemptions = 0
         self.window = Window()
         self._recent: deque[tuple[float, int]] = deque()  # of steps: seconds, tokens generated
-        self._recent_seconds = 0.0
+        self._recent_seconds, self._recent_tokens = 0.0, 0
         self._request_seconds = 0.0
 
     def changed(self) -> None:
@@ -140,15 +147,20 @@ class Stats:
 
         One of nothing but the server's own warm-up is not counted.
         """
-        if not any(row.sequence.ordinal for row in plan.rows):
+        counted = sampled = rows = context = 0
+        depths = set[int]()
+        for row in plan.rows:
+            counted += row.sequence.ordinal
+            sampled += row.samples
+            rows += row.count
+            context += row.start + row.count
+            depths.add(row.sequence.depth)
+        if not counted:
             return
-        sampled = sum(row.samples for row in plan.rows)
         self._worked(seconds, tokens)
         self.window.batch_reached = max(self.window.batch_reached, len(plan.rows))
-        depths = {row.sequence.depth for row in plan.rows}
         if len(depths) == 1:
-            context = sum(row.start + row.count for row in plan.rows)
-            self.window.step(depths.pop(), plan.tokens, sampled, context, seconds)
+            self.window.step(depths.pop(), rows, sampled, context, seconds)
 
     def token(self, confidence: float, seconds: float, first: bool) -> None:
         """A token came, `seconds` after the one before it, or after the request when it is the first."""
@@ -159,8 +171,11 @@ class Stats:
         self.generation_tokens += tokens
         self._recent.append((seconds, tokens))
         self._recent_seconds += seconds
+        self._recent_tokens += tokens
         while self._recent_seconds - self._recent[0][0] > _RATE_WINDOW_SECONDS:
-            self._recent_seconds -= self._recent.popleft()[0]
+            gone, tokens = self._recent.popleft()
+            self._recent_seconds -= gone
+            self._recent_tokens -= tokens
 
     def finish(self, event: FinishedEvent) -> None:
         """A request ended with an answer."""
@@ -177,8 +192,7 @@ class Stats:
     @property
     def tokens_per_second(self) -> float:
         """New tokens of output per second, over the last 10 seconds with work."""
-        tokens = sum(tokens for _, tokens in self._recent)
-        return tokens / self._recent_seconds if self._recent_seconds else 0.0
+        return self._recent_tokens / self._recent_seconds if self._recent_seconds else 0.0
 
 
 def _bucket(rows: int) -> int:
