@@ -15,10 +15,9 @@ struct SegmentSizes {
   int64_t tokens, hidden, width, mixed, inner, depth, attention;
   int threads;
 
-  static SegmentSizes of(const Segment& s) {
-    const HeliosShape& shape = s.shape;
-    SegmentSizes z{s.step.tokens, shape.hidden, (shape.heads + 2 * shape.kv_heads) * shape.head_dim,
-                   shape.heads * shape.head_dim, shape.inner, 0, AttentionScratch::size(shape), s.threads};
+  static SegmentSizes of(const HeliosShape& shape, int64_t tokens, int threads) {
+    SegmentSizes z{tokens, shape.hidden, (shape.heads + 2 * shape.kv_heads) * shape.head_dim,
+                   shape.heads * shape.head_dim, shape.inner, 0, AttentionScratch::size(shape), threads};
     for (int64_t size : {z.hidden, z.mixed, z.inner}) z.depth = z.depth < size ? size : z.depth;
     z.depth = round_up(z.depth, 64);
     return z;
@@ -126,9 +125,13 @@ template <class T> static void run_typed(const Segment& segment, const SegmentRu
   for (int64_t i = 0; i < segment.count; ++i) run.layer<T>(*segment.layers[i], segment.slabs[i]);
 }
 
+static int64_t scratch_bytes(const HeliosShape& shape, int64_t tokens, int threads) {
+  return (int64_t)SegmentSizes::of(shape, tokens, threads).bytes();
+}
+
 static int run_layers(const Segment& segment) {
   static thread_local Arena arena;
-  const SegmentSizes sizes = SegmentSizes::of(segment);
+  const SegmentSizes sizes = SegmentSizes::of(segment.shape, segment.step.tokens, segment.threads);
   if (!arena.open(sizes.bytes())) return HELIOS_NO_MEMORY;
   SegmentScratch scratch = take_scratch(sizes, arena);
   find_stretches(segment, scratch);
