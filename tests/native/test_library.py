@@ -115,6 +115,15 @@ def test_kernels_that_compute_wrongly_are_not_used(
         choose_library("avx512", broken)
 
 
+@every_isa
+def test_scratch_memory_grows_with_tokens_and_threads_and_not_with_the_context(isa: str) -> None:
+    shape = Shape(576, 9, 3, 64, 1536, 1e-5, 16, torch.float16)
+    one, many = kernels(isa).scratch_bytes(shape, 1), kernels(isa).scratch_bytes(shape, 129)
+    line = 4 * (576 + 15 * 64 + 9 * 64 + 1536)  # normed, queries with keys and values, mixed, inner: float32
+    assert 128 * line <= many - one <= 128 * (line + 2 * 1536 + 64)  # and the row in 16 bits
+    assert kernels(isa, 2).scratch_bytes(shape, 1) > one
+
+
 # -- what a call refuses
 
 

@@ -57,6 +57,7 @@ _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[Any, ...]]] = {
             POINTER(CStep), c_int,
         ),
     ),
+    "helios_scratch": (c_int64, (c_int, POINTER(CShape), c_int64, c_int)),
     "helios_rms_norm": (c_int, (c_int, c_void_p, c_void_p, c_float, c_int64, c_int64, c_void_p)),
     "helios_choose": (
         c_int,

@@ -140,6 +140,11 @@ class Library:
         )
         _raise(status, "step")
 
+    def scratch_bytes(self, shape: Shape, tokens: int) -> int:
+        """Bytes that a thread keeps once it has run layers of this shape over so many tokens."""
+        scratch: int = self.functions.helios_scratch(self._isa, byref(shape.c), tokens, self._threads())
+        return scratch
+
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """x / rms(x) * weight, as inside the layers. x: [M, size] float32; weight: [size] float32."""
         check_tensor("x", x, torch.float32, (x.shape[0], x.shape[1]))

@@ -53,6 +53,8 @@ template <class T> struct Block {
   Stretch stretch;
   int64_t kv_head;
   AttentionScratch scratch;
+  const int32_t* next_pages;  // of the block that this thread is likely to have next
+  int64_t next_kv_head;
 
   int64_t group() const { return shape.heads / shape.kv_heads; }
   int64_t members() const { return stretch.count * group(); }
@@ -169,17 +171,19 @@ template <class T> static void widen(const Block<T>& block, int64_t start, int n
   });
 }
 
-// Lines of a page's next keys and of its values are asked for while its keys are scored.
+// Pages lie anywhere, so nothing fetches them ahead but this: while a page's keys are scored, its values are asked for
+// and the keys of the page after the next, be it this block's or that of the next block.
 template <class T> static inline void fetch_page(const Block<T>& block, int64_t start, int count, int32_t page) {
   const int64_t size = block.shape.head_dim, page_tokens = block.shape.page_tokens;
-  const int64_t next = start / page_tokens + 1;
-  const bool more = next * page_tokens < block.last_context();
+  const int64_t ahead = start / page_tokens + 2, own = (block.last_context() + page_tokens - 1) / page_tokens;
+  const T* keys = ahead < own ? block.slab.keys(block.pages()[ahead], block.kv_head)
+                              : block.slab.keys(block.next_pages[0], block.next_kv_head);
+  const char* from = (const char*)keys;
   const char* values = (const char*)(block.slab.keys(page, block.kv_head) + block.slab.side());
-  const char* keys = (const char*)block.slab.keys(more ? block.pages()[next] : page, block.kv_head);
   const int64_t bytes = count * size * (int64_t)sizeof(T);
   for (int64_t i = 0; i < bytes; i += 64) {
-    _mm_prefetch(keys + i, _MM_HINT_T0);
-    _mm_prefetch(values + i, _MM_HINT_T0);
+    _mm_prefetch(from + i, _MM_HINT_T0);
+    _mm_prefetch(values + i, _MM_HINT_T1);
   }
 }
 

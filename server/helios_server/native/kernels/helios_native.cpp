@@ -107,6 +107,12 @@ int helios_run_layers(int isa, const HeliosShape* shape, const HeliosLayer* cons
   return kernels->run_layers({*shape, layers, slabs, count, hidden, *step, threads});
 }
 
+int64_t helios_scratch(int isa, const HeliosShape* shape, int64_t tokens, int threads) {
+  const Kernels* kernels = kernels_of(isa);
+  if (!kernels || !sound(*shape) || tokens < 0 || threads < 1) return -1;
+  return kernels->scratch(*shape, tokens, threads);
+}
+
 int helios_rms_norm(int isa, const float* x, const float* weight, float eps, int64_t rows, int64_t size, float* out) {
   const Kernels* kernels = kernels_of(isa);
   if (!kernels) return HELIOS_BAD_FORMAT;

@@ -74,6 +74,9 @@ int helios_matmul(int isa, const HeliosMatrix* matrix, const float* x, int64_t r
 int helios_run_layers(int isa, const HeliosShape* shape, const HeliosLayer* const* layers, void* const* slabs,
                       int64_t slab_pages, int64_t count, float* hidden, const HeliosStep* step, int threads);
 
+// Bytes of scratch memory that a thread keeps once it has run layers of this shape over so many tokens; -1: no such shape.
+int64_t helios_scratch(int isa, const HeliosShape* shape, int64_t tokens, int threads);
+
 // out = x / rms(x) * weight. x, out: [rows, size].
 int helios_rms_norm(int isa, const float* x, const float* weight, float eps, int64_t rows, int64_t size, float* out);
 

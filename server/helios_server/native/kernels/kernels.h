@@ -22,6 +22,7 @@ struct Kernels {
   Layout (*layout)(int format);
   int (*matmul)(const HeliosMatrix& matrix, const float* x, int64_t rows, float* out, int threads);
   int (*run_layers)(const Segment& segment);
+  int64_t (*scratch)(const HeliosShape& shape, int64_t tokens, int threads);
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t rows, int64_t size, float* out);
   void (*choose)(const float* logits, int64_t rows, int64_t vocab, int64_t* best, float* highest, float* total,
                  uint8_t* finite, int threads);

@@ -26,4 +26,4 @@ constexpr bool kTiles = HELIOS_TILES;
 #include "segment.inl"
 #include "choose.inl"
 
-static constexpr Kernels kTable = {kLanes, layout_of, matmul, run_layers, rms_norm, choose};
+static constexpr Kernels kTable = {kLanes, layout_of, matmul, run_layers, scratch_bytes, rms_norm, choose};

@@ -15,10 +15,9 @@ struct SegmentSizes {
   int64_t tokens, hidden, width, mixed, inner, depth, attention;
   int threads;
 
-  static SegmentSizes of(const Segment& s) {
-    const HeliosShape& shape = s.shape;
-    SegmentSizes z{s.step.tokens, shape.hidden, (shape.heads + 2 * shape.kv_heads) * shape.head_dim,
-                   shape.heads * shape.head_dim, shape.inner, 0, AttentionScratch::size(shape), s.threads};
+  static SegmentSizes of(const HeliosShape& shape, int64_t tokens, int threads) {
+    SegmentSizes z{tokens, shape.hidden, (shape.heads + 2 * shape.kv_heads) * shape.head_dim,
+                   shape.heads * shape.head_dim, shape.inner, 0, AttentionScratch::size(shape), threads};
     for (int64_t size : {z.hidden, z.mixed, z.inner}) z.depth = z.depth < size ? size : z.depth;
     z.depth = round_up(z.depth, 64);
     return z;
@@ -106,8 +105,11 @@ class SegmentRun {
     const int64_t kv_heads = g_.shape.kv_heads, blocks = s_.stretch_count * kv_heads;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < blocks; ++i) {
+      const int64_t next = i + team_.size < blocks ? i + team_.size : i;
+      const int32_t first = s_.stretches[next / kv_heads].first;
       const Block<T> block{g_.shape, g_.step, slab_of<T>(g_.shape, slab), s_.stretches[i / kv_heads], i % kv_heads,
-                           AttentionScratch::cut(g_.shape, scratch)};
+                           AttentionScratch::cut(g_.shape, scratch),
+                           g_.step.pages + g_.step.table_rows[first] * g_.step.page_width, next % kv_heads};
       attend(block, s_.qkv, z_.width, s_.mixed);
     }
   }
@@ -123,9 +125,13 @@ template <class T> static void run_typed(const Segment& segment, const SegmentRu
   for (int64_t i = 0; i < segment.count; ++i) run.layer<T>(*segment.layers[i], segment.slabs[i]);
 }
 
+static int64_t scratch_bytes(const HeliosShape& shape, int64_t tokens, int threads) {
+  return (int64_t)SegmentSizes::of(shape, tokens, threads).bytes();
+}
+
 static int run_layers(const Segment& segment) {
   static thread_local Arena arena;
-  const SegmentSizes sizes = SegmentSizes::of(segment);
+  const SegmentSizes sizes = SegmentSizes::of(segment.shape, segment.step.tokens, segment.threads);
   if (!arena.open(sizes.bytes())) return HELIOS_NO_MEMORY;
   SegmentScratch scratch = take_scratch(sizes, arena);
   find_stretches(segment, scratch);
