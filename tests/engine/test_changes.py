@@ -261,7 +261,7 @@ def test_a_model_with_the_same_tokenizer_takes_over_running_streams(
         outcome = future.result()
         events = list(finished(streams, library))
         assert engine.info().total_layers == 4
-        assert engine.serving.model.tokenizer._codec is tokenizer._codec  # two of them would be held for a while
+        assert engine.serving.model.tokenizer._codec is tokenizer._codec  # two would be held for a while
     assert outcome.reprefilled == len(streams)
     for event in events:
         assert [span.served.candidate for span in event.spans] == ["tiny", "other"]
