@@ -30,14 +30,18 @@ async def test_the_curl_example_is_answered(pod: Served) -> None:
     name, _, value = header.partition(": ")
     answer = await send(pod, "POST", CHAT, data.encode(), {name: value})
     assert answer.status == 200
-    assert answer.body["usage"]["completion_tokens"] == json.loads(data)["max_tokens"]
+    [choice], told = answer.body["choices"], answer.body["usage"]["completion_tokens"]
+    most = json.loads(data)["max_tokens"]
+    assert 1 <= told <= most  # it is drawn: it may stop
+    assert (choice["finish_reason"] == "length") == (told == most) or choice["finish_reason"] == "stop"
 
 
 async def test_the_sdks_example_streams(pod: Served) -> None:
     source = block("python").replace(ADDRESS, f"127.0.0.1:{pod.ports.http_port}")
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         await asyncio.to_thread(exec, compile(source, "docs/clients.md", "exec"), {})
-    assert "CompletionUsage(completion_tokens=20" in shown.getvalue()
+    [told] = re.findall(r"CompletionUsage\(completion_tokens=(\d+)", shown.getvalue())
+    assert 1 <= int(told) <= 20  # it is drawn: it may stop
 
 
 async def test_what_the_helios_object_holds_is_in_the_page(pod: Served) -> None:
