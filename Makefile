@@ -35,14 +35,14 @@ demo: $(KERNELS) ## the main job on this machine: profile, serve, notice the shi
 	$(BIN)/python -m examples.demo
 
 # Four at once on two cores: many of them wait for a fake cluster's clocks.
-check: $(KERNELS) lint ## lint, and the tests of what is pure, with few examples: a minute and a half
+check: $(KERNELS) lint ## lint, and the tests of what is pure, with few examples: under a minute
 	HELIOS_HYPOTHESIS=small OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal $(CHECKED) $(addprefix --ignore=,$(UNCHECKED))
 
 test: $(KERNELS) lint ## lint, types, contracts and every test that needs no cluster
 	$(ON_TWO) $(ONE_CORE)
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(ONE_CORE))
 
-test-long: $(KERNELS) sanitize ## the property tests with ten times the examples; writes bench/results/test-long.json (an hour or more)
+test-long: $(KERNELS) sanitize ## the property tests with ten times the examples; writes bench/results/test-long.json (20 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long bench/results/test-long.json -n 2 --dist loadfile
 
 test-cluster: test-cluster-live test-cluster-node ## the loop on a Kubernetes cluster, by KUBECONFIG
