@@ -66,7 +66,7 @@ async def test_another_model_takes_over_and_loses_no_stream(place: ServedPlace) 
     """Prose is served by the shallower backbone, with a row for each of 20 streams; code is beyond it, and
     the other one comes in a pod of its own. What the planner may spend is the containers' own hard
     limit."""
-    limited = {"name": "helios-server", "resources": {"limits": {"memory": "920Mi"}}}
+    limited = {"name": "helios-server", "resources": {"limits": {"memory": "600Mi"}}}
     template = {"spec": {"containers": [limited]}}
     await place.create("examples/two-backbones.yaml", limits={"maxQueueSize": 256}, template=template)
     await place.timed()
