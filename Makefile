@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-12)
 NATIVE := server/helios_server/native
 KERNELS := $(VENV)/.kernels-$(shell cat $(NATIVE)/build.py $(NATIVE)/kernels/* 2>/dev/null | sha256sum | cut -c1-12)
-# They run side by side, a core each. The others start pods and Jobs, which take all cores and wait for each other.
-ONE_CORE := tests/engine tests/exits tests/models tests/native tests/profile tests/contract tests/api tests/chart tests/decide tests/render
+# They run side by side, a core each (the cluster of these tests is one of dictionaries). The others start pods and Jobs, which
+# take all cores and wait for each other.
+ONE_CORE := tests/engine tests/exits tests/models tests/native tests/profile tests/contract tests/api tests/chart tests/decide \
+  tests/render tests/passes tests/cluster
 ON_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-# These too: their cluster is one of dictionaries.
-ONE_CORE += tests/passes tests/cluster
 # `make check` leaves out what makes mutants of decide/ and what needs a cluster.
 CHECKED := tests/contract tests/api tests/decide tests/render tests/cluster
 UNCHECKED := tests/decide/mutations tests/cluster/live tests/cluster/on_node

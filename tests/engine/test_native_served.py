@@ -14,6 +14,7 @@ from helios_server.engine.limits import EngineConfig
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
+from helios_server.models.native_path import NativeLayer
 from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import make_checkpoint
@@ -23,6 +24,13 @@ from tests.engine.natives import TORCH, computing_with, every_format, load, need
 from tests.engine.oracle import Library
 from tests.engine.test_audit import BARE, audits, direct
 from tests.native.libraries import every_isa
+
+
+def formats(backbone: Backbone) -> list[torch.dtype]:
+    """Of each layer's keys and values."""
+    layers = [layer for layer in backbone.layers if isinstance(layer, NativeLayer)]
+    assert len(layers) == backbone.num_loaded
+    return [layer.keys_and_values for layer in layers]
 
 
 @every_isa
@@ -91,11 +99,10 @@ def test_a_layer_whose_keys_may_leave_float16s_range_keeps_bfloat16(
     path = with_large_keys(make_checkpoint(tmp_path, layers=4, tied=False, seed=7), 2, 2.0**15)
     with caplog.at_level(logging.INFO):
         backbone = load(path, "float16")
-    kept = [getattr(layer, "keys_and_values") for layer in backbone.layers]  # noqa: B009
+    kept = formats(backbone)
     assert kept == [torch.float16, torch.float16, torch.bfloat16, torch.float16]
     assert "layer 2 keeps bfloat16 keys and values" in caplog.text
-    plain = {getattr(layer, "keys_and_values") for layer in load(path, "bfloat16").layers}  # noqa: B009
-    assert plain == {torch.bfloat16}
+    assert set(formats(load(path, "bfloat16"))) == {torch.bfloat16}
     with running(path, EngineConfig(dtype="float16", max_context=128)) as engine:
         prompts = [prompt_of(length) for length in (5, 40)]
         streams = [send(engine, prompt, max_tokens=20, ignore_eos=True) for prompt in prompts]
@@ -110,8 +117,7 @@ def test_what_a_layer_keeps_does_not_depend_on_the_budget(tmp_path: Path) -> Non
     shallow = Backbone.load(checkpoint, 2, dtype="float16")
     shallow.attach([shallow.load_layer(2), shallow.load_layer(3)])
     whole = Backbone.load(checkpoint, 4, dtype="float16")
-    formats = [[layer.keys_and_values for layer in each.layers] for each in (shallow, whole)]  # type: ignore[union-attr]
-    assert formats[0] == formats[1]
+    assert formats(shallow) == formats(whole)
 
 
 # -- what is held --------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from helios_server.models.slabs import Scratch
 from helios_server.models.step import Step, whole_sequences
 from torch import Tensor
 
-from tests.checkpoints import FAMILIES, HIDDEN, VOCAB, make_checkpoint
+from tests.checkpoints import FAMILIES, HIDDEN, make_checkpoint
 from tests.models.test_families import FULL, NEW
 from tests.models.test_loader import logits, stored_bytes
 
@@ -56,23 +56,6 @@ class TestLoading:
         assert whole.fixed_bytes - short.fixed_bytes == (512 - 32) * HIDDEN * 2
         with pytest.raises(IndexError):
             short.embed(ids[:1], torch.tensor([32]))
-
-    @pytest.mark.parametrize("family", NEW)
-    def test_a_row_does_not_depend_on_its_company(self, tmp_path: Path, family: str) -> None:
-        """Bit for bit, in the CPU's float16 format, at sizes that divide by nothing."""
-        inner = {"ffn_dim" if family == "opt" else "intermediate_size": 101}
-        path = make_checkpoint(tmp_path, family, layers=2, **inner)
-        backbone = Backbone.load(Checkpoint.open(path), 2)
-        ids = torch.randint(VOCAB, (33,), generator=torch.Generator().manual_seed(0))
-        slabs = Scratch(backbone.layout, [100] * 33, shared=False)
-        rows = [Stretch(3 * i, 1, slabs.pages_of[i]) for i in range(33)]
-
-        def run(stretches: list[Stretch], ids: Tensor) -> Tensor:
-            step = Step(rows_of(stretches, 16), slabs)
-            return backbone.run_layers(backbone.embed(ids, step.positions), 0, 2, step)
-
-        alone = [run([row], ids[i : i + 1]) for i, row in enumerate(rows)]
-        assert torch.equal(torch.cat(alone), run(rows, ids))
 
     def test_a_prompt_in_stretches_is_the_prompt_at_once(self, tmp_path: Path) -> None:
         """Through a window that is shorter than a stretch, and one that reaches over several."""

@@ -14,7 +14,7 @@ from helios_server.models.slabs import Scratch
 from helios_server.models.step import Step, whole_sequences
 from torch import Tensor
 
-from tests.checkpoints import VOCAB, make_checkpoint
+from tests.checkpoints import FAMILIES, VOCAB, make_checkpoint
 from tests.models.changes import change_config
 
 
@@ -197,8 +197,11 @@ def test_context_is_clipped_to_the_sliding_window(tmp_path: Path) -> None:
 class TestBatchIndependence:
     """On the CPU's float16 path a row's result is the same, bit for bit, whatever rows are beside it."""
 
-    def test_of_a_layer(self, tmp_path: Path) -> None:
-        backbone = Backbone.load(Checkpoint.open(make_checkpoint(tmp_path, layers=2)), 2)
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_of_a_layer(self, tmp_path: Path, family: str) -> None:
+        """At sizes that divide by nothing."""
+        inner = {"ffn_dim" if family == "opt" else "intermediate_size": 101}
+        backbone = Backbone.load(Checkpoint.open(make_checkpoint(tmp_path, family, layers=2, **inner)), 2)
         ids = torch.randint(VOCAB, (33,), generator=torch.Generator().manual_seed(0))
         slabs = Scratch(backbone.layout, [100] * 33, shared=False)
         rows = [Stretch(3 * i, 1, slabs.pages_of[i]) for i in range(33)]

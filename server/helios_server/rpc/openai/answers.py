@@ -6,6 +6,7 @@ Made by `door` for each answer. What OpenAI's objects have no place for stands i
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ _NOT_A_CHARACTER = "\ufffd"
 
 
 @dataclass
-class Answer:
+class Answer(ABC):
     """One answer. `model`: as clients know it; `info`: of what serves now."""
 
     KIND: ClassVar[str]
@@ -75,17 +76,17 @@ class Answer:
 
     # -- what differs
 
-    def _text(self, text: str) -> Object:
-        raise NotImplementedError
+    @abstractmethod
+    def _text(self, text: str) -> Object: ...
 
-    def _delta(self, text: str) -> Object:
-        raise NotImplementedError
+    @abstractmethod
+    def _delta(self, text: str) -> Object: ...
 
-    def _end(self) -> Object:
-        raise NotImplementedError
+    @abstractmethod
+    def _end(self) -> Object: ...
 
-    def _logprobs(self, tokens: Sequence[TokensEvent]) -> Object | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _logprobs(self, tokens: Sequence[TokensEvent]) -> Object | None: ...
 
     # -- what does not
 
