@@ -15,6 +15,7 @@ from typing import Any
 
 from helios_contract import codec
 from helios_contract.codec import Malformed
+from helios_contract.serves import AUTO
 
 SCHEMA = "helios-result/1"
 
@@ -158,6 +159,16 @@ class Timing:
     device_memory_bytes: int = field(default=0, metadata={"since": 1})
     """All that the accelerator has, as it says itself; 0: measured on a CPU, whose memory the pod's limit
     bounds."""
+    weight_dtype: str = field(default=AUTO, metadata={"since": 1})
+    """The precision that was timed, as the next one."""
+    kv_cache_dtype: str = field(default=AUTO, metadata={"since": 1})
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Of one backbone in several precisions, measured by one Job."""
+
+    timings: tuple[Timing, ...]
 
 
 # -- quality -------------------------------------------------------------------------------------------------
@@ -186,7 +197,11 @@ class CandidateQuality:
     candidate: str
     exits_digest: str
     exits: tuple[ExitQuality, ...]
-    """Every exit of the bundle and, last, full depth."""
+    """Every exit of the bundle and, last, full depth. Agreement is with full depth in the reference
+    precision, `auto` for both."""
+    weight_dtype: str = field(default=AUTO, metadata={"since": 1})
+    """The precision that was scored, as the next one; a candidate has a row for each."""
+    kv_cache_dtype: str = field(default=AUTO, metadata={"since": 1})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,8 +239,13 @@ class Failure:
     fix: str
 
 
-Result = Inspection | Timing | Quality | Failure
-_KINDS: dict[type[Any], str] = {Inspection: "inspect", Timing: "timing", Quality: "quality"}
+Result = Inspection | Timing | Timings | Quality | Failure
+_KINDS: dict[type[Any], str] = {
+    Inspection: "inspect",
+    Timing: "timing",
+    Timings: "timings",
+    Quality: "quality",
+}
 
 
 def document(result: Result) -> codec.Json:

@@ -14,6 +14,34 @@ WHOLE_SEQUENCES = "sequence"
 """An exit mode: all tokens of a sequence run at one depth."""
 
 
+@dataclass(frozen=True, order=True)
+class Precision:
+    """How weights, and keys and values, are held. `auto` twice is the reference: what others are compared
+    with."""
+
+    weight_dtype: str = AUTO
+    """auto | int8 (a unit per output channel) | int4 (a unit and an offset per group)"""
+    kv_cache_dtype: str = AUTO
+    """auto | int8 (a unit per token and head) | fp8 (on devices that have it)"""
+
+    def __str__(self) -> str:
+        return f"{self.weight_dtype}/{self.kv_cache_dtype}"
+
+
+PRECISIONS = tuple(
+    Precision(*pair)
+    for pair in (
+        (AUTO, AUTO),
+        ("int8", AUTO),
+        ("int8", "int8"),
+        (AUTO, "int8"),
+        ("int4", AUTO),
+        ("int4", "int8"),
+    )
+)
+"""What is measured of a backbone, in this order, as far as the spec allows it and memory holds it."""
+
+
 @dataclass(frozen=True)
 class Bundle:
     """An exit-head bundle of a backbone."""
@@ -50,6 +78,11 @@ class Serves:
     def serves(self) -> Serves:
         """This part alone, of whatever it is part of."""
         return Serves(**{each.name: getattr(self, each.name) for each in fields(Serves)})
+
+    @property
+    def precision(self) -> Precision:
+        """Of weights, and of keys and values."""
+        return Precision(self.weight_dtype, self.kv_cache_dtype)
 
     @property
     def bundle(self) -> Bundle:
