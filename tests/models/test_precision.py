@@ -11,6 +11,7 @@ from helios_contract.serves import PRECISIONS, Precision
 from helios_server.engine import host_memory
 from helios_server.errors import HeliosError, UnsupportedModelError
 from helios_server.exits.head import KINDS, head_shapes
+from helios_server.models import linear
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.kv_units import with_units, without_units
@@ -174,6 +175,26 @@ def test_heads_keep_their_floats(tmp_path: Path, isa: str, kind: str) -> None:
         sizes.append(head.nbytes)
     assert all(torch.equal(each, applied[0]) for each in applied)
     assert len(set(sizes)) == 1
+
+
+@given(st.sampled_from([2, 20, 64]), st.sampled_from([1e-6, 1.0, 1e4]), st.integers(0, 99))
+def test_an_fp8_key_is_within_its_rounding(size: int, scale: float, seed: int) -> None:
+    x = scale * torch.randn(9, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    read = without_units(with_units(x, torch.float8_e4m3fn), torch.float8_e4m3fn, torch.float64)
+    least = x.abs().amax(1, keepdim=True) / 448 * 2.0**-9  # below, elements are subnormal
+    assert ((read - x).abs() <= x.abs() * 2.0**-4 + least).all()
+
+
+def test_attention_over_fp8_as_a_cuda_device_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "_check_precision", lambda *_: None)  # this processor would refuse it
+    checkpoint = Checkpoint.open(make_checkpoint(tmp_path, layers=3, seed=1))
+    exact, fp8 = (
+        Backbone.load(checkpoint, 3, dtype="float64", precision=Precision("auto", kv))
+        for kv in ("auto", "fp8")
+    )
+    assert fp8.layout.token_bytes == 2 * 2 * (16 + 4)
+    for ours, theirs in zip(run(fp8, sequences(60, 3), 3), run(exact, sequences(60, 3), 3), strict=True):
+        assert 0 < (ours - theirs).norm() / theirs.norm() < 0.1
 
 
 # -- what is held --------------------------------------------------------------------------------------------
