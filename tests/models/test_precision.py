@@ -242,6 +242,15 @@ def test_no_float_copy_is_kept_and_no_more_than_a_part_is_ever_read(
     assert max(read) <= (4096 * 576 if tied else table)  # of another embedding all is kept
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_torch_makes_floats_of_a_block_at_a_time(dtype: str) -> None:
+    weight, x = torch.randn(40000, 64), torch.randn(3, 64)
+    linear = Linear(weight, None, Numerics.of("cpu", "float32", Precision(dtype)))
+    held = quantise(weight, dtype)
+    assert len(list(held.blocks())) == 3
+    assert torch.allclose(linear(x), x @ held.wide(torch.float32).T, atol=1e-4)
+
+
 @pytest.mark.parametrize("head_dim", [16, 64])
 def test_keys_and_values_take_their_bytes_and_a_unit(tmp_path: Path, head_dim: int) -> None:
     config = Checkpoint.open(make_checkpoint(tmp_path, layers=1, head_dim=head_dim)).config
