@@ -105,6 +105,22 @@ def quantise(weight: Tensor, dtype: str) -> Quantised:
     return Quantised.joined([quantise_block(weight[rows].float()) for rows in blocks])
 
 
+def floats(weight: Tensor | Quantised) -> Tensor:
+    """A matrix as floats: [out, in], as stored or float32."""
+    return weight.wide(torch.float32) if isinstance(weight, Quantised) else weight
+
+
+def joined(parts: Sequence[Tensor | Quantised]) -> Tensor | Quantised:
+    """One matrix out of the rows of several."""
+    first, *others = parts
+    if not others:
+        return first
+    quantised = [part for part in parts if isinstance(part, Quantised)]
+    if len(quantised) == len(parts) and len({part.dtype for part in quantised}) == 1:
+        return Quantised.joined(quantised)
+    return torch.cat([floats(part) for part in parts])
+
+
 def widening_bytes(device: torch.device, dtype: torch.dtype) -> int:
     """Bytes of temporaries while a block of rows becomes floats of a dtype: values, product and sum, in
     float32 or wider, the block itself, and the values' own bytes."""
