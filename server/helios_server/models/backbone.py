@@ -249,10 +249,10 @@ class Backbone:
 
 def _head(checkpoint: Checkpoint, numerics: Numerics) -> Tensor | Quantised:
     """The LM head as it will be held. Quantised, no more of it than a block is ever there as floats."""
-    name, rows = checkpoint.head_name, checkpoint.config.vocab_size
+    name, size, rows = checkpoint.head_name, checkpoint.config.hidden_size, checkpoint.config.vocab_size
     if numerics.precision.weight_dtype == AUTO:
-        return checkpoint.tensor(name, rows)
-    parts = [numerics.held(checkpoint.tensor(name, block)) for block in _blocks(rows)]
+        return checkpoint.matrix(name, size, rows)
+    parts = [numerics.held(checkpoint.matrix(name, size, block)) for block in _blocks(rows)]
     return joined(parts)
 
 
