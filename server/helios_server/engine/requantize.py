@@ -77,7 +77,8 @@ def _least(backbone: Backbone, model: Model, limits: Limits) -> MemoryFacts:
     facts = replace(model.facts, kv_bytes_per_token_layer=kv_bytes_per_token_layer(other))
     if limits.weight_dtype == model.precision.weight_dtype:
         return facts
-    bits = _BITS.get(limits.weight_dtype, 8 * other.numerics.weights.itemsize)
+    published = 8 * (1 if model.config.published else other.numerics.weights.itemsize)
+    bits = _BITS.get(limits.weight_dtype, published)
     layer = sum(prod(shape) for shape in layer_shapes(model.config).values())
     table = model.config.vocab_size * model.config.hidden_size
     return replace(facts, layer_bytes=layer * bits // 8, fixed_bytes=table * bits // 8)
