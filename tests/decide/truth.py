@@ -76,7 +76,7 @@ class Model:
     problem: str = ""
     quality_problem: str = ""
     held: Mapping[str, float] = field(default_factory=lambda: HELD)
-    """Bits as published / bits with weights, or keys and values, held so."""
+    """Bits as published / bits with weights, or keys and values, held so; "int4:code": on that domain."""
 
     def resolved(self) -> Resolved:
         return Resolved(
@@ -93,9 +93,11 @@ class Model:
     def own_quality(self, layer: int, domain: str) -> float:
         return 1.0 if layer >= self.backbone.layers else self.quality.get((layer, domain), 0.4)
 
-    def kept(self, precision: Precision) -> float:
+    def kept(self, precision: Precision, domain: str) -> float:
         """Of the quality, whatever the depth."""
-        return self.held[precision.weight_dtype] * self.held[precision.kv_cache_dtype]
+        weights, keys = precision.weight_dtype, precision.kv_cache_dtype
+        kept, with_keys = (self.held.get(f"{word}:{domain}", self.held[word]) for word in (weights, keys))
+        return kept * with_keys
 
 
 BIG = Backbone("big", 30)

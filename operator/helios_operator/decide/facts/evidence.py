@@ -163,6 +163,8 @@ class LiveEvidence:
     """For the ratio of the reference to the own full depth, and for those between precisions."""
     policy: Policy = DEFAULT
     precision: Precision = REFERENCE
+    is_other_traffic: bool = False
+    """Than the profiles are of: a precision that they call worse may be much worse here."""
 
     @property
     def source(self) -> str:
@@ -184,7 +186,9 @@ class LiveEvidence:
         if seen is None or precision == self.precision:
             return seen
         ratio = self.profiles.between(contender, layer, self.precision, precision) if self.profiles else None
-        return seen.times(ratio) if ratio else None
+        if ratio is None or (self.is_other_traffic and ratio.mean < 100):
+            return None
+        return seen.times(ratio)
 
     def agreement(
         self, contender: Contender, layer: int, precision: Precision = REFERENCE
