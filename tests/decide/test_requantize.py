@@ -18,13 +18,11 @@ from helios_operator.decide.weigh.strategy import Way
 
 from tests.decide.builders import inline, selected, world
 from tests.decide.test_precisions import AUTO, BOTH, INT8, holding, serving
-from tests.decide.truth import BARE_SMALL, GENERAL, HELD
+from tests.decide.truth import BARE_SMALL, FRAIL, GENERAL
 from tests.decide.world import World
 from tests.sizes import LONG
 
 INT4 = Precision("int4")
-FRAIL = replace(GENERAL, held={**HELD, "int4": 0.985, "int4:code": 0.8})
-"""In four bits as good as any on prose, and poor on code."""
 
 
 def on_prose(audits_own: bool = False) -> World:

@@ -116,6 +116,10 @@ GENERAL = bundle("sha256:general", prose=(0.94, 0.97), code=(0.87, 0.945), germa
 PROSE = bundle("sha256:prose", prose=(0.945, 0.97), code=(0.48, 0.67), german=(0.5, 0.6))
 CODE = bundle("sha256:code", prose=(0.76, 0.84), code=(0.93, 0.96), german=(0.5, 0.6))
 NOISE = bundle("sha256:noise", prose=(0.2, 0.25), code=(0.2, 0.25), german=(0.2, 0.25))
+FRAIL = Model(
+    BIG, "sha256:frail", "mlp", (24, 27), GENERAL.quality, held={**HELD, "int4": 0.985, "int4:code": 0.8}
+)
+"""As good as the general one; in four bits so on prose alone."""
 BARE_BIG = Model(BIG)
 BARE_SMALL = Model(SMALL)
 

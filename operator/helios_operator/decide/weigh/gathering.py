@@ -170,7 +170,8 @@ def _since_alarm(case: Case) -> Gathered:
 def _compare_with_themselves(alarms: Sequence[Heard], case: Case) -> bool:
     """Audits of full depth that would find nothing: what the precision costs on this traffic, prompts of it
     tell, where there will be some."""
-    if case.precision == REFERENCE or not case.spec.profiling.prompts.live:
+    live = case.spec.profiling.prompts.live
+    if case.precision == REFERENCE or not (live and live.consent):
         return False
     return any(row.reference == OWN for heard in alarms for row in heard.audits)
 
