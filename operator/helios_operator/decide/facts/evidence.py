@@ -84,6 +84,10 @@ class ProfileEvidence:
         found = _exit(row, layer)
         if row is None or reference is None or found is None:
             return None
+        if precision != REFERENCE and not found.prompt_millibits:
+            published = self.quality(contender, layer)
+            ratio = self.between(contender, layer, REFERENCE, precision)
+            return published.times(ratio) if published and ratio else None
         return _ratio(reference[1].exits[-1], found, row, self.policy)
 
     def agreement(
