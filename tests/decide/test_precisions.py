@@ -57,6 +57,8 @@ def test_one_job_times_what_the_operator_weighs_by_default_and_one_scores_it() -
     assert len(made.rows) == len(timing.rows) + len(quality.rows) == 8
     assert condition(made, "Profiled") == ("True", "AllCandidatesCurrent")
     assert left_out(made) == ""
+    (said,) = (a.why.message for a in made.actions if isinstance(a, StartJob) and a.job is timing)
+    assert said == "Timing of general in auto/auto, int8/auto, int8/int8, auto/int8"
 
 
 def told(made: World) -> list[tuple[str, str]]:

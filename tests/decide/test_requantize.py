@@ -3,6 +3,7 @@ when it is made, and when it is not."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,7 +11,8 @@ import pytest
 from helios_contract.serves import Precision
 from helios_operator.api import parse, serialize
 from helios_operator.api.types import Decision, WorkloadSpec
-from helios_operator.decide.plan import CreateRevision, WriteLimits
+from helios_operator.decide import weigh
+from helios_operator.decide.plan import CreateRevision, StartJob, WriteLimits
 from helios_operator.decide.weigh import remedies
 from helios_operator.decide.weigh.options import Option
 from helios_operator.decide.weigh.remedies import Effort
@@ -18,7 +20,7 @@ from helios_operator.decide.weigh.strategy import Way
 
 from tests.decide.builders import inline, selected, world
 from tests.decide.test_precisions import AUTO, BOTH, INT8, holding, serving
-from tests.decide.truth import BARE_SMALL, FRAIL, GENERAL
+from tests.decide.truth import BARE_SMALL, FRAIL, GENERAL, PROSE
 from tests.decide.world import World
 from tests.sizes import LONG
 
@@ -94,8 +96,6 @@ def test_a_pod_that_refuses_keeps_what_it_serves_and_is_left_in_peace() -> None:
 def options() -> dict[tuple[str, int, Precision], Option]:
     made = holding(world(inline(), 60, general=GENERAL, small=BARE_SMALL), "auto int8", "auto int8")
     made.run(60)
-    from helios_operator.decide import weigh
-
     return {(o.contender.name, o.layer_budget, o.precision): o for o in weigh(made.snapshot(), made.now)[1]}
 
 
@@ -179,8 +179,6 @@ def test_pods_of_a_release_that_knows_none_are_never_told_one() -> None:
         for action in made.actions
         if isinstance(action, CreateRevision | WriteLimits)
     )
-    from helios_operator.decide import weigh
-
     said = {o.verdict.message for o in weigh(made.snapshot(), made.now)[1] if o.precision != AUTO}
     assert said == {
         "the release that the pods run knows no precision but auto: it is weighed when they are new ones"
@@ -202,16 +200,14 @@ def test_steady_traffic_changes_no_precision(seed: int) -> None:
 
 def test_nothing_else_than_auto_is_decided_as_it_was_before_there_was_anything_else() -> None:
     """Golden: every action and sentence of a story, as the release before precisions told it."""
-    import hashlib
-
-    from tests.decide.truth import PROSE
-
     made = world(inline(), 90, general=GENERAL, prose=PROSE, small=BARE_SMALL)
     made.run(40)
     made.serve(160, "code")
     made.serve(200, "prose")
     said = [(type(action).__name__, str(action.why)) for action in made.actions]
     assert hashlib.sha256(repr(said).encode()).hexdigest().startswith("dd2f4686e4118320")
+    names = [action.job.name for action in made.actions if isinstance(action, StartJob)]
+    assert names == ["i-c2e7c0c255e5", "t-9fc97f789d6c", "t-d8b40f792b18", "q-a21aa3339aa5", "q-6d5cc52a7041"]
     assert sorted(made.rows) == [
         "q-9c508ac4ddf8",
         "q-a21aa3339aa5",

@@ -166,7 +166,7 @@ def _view(snapshot: Snapshot) -> PlanView:
         options=views,
         turned_away=[_turned_away(contender) for contender in contenders if not contender.competes],
         missing=[
-            f"{job.kind.value} of {', '.join(c.name for c in job.candidates)}"
+            f"{job.kind.value} of {', '.join(c.name for c in job.candidates)}{job.held}"
             for job in missing(snapshot, now)
         ],
         hardware=f"{machine.accelerator or machine.cpu}, {machine.cores} cores, {machine.dtype}",

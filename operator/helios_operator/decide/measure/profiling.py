@@ -353,7 +353,7 @@ class Table:
         names = ", ".join(sorted({candidate.name for candidate in spec.candidates}))
         where = " on the CPU" if spec.on_cpu else ""
         again = f", attempt {seen.attempts + 1}" if seen else ""
-        return Verdict(True, Reason.PROFILING_STARTED, f"{spec.kind} of {names}{where}{again}")
+        return Verdict(True, Reason.PROFILING_STARTED, f"{spec.kind} of {names}{spec.held}{where}{again}")
 
 
 def _unresolved(contender: Contender) -> str:
