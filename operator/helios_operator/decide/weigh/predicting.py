@@ -1,7 +1,7 @@
 """What the timing law leaves to be said of an option: at today's pace, at the percentile, in joules.
 
-Called by `options` for each batch. Numbers of one timing come in; it must not know candidates, or what is asked
-for.
+Called by `options` for each batch. Numbers of one timing come in; it must not know candidates, or what is
+asked for.
 """
 
 from __future__ import annotations
