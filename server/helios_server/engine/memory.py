@@ -24,7 +24,10 @@ from helios_server.engine.sequence import Sequence
 from helios_server.errors import OutOfMemoryBudget
 from helios_server.models.attention import gather_tokens
 from helios_server.models.backbone import Backbone
+from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
+from helios_server.models.linear import Numerics
+from helios_server.models.rope import RopeTable
 from helios_server.planning.memory import MIB, Capacity, capacity, limit_for_rows
 
 logger = logging.getLogger(__name__)
@@ -33,10 +36,35 @@ ALLOCATOR_SLACK = 12 * MIB
 """What malloc keeps of freed temporaries beyond their peak; measured 9 to 11 MiB on SmolLM2-135M, whatever
 the rows.
 """
+_SMALL_TABLE = 16 * MIB
+"""Of positions: made whatever is left, since the law says of all that is needed how much that is."""
 CONTEXT_BYTES = 1024 * MIB
 """What a process holds of an accelerator beside its tensors (the context, kernels) is less. The rest that is
 in use belongs to others, with whom the device is shared.
 """
+
+
+def load_first_layer(checkpoint: Checkpoint, config: EngineConfig, asked_mib: int | None) -> Backbone:
+    """What tells what all layers take. asked_mib: the process's limit, None for all that there is.
+
+    Raises OutOfMemoryBudget, before anything is read, for a context whose table of positions alone is more
+    than that leaves.
+    """
+    model = checkpoint.config
+    numerics = Numerics.of(config.device, config.dtype, native=model.plain_block)
+    there, context = _available_bytes(numerics.device), context_tokens(model, config)
+    limit = min(asked_mib * MIB, there) if asked_mib else there
+    left = max(0, limit - _held_bytes(numerics.device))
+    need = RopeTable.bytes_of(model, numerics, context)
+    if need > max(left, _SMALL_TABLE):
+        raise OutOfMemoryBudget(
+            "max_context",
+            f"the positions of {context} tokens take {-(-need // MIB)} MiB, {left // MIB} of the limit of "
+            f"{limit // MIB} MiB are left",
+            f"Lower the context of {context} tokens (--max-context, limits.maxContextTokens), or raise the "
+            "memory limit",
+        )
+    return Backbone.load(checkpoint, 1, config.device, config.dtype, config.max_context)
 
 
 def measure(backbone: Backbone, config: EngineConfig) -> MemoryFacts:

@@ -23,7 +23,14 @@ from helios_server.engine.audit import audit_bytes, drawn
 from helios_server.engine.heads import Heads, load_heads
 from helios_server.engine.kv_pool import KvPool
 from helios_server.engine.limits import EngineConfig, depths
-from helios_server.engine.memory import MemoryPlan, context_tokens, limit_bytes, measure, plan_memory
+from helios_server.engine.memory import (
+    MemoryPlan,
+    context_tokens,
+    limit_bytes,
+    load_first_layer,
+    measure,
+    plan_memory,
+)
 from helios_server.engine.pages import PageAllocator
 from helios_server.engine.prefixes import Prefixes
 from helios_server.engine.request import Served
@@ -103,7 +110,7 @@ def _load(config: EngineConfig, limits: Limits, before: Model | None, same: bool
     if before is not None and same:
         _check_same(checkpoint, before)
     tokenizer = _tokenizer(checkpoint, before)
-    backbone = Backbone.load(checkpoint, 1, config.device, config.dtype, config.max_context)
+    backbone = load_first_layer(checkpoint, config, limits.memory_mib)
     backbone.never_choose(tokenizer.lacking(checkpoint.config.vocab_size))
     model = Model(
         config=checkpoint.config,
