@@ -4,11 +4,15 @@ back."""
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from helios_server.engine.host_memory import LazyTensor
+
+from tests.engine.cgroups import hard_limit
 
 KIB = 1024
 HUGE = 2 * KIB * KIB
@@ -81,3 +85,30 @@ def test_huge_pages_are_asked_for_where_rows_in_use_fill_them() -> None:
     assert KIB * int(mappings(made)[0]["Size"].split()[0]) == 5 * HUGE
     made.use(100)
     assert not any("hg" in one["VmFlags"].split() for one in mappings(made))
+
+
+SHRINKING = """
+import os, sys, torch
+from helios_server.engine.host_memory import LazyTensor
+from tests.engine.test_lazy_memory import ROW
+
+procs, (rows, kept, more) = sys.argv[1], map(int, sys.argv[2:])
+open(procs, "w").write(str(os.getpid()))  # what was taken before is not counted
+slabs = [LazyTensor((rows, ROW), torch.uint8, rows) for _ in range(30)]
+for slab in slabs:
+    slab.tensor.fill_(7)
+for slab in slabs:
+    slab.use(kept)
+LazyTensor((more, ROW), torch.uint8, more).tensor.fill_(7)
+print(all(bool((slab.tensor[:kept] == 7).all()) for slab in slabs))
+"""
+
+
+def test_what_was_given_back_can_be_taken_again_under_a_hard_limit() -> None:
+    """Rows end in the middle of huge pages, whose rest the system keeps until memory is short."""
+    rows, kept = 600, 250
+    more = 30 * (rows - kept)
+    with hard_limit(30 * rows * ROW + 12 * 1024 * KIB) as procs:
+        command = [sys.executable, "-c", SHRINKING, str(procs), str(rows), str(kept), str(more)]
+        child = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (child.returncode, child.stdout.strip()) == (0, "True"), child.stderr
