@@ -81,7 +81,9 @@ def test_nor_is_anybody_by_the_real_model(smollm2: Path) -> None:
             {"layer_budget": 27, "max_batch_size": 5},
             {"layer_budget": 0, "exits_uri": ""},
         ]
-        changing = Changing(engine, changes, limits_for(smollm2, **limits), STEPS, pages=12)
+        changing = Changing(
+            engine, changes, limits_for(smollm2, **limits), STEPS, pages=examples(12, long=24)
+        )
         kind = Kind(depths=(0, *REAL_EXITS), vocabulary=49_152, most=8)
         requests = examples(10, long=500)
         soaked = soak(engine, requests, kind, changing, random.Random("the real model"))
