@@ -42,7 +42,7 @@ test: $(KERNELS) lint ## lint, types, contracts and every test that needs no clu
 	$(ON_TWO) $(ONE_CORE)
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(ONE_CORE))
 
-test-long: $(KERNELS) sanitize ## the property tests with ten times the examples; writes bench/results/test-long.json (20 minutes)
+test-long: $(KERNELS) sanitize ## the property tests with ten times the examples, and the soaks; writes bench/results/test-long.json (20 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long bench/results/test-long.json -n 2 --dist loadfile
 
 test-cluster: test-cluster-live test-cluster-node ## the loop on a Kubernetes cluster, by KUBECONFIG

@@ -39,7 +39,7 @@ from helios_server.models.tokenizer import Tokenizer
 from bench.load import Load, saturate
 from bench.report import arguments, claim, publish
 
-_EXITS = "builtin://general"
+EXITS = "builtin://general"
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,15 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=10, help="seconds before the measured ones")
     parser.add_argument("--seconds", type=float, default=15)
     options = parser.parse_args()
-    subject = Subject(options.model, "") if options.model else Subject(f"file://{ensure_smollm2()}", _EXITS)
+    subject = Subject(options.model, "") if options.model else Subject(f"file://{ensure_smollm2()}", EXITS)
     deepest = subject.checkpoint.config.num_layers
-    limit = _limit_mib(subject, options)
-    texts = _random_prompts(subject, options.isl) if options.model else _prose(subject, options.isl)
+    limit = limit_mib(subject, options)
+    texts = _random_prompts(subject, options.isl) if options.model else prose(subject, options.isl)
     pairs: list[dict[str, Any]] = []
     for number in range(options.pairs):
         order = (deepest, options.budget) if number % 2 == 0 else (options.budget, deepest)
         runs = {
-            depth: _alone(_run, _limits(subject, depth, limit, options), texts, options) for depth in order
+            depth: alone(serve, limits_at(subject, depth, limit, options), texts, options) for depth in order
         }
         pairs.append({str(depth): vars(runs[depth]) for depth in order})
         print(f"pair {number + 1}: {json.dumps(pairs[-1])}", file=sys.stderr)
@@ -103,13 +103,13 @@ def main() -> None:
     publish(options.output, figures, claims)
 
 
-def _alone(run: Callable[..., Load], *arguments: Any) -> Load:
+def alone(run: Callable[..., Load], *arguments: Any) -> Load:
     """In a process that ends with it: what an engine leaves behind would count as held at the next start."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(run, *arguments).result()
 
 
-def _run(limits: Limits, texts: list[tuple[int, ...]], options: Any) -> Load:
+def serve(limits: Limits, texts: list[tuple[int, ...]], options: Any) -> Load:
     host_memory.share_one_heap()
     engine = Engine.start(EngineConfig(device=options.device, volumes=cache_root()), limits)
     in_flight = 2 * engine.load().max_batch_size
@@ -126,7 +126,7 @@ def _run(limits: Limits, texts: list[tuple[int, ...]], options: Any) -> Load:
         engine.stop()
 
 
-def _limits(subject: Subject, depth: int, memory_mib: int, options: Any) -> Limits:
+def limits_at(subject: Subject, depth: int, memory_mib: int, options: Any) -> Limits:
     full = depth == subject.checkpoint.config.num_layers
     return Limits(
         generation=1,
@@ -142,14 +142,22 @@ def _limits(subject: Subject, depth: int, memory_mib: int, options: Any) -> Limi
     )
 
 
-def _limit_mib(subject: Subject, options: Any) -> int:
-    command = [sys.executable, "-m", "examples.demo.memory", subject.uri, "--device", options.device]
+def limit_mib(subject: Subject, options: Any) -> int:
+    command = [
+        sys.executable,
+        "-m",
+        "examples.demo.memory",
+        subject.uri,
+        "--device",
+        options.device,
+        "--unaudited",
+    ]
     command += ["--rows", str(options.rows), "--tokens", str(options.isl + options.osl)]
     command += [f"--exits={subject.exits}"] if subject.exits else []
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def _prose(subject: Subject, tokens: int) -> list[tuple[int, ...]]:
+def prose(subject: Subject, tokens: int) -> list[tuple[int, ...]]:
     tokenizer = Tokenizer.open(subject.checkpoint.path)
     return [tuple(tokenizer.encode(text))[:tokens] for text in prompts("prose", 200)]
 

@@ -45,9 +45,7 @@ _WARM_TOKENS = 4096
 
 def main() -> None:
     options = _options()
-    seen = quiet.look(options.threads)
-    if (why := quiet.objection(seen)) and not options.busy:
-        raise SystemExit(f"not measured: {why}. Wait until nothing else runs, or pass --busy to go on")
+    seen = quiet.insist(options.threads, options.busy)
     model = Path(options.model) if options.model else ensure_smollm2(progress=_say)
     bench = Bench(model, options)
     try:

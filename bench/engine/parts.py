@@ -1,7 +1,7 @@
 """Where the time of our engine's steps goes, by watching the calls that a step consists of.
 
-Used by `peers/helios.py`, in the process that runs the engine. What is watched is slower by some microseconds
-a step; it is not timed otherwise meanwhile.
+Used by `peers/helios.py` and `budgets.py`, in the process that runs the engine. What is watched is slower by
+some microseconds a step; it is not timed otherwise meanwhile.
 """
 
 from __future__ import annotations
@@ -16,16 +16,22 @@ from unittest.mock import patch
 
 _STEP, _RUN = "step", "run"
 _After = Callable[[str, float, Any], None]
-_CALLS = {
-    "layers": ("helios_server.models.backbone", "Backbone.run_layers"),
-    "lm head": ("helios_server.models.backbone", "Backbone.choices"),
-    "sampling": ("helios_server.engine.runner", "choose"),
-    "scheduling": ("helios_server.engine.scheduler", "Scheduler.plan"),
-    _RUN: ("helios_server.engine.runner", "Runner.run"),
-    _STEP: ("helios_server.engine.engine", "Engine.step"),
-}
-PARTS = ("layers", "lm head", "sampling", "scheduling", "preparation", "rest")
-"""preparation: laying out a step's rows, embeddings, the exit's norm; rest: handing tokens out, telling."""
+_KERNELS = ("layers", "lm head", "exit head")
+_CALLS = (
+    ("layers", "helios_server.models.backbone", "Backbone.run_layers"),
+    ("lm head", "helios_server.models.backbone", "Backbone.choices"),
+    *(
+        ("exit head", "helios_server.exits.head", f"{kind}.apply")
+        for kind in ("BareHead", "AffineHead", "MlpHead")
+    ),
+    ("sampling", "helios_server.engine.runner", "choose"),
+    ("scheduling", "helios_server.engine.scheduler", "Scheduler.plan"),
+    (_RUN, "helios_server.engine.runner", "Runner.run"),
+    (_STEP, "helios_server.engine.engine", "Engine.step"),
+)
+PARTS = (*_KERNELS, "sampling", "scheduling", "preparation", "rest")
+"""exit head: what is between the last layer and the LM head, the model's own norm at full depth; preparation:
+laying out a step's rows, embeddings; rest: handing tokens out, telling."""
 
 
 @contextmanager
@@ -47,7 +53,7 @@ def watched(rows: int) -> Iterator[list[Mapping[str, float]]]:
             alike = False
 
     with ExitStack() as patches:
-        for name, (module, path) in _CALLS.items():
+        for name, module, path in _CALLS:
             target = f"{module}.{path}"
             patches.enter_context(patch(target, _timed(name, _found(module, path), after)))
         yield steps
@@ -62,8 +68,8 @@ def median_step(steps: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
 
 
 def _parts(step: Mapping[str, float]) -> Mapping[str, float]:
-    told = {name: step.get(name, 0.0) for name in ("layers", "lm head", "sampling", "scheduling")}
-    inside = told["layers"] + told["lm head"] + told["sampling"]
+    told = {name: step.get(name, 0.0) for name in (*_KERNELS, "sampling", "scheduling")}
+    inside = sum(told.values()) - told["scheduling"]
     preparation = step.get(_RUN, 0.0) - inside
     rest = step[_STEP] - step.get(_RUN, 0.0) - told["scheduling"]
     return told | {"preparation": preparation, "rest": rest, _STEP: step[_STEP]}

@@ -37,6 +37,14 @@ def objection(seen: Mapping[str, float]) -> str | None:
     return None
 
 
+def insist(threads: int, busy: bool) -> Mapping[str, float]:
+    """What was seen. Ends the process when others are at work, unless it is told to measure all the same."""
+    seen = look(threads)
+    if (why := objection(seen)) and not busy:
+        raise SystemExit(f"not measured: {why}. Wait until nothing else runs, or pass --busy to go on")
+    return seen
+
+
 def _others() -> float:
     before = _ticks()
     time.sleep(_LOOK_SECONDS)

@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--volumes", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, default=4)
+    parser.add_argument("--unaudited", action="store_true", help="no prompt is drawn for an audit")
     parser.add_argument("--tokens", type=int, required=True, help="per request, prompt and output")
     arguments = parser.parse_args()
     bundles = tuple(Bundle(uri, uri, "") for uri in arguments.exits)
@@ -33,7 +34,7 @@ def main() -> None:
         generation=1,
         candidate="any",
         model_uri=arguments.uri,
-        audit=Audit(percent=1, bundles=bundles),
+        audit=Audit(percent=0 if arguments.unaudited else 1, bundles=bundles),
         tokens_per_request=arguments.tokens,
     )
     loaded = load_model(EngineConfig(device=arguments.device, volumes=arguments.volumes), limits)
@@ -44,7 +45,7 @@ def main() -> None:
             rows=rows,
             tokens_per_request=arguments.tokens,
             exit_bytes=loaded.heads.nbytes,
-            audit_bytes=loaded.model.audit_bytes,
+            audit_bytes=0 if arguments.unaudited else loaded.model.audit_bytes,
         )
         for rows in (arguments.rows, arguments.rows + 1)
     )

@@ -14,10 +14,18 @@ import torch
 from helios_server.engine import host_memory
 from helios_server.engine.engine import Engine
 from helios_server.engine.limits import EngineConfig
-from helios_server.engine.memory import CONTEXT_BYTES, accelerator_bytes, allowed_bytes, own_bytes
+from helios_server.engine.memory import (
+    CONTEXT_BYTES,
+    accelerator_bytes,
+    allowed_bytes,
+    load_first_layer,
+    own_bytes,
+)
 from helios_server.errors import OutOfMemoryBudget
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.linear import Numerics
+from helios_server.models.rope import RopeTable
 from helios_server.planning.memory import MIB
 
 from tests.checkpoints import make_checkpoint
@@ -125,6 +133,31 @@ def test_a_context_that_does_not_fit_is_bounded_by_the_fix_that_is_named(tmp_pat
     with running(endless, bounded, memory_mib=limit) as engine:
         assert engine.info().max_context_tokens == 8192
         assert len(send(engine, prompt_of(20), max_tokens=3, ignore_eos=True).result().output_ids) == 3
+
+
+@pytest.mark.parametrize(("context", "beyond_mib"), [(4_194_304, 100), ((1 << 31) - 1, 1000)])
+def test_a_context_whose_positions_alone_do_not_fit_is_refused_before_they_are_made(
+    tmp_path: Path, context: int, beyond_mib: int
+) -> None:
+    endless = make_checkpoint(tmp_path / "endless", max_position_embeddings=context)
+    limit = host_memory.anonymous_bytes() // MIB + beyond_mib
+    config = EngineConfig(dtype="float32")
+    with pytest.raises(
+        OutOfMemoryBudget, match=rf"the positions of {context} tokens take \d+ MiB"
+    ) as refused:
+        load_first_layer(Checkpoint.open(endless), config, limit)
+    assert refused.value.field == "max_context"
+    assert f"the context of {context} tokens (--max-context, limits.maxContextTokens)" in refused.value.fix
+    with pytest.raises(OutOfMemoryBudget, match=f"the positions of {context} tokens"):
+        Engine.start(config, limits_for(endless, memory_mib=limit))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+def test_the_table_of_positions_takes_what_it_is_said_to(tiny: Path, dtype: str) -> None:
+    config = Checkpoint.open(tiny).config
+    for numerics in (Numerics.of(dtype=dtype), Numerics.of(dtype=dtype, native=False)):
+        made = RopeTable(config, numerics, 100).nbytes
+        assert made <= RopeTable.bytes_of(config, numerics, 100) <= 2 * made
 
 
 def test_a_bound_holds_for_every_model_that_a_process_serves(tmp_path: Path) -> None:

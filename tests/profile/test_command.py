@@ -92,15 +92,19 @@ def test_a_bound_of_the_context_is_obeyed_by_every_kind(
     one = ("--candidates", as_json({"name": "one", "uri": f"file://{endless}"}), "--dtype", "float32")
     limit = anonymous_bytes() // 2**20 + 500  # what the tests before this one left counts too
     timing = ("--kind", "timing", *one, "--memory-mib", str(limit))
+    quality = ("--kind", "quality", *one, "--prompts-file", str(prompts))
     code, document = run(tmp_path, *timing)
     assert code == 2
     assert "timing one layer takes" in document["error"]["problem"]
     assert "context of 4194304 tokens (--max-context, limits.maxContextTokens)" in document["error"]["fix"]
     assert run(tmp_path, *timing, "--max-context", "8192")[0] == 0
+    for kind in (timing, quality):
+        code, document = run(tmp_path, *kind, "--memory-mib", str(limit - 400))
+        assert code == 2
+        assert "positions of 4194304 tokens" in document["error"]["problem"]
     _, document = run(tmp_path, "--kind", "inspect", *one, "--max-context", "8192")
     found = results.inspection(results.read(json.dumps(document))).resolved["one"]
     assert (found.max_context_tokens, found.model_context_tokens) == (8192, 4_194_304)
-    quality = ("--kind", "quality", *one, "--prompts-file", str(prompts))
     assert run(tmp_path, *quality, "--max-context", "8192")[0] == 0
     code, document = run(tmp_path, *quality, "--max-context", "3")
     assert code == 2

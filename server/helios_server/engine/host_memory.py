@@ -20,6 +20,8 @@ import torch
 _ARENA_MAX, _MMAP_THRESHOLD = -8, -3  # of mallopt(3)
 _LARGE_BYTES = 2 << 20
 """A block's logits, and what else a step or an audit needs of that size, come and go by themselves."""
+_HUGE_PAGE = 2 << 20
+"""Of a CPU's memory: reading many places of a few of these takes fewer look-ups than of many small ones."""
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -69,21 +71,42 @@ def trim() -> None:
 
 
 class LazyTensor:
-    """A CPU tensor that takes memory only where it was written; unwritten elements are zero."""
+    """A CPU tensor that takes memory only where it was written; unwritten elements are zero.
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        nbytes = math.prod(shape) * dtype.itemsize
+    rows: that are in use, see `use`.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, rows: int) -> None:
+        self._nbytes = math.prod(shape) * dtype.itemsize
         # Not torch.zeros, which writes everything, nor torch.empty, whose memory may hold what was there
         # before.
-        self._map = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._row_bytes = nbytes // shape[0] if shape[0] else 0
-        self.tensor = torch.frombuffer(self._map, dtype=dtype, count=math.prod(shape)).view(shape)
+        self._map = mmap.mmap(-1, self._nbytes + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._start = -torch.frombuffer(self._map, dtype=torch.uint8).data_ptr() % _HUGE_PAGE
+        self._row_bytes = self._nbytes // shape[0] if shape[0] else 0
+        flat = torch.frombuffer(self._map, dtype=dtype, count=math.prod(shape), offset=self._start)
+        self.tensor = flat.view(shape)
+        self.use(rows)
 
-    def give_back(self, first_row: int) -> None:
-        """Gives the memory of rows >= `first_row` back to the system; they become zero."""
-        start = -(-first_row * self._row_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        if start < len(self._map):
-            self._map.madvise(mmap.MADV_DONTNEED, start)
+    def use(self, rows: int) -> None:
+        """Only the first `rows` rows are in use. Memory of the others goes back to the system, they become
+        zero. The system may take huge pages for those in use, never one that reaches beyond them: more than
+        all of them is never held.
+        """
+        used = rows * self._row_bytes
+        huge = used // _HUGE_PAGE * _HUGE_PAGE
+        self._advise("MADV_HUGEPAGE", 0, huge)
+        self._advise("MADV_NOHUGEPAGE", huge, self._nbytes)
+        self._advise("MADV_DONTNEED", -(-used // mmap.PAGESIZE) * mmap.PAGESIZE, self._nbytes)
+
+    def _advise(self, name: str, start: int, stop: int) -> None:
+        advice = getattr(mmap, name, None)
+        if advice is None or stop <= start:
+            return
+        try:
+            self._map.madvise(advice, self._start + start, stop - start)
+        except OSError:
+            if name == "MADV_DONTNEED":
+                raise  # about huge pages a kernel may know nothing
 
 
 @cache

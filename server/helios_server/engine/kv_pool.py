@@ -20,8 +20,8 @@ from helios_server.models.slabs import SlabLayout
 class KvPool:
     """Slabs in the `layout` that all share.
 
-    A slab takes address space for `reserved` pages; on the CPU memory is taken when a page is first written,
-    so that pages can come and go without copying.
+    A slab takes address space for `reserved` pages; on the CPU memory is taken when a page, or one beside
+    it, is first written, so that pages can come and go without copying.
     """
 
     def __init__(
@@ -70,17 +70,19 @@ class KvPool:
 
     def _slab(self) -> _Slab:
         layout = self.layout
-        return _Slab(layout.shape(max(self.pages, self._reserved)), layout.dtype, layout.device)
+        shape = layout.shape(max(self.pages, self._reserved))
+        return _Slab(shape, self.pages, layout.dtype, layout.device)
 
     def _ids(self, pages: list[int]) -> Tensor:
         return torch.tensor(pages, dtype=torch.int64, device=self.layout.device)
 
 
 class _Slab:
-    """One layer's pages. On the CPU its memory comes and goes in place; on an accelerator by copying."""
+    """One layer's pages, of which `pages` exist. On the CPU its memory comes and goes in place; on an
+    accelerator by copying."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-        self._lazy = host_memory.LazyTensor(shape, dtype) if device.type == "cpu" else None
+    def __init__(self, shape: tuple[int, ...], pages: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._lazy = host_memory.LazyTensor(shape, dtype, pages) if device.type == "cpu" else None
         self.tensor = self._lazy.tensor if self._lazy else torch.zeros(shape, dtype=dtype, device=device)
 
     def resized(self, pages: int, kept: int) -> _Slab:
@@ -88,14 +90,14 @@ class _Slab:
         be.
         """
         if self._lazy and pages <= len(self.tensor):
-            self._lazy.give_back(pages)
+            self._lazy.use(pages)
             return self
         contents, shape, device = self.tensor[:kept], (pages, *self.tensor.shape[1:]), self.tensor.device
         try:
-            other = _Slab(shape, contents.dtype, device)
+            other = _Slab(shape, pages, contents.dtype, device)
         except torch.OutOfMemoryError:  # not both at once: the contents wait in the host's memory
             contents = contents.cpu()
             del self.tensor
-            other = _Slab(shape, contents.dtype, device)
+            other = _Slab(shape, pages, contents.dtype, device)
         other.tensor[:kept] = contents
         return other

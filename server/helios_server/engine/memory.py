@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from helios_contract.limits import Limits
 from helios_contract.results import MemoryFacts
+from helios_contract.serves import Precision
 
 from helios_server.engine import host_memory
 from helios_server.engine.heads import Heads
@@ -24,7 +25,10 @@ from helios_server.engine.sequence import Sequence
 from helios_server.errors import OutOfMemoryBudget
 from helios_server.models.attention import gather_tokens
 from helios_server.models.backbone import Backbone
+from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
+from helios_server.models.linear import REFERENCE, Numerics
+from helios_server.models.rope import RopeTable
 from helios_server.planning.memory import MIB, Capacity, capacity, limit_for_rows
 
 logger = logging.getLogger(__name__)
@@ -33,10 +37,37 @@ ALLOCATOR_SLACK = 12 * MIB
 """What malloc keeps of freed temporaries beyond their peak; measured 9 to 11 MiB on SmolLM2-135M, whatever
 the rows.
 """
+_SMALL_TABLE = 16 * MIB
+"""Of positions: made whatever is left, since the law says of all that is needed how much that is."""
 CONTEXT_BYTES = 1024 * MIB
 """What a process holds of an accelerator beside its tensors (the context, kernels) is less. The rest that is
 in use belongs to others, with whom the device is shared.
 """
+
+
+def load_first_layer(
+    checkpoint: Checkpoint, config: EngineConfig, asked_mib: int | None, precision: Precision = REFERENCE
+) -> Backbone:
+    """What tells what all layers take. asked_mib: the process's limit, None for all that there is.
+
+    Raises OutOfMemoryBudget, before anything is read, for a context whose table of positions alone is more
+    than that leaves.
+    """
+    model = checkpoint.config
+    numerics = Numerics.of(config.device, config.dtype, precision=precision, native=model.plain_block)
+    there, context = _available_bytes(numerics.device), context_tokens(model, config)
+    limit = min(asked_mib * MIB, there) if asked_mib else there
+    left = max(0, limit - _held_bytes(numerics.device))
+    need = RopeTable.bytes_of(model, numerics, context)
+    if need > max(left, _SMALL_TABLE):
+        raise OutOfMemoryBudget(
+            "max_context",
+            f"the positions of {context} tokens take {-(-need // MIB)} MiB, {left // MIB} of the limit of "
+            f"{limit // MIB} MiB are left",
+            f"Lower the context of {context} tokens (--max-context, limits.maxContextTokens), or raise the "
+            "memory limit",
+        )
+    return Backbone.load(checkpoint, 1, config.device, config.dtype, config.max_context, precision=precision)
 
 
 def measure(backbone: Backbone, config: EngineConfig, beside: int = 0) -> MemoryFacts:

@@ -7,14 +7,19 @@ cache, those of a batch would not, and a row cannot see its neighbours. It must 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from helios_server.native.library import Library
+
 Floats = NDArray[np.floating]
 Ids = NDArray[np.integer] | slice
 """Of the vocabulary: some, or all of them."""
+BitsOf = Callable[[NDArray[np.integer]], NDArray[np.uint64]]
+"""The hashes of tokens at some places."""
 _MASK64 = (1 << 64) - 1
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _LOUD = 6.0
@@ -25,26 +30,41 @@ _ROUNDING = 0.01
 """More than all rounding here comes to."""
 
 
-def first(values: Floats, seed: int, step: int, ids: Ids, vocabulary: int) -> int:
-    """Index of the largest sum of value and noise. values: [n], of the tokens `ids`, none above 0."""
-    bits = _bits(seed, step, ids, vocabulary)
+def first(
+    values: Floats, seed: int, step: int, ids: Ids, vocabulary: int, kernels: Library | None = None
+) -> int:
+    """Index of the largest sum of value and noise. values: [n], of the tokens `ids`, none above 0. kernels:
+    that hash, to the same bits, where the tokens are all of them."""
     # Logarithms are dear, and few tokens can win: those with a loud noise, and those so likely that they need
     # none.
+    key = _key(seed, step)
+    if kernels is not None and isinstance(ids, slice):
+        room = vocabulary // 256 + 64  # more are never seen
+        if found := kernels.loud(key, vocabulary, int(_LOUD_BITS), room):
+            loud, loud_bits = found
+            return _first(values, loud, loud_bits, lambda places: _bits(key, places, vocabulary))
+    bits = _bits(key, ids, vocabulary)
     loud = np.flatnonzero(bits >= _LOUD_BITS)
-    rivals = np.append(loud, values.argmax())
-    to_beat = float(_sums(values, bits, rivals).max())
+    return _first(values, loud, bits[loud], lambda places: bits[places])
+
+
+def _first(values: Floats, loud: NDArray[np.integer], loud_bits: NDArray[np.uint64], bits_of: BitsOf) -> int:
+    """loud: places of loud noise, with their bits; bits_of: of other places."""
+    sums = _sums(values, loud, loud_bits)
+    best = np.array([values.argmax()])
+    to_beat = float(max(sums.max(initial=-np.inf), _sums(values, best, bits_of(best))[0]))
     likely = np.flatnonzero(values >= to_beat - _LOUD - _ROUNDING)
     contenders = np.concatenate((likely, loud))
-    return int(contenders[_sums(values, bits, contenders).argmax()])
+    return int(contenders[np.concatenate((_sums(values, likely, bits_of(likely)), sums)).argmax()])
 
 
 def gumbel(seed: int, step: int, ids: Ids, vocabulary: int) -> NDArray[np.float64]:
     """The noise of tokens `ids`: [n], at one step of one sequence. Returns [n]."""
-    return _gumbel(_bits(seed, step, ids, vocabulary))
+    return _gumbel(_bits(_key(seed, step), ids, vocabulary))
 
 
-def _sums(values: Floats, bits: NDArray[np.uint64], places: NDArray[np.integer]) -> NDArray[np.float64]:
-    sums: NDArray[np.float64] = values[places].astype(np.float64) + _gumbel(bits[places])
+def _sums(values: Floats, places: NDArray[np.integer], bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+    sums: NDArray[np.float64] = values[places].astype(np.float64) + _gumbel(bits)
     return sums
 
 
@@ -54,9 +74,13 @@ def _gumbel(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
     return noise
 
 
-def _bits(seed: int, step: int, ids: Ids, vocabulary: int) -> NDArray[np.uint64]:
+def _key(seed: int, step: int) -> int:
+    """Of all tokens' hashes at one step."""
+    return _mix((seed + _mix((step + 1) * _GOLDEN & _MASK64)) & _MASK64)
+
+
+def _bits(key: int, ids: Ids, vocabulary: int) -> NDArray[np.uint64]:
     """The finaliser of splitmix64, of each token."""
-    key = _mix((seed + _mix((step + 1) * _GOLDEN & _MASK64)) & _MASK64)
     state = _spread(vocabulary)[ids] + np.uint64(key)
     shifted = np.empty_like(state)
     for bits, factor in ((30, _MIX_1), (27, _MIX_2)):

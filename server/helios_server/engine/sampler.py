@@ -40,14 +40,20 @@ def choose(
 ) -> list[Choice | RequestFailed]:
     """The next token of each sequence, or why it has none.
 
-    logits: [N, vocab_size], of the N sequences in order; left as they are. kernels: that survey them.
+    logits: [N, vocab_size], of the N sequences in order; left as they are. kernels: that survey them, and
+    that hash.
     """
     seen = survey(logits, kernels)
-    return [_outcome(logits, seen, row, sequence, eos_ids) for row, sequence in enumerate(sequences)]
+    return [_outcome(logits, seen, row, sequence, eos_ids, kernels) for row, sequence in enumerate(sequences)]
 
 
 def _outcome(
-    logits: Tensor, seen: Survey, row: int, sequence: Sequence, eos_ids: tuple[int, ...]
+    logits: Tensor,
+    seen: Survey,
+    row: int,
+    sequence: Sequence,
+    eos_ids: tuple[int, ...],
+    kernels: Library | None,
 ) -> Choice | RequestFailed:
     if not seen.finite[row]:
         fix = "Use a wider dtype, or another checkpoint: the model overflows on this input"
@@ -56,7 +62,7 @@ def _outcome(
     if _adjusts(sequence):
         raw = logits[row].cpu().numpy()
         try:
-            token = _pick(raw.copy(), sequence, eos_ids)
+            token = _pick(raw.copy(), sequence, eos_ids, kernels)
         except Exception as error:
             return RequestFailed.of(error)
         below = float(raw[token]) - seen.highest[row]
@@ -70,7 +76,7 @@ def _adjusts(sequence: Sequence) -> bool:
     return early or not sampling.greedy or sampling.repetition_penalty != 1
 
 
-def _pick(logits: Floats, sequence: Sequence, eos_ids: tuple[int, ...]) -> int:
+def _pick(logits: Floats, sequence: Sequence, eos_ids: tuple[int, ...], kernels: Library | None) -> int:
     """logits: [vocab_size], overwritten. Returns the token id."""
     sampling, step = sequence.sampling, len(sequence.output_ids)
     with np.errstate(over="ignore"):  # to minus infinity: no token that any bound leaves a chance
@@ -85,7 +91,7 @@ def _pick(logits: Floats, sequence: Sequence, eos_ids: tuple[int, ...]) -> int:
         logits -= logits.max()
         logits /= sampling.temperature
         ids = filters.left(logits, sampling)
-        place = noise.first(logits[ids], sequence.seed, step, ids, len(logits))
+        place = noise.first(logits[ids], sequence.seed, step, ids, len(logits), kernels)
     return place if isinstance(ids, slice) else int(ids[place])
 
 

@@ -26,7 +26,14 @@ from helios_server.engine.heads import Heads, load_heads
 from helios_server.engine.kept import Kept
 from helios_server.engine.kv_pool import KvPool
 from helios_server.engine.limits import EngineConfig, check_device, depths
-from helios_server.engine.memory import MemoryPlan, context_tokens, limit_bytes, measure, plan_memory
+from helios_server.engine.memory import (
+    MemoryPlan,
+    context_tokens,
+    limit_bytes,
+    load_first_layer,
+    measure,
+    plan_memory,
+)
 from helios_server.engine.pages import PageAllocator
 from helios_server.engine.prefixes import Prefixes
 from helios_server.engine.request import Served
@@ -116,9 +123,7 @@ def _load(config: EngineConfig, limits: Limits, before: Model | None, same: bool
         check_same(checkpoint, before)
     tokenizer = _tokenizer(checkpoint, before)
     kept.give_up_tables(budget)
-    backbone = Backbone.load(
-        checkpoint, 1, config.device, config.dtype, config.max_context, precision=limits.precision
-    )
+    backbone = load_first_layer(checkpoint, config, limits.memory_mib, limits.precision)
     kept.exchange(backbone.layers[0])
     backbone.never_choose(tokenizer.lacking(checkpoint.config.vocab_size))
     model = Model(

@@ -27,9 +27,14 @@ class RopeTable:
     def __init__(self, config: ModelConfig, numerics: Numerics, max_context: int) -> None:
         places = torch.arange(max_context).float()[:, None]
         frequencies = [_inverse_frequencies(base, config.head_dim) for base in config.ropes]
-        angles = [places * each[None, :] for each in frequencies] or [places[:, :0]]
-        self._cos = numerics.weight(torch.stack(angles, dim=1).cos())
-        self._sin = numerics.weight(torch.stack(angles, dim=1).sin())
+        angles = torch.stack([places * f[None, :] for f in frequencies] or [places[:, :0]], dim=1)
+        self._cos = numerics.weight(angles.cos())
+        self._sin = numerics.weight(angles.sin_())  # in place: never more than both tables are held
+
+    @staticmethod
+    def bytes_of(config: ModelConfig, numerics: Numerics, max_context: int) -> int:
+        """What such a table takes while it is made, in float32, and afterwards."""
+        return max_context * len(config.ropes) * config.head_dim * max(4, numerics.activations.itemsize)
 
     def at(self, positions: Tensor) -> Rope:
         """positions: [T] int64, each < max_context. Returns cos, sin: [T, bases * head_dim]."""

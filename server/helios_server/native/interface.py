@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,6 +66,7 @@ _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[Any, ...]]] = {
         c_int,
         (c_int, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_void_p, c_int),
     ),
+    "helios_loud": (c_int64, (c_int, c_uint64, c_int64, c_uint64, c_void_p, c_void_p, c_int64)),
 }  # fmt: skip
 
 

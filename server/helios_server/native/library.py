@@ -16,7 +16,9 @@ from ctypes import byref, c_void_p
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from helios_server.errors import HeliosError
@@ -168,6 +170,17 @@ class Library:
         )  # fmt: skip
         _raise(status, "logits")
         return Choice(best, highest, total, finite)
+
+    def loud(
+        self, key: int, count: int, least: int, room: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint64]] | None:
+        """Ids below `count`, ascending, whose hash (`engine/noise.py`) under `key` is `least` or more, and
+        those hashes; None where there are more than `room`."""
+        ids, bits = np.empty(room, np.int64), np.empty(room, np.uint64)
+        found = self.functions.helios_loud(
+            self._isa, key, count, least, ids.ctypes.data, bits.ctypes.data, room
+        )
+        return (ids[:found], bits[:found]) if 0 <= found <= room else None
 
     def _threads(self) -> int:
         return self.threads or torch.get_num_threads()

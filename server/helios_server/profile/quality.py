@@ -14,6 +14,8 @@ from helios_contract import results
 from helios_contract.results import CandidateQuality, Quality
 
 from helios_server.engine.host_memory import anonymous_bytes
+from helios_server.engine.limits import EngineConfig
+from helios_server.engine.memory import load_first_layer
 from helios_server.errors import InvalidRequest, OutOfMemoryBudget
 from helios_server.models.backbone import Backbone
 from helios_server.models.tokenizer import Tokenizer
@@ -51,7 +53,8 @@ def measure_quality(
     context = checkpoint.config.context(settings.max_context)
     texts = read_texts(tokenizer, prompts, context)
     scored_bytes = [tokenizer.bytes_of(ids[1:].tolist()) for ids in texts.ids]
-    backbone = Backbone.load(checkpoint, 1, settings.device, settings.dtype, settings.max_context)
+    config = EngineConfig(device=settings.device, dtype=settings.dtype, max_context=settings.max_context)
+    backbone = load_first_layer(checkpoint, config, settings.memory_mib)
     backbone.never_choose(tokenizer.lacking(checkpoint.config.vocab_size))
     heads = {
         opened.candidate.name: {layer: opened.head(layer, backbone) for layer in opened.exit_layers}

@@ -19,7 +19,7 @@ from helios_server.engine.audit import audit_bytes
 from helios_server.engine.heads import Heads, LoadedBundle
 from helios_server.engine.kv_pool import KvPool
 from helios_server.engine.limits import EngineConfig
-from helios_server.engine.memory import accelerator_bytes, allowed_bytes, measure
+from helios_server.engine.memory import accelerator_bytes, allowed_bytes, load_first_layer, measure
 from helios_server.engine.runner import Runner
 from helios_server.errors import OutOfMemoryBudget
 from helios_server.exits.head import BareHead, ExitHead
@@ -132,7 +132,7 @@ class Bench:
         """Loads one layer to learn what all of them take, then as many as fit."""
         config = EngineConfig(device=settings.device, dtype=settings.dtype, max_context=settings.max_context)
         checkpoint = candidates[0].checkpoint
-        backbone = Backbone.load(checkpoint, 1, settings.device, settings.dtype, settings.max_context)
+        backbone = load_first_layer(checkpoint, config, settings.memory_mib)
         facts = measure(backbone, config)
         samples = _sample_heads(candidates, backbone)
         held = sum(sample.head.nbytes for sample in samples.values())

@@ -133,4 +133,9 @@ int helios_choose(int isa, const float* logits, int64_t rows, int64_t vocab, int
   return HELIOS_OK;
 }
 
+int64_t helios_loud(int isa, uint64_t key, int64_t count, uint64_t least, int64_t* ids, uint64_t* bits, int64_t room) {
+  const Kernels* kernels = kernels_of(isa);
+  return kernels ? kernels->loud(key, count, least, ids, bits, room) : -1;
+}
+
 }  // extern "C"

@@ -89,6 +89,10 @@ int helios_rms_norm(int isa, const float* x, const float* weight, float eps, int
 int helios_choose(int isa, const float* logits, int64_t rows, int64_t vocab, int64_t* best, float* highest, float* total,
                   uint8_t* finite, int threads);
 
+// Ids below `count`, ascending, whose hash under `key` is `least` or more, with the hash. Returns how many there are, of
+// which the first `room` are written; -1: no such instruction set.
+int64_t helios_loud(int isa, uint64_t key, int64_t count, uint64_t least, int64_t* ids, uint64_t* bits, int64_t room);
+
 #ifdef __cplusplus
 }
 #endif

@@ -26,6 +26,7 @@ struct Kernels {
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t rows, int64_t size, float* out);
   void (*choose)(const float* logits, int64_t rows, int64_t vocab, int64_t* best, float* highest, float* total,
                  uint8_t* finite, int threads);
+  int64_t (*loud)(uint64_t key, int64_t count, uint64_t least, int64_t* ids, uint64_t* bits, int64_t room);
 };
 
 extern const Kernels kAvx2, kAvx512, kAmx;

@@ -26,5 +26,6 @@ constexpr bool kTiles = HELIOS_TILES;
 #include "attention.inl"
 #include "segment.inl"
 #include "choose.inl"
+#include "noise.inl"
 
-static constexpr Kernels kTable = {kLanes, layout_of, matmul, run_layers, scratch_bytes, rms_norm, choose};
+static constexpr Kernels kTable = {kLanes, layout_of, matmul, run_layers, scratch_bytes, rms_norm, choose, loud};
