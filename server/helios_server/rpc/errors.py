@@ -17,7 +17,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from helios_server.errors import HeliosError, QueueFull
-from helios_server.rpc.calls import Behaviour, Context, Continuation, Handler
+from helios_server.rpc.calls import Behaviour, Context, Continuation, Handler, kind
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class NotReady(HeliosError):
 
 
 class Unauthenticated(HeliosError):
-    """The call carries no token."""
+    """The call carries no token, or nobody's."""
 
     code = "UNAUTHENTICATED"
 
@@ -55,14 +55,10 @@ class AnswerErrors(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(_NOT_SERVED_BY_US):
             return handler
-        kind = f"{_word(handler.request_streaming)}_{_word(handler.response_streaming)}"
-        guarded = _guarded(cast(Behaviour, getattr(handler, kind)))  # grpc types them as those of threads
-        make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
+        which = kind(handler)
+        guarded = _guarded(cast(Behaviour, getattr(handler, which)))  # grpc types them as those of threads
+        make: Callable[..., Handler] = getattr(grpc, f"{which}_rpc_method_handler")
         return make(guarded, handler.request_deserializer, handler.response_serializer)
-
-
-def _word(streaming: bool) -> str:
-    return "stream" if streaming else "unary"
 
 
 def _guarded(behaviour: Behaviour) -> Behaviour:
