@@ -14,9 +14,10 @@ from typing import Any, cast
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from helios_server.errors import HeliosError, QueueFull
+from helios_server.errors import HeliosError, InvalidRequest, QueueFull
 from helios_server.rpc.calls import Behaviour, Context, Continuation, Handler, kind
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,23 @@ class AnswerErrors(grpc.aio.ServerInterceptor):
         which = kind(handler)
         guarded = _guarded(cast(Behaviour, getattr(handler, which)))  # grpc types them as those of threads
         make: Callable[..., Handler] = getattr(grpc, f"{which}_rpc_method_handler")
-        return make(guarded, handler.request_deserializer, handler.response_serializer)
+        return make(guarded, _readable(handler.request_deserializer), handler.response_serializer)
+
+
+def _readable(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """What cannot be read becomes the error to be raised: gRPC's own answer would be UNKNOWN, with a trace in
+    the log for each."""
+    if read is None:
+        return None
+
+    def tried(content: bytes) -> Any:
+        try:
+            return read(content)
+        except DecodeError:
+            problem = f"{len(content)} bytes are no message of this method"
+            return InvalidRequest("message", problem, "Send one that its .proto describes")
+
+    return tried
 
 
 def _guarded(behaviour: Behaviour) -> Behaviour:
@@ -66,6 +83,8 @@ def _guarded(behaviour: Behaviour) -> Behaviour:
 
     async def call(request: Any, context: Context) -> Any:
         try:
+            if isinstance(request, InvalidRequest):
+                raise request
             return await behaviour(request, context)
         except HeliosError as error:
             await refuse(context, error)
