@@ -1,8 +1,8 @@
 """Whatever is sent to a door gets an answer, and leaves nothing: messages made at random, raw bytes, calls
 that are cancelled at any moment.
 
-In a process of its own, whose memory and descriptors are looked at: after the second round they are what they
-were after the first. Small here; whole in `make test-long`.
+Rows, pages, descriptors and memory after the second round are what they were after the first. Small here;
+whole, and in a process of its own, in `make test-long`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from helios_proto.v1 import generation_pb2 as pb
 from helios_server.rpc.openai import fields
 
 from tests.rpc.openai_door.clients import BODIES, CHAT, TEXT
-from tests.rpc.pods import Served, child, eventually, generate_request, speaking
+from tests.rpc.pods import Served, child, eventually, generate_request, serving, speaking
 from tests.sizes import LONG, examples
 
 MESSAGES = examples(150, long=10_000)
@@ -72,6 +72,11 @@ class Process:
 
 @pytest.fixture
 async def process(tiny: Path, tmp_path: Path) -> AsyncIterator[Process]:
+    """One of its own where memory is looked at, else this one."""
+    if not LONG:
+        async with serving(tiny, max_queue_size=64, max_batch_size=ROWS) as pod:
+            yield Process(pod, psutil.Process())
+        return
     arguments = ("--model", f"file://{tiny}", "--max-queue-size", "64", "--max-batch-size", str(ROWS))
     async with (
         child(tmp_path, *arguments, "--memory-mib", "4096") as started,
@@ -275,7 +280,7 @@ KINDS: list[Send] = [by_message, by_bytes, by_json, by_raw_bytes, by_cancelling]
 @pytest.mark.usefixtures("session")
 @pytest.mark.parametrize("kinds", [[kind] for kind in KINDS] if LONG else [KINDS])
 async def test_whatever_comes_is_answered_and_leaves_nothing(process: Process, kinds: list[Send]) -> None:
-    """One process for all, or, where rounds are long, one for each."""
+    """One pod for all, or, where rounds are long, one for each."""
     for send in kinds:
         before = await round_of(send, process, 0)
         assert before.total() == MESSAGES

@@ -76,23 +76,15 @@ async def test_the_prompts_that_wait_are_bounded_by_their_tokens(tiny: Path) -> 
 
 
 async def test_as_a_rule_eight_pools_of_prompts_may_wait(tiny: Path) -> None:
-    async with serving(tiny, max_batch_size=1, memory_mib=400, max_queue_size=10_000) as pod:
-        assert pod.server is not None
-        assert pod.server.pod.engine is not None
-        most = 8 * pod.server.pod.engine.serving.kv_tokens
-        ids = [7] * 4000
-        assert most > len(ids)
+    """One row's pool is its context, of 4096 tokens."""
+    long = pb.TokenizedInput(input_ids=[7] * 4000)
+    async with serving(tiny, max_batch_size=1, max_queue_size=100) as pod:
         first = asyncio.create_task(pod.generate(max_tokens=LONG))
         await eventually(lambda: loaded(pod, 1, 0))
-        count = most // len(ids)
-        crowd = [
-            asyncio.create_task(pod.generate(tokenized=pb.TokenizedInput(input_ids=ids), max_tokens=1))
-            for _ in range(min(count, 64))
-        ]
+        crowd = [asyncio.create_task(pod.generate(tokenized=long, max_tokens=1)) for _ in range(8)]
         await eventually(lambda: loaded(pod, 1, len(crowd)))
-        if count <= len(crowd):
-            error = await failure(pod.generate(tokenized=pb.TokenizedInput(input_ids=ids), max_tokens=1))
-            assert "max_queue_tokens" in str(error.details())
+        error = await failure(pod.generate(tokenized=long, max_tokens=1))
+        assert f"prompts of 32000 tokens are waiting, of at most {8 * 4096}" in str(error.details())
         for task in (first, *crowd):
             task.cancel()
         await asyncio.gather(first, *crowd, return_exceptions=True)

@@ -15,6 +15,7 @@ function headers() {
 // The error that an answer tells; one that asks for a token shows the field for it.
 async function refusal(answer) {
   if (answer.status === 401) at("enter").hidden = false;
+  if (answer.status === 401 && !token) return new Error("Callers have tokens here: enter yours.");
   return new Error((await answer.json()).error.message);
 }
 
