@@ -56,7 +56,8 @@ async def test_pods_wait_for_a_secret_that_is_named(
         if there:
             place.create(there)
         place.create(deployment(service=service))
-        await place.named("Ready", f"spec.service.{named}")
+        told = await place.named("Ready", f"spec.service.{named}")
+        assert told["reason"] == "InvalidSpec"
         assert place.store.list(REVISION) == []
         whole = secret(name, *lacking)["data"]
         if there:
@@ -64,8 +65,7 @@ async def test_pods_wait_for_a_secret_that_is_named(
         else:
             place.create(secret(name, *lacking))
         await place.ready()
-        told = str(place.status())
-        assert "c2VjcmV0" not in told
+        assert "c2VjcmV0" not in str(place.status())
         assert protocols(place) == ({"https"} if "tls" in service else {"kubernetes.io/h2c", "http"})
 
 

@@ -15,9 +15,12 @@ from grpc_status import rpc_status
 from helios_proto.v1 import generation_pb2 as pb
 from helios_proto.v1 import generation_pb2_grpc as rpc
 from helios_server.rpc import stream
+from helios_server.rpc.server import Access
+from helios_server.rpc.tls import Certificates, TlsFiles
 
+from tests.certificates import Authority
 from tests.rpc.openai_door.clients import TEXT, post
-from tests.rpc.pods import Served, eventually, generate_request, serving
+from tests.rpc.pods import OPEN, Served, eventually, generate_request, serving
 
 LONG = 3500
 
@@ -28,8 +31,9 @@ async def loaded(pod: Served, running: int, waiting: int) -> bool:
 
 
 async def idle(pod: Served) -> bool:
-    load = await pod.load()
+    """Asked of the engine itself: the doors may be encrypted, or busy."""
     assert pod.server is not None
+    load = pod.server.pod.loaded_engine().load()
     return (load.running, load.waiting, load.kv_used_tokens, pod.server.pod.calls) == (0, 0, 0, 0)
 
 
@@ -37,6 +41,11 @@ async def failure(call: object) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await call  # type: ignore[misc]
     return error.value
+
+
+async def complete(channel: grpc.aio.Channel) -> pb.Complete:
+    *_, last = [message async for message in rpc.GenerationStub(channel).Generate(generate_request())]
+    return last.complete
 
 
 async def to_the_end(call: Any) -> Any:
@@ -91,22 +100,45 @@ async def test_as_a_rule_eight_pools_of_prompts_may_wait(tiny: Path) -> None:
         await eventually(lambda: idle(pod))
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
 async def test_a_grpc_client_that_does_not_read_loses_its_row(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encrypted: bool
 ) -> None:
     monkeypatch.setattr(stream, "MOST_UNREAD", 32)
     options = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
-    async with serving(tiny) as pod:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{pod.ports.port}", options) as channel:
+    authority, access = Authority(), OPEN
+    if encrypted:
+        folder = authority.issue(tmp_path)
+        access = Access(Certificates(TlsFiles(folder / "tls.crt", folder / "tls.key")))
+    async with serving(tiny, access=access) as pod:
+        at, tls = f"127.0.0.1:{pod.ports.port}", grpc.ssl_channel_credentials(authority.pem)
+        async with (
+            grpc.aio.secure_channel(at, tls, options) if encrypted else grpc.aio.insecure_channel(at, options)
+        ) as channel:
             asked = generate_request(max_tokens=LONG, logprobs=True)
             call = rpc.GenerationStub(channel).Generate(asked)
             await call.read()
             await eventually(lambda: idle(pod))  # while the call still stands
             assert not call.done()
             error = await failure(to_the_end(call))  # what had gone out, and then the status
+            assert (await complete(channel)).usage.completion_tokens == 8
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "client: 32 tokens have come that the client did not read" in str(error.details())
+
+
+async def test_who_goes_without_reading_is_no_error_of_ours(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stream, "MOST_UNREAD", 8)
+    options = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
+    async with serving(tiny) as pod:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{pod.ports.port}", options) as channel:
+            call = rpc.GenerationStub(channel).Generate(generate_request(max_tokens=LONG, logprobs=True))
+            await call.read()
+            await eventually(lambda: idle(pod))
+            call.cancel()
         assert len((await pod.generate()).output_ids) == 8
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_an_http_client_that_does_not_read_loses_its_row(

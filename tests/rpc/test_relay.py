@@ -71,14 +71,26 @@ def channel(port: int, *options: tuple[str, object], roots: bytes = b"") -> grpc
     return grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[*options, own])
 
 
+def encryption(folder: Path) -> tuple[ssl.SSLContext, bytes]:
+    """Of a server, and the CA that its clients trust."""
+    authority = Authority()
+    authority.issue(folder)
+    certificates = Certificates(TlsFiles(folder / "tls.crt", folder / "tls.key"))
+    return certificates.context(GRPC), authority.pem
+
+
 @pytest.mark.parametrize("size", [0, 1, 200_000])
-async def test_messages_pass_unchanged(pod: Pod, size: int) -> None:
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_messages_pass_unchanged(size: int, encrypted: bool, tmp_path: Path) -> None:
+    tls, roots = encryption(tmp_path) if encrypted else (None, b"")
+    pod = Pod(tls)
     port = await pod.door.open("127.0.0.1", 0)
-    async with channel(port) as connection:
+    async with channel(port, roots=roots) as connection:
         call = rpc.GenerationStub(connection).Generate(pb.GenerateRequest(text="x" * size))
         answers = [message.chunk async for message in call]
     assert [answer.index for answer in answers] == list(range(CHUNKS))
     assert all(answer.text == "x" * size for answer in answers)
+    await pod.door.close(0)
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
@@ -88,10 +100,7 @@ async def test_nothing_is_lost_when_connections_are_let_go(
     """Clients that never pause, with the service config: each call ends with OK, before and after the
     move."""
     monkeypatch.setattr(relay, "SHUTDOWN_SECONDS", 0.1)
-    authority = Authority()
-    folder = authority.issue(tmp_path / "pod")
-    certificates = Certificates(TlsFiles(folder / "tls.crt", folder / "tls.key"))
-    tls, roots = (certificates.context(GRPC), authority.pem) if encrypted else (None, b"")
+    tls, roots = encryption(tmp_path) if encrypted else (None, b"")
     first = Pod(tls)
     port = await first.door.open("127.0.0.1", 0)
     outcomes: Counter[str] = Counter()

@@ -103,7 +103,10 @@ async def refuse(context: Context, error: HeliosError) -> None:
     details = rich_status(error)
     if details is not None:
         trailing = (*trailing, (_DETAILS_KEY, details.SerializeToString()))
-    await context.abort(grpc.StatusCode[error.code], str(error), trailing)
+    try:
+        await context.abort(grpc.StatusCode[error.code], str(error), trailing)
+    except grpc.aio.InternalError:  # the client is gone: nobody is there to be told
+        raise asyncio.CancelledError from None
 
 
 def rich_status(error: HeliosError) -> status_pb2.Status | None:

@@ -30,6 +30,8 @@ Connect = Callable[[Callable[[], asyncio.BaseProtocol]], Awaitable[tuple[object,
 
 HANDSHAKE_SECONDS, SHUTDOWN_SECONDS = 10.0, 2.0
 """For a client to prove who it is, and to say that it has heard the end."""
+_MOST_UNSENT_BYTES = 64 << 10
+"""Of one end; then the other is not read."""
 _HEADER_BYTES = 9
 _PING, _GOAWAY, _ACK = 0x6, 0x7, 0x1
 _LAST_STREAM = 0x7FFFFFFF
@@ -101,6 +103,7 @@ class _End(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(_MOST_UNSENT_BYTES)  # of TLS, it would be eight times that
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
