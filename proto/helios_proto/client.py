@@ -80,10 +80,17 @@ class Answer:
 
 class GenerationClient:
     """One channel to the address that applications use: host:port or [IPv6]:port, ValueError for another
-    IPv6. An async context manager."""
+    IPv6. tls: as grpc.ssl_channel_credentials makes it, None for clear text; token: the caller's, "" where
+    none is asked for. An async context manager."""
 
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(addresses.check(address), options=CHANNEL_OPTIONS)
+    def __init__(self, address: str, tls: grpc.ChannelCredentials | None = None, token: str = "") -> None:
+        target = addresses.check(address)
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._channel = (
+            grpc.aio.secure_channel(target, tls, options=CHANNEL_OPTIONS)
+            if tls
+            else grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        )
         self.stub = generation_pb2_grpc.GenerationStub(self._channel)
 
     async def __aenter__(self) -> GenerationClient:
@@ -94,4 +101,4 @@ class GenerationClient:
 
     def generate(self, request: generation_pb2.GenerateRequest, timeout: float | None = None) -> Answer:
         """`timeout` is the call's deadline in seconds."""
-        return Answer(self.stub.Generate(request, timeout=timeout))
+        return Answer(self.stub.Generate(request, timeout=timeout, metadata=self._metadata))

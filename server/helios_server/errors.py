@@ -69,6 +69,12 @@ class QueueFull(HeliosError):
         self.retry_seconds = retry_seconds
 
 
+class SlowReader(HeliosError):
+    """A client does not read what it asked for; its request has ended."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
 class Draining(HeliosError):
     """The server accepts no more requests; another one will."""
 

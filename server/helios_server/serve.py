@@ -31,7 +31,9 @@ from helios_server.models.reading import reading
 from helios_server.models.store import resolve
 from helios_server.rpc import limits as limits_document
 from helios_server.rpc.auth import Token
-from helios_server.rpc.server import PodServer, Ports
+from helios_server.rpc.callers import CallerTokens
+from helios_server.rpc.server import Access, PodServer, Ports
+from helios_server.rpc.tls import Certificates, TlsFiles
 from helios_server.telemetry.energy import open_meter
 
 logger = logging.getLogger("helios")
@@ -43,7 +45,8 @@ _SECOND_SIGNAL = 128 + signal.SIGTERM
 @dataclass(frozen=True)
 class ServeConfig:
     """All that a serving process is told. ports: 0 for a free one; drain_timeout: seconds; energy_watts: of
-    one busy core, None where nothing is declared; ports_file: where the bound ports are written, as JSON."""
+    one busy core, None where nothing is declared; ports_file: where the bound ports are written, as JSON;
+    tls: None for clear text; auth_tokens: a folder with the callers' tokens, None for everybody."""
 
     model_name: str
     engine: EngineConfig
@@ -54,6 +57,9 @@ class ServeConfig:
     drain_timeout: float = 300.0
     ports_file: Path | None = None
     energy_watts: float | None = None
+    tls: TlsFiles | None = None
+    auth_tokens: Path | None = None
+    reflection: bool = True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,8 +103,13 @@ class _Process:
         _check_reachable_by_token(config)
         token = Token(config.control_token_file) if config.control_token_file else None
         energy = open_meter(config.engine.device, config.energy_watts)
+        access = Access(
+            Certificates(config.tls) if config.tls else None,
+            CallerTokens(config.auth_tokens, token) if config.auth_tokens else None,
+            config.reflection,
+        )
         server = PodServer(
-            config.model_name, config.engine, config.limits, token, energy, config.drain_timeout
+            config.model_name, config.engine, config.limits, token, energy, config.drain_timeout, access
         )
         self._listen_to_signals()
         ports = await server.open(config.host, config.ports)
@@ -187,6 +198,7 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
             max_context=options.max_context,
             volumes=options.volumes,
             offline=options.offline or None,
+            max_queue_tokens=options.max_queue_tokens,
             prefix_caching=options.prefix_caching == "on",
         ),
         limits=limits,
@@ -196,7 +208,23 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
         drain_timeout=options.drain_timeout,
         ports_file=options.ports_file,
         energy_watts=options.energy_watts,
+        tls=_tls(options),
+        auth_tokens=options.auth_tokens,
+        reflection=options.reflection,
     )
+
+
+def _tls(options: argparse.Namespace) -> TlsFiles | None:
+    given = {"tls-cert": options.tls_cert, "tls-key": options.tls_key, "tls-client-ca": options.tls_client_ca}
+    if not any(given.values()):
+        return None
+    for needed in ("tls-cert", "tls-key"):
+        if not given[needed]:
+            named = next(name for name, path in given.items() if path)
+            raise InvalidRequest(
+                needed, f"is missing, and --{named} is given", "Give the certificate and its key"
+            )
+    return TlsFiles(options.tls_cert, options.tls_key, options.tls_client_ca)
 
 
 def _stand_alone_limits(options: argparse.Namespace) -> Limits:
@@ -266,12 +294,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--ports-file", type=Path, help="write the bound ports here, as JSON")
     parser.add_argument("--control-token-file", type=Path, help="bearer token that Control asks for")
+    _add_access_arguments(parser.add_argument_group("who may call, and how"))
     parser.add_argument("--volumes", type=Path, help="folder in which pvc://claim is VOLUMES/claim")
     parser.add_argument("--offline", action="store_true", help="fetch nothing")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: %(default)s)")
     parser.add_argument("--dtype", help="auto (default), float16, bfloat16, float32 or float64")
     parser.add_argument(
         "--max-context", type=_tokens, metavar="N", help="prompt and output at most (default: the model's)"
+    )
+    parser.add_argument(
+        "--max-queue-tokens",
+        type=_tokens,
+        metavar="N",
+        help="prompts that wait (default: 8 times the KV cache)",
     )
     parser.add_argument(
         "--prefix-caching",
@@ -283,6 +318,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--drain-timeout", type=float, default=300.0, help="seconds for streams to end")
     parser.add_argument("--energy-watts", type=float, help="of one busy core, where nothing can be measured")
     return parser
+
+
+def _add_access_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--tls-cert",
+        type=Path,
+        metavar="FILE",
+        help="PEM; gRPC and HTTP speak TLS; read again when it changes",
+    )
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="of --tls-cert, in PEM")
+    group.add_argument(
+        "--tls-client-ca", type=Path, metavar="FILE", help="clients need a certificate of these CAs, in PEM"
+    )
+    group.add_argument(
+        "--auth-tokens",
+        type=Path,
+        metavar="DIR",
+        help="a file for each caller: its name, and its bearer token",
+    )
+    group.add_argument(
+        "--no-reflection", dest="reflection", action="store_false", help="describe no services to clients"
+    )
 
 
 def _add_model_arguments(group: argparse._ArgumentGroup) -> None:

@@ -96,6 +96,7 @@ def full() -> Json:
                     "port": 8033,
                     "httpPort": 8000,
                     "tls": {"secretName": "tls", "clientCASecretName": "ca"},
+                    "auth": {"secretName": "callers"},
                 },
                 "modelCache": {"pvcName": "cache", "mountPath": "/models", "readOnly": True},
                 "authSecret": {"name": "hub", "key": "TOKEN"},

@@ -13,6 +13,7 @@ from helios_operator.api import codec, parse
 from helios_operator.api.crds import crds
 from helios_operator.api.types import (
     Analysis,
+    Auth,
     Candidate,
     CandidateSelector,
     ConfigMapRef,
@@ -89,6 +90,7 @@ def test_exit_quality_has_one_field_for_people_beside_the_types() -> None:
         ModelCache,
         SecretKeyRef,
         Tls,
+        Auth,
     ],
 )
 def test_what_a_type_cannot_do_without_is_required_or_defaulted(kind: Any) -> None:
@@ -134,11 +136,12 @@ def test_the_defaults_of_schema_and_types_are_the_same() -> None:
         ("spec.rollout.analysis", {}, Analysis()),
         ("spec.modelCache", {"pvcName": "c"}, ModelCache("c")),
         ("spec.service.tls", {"secretName": "t"}, Tls("t")),
+        ("spec.service.auth", {"secretName": "t"}, Auth("t")),
     ],
 )
 def test_the_defaults_inside_optional_objects_are_the_same(path: str, given: Any, expected: Any) -> None:
     spec = parse.deployment(admit(put(minimal(), path, given))).spec
-    assert expected in (spec.rollout.analysis, spec.model_cache, spec.service.tls)
+    assert expected in (spec.rollout.analysis, spec.model_cache, spec.service.tls, spec.service.auth)
 
 
 def test_a_resolved_candidate_is_the_same_in_a_job_result_and_in_a_status() -> None:

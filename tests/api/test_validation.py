@@ -144,5 +144,4 @@ def test_one_machine_names_the_fields_of_a_cluster() -> None:
         "spec.profiling.template",
         "spec.modelCache",
         "spec.authSecret",
-        "spec.service.tls",
     }

@@ -76,10 +76,13 @@ async def test_a_failed_pass_is_not_yesterdays_ready(
         await runtime.wait_for(is_ready, timeout=PATIENCE)
 
 
-async def test_what_no_server_can_do_is_refused_here_too(tmp_path: Path, volumes: Path) -> None:
+async def test_a_secret_that_is_not_here_is_not_done_without(tmp_path: Path, volumes: Path) -> None:
     service = {"port": 8033, "tls": {"secretName": "chat-tls"}}
     async with LocalRuntime([deployment(service=service)], tmp_path / "chat", options(volumes)) as runtime:
         await runtime.wait_for(lambda r: told(r, "Ready")["reason"] == "InvalidSpec", timeout=PATIENCE)
-        assert told(runtime, "Ready")["message"].startswith("spec.service.tls: ")
+        message = told(runtime, "Ready")["message"]
+        assert message.startswith("spec.service.tls.secretName: there is no ")
+        assert "chat-tls" in message
+        assert "--tls-cert and --tls-key" in message
         assert runtime.hopeless("chat")
         assert runtime.pids("chat") == {}

@@ -16,6 +16,7 @@ from helios_operator.render.service import (
     pods_service,
     routed_revision,
     serves_http,
+    serves_tls,
 )
 from helios_proto.v1 import control_pb2
 
@@ -55,6 +56,18 @@ def test_openais_api_has_a_port_of_the_users(service: dict[str, int], port: int 
         }
         assert serves_http(objects.revision(hd)["spec"]["template"])
     assert "http" not in {each["name"] for each in client_service(hd, 1, with_http=False)["spec"]["ports"]}
+
+
+def test_the_service_says_what_the_pods_behind_it_speak() -> None:
+    plain, encrypted = objects.deployment(), objects.deployment(service={"tls": {"secretName": "t"}})
+    assert not serves_tls(objects.revision(plain)["spec"]["template"])
+    assert serves_tls(objects.revision(encrypted)["spec"]["template"])
+    assert not serves_tls({})
+    for with_tls, spoken in ((False, {"kubernetes.io/h2c", "http"}), (True, {"https"})):
+        service = client_service(encrypted, 1, with_tls=with_tls)
+        assert {port["appProtocol"] for port in service["spec"]["ports"]} == spoken
+    control = {port["name"]: port["appProtocol"] for port in pods_service(encrypted)["spec"]["ports"]}
+    assert control == {"grpc": "https", "control": "kubernetes.io/h2c", "metrics": "http"}
 
 
 def test_pods_of_the_release_before_have_no_such_port() -> None:

@@ -13,7 +13,6 @@ from helios_operator.api import results
 from helios_operator.api.identity import prompts_digest
 from helios_operator.api.types import Candidate
 from helios_operator.decide.snapshot import JobKind
-from helios_operator.errors import UnsupportedError
 from helios_operator.render import Manifest, configmap
 from helios_operator.render.job import profiling_job
 from helios_server import profile, serve
@@ -101,9 +100,54 @@ def test_a_termination_message_is_written_in_place(tmp_path: Path, monkeypatch: 
     assert json.loads(message.read_text())["resolved"]["a"]["error"]
 
 
-def test_what_no_server_can_do_is_refused_by_its_field() -> None:
-    with pytest.raises(UnsupportedError, match=r"spec\.service\.tls"):
-        objects.revision(objects.deployment(service={"port": 8033, "tls": {"secretName": "chat-tls"}}))
+@pytest.mark.parametrize(
+    ("service", "files"),
+    [
+        ({}, {}),
+        ({"tls": {"secretName": "cert"}}, {"tls_cert": "tls.crt", "tls_key": "tls.key"}),
+        (
+            {"tls": {"secretName": "cert", "clientCASecretName": "ca"}},
+            {"tls_cert": "tls.crt", "tls_key": "tls.key", "tls_client_ca": "ca.crt"},
+        ),
+        ({"auth": {"secretName": "callers"}}, {"auth_tokens": ""}),
+    ],
+)
+def test_secrets_are_mounted_where_the_server_looks(
+    service: dict[str, dict[str, str]], files: dict[str, str], tmp_path: Path
+) -> None:
+    """Whole, so that the kubelet replaces them; probes stay plain, whatever clients speak."""
+    hd = objects.deployment(service=service)
+    limits = configmap.limits_config_map(hd, 7, objects.serving_limits())
+    (tmp_path / "limits.json").write_text(limits["data"]["limits.json"])
+    manifest = objects.revision(hd)
+    pod = manifest["spec"]["template"]["spec"]
+    command = _command(manifest, {"/etc/helios/limits/limits.json": str(tmp_path / "limits.json")})
+    config = serve.parse(command[2:])
+    told = {"auth_tokens": config.auth_tokens}
+    if config.tls:
+        told |= {"tls_cert": config.tls.certificate, "tls_key": config.tls.key}
+        told |= {"tls_client_ca": config.tls.client_ca}
+    secrets = {each["name"]: each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
+    mounts = {each["mountPath"]: each for each in pod["containers"][0]["volumeMounts"]}
+    asked = {
+        "tls_cert": "cert",
+        "tls_key": "cert",
+        "tls_client_ca": "ca",
+        "auth_tokens": "callers",
+    }
+    assert {name for name, path in told.items() if path} == set(files)
+    for name, file in files.items():
+        folder = told[name].parent if file else told[name]
+        assert told[name].name == (file or folder.name)
+        mount = mounts[str(folder)]
+        assert secrets[mount["name"]] == asked[name]
+        assert mount["readOnly"] is True
+        assert "subPath" not in mount
+    assert {
+        pod["containers"][0][f"{kind}Probe"]["httpGet"].get("scheme", "HTTP")
+        for kind in ("startup", "readiness", "liveness")
+    } == {"HTTP"}
+    assert config.control_token_file is not None
 
 
 def _command(manifest: Manifest, places: dict[str, str]) -> list[str]:

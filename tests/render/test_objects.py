@@ -30,6 +30,9 @@ SPECS: dict[str, dict[str, Any]] = {
     "writable cache": {"modelCache": {"pvcName": "models", "mountPath": "/models", "readOnly": False}},
     "config map prompts": {"profiling": {"prompts": {"configMapRef": {"name": "prompts", "key": "p.txt"}}}},
     "inline prompts": {"profiling": {"prompts": {"inline": ["Call me Ishmael.", "Größe"]}}},
+    "secrets": {
+        "service": {"tls": {"secretName": "t", "clientCASecretName": "c"}, "auth": {"secretName": "a"}}
+    },
     "profiling template": {
         "profiling": {
             "template": {

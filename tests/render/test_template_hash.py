@@ -66,6 +66,9 @@ def test_what_only_new_pods_can_take_up_is_hashed() -> None:
         {"limits": {"maxContextTokens": 4096}},
         {"limits": {"maxContextTokens": 8192}},
         {"service": {"httpPort": 0}},
+        {"service": {"tls": {"secretName": "a"}}},
+        {"service": {"tls": {"secretName": "a", "clientCASecretName": "b"}}},
+        {"service": {"auth": {"secretName": "a"}}},
     ]
     hashes = [template_hash(objects.deployment(**spec)) for spec in specs]
     assert len(set(hashes)) == len(specs)

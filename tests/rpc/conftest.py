@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from helios_server.rpc import server
 
 from tests.checkpoints import make_checkpoint
 from tests.profile.planted import noise_bundle
@@ -21,6 +22,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def heads(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return noise_bundle(tmp_path_factory.mktemp("heads") / "noise", tiny, EXITS)
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are rotated are looked at more often than every second."""
+    monkeypatch.setattr(server, "LOOK_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -18,12 +18,13 @@ from helios_proto.v1 import control_pb2, control_pb2_grpc
 from helios_proto.v1 import generation_pb2 as pb
 from helios_server.engine.limits import EngineConfig
 from helios_server.rpc.auth import Token
-from helios_server.rpc.server import PodServer, Ports
+from helios_server.rpc.server import Access, PodServer, Ports
 
 PROMPT = "A prompt of the tests"
 EXITS = (2, 4)
 LAYERS = 6
 FREE = Ports(0, 0, 0, 0)
+OPEN = Access()
 
 
 def limits_for(model: Path, **changes: Any) -> Limits:
@@ -112,12 +113,19 @@ async def eventually(condition: Any, patience: float = 180.0) -> None:
 
 @asynccontextmanager
 async def serving(
-    model: Path, token: Path | None = None, energy: Any = None, load: bool = True, **changes: Any
+    model: Path,
+    token: Path | None = None,
+    energy: Any = None,
+    load: bool = True,
+    access: Access = OPEN,
+    engine: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Served]:
-    """A pod in this process."""
-    config = EngineConfig(dtype="float64", threads=1, step_tokens=32)
+    """A pod in this process. engine: of its EngineConfig; changes: of its limits."""
+    config = EngineConfig(**{"dtype": "float64", "threads": 1, "step_tokens": 32} | (engine or {}))
     guard = Token(token) if token else None
-    server = PodServer("chat", config, limits_for(model, **changes), guard, energy, drain_timeout=60)
+    limits = limits_for(model, **changes)
+    server = PodServer("chat", config, limits, guard, energy, drain_timeout=60, access=access)
     ports = await server.open("127.0.0.1", FREE)
     try:
         if load:

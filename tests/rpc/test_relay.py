@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
 from helios_proto.client import CHANNEL_OPTIONS
 from helios_proto.v1 import generation_pb2 as pb
 from helios_proto.v1 import generation_pb2_grpc as rpc
+from helios_server.rpc import relay
 from helios_server.rpc.door import Door
 from helios_server.rpc.relay import FrameCursor, Mark, Relay
+from helios_server.rpc.tls import GRPC, Certificates, TlsFiles
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.certificates import Authority
 
 CHUNKS = 8
 SERVICE = pb.DESCRIPTOR.services_by_name["Generation"]
@@ -44,9 +50,9 @@ class Slow(rpc.GenerationServicer):
 
 
 class Pod:
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.service = Slow()
-        self.door = Door([])
+        self.door = Door([], tls)
         rpc.add_GenerationServicer_to_server(self.service, self.door.server)
 
 
@@ -57,25 +63,45 @@ async def pod() -> AsyncIterator[Pod]:
     await pod.door.close(0)
 
 
-def channel(port: int, *options: tuple[str, object]) -> grpc.aio.Channel:
+def channel(port: int, *options: tuple[str, object], roots: bytes = b"") -> grpc.aio.Channel:
     own = ("grpc.use_local_subchannel_pool", 1)  # one connection a channel
+    if roots:
+        credentials = grpc.ssl_channel_credentials(roots)
+        return grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=[*options, own])
     return grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[*options, own])
 
 
+def encryption(folder: Path) -> tuple[ssl.SSLContext, bytes]:
+    """Of a server, and the CA that its clients trust."""
+    authority = Authority()
+    authority.issue(folder)
+    certificates = Certificates(TlsFiles(folder / "tls.crt", folder / "tls.key"))
+    return certificates.context(GRPC), authority.pem
+
+
 @pytest.mark.parametrize("size", [0, 1, 200_000])
-async def test_messages_pass_unchanged(pod: Pod, size: int) -> None:
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_messages_pass_unchanged(size: int, encrypted: bool, tmp_path: Path) -> None:
+    tls, roots = encryption(tmp_path) if encrypted else (None, b"")
+    pod = Pod(tls)
     port = await pod.door.open("127.0.0.1", 0)
-    async with channel(port) as connection:
+    async with channel(port, roots=roots) as connection:
         call = rpc.GenerationStub(connection).Generate(pb.GenerateRequest(text="x" * size))
         answers = [message.chunk async for message in call]
     assert [answer.index for answer in answers] == list(range(CHUNKS))
     assert all(answer.text == "x" * size for answer in answers)
+    await pod.door.close(0)
 
 
-async def test_nothing_is_lost_when_connections_are_let_go(pod: Pod) -> None:
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_nothing_is_lost_when_connections_are_let_go(
+    encrypted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Clients that never pause, with the service config: each call ends with OK, before and after the
     move."""
-    first = pod
+    monkeypatch.setattr(relay, "SHUTDOWN_SECONDS", 0.1)
+    tls, roots = encryption(tmp_path) if encrypted else (None, b"")
+    first = Pod(tls)
     port = await first.door.open("127.0.0.1", 0)
     outcomes: Counter[str] = Counter()
     done = asyncio.Event()
@@ -93,14 +119,14 @@ async def test_nothing_is_lost_when_connections_are_let_go(pod: Pod) -> None:
             except grpc.aio.AioRpcError as error:
                 outcomes[f"{error.code().name} {error.details()}"] += 1
 
-    connections = [channel(port, *CHANNEL_OPTIONS) for _ in range(3)]
+    connections = [channel(port, *CHANNEL_OPTIONS, roots=roots) for _ in range(3)]
     streams = [asyncio.create_task(stream(c)) for c in connections for _ in range(4)]
     hammers = [asyncio.create_task(hammer(c)) for c in connections for _ in range(6)]
     await asyncio.sleep(0.1)
 
     first.service.draining = True
     await first.door.let_go(SERVICE)
-    second = Pod()
+    second = Pod(tls)
     assert await second.door.open("127.0.0.1", port) == port
     await first.door.close(10)
     await asyncio.gather(*streams)
@@ -150,14 +176,14 @@ async def test_a_client_that_vanished_does_not_hold_up_the_rest() -> None:
     loop = asyncio.get_running_loop()
     backend = await loop.create_server(Silent, "127.0.0.1", 0)
     backend_port = backend.sockets[0].getsockname()[1]
-    relay = Relay(lambda protocol: loop.create_connection(protocol, "127.0.0.1", backend_port))
-    port = await relay.listen("127.0.0.1", 0)
+    between = Relay(lambda protocol: loop.create_connection(protocol, "127.0.0.1", backend_port))
+    port = await between.listen("127.0.0.1", 0)
     _, writer = await asyncio.open_connection("127.0.0.1", port)
-    while not relay.clients:
+    while not between.clients:
         await asyncio.sleep(0.01)
     async with asyncio.timeout(60):
-        await relay.let_go(0.1)
-        await relay.close(0.1)
+        await between.let_go(0.1)
+        await between.close(0.1)
     writer.close()
     backend.close()
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -16,7 +16,7 @@ from helios_proto import addresses
 from helios_proto.client import Answer, GenerationClient
 from helios_proto.v1.generation_pb2 import Complete, ExitPolicy, FinishReason, GenerateRequest, SamplingParams
 
-from helios_cli import state
+from helios_cli import state, way_in
 from helios_cli.arguments import Parser
 
 
@@ -39,9 +39,11 @@ def run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--timeout", type=float, metavar="SECONDS")
     parser.add_argument("--json", action="store_true", help="one JSON object at the end instead of a stream")
+    way_in.add_arguments(parser)
     options = parser.parse_args(argv)
     address = _given(options.address) if options.address else _endpoint(options.name, options.state)
-    return asyncio.run(_generate(address, _request(options), options.timeout, options.json))
+    client = way_in.client(address, options)
+    return asyncio.run(_generate(address, client, _request(options), options.timeout, options.json))
 
 
 def _given(address: str) -> str:
@@ -69,9 +71,15 @@ def _request(options: Any) -> GenerateRequest:
         raise OperatorError("arguments", str(error), "see `helios generate --help`") from None
 
 
-async def _generate(address: str, request: GenerateRequest, timeout: float | None, as_json: bool) -> int:
+async def _generate(
+    address: str,
+    connect: Callable[[], GenerationClient],
+    request: GenerateRequest,
+    timeout: float | None,
+    as_json: bool,
+) -> int:
     began = time.monotonic()
-    async with GenerationClient(address) as client:
+    async with connect() as client:
         answer = client.generate(request, timeout)
         try:
             complete = await _read(answer, streaming=not as_json)

@@ -23,6 +23,7 @@ from helios_operator.errors import OperatorError
 from helios_operator.local.events import WARNING, Echoes, Record
 from helios_operator.local.runtime import LocalRuntime, Options
 from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT
+from helios_operator.render.commands import Access
 from helios_proto import addresses
 from helios_server.models.cache import cache_root
 from rich.console import Console
@@ -68,12 +69,36 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--watts", type=float, metavar="W", help="what the processor draws, where it has no counter"
     )
+    _add_access(parser)
     options = parser.parse_args(argv)
     objects = _read(options.file)
     runtime = LocalRuntime(
         objects, options.state or _default_state(objects), _options(options), _Screen().show
     )
     return asyncio.run(_serve(runtime))
+
+
+def _add_access(parser: Parser) -> None:
+    """Of files that pods read, and read again when they change; the front addresses pass bytes on."""
+    for option, metavar, what in (
+        ("--tls-cert", "FILE", "speak TLS with this certificate, in PEM"),
+        ("--tls-key", "FILE", "of --tls-cert, in PEM"),
+        ("--tls-client-ca", "FILE", "clients need a certificate of these CAs, in PEM"),
+        ("--auth-tokens", "DIR", "a file for each caller, with its bearer token"),
+    ):
+        parser.add_argument(option, type=Path, metavar=metavar, help=what)
+
+
+def _access(options: Any) -> Access:
+    """As pods are told, wherever they run. OperatorError for half of a pair, and for what is not there."""
+    given = {name: getattr(options, name) for name in ("tls_cert", "tls_key", "tls_client_ca", "auth_tokens")}
+    for name, path in given.items():
+        if path is not None and not path.exists():
+            raise OperatorError(name.replace("_", "-"), f"there is no {path}", "give what exists")
+    if (given["tls_cert"] is None) != (given["tls_key"] is None):
+        missing = "tls-key" if given["tls_key"] is None else "tls-cert"
+        raise OperatorError(missing, "is missing", "give the certificate and its key")
+    return Access(**{name: str(path.absolute()) if path else "" for name, path in given.items()})
 
 
 def _http_port(text: str) -> int:
@@ -93,6 +118,7 @@ def _options(options: Any) -> Options:
         http=options.http_port != _NO_HTTP,
         http_port=None if options.http_port == _NO_HTTP else options.http_port,
         command=f"helios up {options.file}",
+        access=_access(options),
     )
 
 
@@ -132,7 +158,7 @@ async def _serve(runtime: LocalRuntime) -> int:
         for name in runtime.names:
             _tell(f"{name}: {runtime.front_address(name)}")
             if http := runtime.http_address(name):
-                _tell(f"{name}: http://{http}")
+                _tell(f"{name}: {'https' if runtime.encrypted(name) else 'http'}://{http}")
         hopeless = asyncio.create_task(_nothing_can_serve(runtime))
         await asyncio.wait(
             [hopeless, asyncio.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED

@@ -17,7 +17,6 @@ _INSTEAD = {
     "spec.profiling.template": "profiling runs on this machine as it is",
     "spec.modelCache": "folders under --volumes take the place of claims",
     "spec.authSecret": "log in to the hub on this machine, or set HF_TOKEN",
-    "spec.service.tls": "the front address is for this machine only",
 }
 
 

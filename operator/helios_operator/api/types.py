@@ -273,6 +273,13 @@ class Tls:
     """Empty: clients need no certificate."""
 
 
+@dataclass(frozen=True)
+class Auth:
+    """secret_name: of a Secret whose keys are the names of callers, and whose values their tokens."""
+
+    secret_name: str
+
+
 _HTTP_PORT = 8000
 
 
@@ -283,6 +290,8 @@ class ServiceSpec:
     http_port: int | None = None
     """The same for OpenAI's API. 0: none. None: 8000, where that is not `port`."""
     tls: Tls | None = None
+    auth: Auth | None = None
+    """None: everybody may call."""
 
 
 @dataclass(frozen=True)

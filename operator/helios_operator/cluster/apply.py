@@ -33,6 +33,7 @@ from helios_operator.cluster.pods import address
 from helios_operator.cluster.profiles import Profiles
 from helios_operator.cluster.reads import Reads
 from helios_operator.cluster.refusals import Refusals
+from helios_operator.cluster.secrets import check_secrets
 from helios_operator.cluster.status import StatusWriter, placed, refused, unchanged
 from helios_operator.cluster.statuses import Statuses
 from helios_operator.cluster.surroundings import Surroundings
@@ -122,6 +123,7 @@ class ClusterHands:
         """The document first: a pod that starts finds it. One with a missing claim would never start, and one
         with another's Secret must not."""
         hd, seen = self._hd, self._snapshot
+        await check_secrets(hd, self._reads)
         every = candidates_of(hd, seen.models)
         candidates = [c for c in every if not await missing_claims(c, hd.namespace, self._reads)]
         wanted = revision_deployment(

@@ -35,7 +35,13 @@ from helios_operator.render.installation import Installation
 from helios_operator.render.networkpolicy import job_policy, server_policy
 from helios_operator.render.pdb import disruption_budget
 from helios_operator.render.secret import control_token_secret, token_of
-from helios_operator.render.service import client_service, pods_service, routed_revision, serves_http
+from helios_operator.render.service import (
+    client_service,
+    pods_service,
+    routed_revision,
+    serves_http,
+    serves_tls,
+)
 
 _TOKEN_BYTES = 32
 
@@ -123,8 +129,10 @@ class Surroundings:
         revision = (
             self._mirror.get(REVISION, hd.namespace, names.revision(hd.name, number)) if number else None
         )
-        with_http = revision is None or serves_http(revision["spec"]["template"])
-        return client_service(hd, number, with_http=with_http)
+        if revision is None:
+            return client_service(hd, number, with_tls=hd.spec.service.tls is not None)
+        template = revision["spec"]["template"]
+        return client_service(hd, number, with_http=serves_http(template), with_tls=serves_tls(template))
 
     def _routed(self, hd: Deployment) -> int | None:
         """What the Service selects, while there is such a revision. Where somebody deleted the Service, or

@@ -35,7 +35,6 @@ from helios_operator.local.site import Site
 from helios_operator.local.store import DEPLOYMENT, MODEL, PROFILE, Store
 from helios_operator.passes import owners, prompts
 from helios_operator.passes.actions import describe
-from helios_operator.render.deployment import refuse_unsupported
 
 
 class LocalHands:
@@ -54,7 +53,7 @@ class LocalHands:
     # -- revisions ------------------------------------------------------------------------------------------
 
     async def create_revision(self, action: CreateRevision) -> None:
-        refuse_unsupported(self._deployment)
+        self._site.refuse_missing_secrets(self._deployment)
         self._site.revisions.create(action.number, action.limits, action.replicas, self._now)
 
     async def scale_revision(self, action: ScaleRevision) -> None:

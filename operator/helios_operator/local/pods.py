@@ -55,6 +55,7 @@ class PodSettings:
     drain_seconds: int
     watts: float | None = None
     max_context: int | None = None
+    access: commands.Access = commands.OPEN
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,8 @@ class Pod:
             place, str(self._limits_file), s.model_name, at, s.drain_seconds, s.max_context
         )
         watts = ("--energy-watts", str(s.watts)) if s.watts else ()
-        return helios_command(*words, "--ports-file", str(ports_file), *watts)
+        access = commands.access(s.access)
+        return helios_command(*words, *access, "--ports-file", str(ports_file), *watts)
 
     async def _watch(self, process: Process, ports_file: Path) -> None:
         """Probes as a kubelet does: readiness often, liveness seldom and patiently."""

@@ -38,6 +38,7 @@ from helios_operator.passes import caretaking
 from helios_operator.passes.hands import carry_out, do
 from helios_operator.passes.queue import WorkQueue
 from helios_operator.passes.unread import named
+from helios_operator.render.commands import OPEN, Access
 
 _RESYNC_SECONDS = 0.5
 _SOONEST_SECONDS = 0.1
@@ -65,6 +66,7 @@ class Options:
     http_port: int | None = None
     command: str = "helios up"
     grace_seconds: float | None = None
+    access: Access = OPEN
 
 
 class LocalRuntime:
@@ -143,6 +145,10 @@ class LocalRuntime:
     def http_address(self, name: str) -> str:
         """The same for OpenAI's API; "" where it is not served."""
         return self._sites[name].http_front.address
+
+    def encrypted(self, name: str) -> bool:
+        """Whether pods speak TLS, which the front addresses pass on as it is."""
+        return self._sites[name].encrypted
 
     def deployment(self, name: str) -> Object:
         """The object with its status, as `kubectl get -o yaml` would show it."""
@@ -315,6 +321,7 @@ class LocalRuntime:
             memory_given=options.memory_mib is not None,
             watts=options.watts,
             host=options.host,
+            access=options.access,
         )
 
     async def _open_site(self, name: str, undo: contextlib.AsyncExitStack) -> None:

@@ -15,18 +15,21 @@ from pathlib import Path
 from helios_operator.api.rows import Hardware
 from helios_operator.api.types import Deployment
 from helios_operator.decide.snapshot import Revision
+from helios_operator.local import secrets as secrets_here
 from helios_operator.local.events import EventLog, Listener
 from helios_operator.local.files import write_atomically
 from helios_operator.local.front import Front
 from helios_operator.local.jobs import Jobs, JobSettings
 from helios_operator.local.pods import PodSettings
 from helios_operator.local.revisions import Revisions
+from helios_operator.render.commands import OPEN, Access
 
 
 @dataclass(frozen=True)
 class Machine:
     """What the runtime may use. `memory_mib`: for all pods together; `memory_given`: a person said so, and a
-    deployment without a limit of its own takes that as its limit; `host`: where front addresses listen."""
+    deployment without a limit of its own takes that as its limit; `host`: where front addresses listen;
+    `access`: certificates and tokens that the command line names."""
 
     device: str
     hardware: Hardware
@@ -35,6 +38,7 @@ class Machine:
     memory_given: bool = False
     watts: float | None = None
     host: str = "127.0.0.1"
+    access: Access = OPEN
 
 
 class Site:
@@ -54,6 +58,9 @@ class Site:
         self._folder = folder
         token_file = folder / "token"
         self._token = _token(token_file)
+        self._machine = machine
+        access = secrets_here.access(deployment, machine.volumes, machine.access)
+        self.encrypted = bool(access.tls_cert)
         pods = PodSettings(
             model_name=deployment.spec.model_name,
             token_file=token_file,
@@ -64,6 +71,7 @@ class Site:
             drain_seconds=deployment.spec.rollout.drain.timeout_seconds,
             watts=machine.watts,
             max_context=deployment.spec.limits.max_context_tokens,
+            access=access,
         )
         self.revisions = Revisions(folder / "revisions", deployment.name, pods, self._say_pod, changed)
         jobs = JobSettings(machine.volumes, machine.device, machine.hardware, token_file, machine.watts)
@@ -83,6 +91,10 @@ class Site:
             await self.front.open(host, port)
         if http_port is not None and not self.http_front.address:
             await self.http_front.open(host, http_port)
+
+    def refuse_missing_secrets(self, deployment: Deployment) -> None:
+        """UnsupportedError names the Secret of its spec that is not here."""
+        secrets_here.refuse_missing(deployment, self._machine.volumes, self._machine.access)
 
     def settle(self, seen: Iterable[Revision]) -> None:
         """Processes start, are told and end, until all is as it was written. `seen`: in this pass."""

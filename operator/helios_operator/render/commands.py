@@ -41,6 +41,21 @@ class Listening:
     http: int | None
 
 
+@dataclass(frozen=True)
+class Access:
+    """Files of a certificate, its key and the CA of clients' certificates, and the folder with callers'
+    tokens. Empty: without."""
+
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    auth_tokens: str = ""
+
+
+OPEN = Access()
+"""Clear text, and everybody."""
+
+
 def serve(
     place: Place, limits: str, model_name: str, at: Listening, drain_seconds: int, max_context: int | None
 ) -> list[str]:
@@ -61,6 +76,17 @@ def serve(
         *("--drain-timeout", str(drain_seconds)),
         *_max_context(max_context),
     ]
+
+
+def access(given: Access) -> list[str]:
+    """What `serve` is told beside: nothing where it is open."""
+    words = {
+        "--tls-cert": given.tls_cert,
+        "--tls-key": given.tls_key,
+        "--tls-client-ca": given.tls_client_ca,
+        "--auth-tokens": given.auth_tokens,
+    }
+    return [word for option, file in words.items() if file for word in (option, file)]
 
 
 def profile(

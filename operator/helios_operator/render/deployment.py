@@ -15,7 +15,6 @@ from helios_proto import addresses
 from helios_operator.api import ports
 from helios_operator.api.types import Candidate, Deployment
 from helios_operator.decide.snapshot import Hardware
-from helios_operator.errors import UnsupportedError
 from helios_operator.render import (
     Manifest,
     accelerator,
@@ -27,6 +26,7 @@ from helios_operator.render import (
     names,
     owner,
     pod,
+    secrets,
     volumes,
 )
 from helios_operator.render.installation import Installation
@@ -48,8 +48,7 @@ def revision_deployment(
     by: Installation,
 ) -> Manifest:
     """`candidates`: those whose claims exist, mounted beside what `limits` names, so that a later change of
-    heads or model within reach needs no new pods. UnsupportedError: for what no server can do."""
-    refuse_unsupported(hd)
+    heads or model within reach needs no new pods."""
     claims = volumes.claims((*volumes.served_uris(limits), *volumes.candidate_uris(candidates)))
     container = _container(hd, claims, _command(hd, hardware), by)
     template = _with_users(_template(hd, number, claims, container), hd)
@@ -70,13 +69,6 @@ def revision_deployment(
     }
 
 
-def refuse_unsupported(hd: Deployment) -> None:
-    """UnsupportedError: serving in clear text what was asked to be encrypted is no way to ignore a field."""
-    if hd.spec.service.tls:
-        problem = "the server does not speak TLS yet"
-        raise UnsupportedError("spec.service.tls", problem, "remove it, and end TLS in front of the Service")
-
-
 def _command(hd: Deployment, hardware: Hardware) -> list[str]:
     """The whole line is `command`: what a user's template writes as `args` follows it, and the last word
     counts."""
@@ -85,12 +77,14 @@ def _command(hd: Deployment, hardware: Hardware) -> list[str]:
     at = commands.Listening(addresses.ANY, ports.GENERATION, ports.CONTROL, ports.METRICS, http)
     limits = f"{_LIMITS}/{configmap.LIMITS_KEY}"
     drain_seconds, context = hd.spec.rollout.drain.timeout_seconds, hd.spec.limits.max_context_tokens
-    return ["helios", *commands.serve(place, limits, hd.spec.model_name, at, drain_seconds, context)]
+    words = commands.serve(place, limits, hd.spec.model_name, at, drain_seconds, context)
+    return ["helios", *words, *commands.access(secrets.access(hd))]
 
 
 def _container(hd: Deployment, claims: Sequence[str], command: Sequence[str], by: Installation) -> Manifest:
     container = pod.container(hd, containers.SERVER, command, claims, by)
     container["volumeMounts"] += [pod.mount("limits", _LIMITS), pod.mount("control", pod.CONTROL)]
+    container["volumeMounts"] += [pod.mount(each.volume, each.path) for each in secrets.mounted(hd)]
     container["ports"] = [
         {"name": name, "containerPort": number, "protocol": "TCP"}
         for name, number in ports.BY_NAME.items()
@@ -128,6 +122,7 @@ def _template(hd: Deployment, number: int, claims: Sequence[str], container: Man
     extra = [
         pod.config_volume("limits", limits, configmap.LIMITS_KEY, configmap.LIMITS_KEY),
         pod.secret_volume("control", names.control_token(hd.name)),
+        *(pod.secret_volume(each.volume, each.secret) for each in secrets.mounted(hd)),
     ]
     drain = hd.spec.rollout.drain
     spec = pod.spec(hd, container, claims, extra)

@@ -14,18 +14,20 @@ from helios_operator.api import ports
 from helios_operator.api.types import Deployment
 from helios_operator.render import Manifest, containers, labels, names, owner
 
-_H2C = "kubernetes.io/h2c"
+_H2C, _TLS = "kubernetes.io/h2c", "https"
 _NOTHING = 0
 """Revisions count from 1: a selector for this one holds the address while nothing serves yet."""
 
 
-def client_service(hd: Deployment, routed: int | None, *, with_http: bool = True) -> Manifest:
-    """New connections go to the pods of the routed revision and to no other. with_http: whether those pods
-    serve OpenAI's API, as `serves_http` tells of their template."""
-    listed = [_port("grpc", hd.spec.port, "grpc", _H2C)]
+def client_service(
+    hd: Deployment, routed: int | None, *, with_http: bool = True, with_tls: bool = False
+) -> Manifest:
+    """New connections go to the pods of the routed revision and to no other. with_http, with_tls: whether
+    those pods serve OpenAI's API, and speak TLS, as `serves_http` and `serves_tls` tell of their template."""
+    listed = [_port("grpc", hd.spec.port, "grpc", _TLS if with_tls else _H2C)]
     if with_http and hd.spec.http_port is not None:
         # By number: a sidecar of the user's may have a port of this name, too.
-        listed.append(_port("http", hd.spec.http_port, ports.HTTP, "http"))
+        listed.append(_port("http", hd.spec.http_port, ports.HTTP, _TLS if with_tls else "http"))
     selector = labels.revision(hd.name, routed or _NOTHING)
     return _service(hd, hd.name, {"type": "ClusterIP", "selector": selector, "ports": listed})
 
@@ -34,6 +36,11 @@ def serves_http(template: Mapping[str, Any]) -> bool:
     """Whether the pods of a revision, which may be of an earlier release, have the port."""
     listed = containers.named(template, containers.SERVER).get("ports") or ()
     return any(port.get("containerPort") == ports.HTTP for port in listed)
+
+
+def serves_tls(template: Mapping[str, Any]) -> bool:
+    """Whether the pods of a revision speak it, whatever the spec has become."""
+    return "--tls-cert" in (containers.named(template, containers.SERVER).get("command") or ())
 
 
 def routed_revision(service: Manifest) -> int | None:
@@ -46,7 +53,7 @@ def routed_revision(service: Manifest) -> int | None:
 def pods_service(hd: Deployment) -> Manifest:
     """Every pod of every revision, ready or not: the Control port answers before the model is loaded."""
     listed = [
-        _port("grpc", ports.GENERATION, "grpc", _H2C),
+        _port("grpc", ports.GENERATION, "grpc", _TLS if hd.spec.service.tls else _H2C),
         _port("control", ports.CONTROL, "control", _H2C),
         _port("metrics", ports.METRICS, "metrics", "http"),
     ]

@@ -42,4 +42,8 @@ def identity(hd: Deployment) -> Manifest:
         document["maxContextTokens"] = tokens
     if not spec.serves_http:
         document["httpPort"] = 0
+    if tls := spec.service.tls:
+        document["tls"] = [tls.secret_name, tls.client_ca_secret_name]
+    if callers := spec.service.auth:
+        document["auth"] = callers.secret_name
     return document

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -24,7 +25,7 @@ from helios_contract.telemetry import AuditRow
 from helios_server.engine.answer import Answer, NewToken
 from helios_server.engine.audit import Auditor
 from helios_server.engine.changes import Changes
-from helios_server.engine.intake import sequence_for
+from helios_server.engine.intake import check_queue, sequence_for
 from helios_server.engine.limits import EngineConfig, LimitsOutcome
 from helios_server.engine.news import News
 from helios_server.engine.pulse import Pulse, Work
@@ -39,7 +40,7 @@ from helios_server.engine.snapshots import Told, told
 from helios_server.engine.stats import Stats
 from helios_server.engine.tasks import Tasks
 from helios_server.engine.watch import Watch
-from helios_server.errors import Draining, EngineFailed, HeliosError, InvalidRequest, QueueFull, RequestFailed
+from helios_server.errors import Draining, EngineFailed, HeliosError, InvalidRequest, RequestFailed
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Engine(Shown):
             self._check_open(request)
             ordinal = self._ordinal + 1 if request.counted else 0
             sequence = sequence_for(request, self.serving, ordinal)
-            self._check_queue()
+            self._check_queue(len(request.prompt_ids))
             self._ordinal += request.counted
             if not self._answers:
                 self._pulse.progressed = time.monotonic()
@@ -127,12 +128,12 @@ class Engine(Shown):
         if request.request_id in self._answers:
             raise InvalidRequest("request_id", f"'{request.request_id}' is already running", "Use another id")
 
-    def _check_queue(self) -> None:
-        limit, rows = self.serving.limits.max_queue_size, self.serving.scheduler.max_rows
-        waiting = len(self._answers) - rows
-        if waiting >= limit:
-            seconds = max(1.0, self._stats.seconds_per_request * waiting / rows)
-            raise QueueFull("max_queue_size", f"{limit} requests are waiting", "Try again later", seconds)
+    def _check_queue(self, prompt_tokens: int) -> None:
+        """Those who came first have the rows; the others wait."""
+        rows = self.serving.scheduler.max_rows
+        waiting = [len(each.request.prompt_ids) for each in islice(self._answers.values(), rows, None)]
+        seconds = max(1.0, self._stats.seconds_per_request * len(waiting) / rows)
+        check_queue(waiting, prompt_tokens, self.serving, self._config.max_queue_tokens, seconds)
 
     # -- limits and life -------------------------------------------------------------------------------------
 

@@ -5,12 +5,16 @@ Called by `Engine.submit` in the caller's thread. It must change nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Many
+
 from helios_server.engine.request import GenerationRequest
 from helios_server.engine.sampling import DEFAULT_MAX_TOKENS
 from helios_server.engine.sequence import Sequence
 from helios_server.engine.serving import Serving
-from helios_server.errors import Draining, InvalidRequest
+from helios_server.errors import Draining, InvalidRequest, QueueFull
 
+_QUEUED_POOLS = 8
+"""Prompts that wait fill the KV cache so often, at most: whoever comes last waits for eight turns of it."""
 MAX_SALT = 256
 """Characters of a cache_salt."""
 
@@ -30,6 +34,22 @@ def sequence_for(request: GenerationRequest, serving: Serving, ordinal: int) -> 
         ordinal,
         request.cache_salt,
     )
+
+
+def check_queue(
+    waiting: Many[int], prompt: int, serving: Serving, most_tokens: int | None, seconds: float
+) -> None:
+    """Raises QueueFull when prompts of these tokens wait, one of `prompt` tokens comes, and the limits allow
+    no more. A prompt that finds nobody waiting may be as long as it fits. seconds: until a place is likely to
+    be free.
+    """
+    limit = serving.limits.max_queue_size
+    if len(waiting) >= limit:
+        raise QueueFull("max_queue_size", f"{limit} requests are waiting", "Try again later", seconds)
+    queued, most = sum(waiting), most_tokens or _QUEUED_POOLS * serving.kv_tokens
+    if waiting and queued + prompt > most:
+        problem = f"prompts of {queued} tokens are waiting, of at most {most}"
+        raise QueueFull("max_queue_tokens", problem, "Try again later", seconds)
 
 
 def _check_tokenizer(request: GenerationRequest, serving: Serving) -> None:

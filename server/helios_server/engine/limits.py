@@ -47,6 +47,8 @@ class EngineConfig:
     """The folder that stands for mounted claims."""
     offline: bool | None = None
     """Fetch nothing. None: what the environment says."""
+    max_queue_tokens: int | None = None
+    """Tokens of the prompts that wait. None: as many as fill the KV cache 8 times."""
     prefix_caching: bool = True
     """Compute a prompt's beginning once, as long as its pages last."""
 

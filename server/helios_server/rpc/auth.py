@@ -1,19 +1,21 @@
 """The Control port's bearer token, from a file that may be replaced while the pod runs.
 
-Installed by `rpc.server` on the Control port. Health checks need no token: probes have none.
+Installed by `rpc.server` on the Control port. Health checks need no token: probes have none. What bearers
+have in common, the doors for applications use too (`admission.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import hmac
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from helios_server.errors import InvalidRequest
-from helios_server.rpc.calls import Context, Continuation, Handler
+from helios_server.rpc.calls import Context, Continuation, Handler, kind
 from helios_server.rpc.errors import PermissionDenied, Unauthenticated, refuse
 
 _PROTECTED = "/helios.v1.Control/"
@@ -57,21 +59,32 @@ class RequireToken(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith(_PROTECTED):
             return handler
-        metadata = dict(handler_call_details.invocation_metadata)
-        scheme, _, offered = str(metadata.get("authorization", "")).partition(" ")
-        if scheme.lower() != "bearer" or not offered:
+        offered = bearer(authorization(handler_call_details))
+        if not offered:
             fix = "Send it as 'authorization: Bearer TOKEN'"
-            return _refusal(handler, Unauthenticated("authorization", "no bearer token", fix))
+            return refusal(handler, Unauthenticated("authorization", "no bearer token", fix))
         if not self._token.matches(offered):
             fix = "Use the token of this pod's Secret"
-            return _refusal(handler, PermissionDenied("authorization", "not this pod's token", fix))
+            return refusal(handler, PermissionDenied("authorization", "not this pod's token", fix))
         return handler
 
 
-def _refusal(handler: Handler, error: Unauthenticated | PermissionDenied) -> Handler:
+def authorization(call: grpc.HandlerCallDetails) -> str:
+    """The metadata of that name; "" without."""
+    return str(dict(call.invocation_metadata or ()).get("authorization", ""))
+
+
+def bearer(authorization: str) -> str:
+    """The token in a header's value; "" when it holds none."""
+    scheme, _, offered = authorization.partition(" ")
+    return offered.strip() if scheme.lower() == "bearer" else ""
+
+
+def refusal(handler: Handler, error: Unauthenticated | PermissionDenied) -> Handler:
+    """In place of a handler of the same kind; it reads no message."""
+
     async def call(request: Any, context: Context) -> None:
         await refuse(context, error)
 
-    if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(call)
-    return grpc.unary_unary_rpc_method_handler(call)
+    make: Callable[..., Handler] = getattr(grpc, f"{kind(handler)}_rpc_method_handler")
+    return make(call)

@@ -8,21 +8,26 @@ words. The event loop must not wait for the engine: requests are handed over, ev
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from helios_server.engine.engine import Engine
+from helios_server.engine.intake import MAX_SALT
 from helios_server.engine.request import Event, FinishedEvent, GenerationRequest, TokensEvent
 from helios_server.engine.serving import Model
-from helios_server.errors import HeliosError, NotFound
+from helios_server.errors import HeliosError, NotFound, RequestFailed, SlowReader
 from helios_server.models.tokenizer import Tokenizer
+from helios_server.rpc.callers import CALLER
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.stream import Stream
 
 _LONG_TEXT_CHARACTERS = 2000
 """Longer texts are tokenised on another thread, so that the streams of others do not wait."""
+_OK, _CANCELLED = "OK", "CANCELLED"
+"""How a request ended that is no refusal: answered, or left by its client."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +61,45 @@ async def _encode(tokenizer: Tokenizer, text: str, add_special: bool) -> tuple[i
 
 @contextmanager
 def counted(pod: Pod) -> Iterator[None]:
-    """A drain waits for the end of what is inside; the metrics hear of it when that is a refusal."""
+    """A drain waits for the end of what is inside; the metrics hear of it, of a caller by name."""
     pod.calls += 1
+    code = _CANCELLED
     try:
         yield
+        code = _OK
     except HeliosError as error:
-        pod.metrics.rejected(error.code)
+        code = error.code
+        pod.metrics.rejected(code)
+        raise
+    except Exception:
+        code = RequestFailed.code
         raise
     finally:
         pod.calls -= 1
+        if caller := CALLER.get():
+            pod.metrics.called(caller, code)
 
 
 def check_model(pod: Pod, model: str) -> None:
     """Raises NotFound for a name that is not served here; "" is whatever is."""
     if model and model != pod.model_name:
         raise NotFound("model", f"{model} is not served here", f"Ask for {pod.model_name}, or leave it empty")
+
+
+def owned(request_id: str) -> str:
+    """An id of a request, as the engine knows it: where callers have names, nobody ends another's request, or
+    meets its id."""
+    caller = CALLER.get()
+    return f"{caller}/{request_id}" if caller else request_id
+
+
+def salted(given: str) -> str:
+    """What a caller's prompts are found under: where callers have names, nobody finds what another's
+    computed, whatever salt is given."""
+    caller = CALLER.get()
+    if not caller or len(given) > MAX_SALT:  # that is refused by the engine, in its own words
+        return given
+    return hashlib.blake2b(f"{caller}\0{given}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @asynccontextmanager
@@ -80,19 +109,28 @@ async def answered(
     """The events of a request that the engine has taken. Raises what `Engine.submit` refuses.
 
     Whoever leaves before the last event takes the request back: its client went away, or its deadline passed.
+    So does SlowReader, which is raised over whatever waits for a client that does not read.
     """
-    stream = Stream(_observer(pod, prompt))
-    handed_over = pod.hand_over(engine.submit, request, stream.on_event)
+    loop = asyncio.get_running_loop()
+    stream = Stream(_observer(pod, prompt), lambda: patience.reschedule(loop.time()))
     try:
-        await asyncio.wrap_future(handed_over)
-        yield stream
-    finally:
-        if not stream.ended:
-            pod.hand_over(_take_back, engine, handed_over, request.request_id)
+        async with asyncio.timeout(None) as patience:
+            handed_over = pod.hand_over(engine.submit, request, stream.on_event)
+            try:
+                await asyncio.wrap_future(handed_over)
+                yield stream
+            finally:
+                if not stream.ended:
+                    pod.hand_over(_take_back, engine, handed_over, request.request_id)
+    except TimeoutError:
+        if not stream.overran:
+            raise
+        problem = f"{stream.most_unread} tokens have come that the client did not read"
+        raise SlowReader("client", problem, "Read the answer as it comes, or ask for a shorter one") from None
 
 
 def _observer(pod: Pod, prompt: Prompt) -> Callable[[Event, float], None]:
-    recorder = pod.metrics.request()
+    recorder = pod.metrics.request(CALLER.get())
 
     def observe(event: Event, now: float) -> None:
         match event:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -22,9 +23,13 @@ from helios_server.rpc.relay import Relay
 _CONNECTION_AGE_SECONDS = 1800
 """After this the server asks a client to connect anew, so that load spreads over pods; running calls go
 on."""
+_MOST_BYTES = 4 << 20
+"""Of a message."""
 _ALL = 2**31 - 1
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_connection_age_ms", _CONNECTION_AGE_SECONDS * 1000),
+    ("grpc.max_receive_message_length", _MOST_BYTES),
+    ("grpc.http2.max_ping_strikes", 2),  # pings beyond what is allowed below; then the connection goes
     ("grpc.keepalive_time_ms", 60_000),  # a client that vanished without a word frees its rows after this
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -42,11 +47,13 @@ rest."""
 
 
 class Door:
-    """`server` takes the services before `open`."""
+    """`server` takes the services before `open`. tls: of the relay, where it ends; None for clear text."""
 
-    def __init__(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> None:
+    def __init__(
+        self, interceptors: Sequence[grpc.aio.ServerInterceptor], tls: ssl.SSLContext | None = None
+    ) -> None:
         self.server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
-        self._relay = Relay(self._connect)
+        self._relay = Relay(self._connect, tls)
         self._private = ""
 
     async def open(self, host: str, port: int) -> int:

@@ -14,10 +14,11 @@ from typing import Any, cast
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from helios_server.errors import HeliosError, QueueFull
-from helios_server.rpc.calls import Behaviour, Context, Continuation, Handler
+from helios_server.errors import HeliosError, InvalidRequest, QueueFull
+from helios_server.rpc.calls import Behaviour, Context, Continuation, Handler, kind
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class NotReady(HeliosError):
 
 
 class Unauthenticated(HeliosError):
-    """The call carries no token."""
+    """The call carries no token, or nobody's."""
 
     code = "UNAUTHENTICATED"
 
@@ -55,14 +56,26 @@ class AnswerErrors(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(_NOT_SERVED_BY_US):
             return handler
-        kind = f"{_word(handler.request_streaming)}_{_word(handler.response_streaming)}"
-        guarded = _guarded(cast(Behaviour, getattr(handler, kind)))  # grpc types them as those of threads
-        make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
-        return make(guarded, handler.request_deserializer, handler.response_serializer)
+        which = kind(handler)
+        guarded = _guarded(cast(Behaviour, getattr(handler, which)))  # grpc types them as those of threads
+        make: Callable[..., Handler] = getattr(grpc, f"{which}_rpc_method_handler")
+        return make(guarded, _readable(handler.request_deserializer), handler.response_serializer)
 
 
-def _word(streaming: bool) -> str:
-    return "stream" if streaming else "unary"
+def _readable(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """What cannot be read becomes the error to be raised: gRPC's own answer would be UNKNOWN, with a trace in
+    the log for each."""
+    if read is None:
+        return None
+
+    def tried(content: bytes) -> Any:
+        try:
+            return read(content)
+        except DecodeError:
+            problem = f"{len(content)} bytes are no message of this method"
+            return InvalidRequest("message", problem, "Send one that its .proto describes")
+
+    return tried
 
 
 def _guarded(behaviour: Behaviour) -> Behaviour:
@@ -70,6 +83,8 @@ def _guarded(behaviour: Behaviour) -> Behaviour:
 
     async def call(request: Any, context: Context) -> Any:
         try:
+            if isinstance(request, InvalidRequest):
+                raise request
             return await behaviour(request, context)
         except HeliosError as error:
             await refuse(context, error)
@@ -88,7 +103,10 @@ async def refuse(context: Context, error: HeliosError) -> None:
     details = rich_status(error)
     if details is not None:
         trailing = (*trailing, (_DETAILS_KEY, details.SerializeToString()))
-    await context.abort(grpc.StatusCode[error.code], str(error), trailing)
+    try:
+        await context.abort(grpc.StatusCode[error.code], str(error), trailing)
+    except grpc.aio.InternalError:  # the client is gone: nobody is there to be told
+        raise asyncio.CancelledError from None
 
 
 def rich_status(error: HeliosError) -> status_pb2.Status | None:

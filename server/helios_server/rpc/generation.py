@@ -47,7 +47,8 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
     async def Abort(self, request: pb.AbortRequest, context: Context) -> pb.AbortResponse:
         if not request.request_id:
             raise InvalidRequest("request_id", "is empty", "Give the id of a running request")
-        found = await self._pod.ask(self._pod.loaded_engine().abort, request.request_id)
+        engine, request_id = self._pod.loaded_engine(), conversation.owned(request.request_id)
+        found = await self._pod.ask(engine.abort, request_id)
         return pb.AbortResponse(found=found)
 
     async def GetModelInfo(
@@ -70,12 +71,12 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
         else:
             prompt = conversation.of_ids(model, ids, request.tokenized.original_text)
         generation = GenerationRequest(
-            request_id=request.request_id or uuid.uuid4().hex,
+            request_id=conversation.owned(request.request_id or uuid.uuid4().hex),
             prompt_ids=prompt.ids,
             tokenizer_digest=prompt.tokenizer_digest,
             sampling=sampling,
             depth=request.exit_policy.layer_budget,
-            cache_salt=request.cache_salt,
+            cache_salt=conversation.salted(request.cache_salt),
         )
         return generation, prompt
 

@@ -48,12 +48,13 @@ class Phase(StrEnum):
 class Health:
     """The phase, and the grpc.health.v1 servicer that shows it on both ports.
 
-    services: full names of those that are ready when the pod is; hung: why the engine is taken to hang, ""
-    while it is not.
+    services: full names of those that are ready when the pod is; own: of those that answer as long as it
+    lives; hung: why the engine is taken to hang, "" while it is not.
     """
 
-    def __init__(self, services: Iterable[str]) -> None:
+    def __init__(self, services: Iterable[str], own: Iterable[str] = ()) -> None:
         self._services = tuple(services)
+        self._own = (LIVENESS, *own)
         self.phase = Phase.LOADING
         self.hung = ""
         self.servicer = health.aio.HealthServicer()
@@ -94,6 +95,7 @@ class Health:
         return self.phase is Phase.DRAINING
 
     async def _show(self) -> None:
-        await self.servicer.set(LIVENESS, _SERVING if self.alive else _NOT_SERVING)
+        for service in self._own:
+            await self.servicer.set(service, _SERVING if self.alive else _NOT_SERVING)
         for service in self._services:
             await self.servicer.set(service, _SERVING if self.ready else _NOT_SERVING)

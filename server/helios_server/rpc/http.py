@@ -7,13 +7,20 @@ add their routes to `application` before it listens.
 
 from __future__ import annotations
 
+import logging
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Middleware
 from helios_proto import addresses
+
+from helios_server.rpc.listening import listen
+
+logger = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 10.0
 _MOST_BYTES = 1 << 20
@@ -53,19 +60,20 @@ class HttpServer:
         self.application.add_routes([web.get(path, _handler(page)) for path, page in pages.items()])
         self._runner: web.AppRunner | None = None
 
-    async def listen(self, host: str, port: int) -> int:
-        """Returns the port bound. OSError when it cannot be."""
-        sockets = addresses.listen(host, port)
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """Returns the port bound. OSError when it cannot be. tls: None for clear text."""
+        sockets = listen(host, port)
         self._runner = web.AppRunner(
             self.application,
             access_log=None,
+            logger=logger,
             keepalive_timeout=self._idle_seconds,
             shutdown_timeout=_LAST_ANSWER_SECONDS,
             handler_cancellation=True,
         )
         await self._runner.setup()
         for each in sockets:
-            await web.SockSite(self._runner, each, backlog=addresses.BACKLOG).start()
+            await web.SockSite(self._runner, each, ssl_context=tls, backlog=addresses.BACKLOG).start()
         return addresses.port_of(sockets)
 
     @property
@@ -77,6 +85,14 @@ class HttpServer:
         """Takes no more connections; an answer under way goes out."""
         if self._runner:
             await self._runner.cleanup()
+
+
+def _may_be_said(record: logging.LogRecord) -> bool:
+    """aiohttp quotes what it cannot read, secrets included; its sender has been told."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+logger.addFilter(_may_be_said)
 
 
 def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -4,7 +4,7 @@ gRPC's own shutdown sends GOAWAY and, at the same moment, stops accepting calls:
 before it saw the GOAWAY ends as CANCELLED, which no client may retry. The relay sends the GOAWAY, and a PING,
 while the server still answers. When the PING has come back, every call that the client sent before it knew
 has arrived, and is served or refused with UNAVAILABLE, which is retried on a new connection. Of HTTP/2 only
-frame headers are read.
+frame headers are read. TLS ends here, so that they can be.
 
 Made by `rpc.server`. It must not know what the calls mean.
 """
@@ -14,17 +14,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from typing import cast
 
 from helios_proto import addresses
 
+from helios_server.rpc.listening import listen
+
 logger = logging.getLogger(__name__)
 
 Connect = Callable[[Callable[[], asyncio.BaseProtocol]], Awaitable[tuple[object, asyncio.BaseProtocol]]]
 """Opens a connection to the gRPC server with a protocol of ours."""
 
+HANDSHAKE_SECONDS, SHUTDOWN_SECONDS = 10.0, 2.0
+"""For a client to prove who it is, and to say that it has heard the end."""
+_MOST_UNSENT_BYTES = 64 << 10
+"""Of one end; then the other is not read."""
 _HEADER_BYTES = 9
 _PING, _GOAWAY, _ACK = 0x6, 0x7, 0x1
 _LAST_STREAM = 0x7FFFFFFF
@@ -96,6 +103,7 @@ class _End(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(_MOST_UNSENT_BYTES)  # of TLS, it would be eight times that
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -180,6 +188,8 @@ class _Client(_End):
             return
         self.other = server
         server.write(self._early)
+        self._early = b""
+        self.resume()
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
@@ -197,6 +207,7 @@ class _Client(_End):
             self.other.write(data)
         else:
             self._early += data
+            self.pause()  # more than a read's worth has no place
 
     def from_server(self, data: bytes) -> None:
         boundary = self._cursor.advance(data)
@@ -217,19 +228,27 @@ class _Client(_End):
 
 
 class Relay:
-    """Listens on the public port. `connect` reaches the gRPC server behind it."""
+    """Listens on the public port. `connect` reaches the gRPC server behind it; tls: None for clear text."""
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, tls: ssl.SSLContext | None = None) -> None:
         self._open = connect
+        self._tls = tls
         self._listeners: list[asyncio.Server] = []
         self.clients: set[_Client] = set()
 
     async def listen(self, host: str, port: int) -> int:
         """Returns the port bound. OSError when it cannot be."""
         loop = asyncio.get_running_loop()
-        sockets = addresses.listen(host, port)
+        sockets = listen(host, port)
         for each in sockets:
-            listener = await loop.create_server(lambda: _Client(self), sock=each, backlog=addresses.BACKLOG)
+            listener = await loop.create_server(
+                lambda: _Client(self),
+                sock=each,
+                backlog=addresses.BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._tls else None,
+                ssl_shutdown_timeout=SHUTDOWN_SECONDS if self._tls else None,
+            )
             self._listeners.append(listener)
         return addresses.port_of(sockets)
 

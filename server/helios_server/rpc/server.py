@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 from helios_contract.limits import Limits
 from helios_proto import addresses
 from helios_proto.v1 import control_pb2_grpc, generation_pb2, generation_pb2_grpc
@@ -26,7 +27,10 @@ from helios_server.engine.limits import EngineConfig
 from helios_server.engine.request import FailedEvent, GenerationRequest
 from helios_server.engine.sampling import SamplingParams
 from helios_server.errors import Draining, InvalidRequest
+from helios_server.rpc import tls
+from helios_server.rpc.admission import RequireCaller
 from helios_server.rpc.auth import RequireToken, Token
+from helios_server.rpc.callers import CallerTokens
 from helios_server.rpc.control import ControlService
 from helios_server.rpc.door import Door
 from helios_server.rpc.errors import AnswerErrors
@@ -37,6 +41,7 @@ from helios_server.rpc.openai.door import OpenAiDoor
 from helios_server.rpc.pages import pages
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.stream import Stream
+from helios_server.rpc.tls import Certificates
 from helios_server.telemetry.energy import EnergyMeter
 from helios_server.telemetry.metrics import Metrics
 from helios_server.telemetry.prompts import LivePrompts
@@ -47,9 +52,13 @@ T = TypeVar("T")
 
 _SERVICES = (generation_pb2.DESCRIPTOR.services_by_name["Generation"],)
 """For applications."""
+_BESIDE = ("grpc.health.v1.Health", reflection.SERVICE_NAME)
+"""On the same port."""
 _WARM_UP_TOKENS = 4
 _LAST_BYTES_SECONDS = 1.0
 _WATCH_SECONDS = 0.5
+LOOK_SECONDS = 1.0
+"""Between two looks at the files of certificates and tokens."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,16 @@ class Ports:
     http_port: int | None = 8000
 
 
+@dataclass(frozen=True)
+class Access:
+    """Who may come to the doors for applications, and how. certificates: None for clear text; callers: None
+    for everybody; reflection: whether a client may ask for the services' descriptions."""
+
+    certificates: Certificates | None = None
+    callers: CallerTokens | None = None
+    reflection: bool = True
+
+
 class PodServer:
     """`open`, `load`, then `drain` and `close`; or `close` at any time. drain_timeout: seconds."""
 
@@ -74,17 +93,25 @@ class PodServer:
         token: Token | None = None,
         energy: EnergyMeter | None = None,
         drain_timeout: float = 300.0,
+        access: Access = Access(),
     ) -> None:
-        health, prompts = Health(each.full_name for each in _SERVICES), LivePrompts(limits.live_prompts)
+        services = (each.full_name for each in _SERVICES)
+        health, prompts = Health(services, (*_BESIDE, "helios.v1.Control")), LivePrompts(limits.live_prompts)
         self.pod = Pod(model_name, limits, health, Metrics(model_name), prompts, energy)
         self._config = config
         self._drain_timeout = drain_timeout
-        self._generation = Door([AnswerErrors()])
+        self._access = access
+        certificates, callers = access.certificates, access.callers
+        admission = [RequireCaller(callers, self.pod.metrics)] if callers else []
+        self._generation = Door(
+            [*admission, AnswerErrors()], certificates.context(tls.GRPC) if certificates else None
+        )
         guards = [RequireToken(token)] if token else []
         self._control = Door([*guards, AnswerErrors()])
         self._probes = HttpServer(pages(self.pod))
-        self._openai = OpenAiDoor(self.pod)
+        self._openai = OpenAiDoor(self.pod, callers, certificates)
         self._letting_go: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._register()
 
     def _register(self) -> None:
@@ -94,12 +121,16 @@ class PodServer:
         control_pb2_grpc.add_ControlServicer_to_server(service, control)
         for server in (generation, control):
             health_pb2_grpc.add_HealthServicer_to_server(self.pod.health.servicer, server)
+        if self._access.reflection:
+            known = (*(each.full_name for each in _SERVICES), *_BESIDE)
+            reflection.enable_server_reflection(known, generation)
 
     # -- start
 
     async def open(self, host: str, ports: Ports) -> Ports:
         """Binds the ports and answers on them. InvalidRequest names the one in use; none is bound then."""
         await self.pod.health.start()
+        self._following = asyncio.create_task(self._follow_secrets())
         try:
             return Ports(
                 metrics_port=await _bind("metrics-port", self._probes.listen, host, ports.metrics_port),
@@ -155,6 +186,18 @@ class PodServer:
         logger.error("the engine failed: %s", engine.failed)
         await self.pod.health.become(Phase.FAILED)
 
+    async def _follow_secrets(self) -> None:
+        """Certificates and tokens that are rotated, from the first connection to the last."""
+        certificates, callers, metrics = self._access.certificates, self._access.callers, self.pod.metrics
+        while certificates or callers:
+            if certificates:
+                metrics.certificate(certificates.expires.timestamp())
+            for what, secret in (("certificate", certificates), ("tokens", callers)):
+                applied = secret.look() if secret else None
+                if applied is not None:
+                    metrics.secrets_read(what, applied)
+            await asyncio.sleep(LOOK_SECONDS)
+
     # -- end
 
     async def begin_drain(self) -> None:
@@ -189,6 +232,8 @@ class PodServer:
         await self._control.close(_LAST_BYTES_SECONDS)
         await self._openai.close()
         await self._probes.close()
+        if self._following is not None:
+            self._following.cancel()
         if self.pod.engine is not None:
             await _in_thread(self.pod.engine.stop)
         self.pod.close()

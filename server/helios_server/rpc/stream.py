@@ -16,17 +16,25 @@ Observe = Callable[[Event, float], None]
 """Sees every event on the loop, with the time at which the engine made it known (seconds, monotonic
 clock)."""
 
+MOST_UNREAD = 1024
+"""Events that wait for a client that does not read: its row is for others then. What the network holds comes
+on top: some thousand tokens, as a rule."""
+
 
 class Stream:
     """Iterate it on the loop; give `on_event` to the engine. `observe` also sees what no caller waits for any
-    more."""
+    more. overrun: called, once, when too many events wait; they are let go, and none follow."""
 
-    def __init__(self, observe: Observe) -> None:
+    def __init__(self, observe: Observe, overrun: Callable[[], None] = lambda: None) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Event] = asyncio.Queue()
         self._observe = observe
+        self._overrun = overrun
+        self.most_unread = MOST_UNREAD
         self.ended = False
         """The engine has said its last word."""
+        self.overran = False
+        """The client does not read."""
 
     def on_event(self, event: Event) -> None:
         """Called by the engine thread."""
@@ -34,8 +42,19 @@ class Stream:
 
     def _arrive(self, event: Event, now: float) -> None:
         self.ended = isinstance(event, FinishedEvent | FailedEvent)
-        self._queue.put_nowait(event)  # first: whatever happens to the observer, the caller gets its answer
+        self._keep(event)  # first: whatever happens to the observer, the caller gets its answer
         self._observe(event, now)
+
+    def _keep(self, event: Event) -> None:
+        if self.overran:
+            return
+        if self._queue.qsize() < self.most_unread or self.ended:
+            self._queue.put_nowait(event)
+            return
+        self.overran = True
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._overrun()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while not (self.ended and self._queue.empty()):

@@ -56,9 +56,21 @@ class Metrics:
         self._labels = (self._model_name, candidate, str(layer_budget))
         self._precision = precision
 
-    def request(self) -> RequestMetrics:
-        """A request that has just arrived."""
-        return RequestMetrics(self)
+    def request(self, caller: str = "") -> RequestMetrics:
+        """A request that has just arrived. caller: the name of its token, "" where none is asked for."""
+        return RequestMetrics(self, caller)
+
+    def called(self, caller: str, code: str) -> None:
+        """A request of this caller ended with this gRPC code."""
+        self.caller_requests.labels(self._model_name, caller, code).inc()
+
+    def secrets_read(self, what: str, applied: bool) -> None:
+        """Files of certificates or tokens were replaced: applied, or the old ones kept."""
+        self.secret_reloads.labels(self._model_name, what, "applied" if applied else "kept").inc()
+
+    def certificate(self, expires: float) -> None:
+        """Unix seconds."""
+        self.certificate_expiry.labels(self._model_name).set(expires)
 
     def rejected(self, code: str) -> None:
         """A request that ended with this gRPC code instead of an answer."""
@@ -146,6 +158,9 @@ class Metrics:
         self.weight_bytes = gauge("weight_bytes", "Bytes of weights, exit heads included.")
         self.kv_bytes = gauge("kv_cache_bytes", "Bytes of the KV cache.")
         self.breach_ratio = gauge("breach_window_ratio", "Share of breaches among the last 100 tokens.")
+        self.certificate_expiry = gauge(
+            "tls_certificate_expiry_timestamp_seconds", "When the certificate in use expires."
+        )
         self.audit_quality = gauge(
             "audit_quality_ratio", "Full-depth bits over exit bits of the newest audits: 1 is full quality."
         )
@@ -177,6 +192,21 @@ class Metrics:
         )
         self.request_failure = counter(
             "request_failure", "Requests that ended with this gRPC status.", ("model_name", "code")
+        )
+        of_caller = ("model_name", "caller")
+        self.caller_requests = counter(
+            "caller_requests", "Requests by their caller's token, by how they ended.", (*of_caller, "code")
+        )
+        self.caller_prompt_tokens = counter(
+            "caller_prompt_tokens", "Prompt tokens of a caller's finished requests.", of_caller
+        )
+        self.caller_generation_tokens = counter(
+            "caller_generation_tokens", "Tokens generated for a caller.", of_caller
+        )
+        self.secret_reloads = counter(
+            "secret_reloads",
+            "Certificates and tokens that were replaced, and those kept as the new ones cannot be used.",
+            ("model_name", "what", "result"),
         )
         self.limits_changes = counter("limits_changes", "Changes of limits.", ("model_name", "result"))
         self.alarms = counter(
@@ -232,8 +262,9 @@ class Metrics:
 class RequestMetrics:
     """One request, from its arrival on. Times are seconds on the monotonic clock."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, caller: str = "") -> None:
         self._metrics = metrics
+        self._caller = caller
         self._last = time.monotonic()
         self._started = False
 
@@ -244,6 +275,8 @@ class RequestMetrics:
         latency.labels(*labels).observe(now - self._last)
         self._last, self._started = now, True
         metrics.generation_tokens.labels(*labels).inc(len(event.token_ids))
+        if self._caller:
+            metrics.caller_generation_tokens.labels(labels[0], self._caller).inc(len(event.token_ids))
         metrics.exit_layer.labels(labels[0], str(event.depth)).inc(len(event.token_ids))
         metrics.breaches.labels(*labels).inc(sum(event.breaches))
         confidence = metrics.confidence.labels(*labels)
@@ -256,6 +289,8 @@ class RequestMetrics:
         metrics.request_success.labels(labels[0], event.reason.value).inc()
         metrics.preemptions.labels(labels[0]).inc(event.preemptions)
         metrics.prompt_tokens.labels(*labels).inc(event.prompt_tokens)
+        if self._caller:
+            metrics.caller_prompt_tokens.labels(labels[0], self._caller).inc(event.prompt_tokens)
         metrics.prefix_queries.labels(*labels).inc(event.prefix_queries)
         metrics.prefix_hits.labels(*labels).inc(event.prefix_hits)
         metrics.request_prompt_tokens.labels(*labels).observe(event.prompt_tokens)

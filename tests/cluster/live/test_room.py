@@ -79,7 +79,7 @@ async def test_a_wrong_object_is_refused_with_the_fix(place: Scene) -> None:
     assert refused.value.status == 422
 
 
-async def test_what_no_server_can_do_is_a_condition_and_heals(place: Scene, measured: Measured) -> None:
+async def test_a_secret_that_is_missing_is_a_condition_and_heals(place: Scene, measured: Measured) -> None:
     await place.start_operator()
     await place.create(place.deployment(service={"tls": {"secretName": "tls"}}), measured)
     told = await place.until(lambda s: condition(s, "Ready")["status"] == "False", what="nothing said")

@@ -112,6 +112,7 @@ OTHERWISE = {
     "stream_options",
     "logprobs",
     "max_completion_tokens",
+    "cache_salt",
 }
 """Shown by tests of their own."""
 

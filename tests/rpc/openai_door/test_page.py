@@ -53,9 +53,22 @@ def test_what_the_page_names_is_here() -> None:
 def test_no_other_host_is_asked_and_no_markup_made_of_text(name: str) -> None:
     assert not re.search(r"https?:|//[a-z]+\.|@import|url\(", FILES[name].replace("// ", ""))
     assert not re.search(
-        r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|localStorage", FILES[name]
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Storage|cookie|indexedDB|history\.",
+        FILES[name],
     )
     assert not re.search(r'\son\w+="|style="|<style|javascript:', FILES[name])
+
+
+def test_a_token_is_typed_and_sent_and_kept_nowhere() -> None:
+    """The field has no name, so that no form carries it away, and is emptied once it is read."""
+    (field,) = re.findall(r'<input id="token"[^>]*>', FILES["index.html"])
+    assert 'type="password"' in field
+    assert 'autocomplete="off"' in field
+    assert "name=" not in field
+    assert '<form id="enter" hidden>' in FILES["index.html"]
+    script = FILES["page.js"]
+    assert len(re.findall(r"\bfetch\(", script)) == len(re.findall(r"\bheaders\(\)(?! \{)", script)) == 2
+    assert 'at("token").value = "";' in script
 
 
 async def test_the_stream_holds_what_the_page_reads(pod: Served) -> None:

@@ -18,7 +18,9 @@ from aiohttp import web
 
 from helios_server.engine.request import FailedEvent, FinishedEvent, GenerationRequest, TokensEvent
 from helios_server.models.json_file import parse_object
-from helios_server.rpc import conversation
+from helios_server.rpc import conversation, tls
+from helios_server.rpc.admission import require_caller
+from helios_server.rpc.callers import CallerTokens
 from helios_server.rpc.http import HttpServer
 from helios_server.rpc.openai import answers, page
 from helios_server.rpc.openai.answers import Answer, ChatAnswer, TextAnswer
@@ -26,6 +28,7 @@ from helios_server.rpc.openai.errors import NAMES, STREAM, Unreadable, encoded, 
 from helios_server.rpc.openai.requests import ChatRequest, TextRequest
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.stream import Stream
+from helios_server.rpc.tls import Certificates
 
 _MOST_BYTES = 4 << 20
 """Of a body: what gRPC allows a message."""
@@ -44,12 +47,19 @@ _STREAM_HEADERS = {
 
 
 class OpenAiDoor:
-    """`open`, then `gone` to wait for clients that are told, then `close`."""
+    """`open`, then `gone` to wait for clients that are told, then `close`. callers: None lets everybody in;
+    certificates: None speaks in clear text."""
 
-    def __init__(self, pod: Pod) -> None:
+    def __init__(
+        self, pod: Pod, callers: CallerTokens | None = None, certificates: Certificates | None = None
+    ) -> None:
         self._pod = pod
+        self._tls = certificates.context(tls.HTTP) if certificates else None
         self._created = int(time.time())
-        self._http = HttpServer({}, in_openais_words, idle_seconds=_IDLE_SECONDS, most_bytes=_MOST_BYTES)
+        guards = [require_caller(callers, pod.metrics, page.PATHS)] if callers else []
+        self._http = HttpServer(
+            {}, in_openais_words, *guards, idle_seconds=_IDLE_SECONDS, most_bytes=_MOST_BYTES
+        )
         self._http.application.add_routes(
             [
                 *page.routes(),
@@ -63,7 +73,7 @@ class OpenAiDoor:
 
     async def open(self, host: str, port: int) -> int:
         """Returns the port bound. OSError when it cannot be."""
-        return await self._http.listen(host, port)
+        return await self._http.listen(host, port, self._tls)
 
     async def gone(self) -> None:
         """Returns when no connection stands, or has been used for a while: the client of one that is in use
@@ -116,15 +126,17 @@ class OpenAiDoor:
             asked = request.asked
             conversation.check_model(self._pod, asked.model)
             prompt = await request.prompt(model)
+            request_id = f"{prefix}-{uuid.uuid4().hex}"
             generation = GenerationRequest(
-                request_id=f"{prefix}-{uuid.uuid4().hex}",
+                request_id=conversation.owned(request_id),
                 prompt_ids=prompt.ids,
                 tokenizer_digest=prompt.tokenizer_digest,
                 sampling=asked.sampling,
                 depth=asked.depth,
+                cache_salt=conversation.salted(asked.cache_salt),
             )
             answer = answer_kind(
-                generation.request_id,
+                request_id,
                 self._pod.model_name,
                 engine.info,
                 model.tokenizer,

@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from helios_server.errors import HeliosError, InvalidRequest, NotFound, QueueFull
+from helios_server.rpc.errors import Unauthenticated
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ _KINDS = {
 }
 _RETRY_SECONDS = 1
 """Another pod answers at once; one that loads is asked again and again."""
+_LAST_EVENT_SECONDS = 5.0
 _NOT_OURS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
@@ -72,6 +74,8 @@ def _code(error: HeliosError) -> str | None:
         return "model_not_found"
     if isinstance(error, QueueFull):
         return "queue_full"
+    if isinstance(error, Unauthenticated):
+        return "invalid_api_key"
     return error.code.lower()
 
 
@@ -119,7 +123,9 @@ async def _of_http(request: web.Request, error: web.HTTPException) -> web.Stream
 
 
 def _hint(error: HeliosError) -> dict[str, str]:
-    """When to come back."""
+    """When to come back, or with what."""
+    if isinstance(error, Unauthenticated):
+        return {"WWW-Authenticate": 'Bearer realm="helios"'}
     if isinstance(error, QueueFull):
         return {"Retry-After": str(math.ceil(error.retry_seconds))}
     return {"Retry-After": str(_RETRY_SECONDS)} if error.code == "UNAVAILABLE" else {}
@@ -133,6 +139,11 @@ async def _say(
         return web.Response(
             status=status, body=encoded(body), content_type="application/json", headers=headers
         )
-    await stream.write(b"data: " + encoded(body) + b"\n\n")
-    await stream.write_eof()
+    try:
+        async with asyncio.timeout(_LAST_EVENT_SECONDS):
+            await stream.write(b"data: " + encoded(body) + b"\n\n")
+            await stream.write_eof()
+    except TimeoutError:  # who does not read is not waited for
+        if request.transport:
+            request.transport.abort()
     return stream

@@ -24,6 +24,7 @@ _OF_THIS_SERVER = (
     "min_tokens",
     "ignore_eos",
     "stop_token_ids",
+    "cache_salt",
     HELIOS,
 )
 """Not OpenAI's: the names are those of other servers of open models."""

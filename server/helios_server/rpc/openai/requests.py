@@ -40,6 +40,8 @@ class Asked:
     stream: bool
     include_usage: bool
     """At the end of a stream."""
+    cache_salt: str
+    """Its prompt is found by those with the same one."""
 
 
 class ChatRequest:
@@ -113,6 +115,7 @@ def _asked(given: Fields, max_tokens: int | None, logprobs: bool) -> Asked:
         depth=depth,
         stream=stream,
         include_usage=options.flag("include_usage"),
+        cache_salt=given.text("cache_salt"),
     )
 
 

@@ -6,11 +6,24 @@ const UNSURE = 0.5;
 let model = null;
 let messages = [];
 let running = null;
+let token = ""; // in memory alone: a page that is loaded again asks again
+
+function headers() {
+  return token ? { Authorization: `Bearer ${token}` } : {};
+}
+
+// The error that an answer tells; one that asks for a token shows the field for it.
+async function refusal(answer) {
+  if (answer.status === 401) at("enter").hidden = false;
+  if (answer.status === 401 && !token) return new Error("Callers have tokens here: enter yours.");
+  return new Error((await answer.json()).error.message);
+}
 
 async function begin() {
-  const answer = await fetch("v1/models");
+  const answer = await fetch("v1/models", { headers: headers() });
+  if (!answer.ok) throw await refusal(answer);
   const body = await answer.json();
-  if (!answer.ok) throw new Error(body.error.message);
+  at("enter").hidden = true;
   [model] = body.data;
   const { candidate, layer_budget, total_layers, exit_layers } = model.helios;
   at("model").textContent = document.title = model.id;
@@ -35,7 +48,7 @@ function colour(depth, confidence) {
   return `hsl(${hue} 85% ${60 + 32 * confidence}%)`;
 }
 
-function token(text, depth, confidence) {
+function shown(text, depth, confidence) {
   const span = document.createElement("span");
   span.textContent = text;
   span.title = `layer ${depth} of ${model.helios.total_layers}, ${(100 * confidence).toFixed(0)} % sure`;
@@ -77,9 +90,13 @@ function body(text) {
 
 async function ask(text, signal) {
   const [path, asked] = body(text);
-  const headers = { "Content-Type": "application/json" };
-  const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(asked), signal });
-  if (!response.ok) throw new Error((await response.json()).error.message);
+  const response = await fetch(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", ...headers() },
+    body: JSON.stringify(asked),
+    signal,
+  });
+  if (!response.ok) throw await refusal(response);
   const article = say("assistant");
   let answer = "";
   let unshown = 0; // tokens whose text comes with a later one: part of a character, perhaps of a stop string
@@ -89,7 +106,7 @@ async function ask(text, signal) {
     const delta = choice.delta ? choice.delta.content : choice.text;
     const made = event.helios;
     if (made && made.confidences) {
-      if (delta) article.append(token(delta, made.depth, Math.min(...made.confidences)));
+      if (delta) article.append(shown(delta, made.depth, Math.min(...made.confidences)));
       unshown += made.confidences.length - (delta ? 1 : 0);
       answer += delta || "";
       article.scrollIntoView({ block: "end" });
@@ -138,5 +155,11 @@ at("clear").addEventListener("click", () => {
   messages = [];
   at("talk").replaceChildren();
   at("sums").textContent = "";
+});
+at("enter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = at("token").value.trim();
+  at("token").value = "";
+  begin().catch((error) => say("wrong", error.message));
 });
 begin().catch((error) => say("wrong", error.message));

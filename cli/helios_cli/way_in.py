@@ -1,0 +1,53 @@
+"""How a verb comes in where a certificate or a token is asked for: its options, and the client they make.
+
+Used by the verbs that speak to what applications use. A token comes from a file or the environment, never
+from the command line, which others on the machine can read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+from helios_operator.errors import OperatorError
+from helios_proto.client import GenerationClient
+
+_TOKEN = "HELIOS_TOKEN"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    for option, what in (
+        ("--tls-ca", "speak TLS, with a server whose certificate these CAs issued, in PEM"),
+        ("--tls-cert", "own certificate, in PEM, where the server asks for one"),
+        ("--tls-key", "of --tls-cert, in PEM"),
+        ("--token-file", f"holds the caller's token (default: {_TOKEN} of the environment)"),
+    ):
+        parser.add_argument(option, type=Path, metavar="FILE", help=what)
+
+
+def client(address: str, options: Any) -> Callable[[], GenerationClient]:
+    """To be called where a loop runs. OperatorError names the file that cannot be read."""
+    ca, certificate, key = (_content(options, name) for name in ("tls_ca", "tls_cert", "tls_key"))
+    if (certificate is None) != (key is None) or (certificate and not ca):
+        missing = "tls-ca" if certificate and key else "tls-key" if certificate else "tls-cert"
+        raise OperatorError(missing, "is missing", "give --tls-ca, --tls-cert and --tls-key")
+    given = _content(options, "token_file")
+    token = os.environ.get(_TOKEN, "") if given is None else given.decode(errors="replace").strip()
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        field = "token-file" if given else _TOKEN
+        raise OperatorError(field, "is no token: no header can carry it", "give one word of ASCII")
+    tls = grpc.ssl_channel_credentials(ca, key, certificate) if ca else None
+    return lambda: GenerationClient(address, tls, token)
+
+
+def _content(options: Any, name: str) -> bytes | None:
+    path: Path | None = getattr(options, name)
+    try:
+        return path.read_bytes() if path else None
+    except OSError as error:
+        problem = f"{path} cannot be read ({error.strerror})"
+        raise OperatorError(name.replace("_", "-"), problem, "give a file that can") from None

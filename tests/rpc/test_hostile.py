@@ -1,0 +1,295 @@
+"""Whatever is sent to a door gets an answer, and leaves nothing: messages made at random, raw bytes, calls
+that are cancelled at any moment.
+
+Rows, pages, descriptors and memory after the second round are what they were after the first. Small here;
+whole, and in a process of its own, in `make test-long`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import psutil
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from helios_proto.v1 import generation_pb2 as pb
+from helios_server.rpc.openai import fields
+
+from tests.rpc.openai_door.clients import BODIES, CHAT, TEXT
+from tests.rpc.pods import Served, child, eventually, generate_request, serving, speaking
+from tests.sizes import LONG, examples
+
+MESSAGES = examples(150, long=10_000)
+"""Of each kind, in each of two rounds."""
+ROWS = 8
+_GENERATION = pb.DESCRIPTOR.services_by_name["Generation"]
+_OWN = (
+    "model",
+    "prompt",
+    "messages",
+    "max_tokens",
+    "temperature",
+    "stream",
+    "stop",
+    "logprobs",
+    "n",
+    "helios",
+)
+
+
+@dataclass
+class Process:
+    pod: Served
+    process: psutil.Process
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it alone has."""
+        return int(self.process.memory_full_info().uss)
+
+    async def at_rest(self) -> tuple[int, int, int, int]:
+        """Rows, waiting requests and pages in use, and descriptors beside those of the clients here."""
+        load = await self.pod.load()
+        return load.running, load.waiting, load.kv_used_tokens, self.process.num_fds()
+
+    async def settles(self, descriptors: int) -> None:
+        async def settled() -> bool:
+            *held, fds = await self.at_rest()
+            return held == [0, 0, 0] and fds <= descriptors
+
+        await eventually(settled)
+
+
+@pytest.fixture
+async def process(tiny: Path, tmp_path: Path) -> AsyncIterator[Process]:
+    """One of its own where memory is looked at, else this one."""
+    if not LONG:
+        async with serving(tiny, max_queue_size=64, max_batch_size=ROWS) as pod:
+            yield Process(pod, psutil.Process())
+        return
+    arguments = ("--model", f"file://{tiny}", "--max-queue-size", "64", "--max-batch-size", str(ROWS))
+    async with (
+        child(tmp_path, *arguments, "--memory-mib", "4096") as started,
+        speaking(await started.ports()) as pod,
+    ):
+
+        async def ready() -> bool:
+            try:
+                return bool((await pod.generate(max_tokens=1)).output_ids)
+            except grpc.aio.AioRpcError:
+                return False
+
+        await eventually(ready)
+        yield Process(pod, psutil.Process(started.process.pid))
+
+
+Send = Callable[[Process, random.Random], Awaitable[str]]
+
+
+# -- what is sent ------------------------------------------------------------------------------------------
+
+
+def anything(draw: random.Random, field: FieldDescriptor) -> Any:
+    """A value of the field's type: often at an edge of it."""
+    if field.message_type:
+        return message(draw, field.message_type)
+    if field.cpp_type in (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE):
+        return draw.choice(
+            [0.0, -1.0, 1.0, 0.5, 1e-30, 3e38, float("nan"), float("inf"), draw.uniform(-9, 9)]
+        )
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return draw.random() < 0.5
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        return draw.choice(["", "chat", "\0", "ä\U0001f600", "x" * draw.randrange(300), "<|user|>"])
+    top = 2**64 if field.cpp_type == FieldDescriptor.CPPTYPE_UINT64 else 2**32
+    return draw.choice([0, 1, 2, 7, draw.randrange(320), draw.randrange(top), top - 1])
+
+
+def message(draw: random.Random, descriptor: Any) -> Message:
+    made: Message = descriptor._concrete_class()
+    for field in descriptor.fields:
+        if draw.random() < 0.5:
+            continue
+        if field.is_repeated:
+            getattr(made, field.name).extend(anything(draw, field) for _ in range(draw.randrange(6)))
+        elif field.message_type:
+            getattr(made, field.name).CopyFrom(anything(draw, field))
+        else:
+            setattr(made, field.name, anything(draw, field))
+    return made
+
+
+def json_value(draw: random.Random, depth: int = 0) -> Any:
+    leaves = [None, True, 0, 1, -1, 0.5, 2**70, 1e308, "", "chat", "x" * 40, "\ud800", "ä"]
+    if depth > 2 or draw.random() < 0.7:
+        return draw.choice(leaves)
+    if draw.random() < 0.5:
+        return [json_value(draw, depth + 1) for _ in range(draw.randrange(4))]
+    keys = ["role", "content", "depth", "type", "text", "include_usage", "x"]
+    return {draw.choice(keys): json_value(draw, depth + 1) for _ in range(draw.randrange(4))}
+
+
+async def by_message(process: Process, draw: random.Random) -> str:
+    """A well-formed message of any method, with anything in it; an answer that is long is left."""
+    method = draw.choice(_GENERATION.methods)
+    made = message(draw, method.input_type)
+    if isinstance(made, pb.GenerateRequest) and made.sampling_params.max_tokens not in range(1, 9):
+        made.sampling_params.max_tokens = draw.choice([0, 1, 5, 2**32 - 1])
+    return await _status(process, method.name, made.SerializeToString())
+
+
+async def by_bytes(process: Process, draw: random.Random) -> str:
+    """What is no message at all, or a part of one."""
+    whole = message(draw, draw.choice(_GENERATION.methods).input_type).SerializeToString()
+    content = whole[: draw.randrange(len(whole) + 1)] + draw.randbytes(draw.randrange(20))
+    return await _status(process, draw.choice(_GENERATION.methods).name, content)
+
+
+async def _status(process: Process, method: str, content: bytes) -> str:
+    channel = process.pod.client._channel
+    call: Any = channel.unary_stream(f"/{_GENERATION.full_name}/{method}")(content, timeout=60)
+    try:
+        async for _ in call:
+            pass
+    except grpc.aio.AioRpcError as error:
+        return _told(error)
+    return "OK"
+
+
+def _told(error: grpc.aio.AioRpcError) -> str:
+    """Whatever was sent, the fault is its sender's."""
+    assert error.code() not in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL), error.details()
+    return error.code().name
+
+
+async def by_json(process: Process, draw: random.Random) -> str:
+    """A body of known and unknown fields with anything in them."""
+    path = draw.choice([CHAT, TEXT])
+    known = sorted(fields.CHAT | fields.TEXT | set(fields.CHAT_NEUTRAL))
+    body = dict(BODIES[path]) if draw.random() < 0.7 else {}
+    for _ in range(draw.randrange(4)):
+        body[draw.choice([*known, *_OWN, "nothing"])] = json_value(draw)
+    content = json.dumps(body).encode()
+    if draw.random() < 0.2:
+        content = content[: draw.randrange(len(content))] + draw.randbytes(draw.randrange(5))
+    url = f"http://127.0.0.1:{process.pod.ports.http_port}{path}"
+    headers = {"Content-Type": "application/json"}
+    async with SESSION[0].post(url, data=content, headers=headers) as answer:
+        text = await answer.text()
+        assert answer.status < 500, text
+        if answer.status != 200:
+            assert set(json.loads(text)) == {"error"}, text
+        return str(answer.status)
+
+
+async def by_raw_bytes(process: Process, draw: random.Random) -> str:
+    """To either port: a beginning of something sensible and then noise. The connection ends; no more is
+    asked."""
+    ports = process.pod.ports
+    port = draw.choice([ports.port, ports.http_port])
+    begin = draw.choice(
+        [
+            b"",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+            b"GET / HTTP/1.1\r\nHost: pod\r\n",
+            b"POST /v1/completions HTTP/1.1\r\nHost: pod\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01",
+        ]
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(begin + draw.randbytes(draw.randrange(200)))
+        if draw.random() < 0.5:
+            writer.write_eof()
+            async with asyncio.timeout(0.05):
+                await reader.read()
+    except (TimeoutError, OSError):
+        pass
+    finally:
+        writer.close()
+    return "sent"
+
+
+async def by_cancelling(process: Process, draw: random.Random) -> str:
+    """A stream that is left after any number of messages, over either door; none as often as some."""
+    asked, messages = draw.choice([8, 40, 400]), draw.choice([0, 0, 1, draw.randrange(30)])
+    if draw.random() < 0.5:
+        call = process.pod.client.stub.Generate(generate_request(max_tokens=asked))
+        try:
+            for _ in range(messages):
+                if await call.read() is grpc.aio.EOF:
+                    break
+        except grpc.aio.AioRpcError as error:
+            _told(error)
+        call.cancel()
+        return "grpc"
+    body = BODIES[TEXT] | {"stream": True, "max_tokens": asked, "ignore_eos": True}
+    url = f"http://127.0.0.1:{process.pod.ports.http_port}{TEXT}"
+    async with aiohttp.ClientSession() as session:
+        answer = await session.post(url, json=body)
+        for _ in range(messages):
+            if not await answer.content.readline():
+                break
+        answer.close()
+    return "http"
+
+
+# -- what is left ------------------------------------------------------------------------------------------
+
+SESSION: list[aiohttp.ClientSession] = []
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[None]:
+    async with aiohttp.ClientSession() as made:
+        SESSION[:] = [made]
+        yield
+        SESSION.clear()
+
+
+async def round_of(send: Send, process: Process, seed: int) -> Counter[str]:
+    """Some at a time, as many clients do."""
+    outcomes: Counter[str] = Counter()
+    places = asyncio.Semaphore(16)
+
+    async def one(index: int) -> None:
+        async with places:
+            outcomes[await send(process, random.Random(f"{seed} {index}"))] += 1
+
+    async with asyncio.TaskGroup() as group:
+        for index in range(MESSAGES):
+            group.create_task(one(index))
+    return outcomes
+
+
+KINDS: list[Send] = [by_message, by_bytes, by_json, by_raw_bytes, by_cancelling]
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("session")
+@pytest.mark.parametrize("kinds", [[kind] for kind in KINDS] if LONG else [KINDS])
+async def test_whatever_comes_is_answered_and_leaves_nothing(process: Process, kinds: list[Send]) -> None:
+    """One pod for all, or, where rounds are long, one for each."""
+    for send in kinds:
+        before = await round_of(send, process, 0)
+        assert before.total() == MESSAGES
+        descriptors = (await process.at_rest())[-1] + 20  # connections that the clients here keep
+        await process.settles(descriptors)
+        memory = process.memory
+        after = await round_of(send, process, 1)
+        assert after.total() == MESSAGES
+        await process.settles(descriptors)
+        assert len((await process.pod.generate()).output_ids) == 8
+        assert process.process.is_running()
+        assert not LONG or process.memory < 1.02 * memory, (memory, process.memory)
