@@ -12,6 +12,7 @@ from torch import Tensor
 
 from helios_server.errors import CheckpointError
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.native.quantised import Quantised
 
 _DESCRIPTIONS = ("config.json", "model.safetensors.index.json")
 _TRIES = 3
@@ -45,7 +46,7 @@ class Source:
             raise _changing(checkpoint.path)
         self._fingerprint = fingerprint
 
-    def layer_tensors(self, layer: int) -> dict[str, Tensor]:
+    def layer_tensors(self, layer: int) -> dict[str, Tensor | Quantised]:
         """The tensors of one layer, by their name within it, of the model that was loaded.
 
         Raises CheckpointError where they cannot be read, or its files are another model's before or after.
