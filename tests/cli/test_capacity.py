@@ -191,7 +191,7 @@ def test_without_matplotlib_the_extra_is_named(
         ("hf://lama --memory 1GiB", "hf://lama: does not name a repository"),
         ("s3://b/c --memory 1GiB", "s3://b/c: is not a URI"),
         ("{empty} --memory 1GiB", "config.json: file is missing"),
-        ("{quantised} --memory 1GiB", "quantization_config: "),
+        ("{quantised} --memory 1GiB", "quantization_config.quant_method: "),
         ("OPT-1.3B", "arguments: "),
         ("OPT-1.3B --memory 24", "memory: '24' has no unit; write it with one of KiB, "),
         ("OPT-1.3B --memory 24G", "memory: '24G' is no size"),

@@ -3,12 +3,14 @@ models."""
 
 from __future__ import annotations
 
+import mmap
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helios_contract.serves import Precision
+import torch
+from helios_contract.serves import PRECISIONS, Precision
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.described import described
@@ -19,8 +21,8 @@ from helios_server.planning.memory import capacity
 from helios_server.planning.shape import facts_of
 
 from tests.checkpoints import make_checkpoint
+from tests.models.test_published import publish
 
-REFERENCE = Precision()
 PUBLISHED = {
     "SmolLM2-135M": 134_515_008,
     "OPT-1.3B": 1_315_758_080 - 2 * 2048,  # two rows of positions before the first token's are not held
@@ -86,24 +88,33 @@ def test_it_is_known_without_torch() -> None:
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_loaded_model_takes_what_its_shape_says(tmp_path: Path, family: str, tied: bool) -> None:
-    model = make_checkpoint(tmp_path / "model", family, tied=tied, **WHOLE_PANELS)
-    assert_as_loaded(model)
+    """Its sizes fill the kernels' panels: nothing is padded but each packed matrix, to a whole page."""
+    model = make_checkpoint(tmp_path / "model", family, tied=tied)
+    for precision in PRECISIONS:
+        assert_as_loaded(model, precision)
+
+
+def test_a_checkpoint_published_in_int8_takes_what_its_shape_says(tmp_path: Path) -> None:
+    source = make_checkpoint(tmp_path / "floats", dtype=torch.float32, tied=False)
+    model = publish(source, tmp_path / "published", "pack-quantized")
+    for precision in (Precision("auto", "int8"), Precision("int8", "auto"), Precision("int4", "auto")):
+        assert_as_loaded(model, precision)
 
 
 def test_smollm2_takes_what_its_shape_says() -> None:
-    assert_as_loaded(ensure_smollm2())
+    for precision in PRECISIONS:
+        assert_as_loaded(ensure_smollm2(), precision)
 
 
-WHOLE_PANELS = {"intermediate_size": 128, "vocab_size": 320}
-"""Sizes that fill the kernels' panels, so that nothing is padded."""
+PACKED_IN_A_LAYER = 4
+"""Matrices: queries with keys and values, attention's output, gate with up, down."""
 
 
-def assert_as_loaded(model: Path, precision: Precision = REFERENCE) -> None:
+def assert_as_loaded(model: Path, precision: Precision) -> None:
     checkpoint = Checkpoint.open(model)
-    backbone = Backbone.load(checkpoint, 1, dtype="float16")
+    backbone = Backbone.load(checkpoint, 1, dtype="float16", precision=precision)
     assert backbone.is_native
     facts = facts_of(shape_of(checkpoint.config), precision)
-    assert facts.layer_bytes == backbone.layer_bytes
-    assert facts.fixed_bytes == backbone.fixed_bytes
-    layout = backbone.layout
-    assert facts.page_tokens * facts.kv_bytes_per_token_layer == layout.page_bytes
+    assert 0 <= backbone.layer_bytes - facts.layer_bytes < PACKED_IN_A_LAYER * mmap.PAGESIZE
+    assert 0 <= backbone.fixed_bytes - facts.fixed_bytes < mmap.PAGESIZE
+    assert facts.page_tokens * facts.kv_bytes_per_token_layer == backbone.layout.page_bytes

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+from helios_contract.serves import AUTO
+
 from helios_server.models.config import ModelConfig
 from helios_server.planning.shape import Shape
 
@@ -29,6 +31,7 @@ def shape_of(config: ModelConfig, max_context: int | None = None) -> Shape:
         fixed_wide=final + context * config.head_dim * len(config.ropes),
         positions=context * config.hidden_size if learned else 0,
         tied=config.tied_embeddings,
+        published="int8" if config.published else AUTO,
     )
 
 

@@ -42,7 +42,7 @@ WEIGHTS = {
     "int4": Format(4, group=32, group_bytes=4),
 }
 """By weight dtype; auto: a 16-bit format, which is what the engine makes of any float checkpoint."""
-KEYS_AND_VALUES = {AUTO: Format(16), "int8": Format(8, column_bytes=4), "fp8": Format(8)}
+KEYS_AND_VALUES = {AUTO: Format(16), "int8": Format(8, column_bytes=4), "fp8": Format(8, column_bytes=4)}
 """The same of keys and values; an output is what one head keeps of one token."""
 
 
@@ -52,7 +52,7 @@ class Shape:
 
     matrices: of one layer, (outputs, inputs) each; layer_wide: elements of its norms and biases; fixed_wide:
     of the final norm and the rotary tables; positions: of learned positions, at the width of weights; tied:
-    embedding and LM head are one matrix.
+    embedding and LM head are one matrix; published: the format of the layers' matrices that `auto` is.
     """
 
     num_layers: int
@@ -65,18 +65,20 @@ class Shape:
     fixed_wide: int
     positions: int
     tied: bool
+    published: str = AUTO
 
 
 def facts_of(shape: Shape, precision: Precision, page_tokens: int = _PAGE_TOKENS) -> MemoryFacts:
     """The law's arguments in one precision. KeyError: a precision that has no format."""
     weights, kept = WEIGHTS[precision.weight_dtype], KEYS_AND_VALUES[precision.kv_cache_dtype]
+    of_layers = WEIGHTS[shape.published] if precision.weight_dtype == AUTO else weights
     table = (shape.vocab_size, shape.hidden_size)
     embedding = 0 if shape.tied else WEIGHTS[AUTO].nbytes(*table)
     positions = WEIGHTS[AUTO].nbytes(1, shape.positions)
     return MemoryFacts(
         process_start_bytes=0,
         fixed_bytes=weights.nbytes(*table) + embedding + positions + _WIDE * shape.fixed_wide,
-        layer_bytes=sum(weights.nbytes(*each) for each in shape.matrices) + _WIDE * shape.layer_wide,
+        layer_bytes=sum(of_layers.nbytes(*each) for each in shape.matrices) + _WIDE * shape.layer_wide,
         kv_bytes_per_token_layer=2 * kept.nbytes(shape.kv_heads, shape.head_dim),
         activation_bytes_per_token=0,
         row_bytes=_LOGIT * shape.vocab_size,
