@@ -46,18 +46,23 @@ def measure(backbone: Backbone, config: EngineConfig) -> MemoryFacts:
     start.
     """
     _warm_up(backbone, config)
-    own_kv = 2 * backbone.config.kv_size * backbone.numerics.keys_and_values.itemsize
     device = backbone.numerics.device
     return MemoryFacts(
         process_start_bytes=max(0, _held_bytes(device) - _with_tables(backbone.resident_bytes, device)),
         fixed_bytes=_with_tables(backbone.fixed_bytes, device),
         layer_bytes=_with_tables(backbone.layer_bytes, device),
-        kv_bytes_per_token_layer=_with_tables(own_kv, device),
+        kv_bytes_per_token_layer=kv_bytes_per_token_layer(backbone),
         activation_bytes_per_token=-(-_activation_bytes(backbone, config) // config.step_tokens),
         row_bytes=backbone.config.vocab_size * _logit_bytes(backbone),
         step_tokens=config.step_tokens,
         page_tokens=config.page_tokens,
     )
+
+
+def kv_bytes_per_token_layer(backbone: Backbone) -> int:
+    """As they are stored, with their units and the kernel's page tables."""
+    layout = backbone.layout
+    return _with_tables(-(-layout.page_bytes // layout.page_tokens), backbone.numerics.device)
 
 
 def limit_bytes(limits: Limits, device: torch.device) -> int:
