@@ -17,10 +17,7 @@ import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import helios_server.serve  # noqa: F401  (what a serving process imports: it counts against the limit)
@@ -36,7 +33,7 @@ from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.store import ensure_smollm2, resolve
 from helios_server.models.tokenizer import Tokenizer
 
-from bench.load import Load, saturate
+from bench.load import Load, alone, saturate
 from bench.report import arguments, claim, publish
 
 _EXITS = "builtin://general"
@@ -74,7 +71,7 @@ def main() -> None:
     for number in range(options.pairs):
         order = (deepest, options.budget) if number % 2 == 0 else (options.budget, deepest)
         runs = {
-            depth: _alone(_run, _limits(subject, depth, limit, options), texts, options) for depth in order
+            depth: alone(_run, _limits(subject, depth, limit, options), texts, options) for depth in order
         }
         pairs.append({str(depth): vars(runs[depth]) for depth in order})
         print(f"pair {number + 1}: {json.dumps(pairs[-1])}", file=sys.stderr)
@@ -101,12 +98,6 @@ def main() -> None:
         "pairs": pairs,
     }
     publish(options.output, figures, claims)
-
-
-def _alone(run: Callable[..., Load], *arguments: Any) -> Load:
-    """In a process that ends with it: what an engine leaves behind would count as held at the next start."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(run, *arguments).result()
 
 
 def _run(limits: Limits, texts: list[tuple[int, ...]], options: Any) -> Load:

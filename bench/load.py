@@ -7,22 +7,44 @@ from __future__ import annotations
 import itertools
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any, TypeVar
 
 from helios_server.engine.engine import Engine
 from helios_server.engine.request import Event, FinishedEvent, GenerationRequest, TokensEvent
 from helios_server.engine.sampling import SamplingParams
+from helios_server.errors import HeliosError
+from helios_server.telemetry.energy import EnergyMeter
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Load:
-    """`rows`: most in one step; `tokens_per_second`: generated, between the two ends of the measured
-    window.
+    """`rows`: most in one step; `tokens_per_second`, `joules_per_token`: of what was generated between the
+    two ends of the measured window; None: nothing measures energy.
     """
 
     rows: int
     tokens_per_second: float
+    joules_per_token: float | None = None
+
+
+def alone(run: Callable[..., T], *arguments: Any) -> T:
+    """In a process that ends with it: what an engine leaves behind would count as held at the next start."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_told, run, *arguments).result()
+
+
+def _told(run: Callable[..., T], *arguments: Any) -> T:
+    """An error of ours does not survive the way between processes, its words do."""
+    try:
+        return run(*arguments)
+    except HeliosError as error:
+        raise RuntimeError(str(error)) from None
 
 
 def saturate(
@@ -33,6 +55,7 @@ def saturate(
     in_flight: int,
     warm_up: float,
     seconds: float,
+    meter: EnergyMeter | None = None,
 ) -> Load:
     """Keeps `in_flight` requests in the engine for warm_up + seconds; counts tokens in the second part."""
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -47,8 +70,10 @@ def saturate(
     for _ in range(in_flight):
         submit()
     begin = time.monotonic() + warm_up
-    tokens = 0
+    tokens, joules = 0, None
     while (now := time.monotonic()) < begin + seconds:
+        if meter and joules is None and now >= begin:
+            joules = meter.joules()
         event = events.get()
         if isinstance(event, TokensEvent):
             tokens += len(event.token_ids) if now >= begin else 0
@@ -57,4 +82,5 @@ def saturate(
         else:
             raise event.error
     measured = time.monotonic() - begin
-    return Load(engine.telemetry().batch_reached, tokens / measured)
+    spent = (meter.joules() - joules) / max(tokens, 1) if meter and joules is not None else None
+    return Load(engine.telemetry().batch_reached, tokens / measured, spent)
