@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from copy import copy
 from functools import partial
 from typing import cast
 
@@ -107,6 +108,18 @@ class Backbone:
         rope = RopeTable(config, numerics, context)
         return cls(source, numerics, embedding, positions, _final_norm(checkpoint, numerics), head, rope)
 
+    def in_precision(self, precision: Precision) -> Backbone:
+        """The same model, which shares this one's embedding, head and norms: the layers that it loads are in
+        another precision. It has this one's layers, if their weights are in that precision, else none.
+        """
+        other = copy(self)
+        other.numerics = Numerics.of(
+            self.numerics.device, self.numerics.dtype, precision, native=self.is_native
+        )
+        alike = precision.weight_dtype == self.precision.weight_dtype
+        other.layers = [layer.with_keys_and_values(other.numerics) for layer in self.layers if alike]
+        return other
+
     @property
     def checkpoint(self) -> Checkpoint:
         """Where late layers are read."""
@@ -137,6 +150,10 @@ class Backbone:
     def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
         """ids, positions: [T] int64. Returns [T, hidden_size], activation dtype."""
         rows = self.head.rows(ids) if self.embedding is None else self.embedding[ids]
+        return self.placed(rows, positions)
+
+    def placed(self, rows: Tensor, positions: Tensor) -> Tensor:
+        """Rows of the embedding, [T, hidden_size], as the first layer reads them: activation dtype."""
         hidden = rows.to(self.numerics.activations)
         if self._scale != 1.0:
             hidden = hidden * self._scale

@@ -78,6 +78,10 @@ class DecoderLayer:
         self._activate = _ACTIVATIONS[config.activation]
         self.nbytes = parts.nbytes
 
+    def with_keys_and_values(self, numerics: Numerics) -> DecoderLayer:
+        """The same weights; its keys and values are held as these numerics say: it knows nothing of them."""
+        return self
+
     def forward(self, hidden: Tensor, rope: Rope, attend: Attend) -> Tensor:
         """hidden: [T, hidden_size], activation dtype; rope: cos and sin of the T positions. Returns [T,
         hidden_size]."""

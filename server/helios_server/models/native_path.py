@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from copy import copy
 from itertools import groupby
 
 import torch
@@ -36,16 +37,14 @@ class NativeLayer:
     """One layer, packed. tensors: emptied on the way; keys_and_values: the format that its own have in their
     slab."""
 
-    __slots__ = ("index", "kernel", "keys_and_values", "nbytes")
+    __slots__ = ("_fits_float16", "index", "kernel", "keys_and_values", "nbytes")
 
     def __init__(
         self, index: int, tensors: dict[str, Tensor | Quantised], config: ModelConfig, numerics: Numerics
     ) -> None:
         self.index = index
-        self.keys_and_values = numerics.keys_and_values
-        if self.keys_and_values == torch.float16 and not may_be_float16(tensors, config):
-            self.keys_and_values = torch.bfloat16
-            logger.info("layer %d keeps bfloat16 keys and values: they may leave float16's range", index)
+        self._fits_float16 = numerics.weights != torch.float16 or may_be_float16(tensors, config)
+        self.keys_and_values = self._format(numerics)
         parts = _Parts(tensors, numerics)
         self.kernel = Layer(
             input_norm=parts.norm("input_layernorm"),
@@ -58,6 +57,18 @@ class NativeLayer:
             down=parts.fused(("mlp.down_proj",), config.mlp_bias),
         )
         self.nbytes = self.kernel.nbytes
+
+    def with_keys_and_values(self, numerics: Numerics) -> NativeLayer:
+        """The same weights; its keys and values are held as these numerics say."""
+        other = copy(self)
+        other.keys_and_values = self._format(numerics)
+        return other
+
+    def _format(self, numerics: Numerics) -> torch.dtype:
+        if numerics.keys_and_values != torch.float16 or self._fits_float16:
+            return numerics.keys_and_values
+        logger.info("layer %d keeps bfloat16 keys and values: they may leave float16's range", self.index)
+        return torch.bfloat16
 
 
 class NativePath:
