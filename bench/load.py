@@ -20,6 +20,7 @@ from helios_server.errors import HeliosError
 from helios_server.telemetry.energy import EnergyMeter
 
 T = TypeVar("T")
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,11 @@ def saturate(
     in_flight: int,
     warm_up: float,
     seconds: float,
+    rows: int = 0,
     meter: EnergyMeter | None = None,
 ) -> Load:
-    """Keeps `in_flight` requests in the engine for warm_up + seconds; counts tokens in the second part."""
+    """Keeps `in_flight` requests in the engine for warm_up + seconds; counts tokens in the second part. rows:
+    the warm-up begins when so many have run in one step, or after a minute."""
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     numbers = itertools.count()
     source = itertools.cycle(prompts)
@@ -69,9 +72,11 @@ def saturate(
 
     for _ in range(in_flight):
         submit()
-    begin = time.monotonic() + warm_up
+    begin = time.monotonic() + (_PATIENCE_SECONDS if rows else warm_up)
     tokens, joules = 0, None
     while (now := time.monotonic()) < begin + seconds:
+        if rows and engine.telemetry().batch_reached >= rows:
+            begin, rows = now + warm_up, 0
         if meter and joules is None and now >= begin:
             joules = meter.joules()
         event = events.get()

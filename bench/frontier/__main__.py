@@ -14,7 +14,8 @@ rounds with least and greatest; ratios of speed within a round, against full dep
 weights come from a file of 4 bits in groups of 32: int4 in such groups loses nothing *of it*, by
 construction.
 
---short takes less than five minutes on two quiet cores. --model takes another checkpoint with its own heads.
+--short takes less than five minutes on two quiet cores: four of the six precisions, one round. --model
+takes another checkpoint with its own heads.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ from bench.load import alone
 from bench.report import Claim, arguments, publish
 
 _EXITS, _EXIT_LAYERS = "builtin://general", (27, 24)
-_SHORT = {"windows": 6, "rounds": 1, "warm_up": 2.0, "seconds": 4.0}
+_SHORT = {"windows": 6, "rounds": 1, "warm_up": 1.0, "seconds": 3.0}
+_IN_SHORT = tuple(
+    Precision(*pair) for pair in (("auto", "auto"), ("int8", "auto"), ("int8", "int8"), ("int4", "int8"))
+)
 _INT8 = Precision("int8", "auto")
 
 
@@ -59,7 +63,7 @@ def main() -> None:
     limits = {first: served}
     if _INT8 in facts:
         second = law.limit_mib(subject, facts[_INT8], options.second_rows)
-        limits[second] = _started(subject, second, options)
+        limits[second] = _started(subject, second, law.combined(subject, facts, second), options)
     points = measured.points()
     found = list(claims(measured, full))
     for limit, seen in limits.items():
@@ -123,11 +127,12 @@ def _under_load(
     return served
 
 
-def _started(subject: Subject, memory_mib: int, options: Namespace) -> Mapping[Key, Served]:
-    """What processes plan, without a load; in a short run three of them."""
-    keys = [(layers, precision) for layers in subject.depths for precision in subject.precisions]
+def _started(subject: Subject, memory_mib: int, by_law: law.Law, options: Namespace) -> Mapping[Key, Served]:
+    """What processes plan, without a load; in a short run three that hold a request."""
+    keys = list(by_law)
     if options.short:
-        keys = [keys[0], keys[len(keys) // 2], keys[-1]]
+        fitting = [key for key in keys if by_law[key].rows]
+        keys = list(dict.fromkeys((fitting[0], fitting[len(fitting) // 2], fitting[-1])))
     return {key: alone(serve, subject, *key, memory_mib, (), 0.0, 0.0, None) for key in keys}
 
 
@@ -144,7 +149,7 @@ def _options() -> Namespace:
     parser.add_argument("--model", help="file:///path (default: SmolLM2-135M with its general heads)")
     parser.add_argument("--depths", type=_depths, help="below full, for --model (default: two thirds)")
     parser.add_argument("--dtype")
-    parser.add_argument("--precisions", type=parse_precisions, default=PRECISIONS)
+    parser.add_argument("--precisions", type=parse_precisions, help="default: six, with --short four")
     parser.add_argument("--domains", nargs="+", choices=list(DOMAINS), default=list(DOMAINS))
     parser.add_argument("--rows", type=int, default=4, help="that full depth as published holds")
     parser.add_argument("--second-rows", type=int, default=8, help="that full depth in int8 holds")
@@ -161,7 +166,8 @@ def _options() -> Namespace:
     options = parser.parse_args()
     if options.short:
         vars(options).update(_SHORT)
-    options.precisions = tuple(dict.fromkeys((REFERENCE, *options.precisions)))
+    asked = options.precisions or (_IN_SHORT if options.short else PRECISIONS)
+    options.precisions = tuple(dict.fromkeys((REFERENCE, *asked)))
     return options
 
 

@@ -88,6 +88,7 @@ def serve(
             in_flight=2 * rows,
             warm_up=warm_up,
             seconds=seconds,
+            rows=rows,
             meter=meter,
         )
         source = meter.source if meter else ""

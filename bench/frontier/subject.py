@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from helios_contract.limits import Audit, Limits
-from helios_contract.serves import Bundle, Precision
+from helios_contract.serves import Precision
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import OpenCandidate, open_backbone
 
@@ -51,7 +51,7 @@ class Subject:
             memory_mib=memory_mib,
             max_queue_size=1000,
             exit_layers=(layers,),
-            audit=Audit(percent=0, bundles=(Bundle("frontier", self.exits, ""),)),
+            audit=Audit(percent=0),
             tokens_per_request=self.tokens,
             weight_dtype=precision.weight_dtype,
             kv_cache_dtype=precision.kv_cache_dtype,
