@@ -23,9 +23,12 @@ from helios_server.planning.memory import MIB
 from tests.checkpoints import make_checkpoint
 from tests.engine.cgroups import hard_limit
 from tests.engine.helpers import limits_for, prompt_of, running, send
+from tests.sizes import LONG
 
 REPOSITORY = Path(__file__).parents[2]
 LIMIT_MIB = 1500
+TIGHT_MIB = 540
+"""One request at full depth as published."""
 KILLED = -9
 LONG_ALONE = pytest.mark.skipif(not LONG, reason="make test-long asks")
 
@@ -76,6 +79,22 @@ def test_what_is_planned_for_two_per_cent_more_does_not_survive(smollm2: Path) -
     with hard_limit(LIMIT_MIB << 20) as procs:
         child = fill(smollm2, 30, round(1.02 * LIMIT_MIB), procs)
     assert child.returncode == KILLED, child.stdout
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not LONG, reason="make test-long asks: it takes a minute")
+def test_the_precision_changes_in_memory_for_one_model_and_one_layer(smollm2: Path) -> None:
+    """Back and forth, every page written each time; two models at once would not survive."""
+    command = f"exec {sys.executable} -m tests.engine.fill_requantized {smollm2} {TIGHT_MIB}"
+    command += " auto/auto int8/int8 int8/auto auto/auto auto/int8"
+    with hard_limit(TIGHT_MIB << 20) as procs:
+        shell = ["sh", "-c", f"echo $$ > {procs} && {command}"]
+        child = subprocess.run(shell, cwd=REPOSITORY, capture_output=True, text=True, timeout=280)
+    assert child.stdout.endswith("survived\n"), child.stdout + child.stderr
+    *reports, _ = (line for line in child.stdout.splitlines())
+    assert len(reports) == 5
+    for report in map(json.loads, reports):
+        assert report["held"] == pytest.approx(report["planned"], rel=0.03)
 
 
 @pytest.mark.parametrize("layers", [6, 18, 30])

@@ -16,6 +16,7 @@ from helios_server.engine.audit_batch import AuditBatch
 from helios_server.engine.cpu_share import SHARE, CpuShare
 from helios_server.engine.engine import Engine
 from helios_server.engine.limits import EngineConfig
+from helios_server.engine.sampling import SamplingParams
 from helios_server.engine.scores import PartialScores
 from helios_server.engine.watch import ExitInUse, Watch
 from helios_server.exits.scoring import score
@@ -27,7 +28,9 @@ from helios_server.models.tokenizer import Tokenizer
 from tests.checkpoints import FAMILIES, make_checkpoint
 from tests.engine.helpers import limits_for, prompt_of, running, send
 from tests.engine.natives import TORCH, computing_with
+from tests.engine.oracle import Library
 from tests.engine.test_audit import audits, wait_for
+from tests.models.test_published import publish
 from tests.native.libraries import names
 
 EXITS = (2, 4)
@@ -93,6 +96,23 @@ def test_every_family_has_one(family: str, tmp_path: Path) -> None:
     with running(model, **limits(Precision("int8"))) as engine:
         send(engine, PROMPTS[0], max_tokens=5, ignore_eos=True)
         check(audits(engine, 1)[1], model, PROMPTS[0], "float64", Precision("int8"))
+
+
+def test_a_checkpoint_that_is_published_quantised_is_the_reference(tiny: Path, tmp_path: Path) -> None:
+    """Layers and head in int8, as they stand; what serves is int4, and changes to them and back."""
+    model = publish(tiny, tmp_path / "published", "pack-quantized", ignore=())
+    config = EngineConfig(dtype="float32", max_context=256)
+    with running(model, config, **limits(Precision("int4"))) as engine:
+        send(engine, PROMPTS[0], max_tokens=5, ignore_eos=True).result()
+        row = audits(engine, 1)[1]
+        stream = send(engine, PROMPTS[0], max_tokens=100, ignore_eos=True)
+        for generation, precision in ((2, Precision()), (3, Precision("int4"))):
+            stream.wait_for(5 * generation)
+            engine.set_limits(limits_for(model, generation=generation, **limits(precision))).result(60)
+        event = stream.result()
+    check(row, model, PROMPTS[0], "float32", Precision("int4"))
+    Library("float32").check(PROMPTS[0], event, SamplingParams(max_tokens=100, ignore_eos=True))
+    assert [span.served.weight_dtype for span in event.spans] == ["int4", "auto", "int4"]
 
 
 def test_the_head_comes_in_parts(tiny: Path) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helios_contract.serves import Precision
 from helios_server.errors import BundleError, DataError, HeliosError
 from helios_server.exits.bundle import HeadBundle, describe_backbone, write_bundle
 from helios_server.exits.distill import Budget, Pair, TrainableHead, distill, divergence, fit_ridge
 from helios_server.exits.evaluate import evaluate
 from helios_server.exits.head import head_shapes
-from helios_server.exits.hidden import WINDOW_TOKENS, read_windows
-from helios_server.exits.tuning import tune
+from helios_server.exits.hidden import WINDOW_TOKENS, gather, read_windows
+from helios_server.exits.tuning import HeadPlan, train_heads, tune
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.norm import LayerNorm, Norm, OffsetRmsNorm, RmsNorm
@@ -203,3 +204,19 @@ def test_text_that_cannot_be_used_is_named(
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=r"text\.txt"):
         tune(checkpoint, [file], layers=[2], steps=1, out=tmp_path / "heads")
+
+
+@pytest.mark.parametrize("precision", [Precision("int8", "int8"), Precision("int4")], ids=str)
+def test_heads_are_scored_on_a_quantised_backbone_and_not_trained_against_one(
+    tmp_path: Path, checkpoint: Checkpoint, text: Path, precision: Precision
+) -> None:
+    tokenizer = Tokenizer.open(checkpoint.path)
+    windows, noise = read_windows(text, tokenizer, 1000, seed=5), noise_bundle(tmp_path / "noise", checkpoint)
+    backbone = Backbone.load(checkpoint, 4, dtype="float32", precision=precision)
+    scored = evaluate(backbone, {"noise": noise, "bare": None}, [1, 4], windows, tokenizer)
+    full = scored["noise"].exits[-1]
+    assert (full.quality_percent, full.agreement) == (pytest.approx(100), 1.0)
+    assert scored["noise"].exits[0].agreement < scored["bare"].exits[0].agreement < 1
+    plan = HeadPlan((1,), "mlp", Budget(steps=1), 0)
+    with pytest.raises(BundleError, match="heads cannot be trained against packed weights"):
+        train_heads(backbone, [gather(backbone, windows, [1], print)], plan, print)

@@ -176,6 +176,29 @@ async def test_another_model_in_place_takes_the_streams_along(pod: Served, tmp_p
     assert (await pod.info()).total_layers == 3
 
 
+async def test_another_precision_in_place_takes_the_streams_along(pod: Served) -> None:
+    answers = await streams(pod)
+    changed = await pod.set_limits(weight_dtype="int8", kv_cache_dtype="int8")
+    assert changed.reprefilled == STREAMS
+    assert changed.seconds > 0
+    assert (changed.limits.weight_dtype, changed.limits.kv_cache_dtype) == ("int8", "int8")
+    for answer, messages in answers:
+        *_, last = [message async for message in messages]
+        assert len(last.complete.output_ids) == TOKENS
+        assert (last.complete.weight_dtype, last.complete.kv_cache_dtype) == ("int8", "int8")
+        before, after = await answer.spans()
+        assert "weightDtype" not in before
+        assert (after["weightDtype"], after["kvCacheDtype"]) == ("int8", "int8")
+        assert (await answer.trailing())["helios-weight-dtype"] == "int8"
+    info = await pod.info()
+    assert (info.weight_dtype, info.kv_cache_dtype, info.dtype) == ("int8", "int8", "float64")
+    _, page = await pod.page("/metrics")
+    assert 'kv_cache_dtype="int8",model_name="chat",weight_dtype="int8"} 1.0' in page
+    error = await refusal(pod.set_limits(kv_cache_dtype="fp8"))
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert (error.details() or "").startswith("limits.kv_cache_dtype: 'fp8' needs a CUDA device")
+
+
 async def test_a_refused_change_changes_nothing_and_is_remembered(pod: Served) -> None:
     before = (await pod.control.GetLimits(pb.GetLimitsRequest())).limits
     error = await refusal(pod.set_limits(layer_budget=LAYERS + 1))

@@ -13,8 +13,8 @@ from helios_contract.serves import AUTO, Precision
 from torch import Tensor
 
 from helios_server.models.backbone import Backbone, Layer
+from helios_server.models.linear import Linear, floats
 from helios_server.models.shapes import layer_shapes
-from helios_server.models.linear import Linear
 
 
 class Reference:
@@ -50,7 +50,7 @@ class Reference:
         for start in self.starts:
             within = ((ids >= start) & (ids < start + self._rows)).nonzero()[:, 0]
             if len(within):
-                rows[within] = table(self._part(start))[ids[within] - start].double()
+                rows[within] = floats(table(self._part(start)))[ids[within] - start].double()
         numerics = self.backbone.numerics
         return self.backbone.placed(rows.to(device, numerics.weights), positions)
 

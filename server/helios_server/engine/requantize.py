@@ -26,8 +26,8 @@ from helios_server.engine.memory import (
 from helios_server.engine.serving import Loaded, Model, Serving, check_same, loaded
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
-from helios_server.models.shapes import layer_shapes
 from helios_server.models.reading import reading
+from helios_server.models.shapes import layer_shapes
 
 _BITS = {"int8": 8, "int4": 4}
 """Of an element, without units and what fills up a matrix: no precision takes less."""
@@ -77,7 +77,8 @@ def _least(backbone: Backbone, model: Model, limits: Limits) -> MemoryFacts:
     facts = replace(model.facts, kv_bytes_per_token_layer=kv_bytes_per_token_layer(other))
     if limits.weight_dtype == model.precision.weight_dtype:
         return facts
-    bits = _BITS.get(limits.weight_dtype, 8 * other.numerics.weights.itemsize)
+    published = 8 * (1 if model.config.published else other.numerics.weights.itemsize)
+    bits = _BITS.get(limits.weight_dtype, published)
     layer = sum(prod(shape) for shape in layer_shapes(model.config).values())
     table = model.config.vocab_size * model.config.hidden_size
     return replace(facts, layer_bytes=layer * bits // 8, fixed_bytes=table * bits // 8)

@@ -114,7 +114,9 @@ def _train_head(
     config, lm_head = backbone.config, backbone.head.weight
     if lm_head is None:
         raise BundleError(
-            "dtype", "heads cannot be trained against packed weights", "Load the teacher in float32"
+            "dtype",
+            "heads cannot be trained against packed weights",
+            "Load the teacher in float32, and not quantised",
         )
     head = TrainableHead(plan.kind, config.hidden_size, config.norm_eps, backbone.norm)
     pairs = [Pair(domain.at[layer], domain.final) for domain in states]

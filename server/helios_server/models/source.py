@@ -56,13 +56,13 @@ class Source:
         """
         return self._of_the_model(lambda checkpoint: checkpoint.layer_tensors(layer))
 
-    def embedding(self, rows: slice) -> Tensor:
+    def embedding(self, rows: slice) -> Tensor | Quantised:
         """Rows of the embedding, as stored, of the model that was loaded. Raises as `layer_tensors` does."""
-        return self._of_the_model(lambda checkpoint: checkpoint.tensor(checkpoint.embedding_name, rows))
+        return self._of_the_model(lambda checkpoint: _table(checkpoint, checkpoint.embedding_name, rows))
 
-    def head(self, rows: slice) -> Tensor:
+    def head(self, rows: slice) -> Tensor | Quantised:
         """Rows of the LM head, likewise."""
-        return self._of_the_model(lambda checkpoint: checkpoint.tensor(checkpoint.head_name, rows))
+        return self._of_the_model(lambda checkpoint: _table(checkpoint, checkpoint.head_name, rows))
 
     def _of_the_model(self, read: Callable[[Checkpoint], T]) -> T:
         for _ in range(_TRIES):
@@ -91,6 +91,10 @@ class Source:
             raise _replaced(path, f"fingerprint {fresh.fingerprint[:12]}, not {self._fingerprint[:12]}")
         self._held = now, fresh
         return self._held
+
+
+def _table(checkpoint: Checkpoint, name: str, rows: slice) -> Tensor | Quantised:
+    return checkpoint.matrix(name, checkpoint.config.hidden_size, rows)
 
 
 def _reopened(path: Path) -> Checkpoint:

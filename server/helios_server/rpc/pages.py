@@ -46,6 +46,7 @@ async def _refresh(pod: Pod) -> None:
         telemetry, load = engine.telemetry(), engine.load()
         breaches = telemetry.breaches
         metrics.capacity(telemetry.capacity)
+        metrics.audits_passed_over(engine.audits_passed_over)
         usage = load.kv_used_tokens / load.kv_capacity_tokens if load.kv_capacity_tokens else 0.0
         metrics.load(load.running, load.waiting, usage, pod.health.ready)
         metrics.alarmed([(alarm.kind, alarm.direction, alarm.unix_seconds) for alarm in telemetry.alarms])

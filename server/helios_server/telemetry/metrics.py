@@ -42,6 +42,7 @@ class Metrics:
         self._precision = Precision()
         self._joules = 0.0
         self._alarms_until = 0.0
+        self._passed_over = 0
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._make_gauges()
@@ -116,6 +117,11 @@ class Metrics:
             else:
                 gauge.labels(self._model_name).set(value)
 
+    def audits_passed_over(self, count: int) -> None:
+        """Since boot."""
+        self.passed_over.labels(self._model_name).inc(count - self._passed_over)
+        self._passed_over = count
+
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self.registry)
@@ -175,6 +181,11 @@ class Metrics:
         self.limits_changes = counter("limits_changes", "Changes of limits.", ("model_name", "result"))
         self.alarms = counter(
             "alarms", "Alarms of the change detectors.", ("model_name", "kind", "direction")
+        )
+        self.passed_over = counter(
+            "audits_passed_over",
+            "Prompts drawn that were not scored, for audits to keep to their share of CPU time.",
+            ("model_name",),
         )
         self.energy_joules = counter(
             "energy_joules", "Joules, by where they come from.", ("model_name", "source")

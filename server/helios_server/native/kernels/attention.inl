@@ -9,7 +9,7 @@ constexpr int kMembers = 48;         // as many members share loads, where a pro
 constexpr int kTileMembers = 4;      // have their sums in registers together
 constexpr int kLine = kKeys + kLanes;  // scores of a member: a vector may be stored beyond the last key
 constexpr int kWidenFrom = 8;        // with so many members keys and values are widened to float32 once
-template <class T> constexpr int64_t kWidenMembers = std::is_same<T, Byte>::value ? 1 : kWidenFrom;
+template <class T> constexpr int64_t kWidenMembers = std::is_same<T, Byte>::value ? kTileMembers + 1 : kWidenFrom;
 
 // Of one block of members. Sizes in floats.
 struct AttentionScratch {
@@ -65,6 +65,17 @@ template <class T> struct Block {
   const int32_t* pages() const { return step.pages + step.table_rows[stretch.first] * step.page_width; }
 };
 
+// What turns stored elements into numbers; floats are what they are.
+// at: the unit of a row stands there.
+template <class T> static inline vf unit_of(const T*) { return vzero(); }
+static inline vf unit_of(const Byte* at) {
+  float unit;
+  memcpy(&unit, at, sizeof unit);
+  return vset1(unit);
+}
+template <class T> static inline vf in_units(vf v, vf, const T*) { return v; }
+static inline vf in_units(vf v, vf unit, const Byte*) { return vmul(v, unit); }
+
 // Scores of n <= kLanes keys, which stand `stride` apart, for R members: dot products over `size` elements.
 template <class T, int R>
 static inline void score_keys(const T* keys, int64_t stride, int64_t size, int n, const float* queries, int64_t dim,
@@ -72,16 +83,17 @@ static inline void score_keys(const T* keys, int64_t stride, int64_t size, int n
   vf sums[R][kLanes];
   for (int t = 0; t < n; ++t) {
     const T* key = keys + t * stride;
+    const vf unit = unit_of(key + size);
     vf lanes[R];
     for (int m = 0; m < R; ++m) lanes[m] = vzero();
     int64_t i = 0;
     for (; i + kLanes <= size; i += kLanes) {
-      const vf k = vload(key + i);
+      const vf k = in_units(vload(key + i), unit, key);
 #pragma GCC unroll 4
       for (int m = 0; m < R; ++m) lanes[m] = vfma(k, vload(queries + m * dim + i), lanes[m]);
     }
     if (i < size) {
-      const vf k = vload_part(key + i, (int)(size - i));
+      const vf k = in_units(vload_part(key + i, (int)(size - i)), unit, key);
       for (int m = 0; m < R; ++m) lanes[m] = vfma(k, vload(queries + m * dim + i), lanes[m]);
     }
     for (int m = 0; m < R; ++m) sums[m][t] = lanes[m];
@@ -92,18 +104,20 @@ static inline void score_keys(const T* keys, int64_t stride, int64_t size, int n
   }
 }
 
-// sums += weight of each key * its value, for R members and C vectors of the head, in the order of the keys.
+// sums += weight of each key * its value, for R members and C vectors of the head, in the order of the keys. left:
+// elements of a value from here on.
 template <class T, int R, int C>
-static inline void add_values(const T* values, int64_t stride, int n, int part, const float* weights, float* sums,
-                              int64_t dim) {
+static inline void add_values(const T* values, int64_t stride, int64_t left, int n, int part, const float* weights,
+                              float* sums, int64_t dim) {
   vf acc[R][C];
   for (int m = 0; m < R; ++m)
     for (int c = 0; c < C; ++c) acc[m][c] = vload(sums + m * dim + c * kLanes);
   for (int t = 0; t < n; ++t) {
     const T* value = values + t * stride;
+    const vf unit = unit_of(value + left);
     vf v[C];
     for (int c = 0; c < C; ++c)
-      v[c] = c == C - 1 && part ? vload_part(value + c * kLanes, part) : vload(value + c * kLanes);
+      v[c] = in_units(c == C - 1 && part ? vload_part(value + c * kLanes, part) : vload(value + c * kLanes), unit, value);
 #pragma GCC unroll 4
     for (int m = 0; m < R; ++m) {
       const vf weight = vset1(weights[m * kLine + t]);
@@ -121,9 +135,10 @@ static void add_values_of(const T* values, int64_t stride, int64_t size, int n, 
                           int64_t dim) {
   int64_t i = 0;
   for (; i + 4 * kLanes <= size; i += 4 * kLanes)
-    add_values<T, R, 4>(values + i, stride, n, 0, weights, sums + i, dim);
-  for (; i + kLanes <= size; i += kLanes) add_values<T, R, 1>(values + i, stride, n, 0, weights, sums + i, dim);
-  if (i < size) add_values<T, R, 1>(values + i, stride, n, (int)(size - i), weights, sums + i, dim);
+    add_values<T, R, 4>(values + i, stride, size - i, n, 0, weights, sums + i, dim);
+  for (; i + kLanes <= size; i += kLanes)
+    add_values<T, R, 1>(values + i, stride, size - i, n, 0, weights, sums + i, dim);
+  if (i < size) add_values<T, R, 1>(values + i, stride, size - i, n, (int)(size - i), weights, sums + i, dim);
 }
 
 // f(R as a constant, first member) for tiles of members from `first` on.
@@ -161,6 +176,19 @@ template <class B, class F> static inline void for_runs(const B& block, int64_t 
   }
 }
 
+// n keys (side 0) or values (side 1) of the block as float32, one behind the other.
+template <class T> static void widen(const Block<T>& block, int64_t start, int n, int side) {
+  const int64_t size = block.shape.head_dim, dim = block.dim();
+  for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
+    const T* from = block.slab.keys(page, block.kv_head) + side * block.slab.side() + offset * block.slab.width;
+    for (int t = 0; t < count; ++t, from += block.slab.width) {
+      const vf unit = unit_of(from + size);
+      for (int64_t i = 0; i < dim; i += kLanes)
+        vstore(block.scratch.wide + (at + t) * dim + i, in_units(vload_upto(from, i, size), unit, from));
+    }
+  });
+}
+
 // Pages lie anywhere, so nothing fetches them ahead but this: while a page's keys are scored, its values are asked for
 // and the keys of the page after the next, be it this block's or that of the next block.
 template <class T> static inline void fetch_page(const Block<T>& block, int64_t start, int count, int32_t page) {
@@ -177,30 +205,6 @@ template <class T> static inline void fetch_page(const Block<T>& block, int64_t 
   }
 }
 
-// What turns stored elements into numbers; floats are what they are.
-template <class T> static inline vf unit_of(const T*, int64_t) { return vzero(); }
-static inline vf unit_of(const Byte* row, int64_t size) {
-  float unit;
-  memcpy(&unit, row + size, sizeof unit);
-  return vset1(unit);
-}
-template <class T> static inline vf in_units(vf v, vf, const T*) { return v; }
-static inline vf in_units(vf v, vf unit, const Byte*) { return vmul(v, unit); }
-
-// n keys (side 0) or values (side 1) of the block as float32, one behind the other.
-template <class T> static void widen(const Block<T>& block, int64_t start, int n, int side) {
-  const int64_t size = block.shape.head_dim, dim = block.dim();
-  for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
-    const T* from = block.slab.keys(page, block.kv_head) + side * block.slab.side() + offset * block.slab.width;
-    if (kWidenMembers<T> == 1 && side == 0) fetch_page(block, start + at, count, page);
-    for (int t = 0; t < count; ++t, from += block.slab.width) {
-      const vf unit = unit_of(from, size);
-      for (int64_t i = 0; i < dim; i += kLanes)
-        vstore(block.scratch.wide + (at + t) * dim + i, in_units(vload_upto(from, i, size), unit, from));
-    }
-  });
-}
-
 template <class T> static void score_block(const Block<T>& block, int64_t start, int n, int64_t first) {
   const int64_t size = block.shape.head_dim;
   if (block.members() >= kWidenMembers<T>) {
@@ -208,11 +212,11 @@ template <class T> static void score_block(const Block<T>& block, int64_t start,
     score_run(block, block.scratch.wide, block.dim(), block.dim(), n, 0, first);
     return;
   }
-  if constexpr (kWidenMembers<T> > 1)
-    for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
-      fetch_page(block, start + at, count, page);
-      score_run(block, block.slab.keys(page, block.kv_head) + offset * size, size, size, count, at, first);
-    });
+  const int64_t width = block.slab.width;
+  for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
+    fetch_page(block, start + at, count, page);
+    score_run(block, block.slab.keys(page, block.kv_head) + offset * width, width, size, count, at, first);
+  });
 }
 
 // Scores of n keys become weights, exp(score - highest so far); what was summed before is scaled to the new highest.
@@ -281,11 +285,11 @@ template <class T> static void value_block(const Block<T>& block, int64_t start,
     value_run(block, block.scratch.wide, block.dim(), block.dim(), start, n, 0, first);
     return;
   }
-  if constexpr (kWidenMembers<T> > 1)
-    for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
-      const T* values = block.slab.keys(page, block.kv_head) + block.slab.side() + offset * size;
-      value_run(block, values, size, size, start, count, at, first);
-    });
+  const int64_t width = block.slab.width;
+  for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
+    const T* values = block.slab.keys(page, block.kv_head) + block.slab.side() + offset * width;
+    value_run(block, values, width, size, start, count, at, first);
+  });
 }
 
 template <class T> static void begin_block(const Block<T>& block, const float* qkv, int64_t width) {

@@ -5,7 +5,7 @@ struct Nibbles {  // a group of a panel
   vf units[2], minima[2];
   const uint8_t* lines;
 
-  explicit Nibbles(const char* start) {
+  void begin(const char* start) {
     const Half *unit = (const Half*)start, *minimum = unit + kPanel;
     for (int j = 0; j < 2; ++j) {
       units[j] = vload(unit + j * kLanes);
@@ -26,7 +26,7 @@ static inline int64_t group_end(int64_t start, int64_t size) {
   return size - start < HELIOS_GROUP ? size - start : HELIOS_GROUP;
 }
 
-// One row, P panels side by side.
+// One row, P panels side by side: one panel alone would wait for each of its additions.
 template <int P>
 static void int4_lone(const HeliosMatrix& m, const Input& in, const Output& out, int64_t panel) {
   vf sums[P][2];
@@ -35,20 +35,19 @@ static void int4_lone(const HeliosMatrix& m, const Input& in, const Output& out,
   const int64_t group_bytes = m.group_bytes(), size = m.depth / HELIOS_GROUP * group_bytes;
   const char* at = (const char*)m.data + panel * size;
   for (int64_t start = 0; start < m.in; start += HELIOS_GROUP, at += group_bytes) {
-    const int64_t count = group_end(start, m.in);
+    Nibbles groups[P];
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      const Nibbles group(at + p * size);
-      vf first = sums[p][0], second = sums[p][1];
-      for (int64_t k = 0; k < count; ++k) {
+    for (int p = 0; p < P; ++p) groups[p].begin(at + p * size);
+    const int64_t count = group_end(start, m.in);
+    for (int64_t k = 0; k < count; ++k) {
+      const vf a = vset1(in.x[start + k]);
+#pragma GCC unroll 4
+      for (int p = 0; p < P; ++p) {
         vf w0, w1;
-        group.at(k, w0, w1);
-        const vf a = vset1(in.x[start + k]);
-        first = vfma(a, w0, first);
-        second = vfma(a, w1, second);
+        groups[p].at(k, w0, w1);
+        sums[p][0] = vfma(a, w0, sums[p][0]);
+        sums[p][1] = vfma(a, w1, sums[p][1]);
       }
-      sums[p][0] = first;
-      sums[p][1] = second;
     }
   }
 #pragma GCC unroll 4
@@ -60,7 +59,8 @@ static void widen_int4(const HeliosMatrix& m, int64_t panel, float* wide) {
   const int64_t group_bytes = m.group_bytes();
   const char* at = (const char*)m.data + panel * (m.depth / HELIOS_GROUP) * group_bytes;
   for (int64_t start = 0; start < m.in; start += HELIOS_GROUP, at += group_bytes) {
-    const Nibbles group(at);
+    Nibbles group;
+    group.begin(at);
     const int64_t count = group_end(start, m.in);
     for (int64_t k = 0; k < count; ++k) {
       vf w0, w1;
@@ -74,8 +74,11 @@ static void widen_int4(const HeliosMatrix& m, int64_t panel, float* wide) {
 static void multiply_int4(const HeliosMatrix& m, const Input& in, int64_t rows, const Output& out, int64_t first,
                           int64_t last, float* wide) {
   int64_t panel = first;
-  if (rows == 1)
+  if (rows == 1) {
+    constexpr int kSide = kLanes == 8 ? 2 : 4;  // as many as have their units and minima in registers
+    for (; panel + kSide <= last; panel += kSide) int4_lone<kSide>(m, in, out, panel);
     for (; panel < last; ++panel) int4_lone<1>(m, in, out, panel);
+  }
   for (; panel < last; ++panel) {
     widen_int4(m, panel, wide);
     fma_rows<float>(wide, m.in, in, rows, out, panel);
