@@ -7,6 +7,7 @@ cannot read, and nothing else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,8 +15,10 @@ from datetime import datetime
 from typing import Any
 
 from helios_contract.results import ExitQuality, Texts, Timing
+from helios_contract.serves import AUTO
 
 from helios_operator.api.codec import Malformed, decode
+from helios_operator.api.identity import quality_name, timing_name
 from helios_operator.api.rows import (
     Hardware,
     QualityIdentity,
@@ -35,6 +38,7 @@ from helios_operator.api.types import (
 )
 
 Json = Mapping[str, Any]
+_DERIVED = re.compile("[tq]-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,16 @@ def profile_row(obj: Json) -> TimingRow | QualityRow:
                 row = with_quality(row, status["quality"]) if "quality" in status else row
             case other:
                 raise Malformed("spec.kind", f"is {other!r}, which is none of Timing, Quality")
+        _is_what_its_name_says(row)
         return replace(row, message=told.message, completed=told.completion_time)
+
+
+def _is_what_its_name_says(row: TimingRow | QualityRow) -> None:
+    """Older CRDs do not keep what is newer of an identity: the row would pass for another one's."""
+    own = timing_name(row.identity) if isinstance(row, TimingRow) else quality_name(row.identity)
+    if _DERIVED.fullmatch(row.name) and row.name != own:
+        problem = f"is not the name of what spec says, {own}: part of it was not kept; update the CRDs"
+        raise Malformed("metadata.name", problem)
 
 
 def timing_identity(document: Json) -> TimingIdentity:
@@ -112,6 +125,7 @@ def timing_identity(document: Json) -> TimingIdentity:
         hardware=decode(Hardware, {"dtype": document["dtype"], **document["hardware"]}),
         performance_version=document["performanceVersion"],
         max_context_tokens=document.get("maxContextTokens", 0),
+        **_precision(document),
     )
 
 
@@ -122,7 +136,15 @@ def quality_identity(document: Json) -> QualityIdentity:
         revision=candidate["revision"],
         exits_digest=candidate.get("exitsDigest", ""),
         prompts_digest=document["promptsDigest"],
+        **_precision(document),
     )
+
+
+def _precision(document: Json) -> dict[str, str]:
+    return {
+        "weight_dtype": document.get("weightDtype", AUTO),
+        "kv_cache_dtype": document.get("kvCacheDtype", AUTO),
+    }
 
 
 def with_timing(row: TimingRow, document: Json) -> TimingRow:
