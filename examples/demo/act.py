@@ -97,7 +97,7 @@ class Act:
             )
             recorder = Recorder(programme.number, traffic.ledger)
             first, *others = programme.traffic
-            if not self._chosen:
+            if not programme.begins_from and not self._chosen:
                 await self._serve_at_full_depth(first, traffic, recorder)
                 await self._until(lambda: self._chosen, "profiling on the prompts that came in")
             await self._serve(first, traffic, recorder, await_change=False)

@@ -84,7 +84,7 @@ class Recorder:
 
     def close(self) -> None:
         """Keeps the phase, unless too little happened in it to say anything."""
-        if self.requests < 8:
+        if self.requests < 8 or self._seen == self._began:
             return
         self.phases.append(
             Phase(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from helios_operator.api.types import HistoryEntry, Served
+from rich import box
 from rich.table import Table
 
 from examples.demo.act import Outcome
@@ -16,7 +17,7 @@ from examples.demo.phases import Phase
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """A row per phase; an act that begins from nothing begins at full depth."""
-    shown = Table(title="What served what", title_justify="left")
+    shown = Table(title="What served what", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     words = ("traffic", "model", "precision")
     figures = ("batch", "reached", "tokens/s", "quality")
     for column in ("act", "traffic", "model", "layers", "precision", *figures):
