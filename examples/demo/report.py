@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from helios_operator.api.types import HistoryEntry, Served
-from rich import box
 from rich.table import Table
 
 from examples.demo.act import Outcome
@@ -17,7 +16,7 @@ from examples.demo.phases import Phase
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """A row per phase; an act that begins from nothing begins at full depth."""
-    shown = Table(title="What served what", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(title="What served what", title_justify="left", box=None, padding=(0, 2, 0, 0))
     words = ("traffic", "model", "precision")
     figures = ("batch", "reached", "tokens/s", "quality")
     for column in ("act", "traffic", "model", "layers", "precision", *figures):
