@@ -17,10 +17,7 @@ import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import helios_server.serve  # noqa: F401  (what a serving process imports: it counts against the limit)
@@ -36,7 +33,7 @@ from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.store import ensure_smollm2, resolve
 from helios_server.models.tokenizer import Tokenizer
 
-from bench.load import Load, saturate
+from bench.load import Load, alone, saturate
 from bench.report import arguments, claim, publish
 
 EXITS = "builtin://general"
@@ -101,12 +98,6 @@ def main() -> None:
         "pairs": pairs,
     }
     publish(options.output, figures, claims)
-
-
-def alone(run: Callable[..., Load], *arguments: Any) -> Load:
-    """In a process that ends with it: what an engine leaves behind would count as held at the next start."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(run, *arguments).result()
 
 
 def serve(limits: Limits, texts: list[tuple[int, ...]], options: Any) -> Load:

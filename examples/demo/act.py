@@ -11,16 +11,19 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from helios_operator.api.rows import RowPhase
 from helios_operator.api.types import Decision, HistoryEntry, Served
+from helios_operator.decide import weigh
 from helios_operator.decide.snapshot import JobPhase
 from helios_operator.local.runtime import LocalRuntime, Options
 from helios_server.exits.data import prompts
 
+from examples.demo import options
 from examples.demo.phases import Phase, Recorder
 from examples.demo.screen import Screen
 from examples.demo.traffic import Stream, Traffic
@@ -55,12 +58,15 @@ class Programme:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an act came to. `changes` are the deployment's history after the first selection."""
+    """What an act came to. `changes` are the deployment's history after the first selection; `options`: what
+    was weighed of depth and precision for the first kind of traffic, in words.
+    """
 
     phases: list[Phase]
     selection: HistoryEntry | None
     changes: list[HistoryEntry]
     streams: list[Stream]
+    options: list[str] = field(default_factory=list)
 
 
 class Act:
@@ -71,10 +77,10 @@ class Act:
         self._screen = screen
         self._name = programme.objects[-1]["metadata"]["name"]
         self._state = state
-        options = Options(
+        how = Options(
             volumes=volumes, port=0, http=False, memory_mib=programme.memory_mib, command="make demo"
         )
-        self._runtime = LocalRuntime(programme.objects, state, options, listener=screen.record)
+        self._runtime = LocalRuntime(programme.objects, state, how, listener=screen.record)
 
     async def play(self) -> Outcome:
         programme = self._programme
@@ -91,19 +97,19 @@ class Act:
             )
             recorder = Recorder(programme.number, traffic.ledger)
             first, *others = programme.traffic
-            if not self._chosen:
+            if not programme.begins_from and not self._chosen:
                 await self._serve_at_full_depth(first, traffic, recorder)
                 await self._until(lambda: self._chosen, "profiling on the prompts that came in")
             await self._serve(first, traffic, recorder, await_change=False)
+            weighed = self._options(first)
             if programme.keeps:
                 shutil.copytree(self._state, programme.keeps, ignore=_OF_THIS_RUN)
             for domain in others:
                 await self._serve(domain, traffic, recorder, await_change=True)
             selections = [entry for entry in self._history if entry.kind is Decision.SELECT]
             changes = [entry for entry in self._history if entry.kind is not Decision.SELECT]
-            return Outcome(
-                recorder.phases, selections[0] if selections else None, changes, traffic.ledger.streams
-            )
+            selection = selections[0] if selections else None
+            return Outcome(recorder.phases, selection, changes, traffic.ledger.streams, weighed)
 
     # -- its scenes -------------------------------------------------------------------------------------
 
@@ -127,7 +133,7 @@ class Act:
         recorder.open(domain, self._snapshot, self._reason())
         await self._until(
             lambda: len(self._history) > before or (recorder.requests >= requests and self._settled),
-            f"{domain} at {active.layer_budget} layers of {active.candidate}",
+            f"{domain} at {active.layer_budget} layers of {active.candidate}, {active.precision}",
             recorder,
         )
         recorder.close()
@@ -151,11 +157,11 @@ class Act:
 
     @property
     def _timed(self) -> bool:
-        """Every backbone has its Timing row, and no Job disturbs the callers."""
+        """Every backbone is timed, in whatever precision, and no Job disturbs the callers."""
         snapshot = self._snapshot
-        done = sum(row.phase is RowPhase.COMPLETE for row in snapshot.timings)
+        done = {row.identity.model_uri for row in snapshot.timings if row.phase is RowPhase.COMPLETE}
         running = any(job.phase is JobPhase.RUNNING for job in snapshot.jobs)
-        return done >= len({one.uri for one in snapshot.deployment.spec.candidates}) and not running
+        return done >= {one.uri for one in snapshot.deployment.spec.candidates} and not running
 
     @property
     def _chosen(self) -> bool:
@@ -187,6 +193,11 @@ class Act:
         newest = self._history[-1]
         kind = "First choice" if newest.kind is Decision.SELECT else newest.kind.value
         return f"{kind}: {newest.message}"
+
+    def _options(self, domain: str) -> list[str]:
+        """On the newest profile, which is of these prompts."""
+        _, weighed = weigh(self._snapshot, datetime.now(UTC))
+        return [f"{domain}: {line}" for line in options.told(weighed, self._active)]
 
     def _prompts(self, domain: str, seed: int) -> list[str]:
         return prompts(domain, 300, words=_WORDS.get(domain), seed=seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from helios_contract.serves import AUTO, Precision
 from helios_contract.telemetry import AuditRow, Telemetry
 from helios_operator.api.types import Served
 from helios_operator.decide.snapshot import Snapshot
@@ -27,6 +28,7 @@ class Phase:
     traffic: str
     candidate: str
     layers: int
+    precision: str
     max_batch: int
     batch_reached: int
     tokens_per_second: float
@@ -65,7 +67,7 @@ class Recorder:
 
     def watch(self, snapshot: Snapshot) -> None:
         """Looks, while what the phase is about still serves: a pod forgets its figures when it changes."""
-        pods = [t for t in _telemetry(snapshot) if t.limits.layer_budget == self._active.layer_budget]
+        pods = [t for t in _telemetry(snapshot) if _limits(t) == _limits_of(self._active)]
         if not pods or _service(snapshot.deployment.status.active) != _service(self._active):
             return
         self._seen, self._seen_tokens = time.monotonic(), self._ledger.tokens
@@ -82,7 +84,7 @@ class Recorder:
 
     def close(self) -> None:
         """Keeps the phase, unless too little happened in it to say anything."""
-        if self.requests < 8:
+        if self.requests < 8 or self._seen == self._began:
             return
         self.phases.append(
             Phase(
@@ -90,6 +92,7 @@ class Recorder:
                 traffic=self._traffic,
                 candidate=self._active.candidate,
                 layers=self._active.layer_budget,
+                precision=str(self._active.precision),
                 max_batch=self._max_batch,
                 batch_reached=self._batch_reached,
                 tokens_per_second=(self._seen_tokens - self._tokens) / (self._seen - self._began),
@@ -113,16 +116,26 @@ class Recorder:
         return 100.0 * full / sum(row.exits[where][0] for row in scored)
 
 
-def _service(served: Served | None) -> tuple[str, int] | None:
-    return (served.candidate, served.layer_budget) if served else None
+def _service(served: Served | None) -> tuple[str, int, Precision] | None:
+    return (served.candidate, served.layer_budget, served.precision) if served else None
+
+
+def _limits(pod: Telemetry) -> tuple[int, Precision]:
+    return pod.limits.layer_budget, pod.limits.precision
+
+
+def _limits_of(served: Served) -> tuple[int, Precision]:
+    return served.layer_budget, served.precision
 
 
 def _profiled(snapshot: Snapshot, served: Served) -> float:
     """Quality percent of what serves, where the profile judged that depth; else it is its own reference."""
     judged = next((c for c in snapshot.deployment.status.candidates if c.name == served.candidate), None)
-    if judged is None or judged.quality_percent is None or judged.layer_budget != served.layer_budget:
+    if judged is None or judged.quality_percent is None:
         return 100.0
-    return float(judged.quality_percent)
+    of = judged.layer_budget, judged.weight_dtype or AUTO, judged.kv_cache_dtype or AUTO
+    same = of == (served.layer_budget, served.precision.weight_dtype, served.precision.kv_cache_dtype)
+    return float(judged.quality_percent) if same else 100.0
 
 
 def _telemetry(snapshot: Snapshot) -> list[Telemetry]:

@@ -16,17 +16,18 @@ from examples.demo.phases import Phase
 
 def table(outcomes: Sequence[Outcome]) -> Table:
     """A row per phase; an act that begins from nothing begins at full depth."""
-    shown = Table(title="What served what", title_justify="left")
-    for column in ("act", "traffic", "model", "layers", "batch", "reached", "tokens/s", "quality"):
-        shown.add_column(column, justify="left" if column in ("traffic", "model") else "right", no_wrap=True)
+    shown = Table(title="What served what", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    words = ("traffic", "model", "precision")
+    figures = ("batch", "reached", "tokens/s", "quality")
+    for column in ("act", "traffic", "model", "layers", "precision", *figures):
+        shown.add_column(column, justify="left" if column in words else "right", no_wrap=True)
     for outcome in outcomes:
         for phase in outcome.phases:
             quality = "" if phase.quality_percent is None else f"{phase.quality_percent:.0f} %"
             batch, reached = str(phase.max_batch), str(phase.batch_reached)
             speed, act = f"{phase.tokens_per_second:.0f}", str(phase.act)
-            shown.add_row(
-                act, phase.traffic, phase.candidate, str(phase.layers), batch, reached, speed, quality
-            )
+            served = phase.candidate, str(phase.layers), phase.precision
+            shown.add_row(act, phase.traffic, *served, batch, reached, speed, quality)
         shown.add_section()
     return shown
 
@@ -37,6 +38,11 @@ def decisions(outcomes: Sequence[Outcome]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def options(outcomes: Sequence[Outcome]) -> list[str]:
+    """What was weighed of depth and precision, act by act."""
+    return [f"act {number}, {line}" for number, o in enumerate(outcomes, 1) for line in o.options]
+
+
 def document(outcomes: Sequence[Outcome], traffic: Sequence[str]) -> dict[str, Any]:
     """What `demo-result.json` holds."""
     streams = [stream for outcome in outcomes for stream in outcome.streams]
@@ -45,6 +51,7 @@ def document(outcomes: Sequence[Outcome], traffic: Sequence[str]) -> dict[str, A
         "phases": [_phase(phase) for outcome in outcomes for phase in outcome.phases],
         "selections": [_change(o.selection, act) for act, o in enumerate(outcomes, 1) if o.selection],
         "changes": [_change(change, act) for act, o in enumerate(outcomes, 1) for change in o.changes],
+        "options": options(outcomes),
         "requests": {
             "ok": sum(not stream.error for stream in streams),
             "failed": sum(bool(stream.error) for stream in streams),
@@ -64,6 +71,7 @@ def _phase(phase: Phase) -> dict[str, Any]:
         "candidate": phase.candidate,
         "tokensPerSecond": round(phase.tokens_per_second, 1),
         "layers": phase.layers,
+        "precision": phase.precision,
         "maxBatch": phase.max_batch,
         "batchReached": phase.batch_reached,
         "qualityPercent": None if quality is None else round(quality, 1),
@@ -92,5 +100,6 @@ def _served(served: Served | None) -> dict[str, Any] | None:
     return {
         "candidate": served.candidate,
         "layerBudget": served.layer_budget,
+        "precision": str(served.precision),
         "maxBatchSize": served.max_batch_size,
     }

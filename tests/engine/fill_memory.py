@@ -1,7 +1,7 @@
 """Run in a process of its own: serves at a planned capacity with every page written and a prompt under way.
 
-Arguments: checkpoint, layers, MiB that the planner is told, percent of the requests that are audited. Prints
-what was planned and what is held, as JSON, then "survived".
+Arguments: checkpoint, layers, MiB that the planner is told, percent of the requests that are audited, the
+precision. Prints what was planned and what is held, as JSON, then "survived".
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ BATCHES, PROMPTS = 2, 6
 """What audits leave behind shows in the second batch and later."""
 
 
-def main(checkpoint: str, layers: str, mib: str, audited: str = "0") -> None:
+def main(checkpoint: str, layers: str, mib: str, audited: str = "0", precision: str = "auto/auto") -> None:
     host_memory.share_one_heap()  # as `helios serve` does
-    depth = int(layers)
+    depth, (weights, kept) = int(layers), precision.split("/")
     limits = limits_for(
         Path(checkpoint),
         layer_budget=depth,
@@ -34,6 +34,8 @@ def main(checkpoint: str, layers: str, mib: str, audited: str = "0") -> None:
         memory_mib=int(mib),
         tokens_per_request=512,
         audit=audit_of(int(audited), Bundle("tiny", "", "")),
+        weight_dtype=weights,
+        kv_cache_dtype=kept,
     )
     engine = Engine.start(EngineConfig(max_context=CONTEXT, threads=1), limits)
     engine.at_boundary(lambda: write_every_page(engine)).result()

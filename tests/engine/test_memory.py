@@ -38,21 +38,38 @@ LIMIT_MIB = 1500
 TIGHT_MIB = 540
 """One request at full depth as published."""
 KILLED = -9
+LONG_ALONE = pytest.mark.skipif(not LONG, reason="make test-long asks")
 
 
 def fill(
-    model: Path, layers: int, told_mib: int, procs: Path | None = None, audited: int = 0
+    model: Path,
+    layers: int,
+    told_mib: int,
+    procs: Path | None = None,
+    audited: int = 0,
+    precision: str = "auto/auto",
 ) -> subprocess.CompletedProcess[str]:
     """Runs `fill_memory.py`, under a hard limit from before its first import when `procs` is given."""
     join = f"echo $$ > {procs} && " if procs else ""
     command = f"{join}exec {sys.executable} -m tests.engine.fill_memory {model} {layers} {told_mib} {audited}"
+    command += f" {precision}"
     return subprocess.run(["sh", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, timeout=280)
 
 
-@pytest.mark.parametrize("layers", [6, 18, 30])
-def test_every_page_that_was_planned_survives_a_hard_limit(smollm2: Path, layers: int) -> None:
+@pytest.mark.parametrize(
+    ("layers", "precision"),
+    [
+        (6, "auto/auto"),
+        (18, "int8/auto"),
+        (30, "int8/int8"),
+        pytest.param(24, "int4/int8", marks=[pytest.mark.long, LONG_ALONE]),
+    ],
+)
+def test_every_page_that_was_planned_survives_a_hard_limit(
+    smollm2: Path, layers: int, precision: str
+) -> None:
     with hard_limit(LIMIT_MIB << 20) as procs:
-        child = fill(smollm2, layers, LIMIT_MIB, procs)
+        child = fill(smollm2, layers, LIMIT_MIB, procs, precision=precision)
     assert child.stdout.endswith("survived\n"), child.stderr
     report = json.loads(child.stdout.splitlines()[0])
     assert report["held"] == pytest.approx(report["planned"], rel=0.02)

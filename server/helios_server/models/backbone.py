@@ -20,12 +20,12 @@ from helios_server.errors import CheckpointError
 from helios_server.models.block import DecoderLayer
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
-from helios_server.models.layout import norm_parts
 from helios_server.models.linear import REFERENCE, Linear, Numerics
 from helios_server.models.native_path import NativeLayer, NativePath
 from helios_server.models.norm import Norm, make_norm
 from helios_server.models.reading import reading
 from helios_server.models.rope import Rope, RopeTable
+from helios_server.models.shapes import norm_parts
 from helios_server.models.slabs import SlabLayout
 from helios_server.models.source import Source
 from helios_server.models.step import Step

@@ -24,8 +24,9 @@ from helios_server.models.families import Names, family_of
 from helios_server.models.folder import COMPLETE, find_shards, refuse_other_forms
 from helios_server.models.header import FLOATS, INTEGERS, TensorEntry, read_header
 from helios_server.models.json_file import read_object
-from helios_server.models.layout import HEAD, canonical, check_layout, layer_shapes
+from helios_server.models.layout import HEAD, canonical, check_layout
 from helios_server.models.reading import reading
+from helios_server.models.shapes import layer_shapes
 from helios_server.native.quantised import Quantised
 
 # Of config.json, what changes the function that the weights compute, whatever the family.

@@ -16,6 +16,7 @@ from helios_server.models.config import ModelConfig
 from helios_server.models.families import Names
 from helios_server.models.header import FLOATS, TensorEntry
 from helios_server.models.published import UNQUANTISED, Part
+from helios_server.models.shapes import layer_shapes, norm_shapes
 
 HEAD = "lm_head.weight"
 _DERIVED = (".rotary_emb.inv_freq", ".decoder.version")  # old Llama and OPT checkpoints store them
@@ -31,35 +32,6 @@ _QUANTISED = {
     "weight_scale": "fp8 or int8",
     "scales": "MLX or GPTQ",
 }
-
-
-def layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """One decoder layer's tensors, by their name within the layer; a matrix is [out, in]."""
-    hidden, inner, names = config.hidden_size, config.intermediate_size, config.names
-    matrices = {
-        "self_attn.q_proj": (config.q_size, hidden, config.qkv_bias),
-        "self_attn.k_proj": (config.kv_size, hidden, config.qkv_bias),
-        "self_attn.v_proj": (config.kv_size, hidden, config.qkv_bias),
-        names.attention_out: (hidden, config.q_size, config.o_bias),
-    }
-    matrices |= {name: (inner, hidden, config.mlp_bias) for name in (names.gate, names.up) if name}
-    matrices |= {names.down: (hidden, inner, config.mlp_bias)}
-    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (m, n) for name, (m, n, _) in matrices.items()}
-    shapes |= {f"{name}.bias": (m,) for name, (m, _, biased) in matrices.items() if biased}
-    for norm in names.norms:
-        shapes |= _norm_shapes(config, norm, hidden)
-    for norm in ("self_attn.q_norm", "self_attn.k_norm") if config.qk_norm else ():
-        shapes |= _norm_shapes(config, norm, config.head_dim)
-    return shapes
-
-
-def _norm_shapes(config: ModelConfig, name: str, size: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.{part}": (size,) for part in norm_parts(config)}
-
-
-def norm_parts(config: ModelConfig) -> tuple[str, ...]:
-    """What a norm consists of: its weight, and a bias where there is one."""
-    return ("weight", "bias") if config.norm == "layer" else ("weight",)
 
 
 def layer_of(name: str, names: Names) -> tuple[int, str] | None:
@@ -150,7 +122,7 @@ def _check_alike(config: ModelConfig, names: Mapping[str, str]) -> None:
 def _expected(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     names, table = config.names, (config.vocab_size, config.hidden_size)
     yield from ((names.embedding, table), (HEAD, table))
-    yield from _norm_shapes(config, names.final_norm, config.hidden_size).items()
+    yield from norm_shapes(config, names.final_norm, config.hidden_size).items()
     if names.positions and config.position_offset is not None:
         yield names.positions, (config.position_offset + config.max_context, config.hidden_size)
     of_layer = layer_shapes(config)

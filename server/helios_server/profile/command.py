@@ -12,19 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from helios_contract.results import Result
+from helios_contract.results import Quality, Result, Timing, Timings
+from helios_contract.serves import Precision
 
 from helios_server.engine import host_memory
 from helios_server.errors import HeliosError, InvalidRequest
+from helios_server.models.linear import Numerics
 from helios_server.planning.timing import Workload
 from helios_server.profile import document, report
 from helios_server.profile.candidates import Candidate, named_by_hand, parse_candidates
 from helios_server.profile.inspect import inspect
-from helios_server.profile.opened import open_backbone
+from helios_server.profile.opened import OpenCandidate, open_backbone
+from helios_server.profile.outlook import outlook
+from helios_server.profile.precisions import REFERENCE, parse_precisions
 from helios_server.profile.prompts import check_digest, from_file, from_pod, token_from
 from helios_server.profile.quality import QualitySettings, measure_quality
 from helios_server.profile.report import Progress
-from helios_server.profile.timing import TimingSettings, measure_timing
+from helios_server.profile.timing import TimingSettings, measure_timings
 
 _KINDS = ("inspect", "timing", "quality")
 
@@ -38,26 +42,46 @@ def run(argv: Sequence[str] | None) -> int:
     try:
         candidates = _candidates(options)
         _set_threads(options.threads)
+        precisions = _precisions(options)
+        quality: Quality | None = None
         for kind in _kinds(options):
-            result = _measure(kind, options, candidates, progress)
+            opened = () if kind == "inspect" else open_backbone(candidates, options.volumes)
+            result = _measure(kind, options, candidates, opened, precisions, progress)
             if options.result is not None:
                 document.write(options.result, document.fitted(result))
             report.show(result, options.output)
+            if isinstance(result, Quality):
+                quality = result
+            if isinstance(result, Timing | Timings) and options.output == "table":
+                _show_outlook(options, opened, result, quality)
     except HeliosError as error:
         return _fail(kind, options, error)
     return 0
 
 
 def _measure(
-    kind: str, options: argparse.Namespace, candidates: tuple[Candidate, ...], progress: Progress
+    kind: str,
+    options: argparse.Namespace,
+    candidates: tuple[Candidate, ...],
+    opened: tuple[OpenCandidate, ...],
+    precisions: tuple[Precision, ...],
+    progress: Progress,
 ) -> Result:
     if kind == "inspect":
         return inspect(candidates, options.volumes, options.max_context)
-    prompts = _prompts(options) if kind == "quality" else ()
-    opened = open_backbone(candidates, options.volumes)
     if kind == "quality":
-        return measure_quality(opened, prompts, _quality_settings(options), progress)
-    return measure_timing(opened, _timing_settings(options), progress)
+        return measure_quality(opened, _prompts(options), _quality_settings(options), progress, precisions)
+    return measure_timings(opened, _timing_settings(options), progress, precisions)
+
+
+def _show_outlook(
+    options: argparse.Namespace,
+    opened: tuple[OpenCandidate, ...],
+    timed: Timing | Timings,
+    quality: Quality | None,
+) -> None:
+    limit, workload = _timing_settings(options).limit_bytes(), Workload(options.isl, options.osl)
+    report.expected(outlook(opened, timed, quality, limit, workload), limit, workload)
 
 
 def _fail(kind: str, options: argparse.Namespace, error: HeliosError) -> int:
@@ -87,6 +111,14 @@ def _candidates(options: argparse.Namespace) -> tuple[Candidate, ...]:
     if options.model:
         return named_by_hand(options.model, options.revision, options.exits, options.exit_layers)
     raise InvalidRequest("model", "is missing", "Name a model with --model URI, or several with --candidates")
+
+
+def _precisions(options: argparse.Namespace) -> tuple[Precision, ...]:
+    """What is asked for. Raises HeliosError by name for what there is not, or not on this device."""
+    precisions = parse_precisions(options.precisions)
+    for precision in precisions:
+        Numerics.of(options.device, options.dtype, precision)
+    return precisions
 
 
 def _prompts(options: argparse.Namespace) -> tuple[str, ...]:
@@ -121,7 +153,6 @@ def _timing_settings(options: argparse.Namespace) -> TimingSettings:
         max_context=options.max_context,
         search=options.search,
         watts=options.watts,
-        workload=Workload(options.isl, options.osl),
     )
 
 
@@ -143,6 +174,12 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--exit-layers", metavar="K,K", type=_layers, default=(), help="default: the bundle's")
     what.add_argument(
         "--candidates", metavar="JSON", help="a list of {name, uri, revision, exits, exitLayers}"
+    )
+    what.add_argument(
+        "--precisions",
+        metavar="W/KV,W/KV",
+        default=str(REFERENCE),
+        help="weights auto | int8 | int4, keys and values auto | int8 | fp8 (default: auto/auto)",
     )
     prompts = parser.add_argument_group("prompts, for quality")
     prompts.add_argument(

@@ -1,0 +1,151 @@
+"""Writes docs/frontier.md and its picture from the committed result: `python -m bench.frontier.page`.
+
+Reads bench/results/frontier.json, what `bench.frontier --output json` printed. No figure in the page is
+typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from helios_contract.serves import Precision
+
+from bench.engine.environments import ROOT
+from bench.frontier.front import Point, by_speed, name
+
+_RESULT = ROOT / "bench" / "results" / "frontier.json"
+_PAGE = ROOT / "docs" / "frontier.md"
+_PICTURE = ROOT / "docs" / "pictures" / "frontier.svg"
+_HEAD = """# What depth and precision are worth beside each other
+
+What `python -m bench.frontier` measured: under one memory limit every depth in every precision of weights
+and of keys and values. Quality is in per cent of full depth as published, teacher-forced on text that no
+head was trained on; rows are requests that fit at once; tokens a second are those of a saturating load at
+that batch. This page is written by `python -m bench.frontier.page` from `bench/results/frontier.json`.
+"""
+_NOTHING = "\nNo result is committed yet.\n"
+_BELOW_THE_TABLE = """\
+In brackets: the 95 per cent interval over the texts; of speed, least and greatest of the rounds. **Bold**:
+on the Pareto front of quality and tokens a second for that kind of text, so that nothing measured is better
+in one and as good in the other."""
+_INT4 = """\
+SmolLM2's weights come from a file of 4 bits in groups of 32: int4, which has such groups, loses nothing *of
+it*, by construction. Of a model that was trained in floats it does."""
+
+
+def main() -> None:
+    result = json.loads(_RESULT.read_text()) if _RESULT.exists() else None
+    if result:
+        from bench.frontier.plot import draw  # matplotlib: needed for the picture alone
+
+        draw(
+            _points(result),
+            f"{result['figures']['model']}, {result['figures']['memoryMiB'][0]} MiB",
+            _PICTURE,
+        )
+    _PAGE.write_text(page(result), encoding="utf-8")
+
+
+def page(result: Mapping[str, Any] | None) -> str:
+    """Markdown. None: there is no result."""
+    return _HEAD + ("\n" + "\n".join(_sections(result)) + "\n" if result else _NOTHING)
+
+
+def _sections(result: Mapping[str, Any]) -> Iterator[str]:
+    found, machine = result["figures"], result["machine"]
+    first, *more = found["memoryMiB"]
+    yield f"{found['model']} on {machine['cpu']}, {machine['cores']} cores, {result['date']}; requests of"
+    yield f"{found['tokensPerRequest']} tokens; [frontier.json](../bench/results/frontier.json),"
+    yield f"`{result['command']}`."
+    yield ""
+    yield f"## In {first} MiB"
+    yield ""
+    yield f"![quality against tokens a second](pictures/{_PICTURE.name})"
+    yield ""
+    yield from _table(*_measured(result))
+    yield ""
+    yield _BELOW_THE_TABLE
+    yield f"Joules a token: {found['energySource'] or 'nothing measured them'}."
+    if "smollm2" in found["model"]:
+        yield _INT4
+    yield ""
+    yield "## Which depths below full survive"
+    yield ""
+    yield from (f"- {line}." for line in found["says"])
+    for limit in (str(first), *map(str, more)):
+        yield from ["", f"## Rows and the memory law in {limit} MiB", ""]
+        rows = [
+            [key, str(one["law"]), str(one["planned"]), str(one["reached"] or "not loaded")]
+            for key, one in found["rows"][limit].items()
+        ]
+        yield from _table(
+            ["layers, weights, KV", "by the law", "as a process planned", "at once under load"], rows
+        )
+
+
+def _measured(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    claims = {claim["id"]: claim for claim in result["claims"]}
+    points, domains = _points(result), list(result["figures"]["front"])
+    on_front = {domain: {point.key for point in by_speed(points, domain)} for domain in domains}
+    head = [
+        "layers",
+        "weights",
+        "KV",
+        *(f"quality on {domain} %" for domain in domains),
+        "rows",
+        "tokens/s",
+        "x",
+        "J/token",
+    ]
+    rows = []
+    for point in points:
+        key = name(point.key)
+        qualities = []
+        for domain in domains:
+            told = _with_range(claims[f"quality-{domain}-{key}"], 2)
+            qualities.append(f"**{told}**" if point.key in on_front[domain] else told)
+        ratio, joules = claims.get(f"throughput-ratio-{key}"), claims.get(f"joules-per-token-{key}")
+        rows.append(
+            [
+                str(point.layers),
+                point.precision.weight_dtype,
+                point.precision.kv_cache_dtype,
+                *qualities,
+                str(point.rows),
+                _with_range(claims[f"tokens-per-second-{key}"], 0),
+                _with_range(ratio, 2) if ratio else "1",
+                f"{joules['value']:.3f}" if joules else "-",
+            ]
+        )
+    return head, rows
+
+
+def _points(result: Mapping[str, Any]) -> list[Point]:
+    return [
+        Point(
+            layers=point["layers"],
+            precision=Precision(**point["precision"]),
+            quality=point["quality"],
+            rows=point["rows"],
+            tokens_per_second=point["tokens_per_second"],
+            joules_per_token=point["joules_per_token"],
+        )
+        for point in result["figures"]["points"]
+    ]
+
+
+def _with_range(claim: Mapping[str, Any], digits: int) -> str:
+    value, low, high = (f"{claim[part]:.{digits}f}" for part in ("value", "low", "high"))
+    return value if low == value == high else f"{value} ({low} to {high})"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"| {' | '.join('---' for _ in head)} |"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
+
+
+if __name__ == "__main__":
+    main()
