@@ -13,20 +13,24 @@ from pathlib import Path
 
 import torch
 from helios_contract.results import Result
+from helios_contract.serves import Precision
 
 from helios_server.engine import host_memory
 from helios_server.errors import HeliosError, InvalidRequest
 from helios_server.planning.timing import Workload
-from helios_server.profile import document, report
+from helios_server.profile import document, failed_answers, report
 from helios_server.profile.candidates import Candidate, named_by_hand, parse_candidates
 from helios_server.profile.inspect import inspect
-from helios_server.profile.opened import open_backbone
+from helios_server.profile.opened import open_backbone, open_candidate
 from helios_server.profile.prompts import check_digest, from_file, from_pod, token_from
 from helios_server.profile.quality import QualitySettings, measure_quality
 from helios_server.profile.report import Progress
+from helios_server.profile.task_options import every_depth, parse_options
+from helios_server.profile.tasks import Answered, TaskSettings, measure_tasks
+from helios_server.profile.tasks import from_file as tasks_from
 from helios_server.profile.timing import TimingSettings, measure_timing
 
-_KINDS = ("inspect", "timing", "quality")
+_KINDS = ("inspect", "timing", "quality", "tasks")
 
 
 def run(argv: Sequence[str] | None) -> int:
@@ -39,10 +43,13 @@ def run(argv: Sequence[str] | None) -> int:
         candidates = _candidates(options)
         _set_threads(options.threads)
         for kind in _kinds(options):
-            result = _measure(kind, options, candidates, progress)
+            found = _measure(kind, options, candidates, progress)
+            result = found.result if isinstance(found, Answered) else found
             if options.result is not None:
                 document.write(options.result, document.fitted(result))
             report.show(result, options.output)
+            if isinstance(found, Answered) and options.result is None and options.output == "table":
+                failed_answers.show(found)
     except HeliosError as error:
         return _fail(kind, options, error)
     return 0
@@ -50,14 +57,27 @@ def run(argv: Sequence[str] | None) -> int:
 
 def _measure(
     kind: str, options: argparse.Namespace, candidates: tuple[Candidate, ...], progress: Progress
-) -> Result:
+) -> Result | Answered:
     if kind == "inspect":
         return inspect(candidates, options.volumes, options.max_context)
+    if kind == "tasks":
+        return _answered(options, candidates, progress)
     prompts = _prompts(options) if kind == "quality" else ()
     opened = open_backbone(candidates, options.volumes)
     if kind == "quality":
         return measure_quality(opened, prompts, _quality_settings(options), progress)
     return measure_timing(opened, _timing_settings(options), progress)
+
+
+def _answered(options: argparse.Namespace, candidates: tuple[Candidate, ...], progress: Progress) -> Answered:
+    """Of candidates that need not share a backbone."""
+    if options.tasks_file is None:
+        raise InvalidRequest("tasks-file", "is missing", "Give --tasks FILE")
+    asked = tasks_from(options.tasks_file, options.tasks_digest)
+    opened = [open_candidate(candidate, options.volumes) for candidate in candidates]
+    chosen = parse_options(options.options) if options.options else every_depth(opened, [Precision()])
+    settings = TaskSettings(options.device, options.dtype, options.memory_mib, options.max_context)
+    return measure_tasks(opened, chosen, asked, settings, progress)
 
 
 def _fail(kind: str, options: argparse.Namespace, error: HeliosError) -> int:
@@ -71,12 +91,15 @@ def _fail(kind: str, options: argparse.Namespace, error: HeliosError) -> int:
 
 
 def _kinds(options: argparse.Namespace) -> tuple[str, ...]:
-    """What a Job asks for; a person without --kind gets timing, and quality where there are prompts."""
+    """What a Job asks for; a person without --kind gets timing, and quality where there are prompts, or what
+    tasks come to where there are tasks."""
     if options.kind:
         return (options.kind,)
     if options.result is not None:
         raise InvalidRequest("kind", "is missing", f"Give one of {', '.join(_KINDS)} with --result")
-    return ("quality", "timing") if options.prompts_file or options.prompts_from else ("timing",)
+    tasks = ("tasks",) if options.tasks_file else ()
+    prompts = ("quality", "timing") if options.prompts_file or options.prompts_from else ()
+    return (*prompts, *tasks) or ("timing",)
 
 
 def _candidates(options: argparse.Namespace) -> tuple[Candidate, ...]:
@@ -136,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measures what the exits of a model cost in quality, time and energy.",
     )
     what = parser.add_argument_group("what to measure")
-    what.add_argument("--kind", choices=_KINDS, help="default: timing, and quality where prompts are given")
+    what.add_argument("--kind", choices=_KINDS, help="default: what is given for; else timing")
     what.add_argument("--model", metavar="URI", help="file://, pvc:// or hf://")
     what.add_argument("--revision")
     what.add_argument("--exits", metavar="URI", action="append", default=[], help="a head bundle; repeatable")
@@ -151,6 +174,16 @@ def _parser() -> argparse.ArgumentParser:
     prompts.add_argument("--prompts-from", metavar="HOST:PORT", help="Control port of a serving pod")
     prompts.add_argument("--control-token-file", metavar="FILE", type=Path)
     prompts.add_argument("--prompts-digest", metavar="DIGEST", default="", help="what the prompts must be")
+    tasks = parser.add_argument_group("tasks")
+    tasks.add_argument(
+        "--tasks", "--tasks-file", metavar="FILE", type=Path, dest="tasks_file", help="YAML or JSON"
+    )
+    tasks.add_argument("--tasks-digest", metavar="DIGEST", default="", help="what the tasks must be")
+    tasks.add_argument(
+        "--options",
+        metavar="JSON",
+        help="a list of {candidate, layerBudget, weightDtype, kvCacheDtype} (default: every depth)",
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="cpu")
     machine.add_argument("--dtype", help="default: auto, as helios serve resolves it")

@@ -11,8 +11,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from helios_contract import results
-from helios_contract.results import Inspection, Quality, Result, Timing
+from helios_contract import results, tasks
+from helios_contract.results import Inspection, Quality, Result, Tasks, Timing
 
 
 class Progress:
@@ -37,6 +37,8 @@ def show(result: Result, output: str) -> None:
             _timing(result)
         case Quality():
             _quality(result)
+        case Tasks():
+            _tasks(result)
 
 
 def _inspection(found: Inspection) -> None:
@@ -46,7 +48,7 @@ def _inspection(found: Inspection) -> None:
         heads = f"{one.head_kind} heads {one.exits_digest[:19]}" if one.exits_digest else "own head"
         rows.append((name, one.revision[:12], one.num_layers, exits, heads))
     rows += [(name, "", "", "", problem) for name, problem in found.problems.items()]
-    _table("Candidates", ("candidate", "revision", "layers", "exits", "heads"), rows)
+    table("Candidates", ("candidate", "revision", "layers", "exits", "heads"), rows)
 
 
 def _quality(found: Quality) -> None:
@@ -68,7 +70,7 @@ def _quality(found: Quality) -> None:
     columns = (
         "candidate", "layers", "bits/byte", "quality %", "agreement %", "first agrees %", "confidence", "ECE",
     )  # fmt: skip
-    _table(title, columns, rows)
+    table(title, columns, rows)
 
 
 def _timing(found: Timing) -> None:
@@ -85,13 +87,30 @@ def _timing(found: Timing) -> None:
         for point in found.points
     ]
     title = f"Step times; the fit is {found.fit.error_percent if found.fit else 0} % off"
-    _table(title, ("head", "layers", "new tokens", "sampled", "context", "p50 ms", "p95 ms"), rows)
+    table(title, ("head", "layers", "new tokens", "sampled", "context", "p50 ms", "p95 ms"), rows)
     if found.energy:
         joules = [(each.layer_budget, each.rows, each.joules_per_megatoken) for each in found.energy.points]
-        _table(f"Energy ({found.energy.source})", ("layers", "rows", "J per million tokens"), joules)
+        table(f"Energy ({found.energy.source})", ("layers", "rows", "J per million tokens"), joules)
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def _tasks(found: Tasks) -> None:
+    """Beside the passes of each option, how many tasks of the first it passes too."""
+    passed = [tasks.passes(row.passes, found.tasks) for row in found.rows]
+    rows = [
+        (
+            row.candidate,
+            row.layer_budget,
+            f"{row.weight_dtype}/{row.kv_cache_dtype}",
+            sum(passes),
+            f"{sum(a and b for a, b in zip(passed[0], passes, strict=True))} of {sum(passed[0])}",
+        )
+        for row, passes in zip(found.rows, passed, strict=True)
+    ]
+    columns = ("candidate", "layers", "precision", "passes", "of the first's")
+    table(f"Tasks passed, of {found.tasks}", columns, rows)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Plain text, so that a log file reads like a terminal; names to the left, figures to the right."""
     cells = [columns, *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
