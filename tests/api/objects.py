@@ -38,6 +38,8 @@ def full() -> Json:
                         "exits": "builtin://general",
                         "layerBudget": {"min": 4, "max": 12},
                         "trustRemoteCode": False,
+                        "weightDtypes": ["auto", "int8", "int4"],
+                        "kvCacheDtypes": ["auto", "int8"],
                     },
                     {"name": "large", "uri": "pvc://models/large"},
                 ],
@@ -116,6 +118,8 @@ def model() -> Json:
                 "exits": "hf://acme/exits",
                 "layerBudget": {"min": 4, "max": 12},
                 "trustRemoteCode": False,
+                "weightDtypes": ["auto", "int8"],
+                "kvCacheDtypes": ["auto"],
                 "published": {
                     "parametersMillions": 1236,
                     "numLayers": 16,

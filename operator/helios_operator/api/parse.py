@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from helios_contract.results import ExitQuality, Texts, Timing
+from helios_contract.serves import AUTO
 
 from helios_operator.api.codec import Malformed, decode
 from helios_operator.api.rows import (
@@ -112,6 +113,7 @@ def timing_identity(document: Json) -> TimingIdentity:
         hardware=decode(Hardware, {"dtype": document["dtype"], **document["hardware"]}),
         performance_version=document["performanceVersion"],
         max_context_tokens=document.get("maxContextTokens", 0),
+        **_precision(document),
     )
 
 
@@ -122,7 +124,15 @@ def quality_identity(document: Json) -> QualityIdentity:
         revision=candidate["revision"],
         exits_digest=candidate.get("exitsDigest", ""),
         prompts_digest=document["promptsDigest"],
+        **_precision(document),
     )
+
+
+def _precision(document: Json) -> dict[str, str]:
+    return {
+        "weight_dtype": document.get("weightDtype", AUTO),
+        "kv_cache_dtype": document.get("kvCacheDtype", AUTO),
+    }
 
 
 def with_timing(row: TimingRow, document: Json) -> TimingRow:

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from helios_contract.results import ExitQuality, Texts, Timing
+from helios_contract.serves import AUTO, Precision
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,14 @@ class TimingIdentity:
     """Of the engine: timings taken under another one are measured again."""
     max_context_tokens: int = 0
     """What pods serve at most; 0: what the model is made for. Temporaries of a step grow with it."""
+    weight_dtype: str = AUTO
+    """How weights are held."""
+    kv_cache_dtype: str = AUTO
+    """How keys and values are held."""
+
+    @property
+    def precision(self) -> Precision:
+        return Precision(self.weight_dtype, self.kv_cache_dtype)
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,14 @@ class QualityIdentity:
     revision: str
     exits_digest: str
     prompts_digest: str
+    weight_dtype: str = AUTO
+    """How weights are held."""
+    kv_cache_dtype: str = AUTO
+    """How keys and values are held."""
+
+    @property
+    def precision(self) -> Precision:
+        return Precision(self.weight_dtype, self.kv_cache_dtype)
 
 
 @dataclass(frozen=True)

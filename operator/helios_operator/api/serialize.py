@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from helios_contract.results import Timing
+from helios_contract.serves import AUTO
 
 from helios_operator.api.codec import encode
 from helios_operator.api.reasons import Reason
@@ -97,6 +98,7 @@ def timing_identity(identity: TimingIdentity) -> Json:
         "hardware": hardware,
         "performanceVersion": identity.performance_version,
         **context,
+        **_precision(identity),
     }
 
 
@@ -108,7 +110,14 @@ def quality_identity(identity: QualityIdentity) -> Json:
             "exitsDigest": identity.exits_digest,
         },
         "promptsDigest": identity.prompts_digest,
+        **_precision(identity),
     }
+
+
+def _precision(identity: TimingIdentity | QualityIdentity) -> Json:
+    """Nothing where it is the reference: names are made of this, and rows are older than precisions."""
+    named = {"weightDtype": identity.weight_dtype, "kvCacheDtype": identity.kv_cache_dtype}
+    return {field: dtype for field, dtype in named.items() if dtype != AUTO}
 
 
 def _object(kind: str, metadata: Json, spec: Json, status: Json) -> Json:

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from helios_contract.results import Resolved
+from helios_contract.serves import AUTO, Precision
 
 
 class Decision(StrEnum):
@@ -19,6 +20,7 @@ class Decision(StrEnum):
     SELECT = "Select"
     KEEP = "Keep"
     GROW = "Grow"
+    REQUANTIZE = "Requantize"
     SHRINK = "Shrink"
     SWAP_HEADS = "SwapHeads"
     SWITCH = "Switch"
@@ -59,11 +61,19 @@ class Served:
     quality: str | None = None
     """Name of the row that its quality is known from."""
     since: datetime | None = None
+    weight_dtype: str = AUTO
+    """Of the weights. An older operator wrote none: it knew no other."""
+    kv_cache_dtype: str = AUTO
+    """Of keys and values."""
+
+    @property
+    def precision(self) -> Precision:
+        return Precision(self.weight_dtype, self.kv_cache_dtype)
 
     def answers_as(self, other: Served) -> bool:
         """Callers cannot tell them apart. New heads may come under an old name."""
-        same = (self.candidate, self.layer_budget) == (other.candidate, other.layer_budget)
-        return same and len({self.exits_digest, other.exits_digest} - {None}) < 2
+        mine, theirs = ((each.candidate, each.layer_budget, each.precision) for each in (self, other))
+        return mine == theirs and len({self.exits_digest, other.exits_digest} - {None}) < 2
 
 
 @dataclass(frozen=True)
@@ -78,12 +88,17 @@ class CandidateStatus:
     resolved: Resolved | None = None
     timing: str | None = None
     quality: str | None = None
+    profiles: tuple[str, ...] = ()
+    """Names of the rows of its other precisions."""
     layer_budget: int | None = None
     """Of its best option on this hardware, in layers; the next ones are of the same option."""
     max_batch_size: int | None = None
     """Rows."""
     tokens_per_second: int | None = None
     quality_percent: int | None = None
+    weight_dtype: str | None = None
+    """Of that option, as the next one; None: auto, or not known."""
+    kv_cache_dtype: str | None = None
     identity: str = ""
     """Digest of the uri, revision and exits that `resolved` and `message` were found for; "" before the
     first look."""

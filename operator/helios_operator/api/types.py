@@ -92,6 +92,10 @@ class Candidate:
     """Its exit-head bundle. None: the model's own head."""
     layer_budget: Bounds | None = None
     trust_remote_code: bool = False
+    weight_dtypes: tuple[str, ...] = ()
+    """How weights may be held; empty: the operator's default."""
+    kv_cache_dtypes: tuple[str, ...] = ()
+    """How keys and values may be held; empty: the operator's default."""
 
 
 @dataclass(frozen=True)
