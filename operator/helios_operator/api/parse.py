@@ -15,13 +15,17 @@ from typing import Any
 
 from helios_contract.results import ExitQuality, Texts, Timing
 from helios_contract.serves import AUTO
+from helios_contract.tasks import passes
 
 from helios_operator.api.codec import Malformed, decode
 from helios_operator.api.rows import (
     Hardware,
     QualityIdentity,
     QualityRow,
+    Row,
     RowPhase,
+    TasksIdentity,
+    TasksRow,
     TimingIdentity,
     TimingRow,
 )
@@ -86,12 +90,12 @@ def model(obj: Json) -> Model:
         )
 
 
-def profile_row(obj: Json) -> TimingRow | QualityRow:
+def profile_row(obj: Json) -> Row:
     """The row that a HeliosProfile holds, measured or still to be."""
     with _shape_known():
         name, spec, status = obj["metadata"]["name"], obj["spec"], obj.get("status") or {}
         told = decode(RowStatus, status, "status")
-        row: TimingRow | QualityRow
+        row: Row
         match spec["kind"]:
             case "Timing":
                 row = TimingRow(name, timing_identity(spec["timing"]), told.phase)
@@ -99,8 +103,11 @@ def profile_row(obj: Json) -> TimingRow | QualityRow:
             case "Quality":
                 row = QualityRow(name, quality_identity(spec["quality"]), told.phase)
                 row = with_quality(row, status["quality"]) if "quality" in status else row
+            case "Tasks":
+                row = TasksRow(name, tasks_identity(spec["tasks"]), told.phase)
+                row = with_tasks(row, status["tasks"]) if "tasks" in status else row
             case other:
-                raise Malformed("spec.kind", f"is {other!r}, which is none of Timing, Quality")
+                raise Malformed("spec.kind", f"is {other!r}, which is none of Timing, Quality, Tasks")
         return replace(row, message=told.message, completed=told.completion_time)
 
 
@@ -128,6 +135,18 @@ def quality_identity(document: Json) -> QualityIdentity:
     )
 
 
+def tasks_identity(document: Json) -> TasksIdentity:
+    candidate = document["candidate"]
+    return TasksIdentity(
+        model_uri=candidate["uri"],
+        revision=candidate["revision"],
+        exits_digest=candidate.get("exitsDigest", ""),
+        layer_budget=document["layerBudget"],
+        tasks_digest=document["tasksDigest"],
+        **_precision(document),
+    )
+
+
 def _precision(document: Json) -> dict[str, str]:
     return {
         "weight_dtype": document.get("weightDtype", AUTO),
@@ -144,6 +163,16 @@ def with_quality(row: QualityRow, document: Json) -> QualityRow:
     """The row with `status.quality`."""
     measured = decode(_Measured, document, "status.quality")
     return replace(row, **vars(measured))
+
+
+def with_tasks(row: TasksRow, document: Json) -> TasksRow:
+    """The row with `status.tasks`. Malformed: its bits are not of so many tasks."""
+    asked, digits = document["tasks"], document["passes"]
+    try:
+        passes(digits, asked)
+    except ValueError as error:
+        raise Malformed("status.tasks.passes", str(error)) from None
+    return replace(row, tasks=asked, passes=digits)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from helios_operator.api import parse, serialize
-from helios_operator.api.rows import QualityRow, TimingRow
+from helios_operator.api.rows import Row
 from helios_operator.api.types import DeploymentStatus, Model, Owner
 from helios_operator.decide.plan import (
     Action,
@@ -121,7 +121,7 @@ class LocalHands:
             self._store.write_status(MODEL, model.name, serialize.model_status(model.status))
         return True
 
-    def _write_row(self, row: TimingRow | QualityRow, its_owners: tuple[Owner, ...]) -> None:
+    def _write_row(self, row: Row, its_owners: tuple[Owner, ...]) -> None:
         self._store.apply(serialize.profile(row, namespace=self._deployment.namespace, owners=its_owners))
 
     @property
