@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from helios_contract.limits import Limits
+from helios_contract.serves import AUTO
+
+REFERENCE, OWN = AUTO, "own"
+"""Precisions of the full depth that audits compare with: as published, or the one that serves."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class AuditRow:
     """Total at the backbone's full depth."""
     exits: Mapping[tuple[str, int], tuple[int, int]]
     """(bundle digest, layer) -> (total millibits, tokens whose most likely one is full depth's)."""
+    reference: str = field(default=REFERENCE, metadata={"since": 1})
+    """What full depth is here: auto, the model as published | own, the precision that serves."""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,10 @@ histograms = st.builds(
     st.floats(0, 1e9),
 )
 audit_rows = st.builds(
-    AuditRow, large, small, small, large, st.dictionaries(st.tuples(text, small), st.tuples(large, small))
+    AuditRow,
+    *(large, small, small, large),
+    st.dictionaries(st.tuples(text, small), st.tuples(large, small)),
+    st.sampled_from(["auto", "own"]),
 )
 telemetries = st.builds(
     Telemetry,

@@ -107,6 +107,8 @@ async def test_trailing_metadata_names_what_produced_the_answer(pod: Served) -> 
         "helios-revision": info.model_revision,
         "helios-depth": str(LAYERS),
         "helios-layer-budget": str(LAYERS),
+        "helios-weight-dtype": "auto",
+        "helios-kv-cache-dtype": "auto",
         "helios-spans": json.dumps([span], separators=(",", ":")),
     }
 
@@ -114,6 +116,7 @@ async def test_trailing_metadata_names_what_produced_the_answer(pod: Served) -> 
 async def test_model_info_and_load(pod: Served) -> None:
     info, load = await pod.info(), await pod.load()
     assert (info.model, info.candidate, info.dtype) == ("chat", "tiny", "float64")
+    assert (info.weight_dtype, info.kv_cache_dtype) == ("auto", "auto")
     assert (info.layer_budget, info.total_layers, list(info.exit_layers)) == (LAYERS, LAYERS, list(EXITS))
     assert (info.max_context_tokens, info.vocabulary_size) == (4096, 320)
     assert (load.max_batch_size, load.max_queue_size, load.draining) == (8, 16, False)

@@ -37,6 +37,7 @@ async def test_metrics_move_with_what_is_served(tiny: Path) -> None:
         now = await samples(pod)
     served = f'{{candidate="tiny",layer_budget="{EXITS[1]}",model_name="chat"}}'
     own = '{model_name="chat"}'
+    precision = 'kv_cache_dtype="auto",model_name="chat",weight_dtype="auto"'
     expected = {
         f"helios_generation_tokens_total{served}": 12,
         f"helios_confidence_breaches_total{served}": 12,
@@ -56,6 +57,7 @@ async def test_metrics_move_with_what_is_served(tiny: Path) -> None:
         f"helios_kv_cache_usage_perc{own}": 0,
         f"helios_ready{own}": 1,
         'helios_layer_budget{candidate="tiny",model_name="chat"}': EXITS[1],
+        f'helios_precision_info{{candidate="tiny",{precision}}}': 1,
         f"helios_layers_loaded{own}": EXITS[1],
         f"helios_max_batch_size{own}": 8,
         f"helios_breach_window_ratio{own}": 0.12,

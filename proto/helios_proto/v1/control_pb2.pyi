@@ -213,18 +213,20 @@ class Histogram(_message.Message):
     def __init__(self, upper_bounds: _Optional[_Iterable[float]] = ..., counts: _Optional[_Iterable[int]] = ..., sum: _Optional[float] = ...) -> None: ...
 
 class AuditRow(_message.Message):
-    __slots__ = ("request", "tokens", "bytes", "full_millibits", "exits")
+    __slots__ = ("request", "tokens", "bytes", "full_millibits", "exits", "reference")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     FULL_MILLIBITS_FIELD_NUMBER: _ClassVar[int]
     EXITS_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
     request: int
     tokens: int
     bytes: int
     full_millibits: int
     exits: _containers.RepeatedCompositeFieldContainer[ExitBits]
-    def __init__(self, request: _Optional[int] = ..., tokens: _Optional[int] = ..., bytes: _Optional[int] = ..., full_millibits: _Optional[int] = ..., exits: _Optional[_Iterable[_Union[ExitBits, _Mapping]]] = ...) -> None: ...
+    reference: str
+    def __init__(self, request: _Optional[int] = ..., tokens: _Optional[int] = ..., bytes: _Optional[int] = ..., full_millibits: _Optional[int] = ..., exits: _Optional[_Iterable[_Union[ExitBits, _Mapping]]] = ..., reference: _Optional[str] = ...) -> None: ...
 
 class ExitBits(_message.Message):
     __slots__ = ("digest", "layer", "millibits", "agreeing")

@@ -107,7 +107,7 @@ class Chunk(_message.Message):
     def __init__(self, text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ..., confidences: _Optional[_Iterable[float]] = ..., breaches: _Optional[_Iterable[bool]] = ..., index: _Optional[int] = ..., depth: _Optional[int] = ...) -> None: ...
 
 class Complete(_message.Message):
-    __slots__ = ("text", "output_ids", "finish_reason", "matched_stop", "usage", "exit_stats", "model", "model_revision")
+    __slots__ = ("text", "output_ids", "finish_reason", "matched_stop", "usage", "exit_stats", "model", "model_revision", "weight_dtype", "kv_cache_dtype")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_IDS_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +116,8 @@ class Complete(_message.Message):
     EXIT_STATS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_REVISION_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    KV_CACHE_DTYPE_FIELD_NUMBER: _ClassVar[int]
     text: str
     output_ids: _containers.RepeatedScalarFieldContainer[int]
     finish_reason: FinishReason
@@ -124,7 +126,9 @@ class Complete(_message.Message):
     exit_stats: ExitStats
     model: str
     model_revision: str
-    def __init__(self, text: _Optional[str] = ..., output_ids: _Optional[_Iterable[int]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., matched_stop: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., exit_stats: _Optional[_Union[ExitStats, _Mapping]] = ..., model: _Optional[str] = ..., model_revision: _Optional[str] = ...) -> None: ...
+    weight_dtype: str
+    kv_cache_dtype: str
+    def __init__(self, text: _Optional[str] = ..., output_ids: _Optional[_Iterable[int]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., matched_stop: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., exit_stats: _Optional[_Union[ExitStats, _Mapping]] = ..., model: _Optional[str] = ..., model_revision: _Optional[str] = ..., weight_dtype: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("prompt_tokens", "completion_tokens", "preemptions")
@@ -167,7 +171,7 @@ class GetModelInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelInfoResponse(_message.Message):
-    __slots__ = ("model", "candidate", "model_uri", "model_revision", "backbone_fingerprint", "exits_uri", "exits_digest", "layer_budget", "total_layers", "exit_layers", "max_context_tokens", "vocabulary_size", "dtype", "server_version")
+    __slots__ = ("model", "candidate", "model_uri", "model_revision", "backbone_fingerprint", "exits_uri", "exits_digest", "layer_budget", "total_layers", "exit_layers", "max_context_tokens", "vocabulary_size", "dtype", "server_version", "weight_dtype", "kv_cache_dtype")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_FIELD_NUMBER: _ClassVar[int]
     MODEL_URI_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +186,8 @@ class GetModelInfoResponse(_message.Message):
     VOCABULARY_SIZE_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    KV_CACHE_DTYPE_FIELD_NUMBER: _ClassVar[int]
     model: str
     candidate: str
     model_uri: str
@@ -196,7 +202,9 @@ class GetModelInfoResponse(_message.Message):
     vocabulary_size: int
     dtype: str
     server_version: str
-    def __init__(self, model: _Optional[str] = ..., candidate: _Optional[str] = ..., model_uri: _Optional[str] = ..., model_revision: _Optional[str] = ..., backbone_fingerprint: _Optional[str] = ..., exits_uri: _Optional[str] = ..., exits_digest: _Optional[str] = ..., layer_budget: _Optional[int] = ..., total_layers: _Optional[int] = ..., exit_layers: _Optional[_Iterable[int]] = ..., max_context_tokens: _Optional[int] = ..., vocabulary_size: _Optional[int] = ..., dtype: _Optional[str] = ..., server_version: _Optional[str] = ...) -> None: ...
+    weight_dtype: str
+    kv_cache_dtype: str
+    def __init__(self, model: _Optional[str] = ..., candidate: _Optional[str] = ..., model_uri: _Optional[str] = ..., model_revision: _Optional[str] = ..., backbone_fingerprint: _Optional[str] = ..., exits_uri: _Optional[str] = ..., exits_digest: _Optional[str] = ..., layer_budget: _Optional[int] = ..., total_layers: _Optional[int] = ..., exit_layers: _Optional[_Iterable[int]] = ..., max_context_tokens: _Optional[int] = ..., vocabulary_size: _Optional[int] = ..., dtype: _Optional[str] = ..., server_version: _Optional[str] = ..., weight_dtype: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ...) -> None: ...
 
 class GetLoadRequest(_message.Message):
     __slots__ = ()

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from helios_contract.serves import AUTO, Precision
+
 from helios_server.engine.sampling import SamplingParams
 from helios_server.errors import HeliosError
 
@@ -46,6 +48,15 @@ class Served:
     """Of the head bundle; empty: none."""
     depth: int
     """Layers."""
+    weight_dtype: str = AUTO
+    """Precision of the weights."""
+    kv_cache_dtype: str = AUTO
+    """Precision of keys and values."""
+
+    @property
+    def precision(self) -> Precision:
+        """Of weights, and of keys and values."""
+        return Precision(self.weight_dtype, self.kv_cache_dtype)
 
 
 @dataclass(frozen=True)

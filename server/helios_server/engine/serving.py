@@ -253,7 +253,8 @@ class Serving:
         if depth not in self._served:
             limits, fingerprint = self.limits, self.model.fingerprint
             names = limits.candidate, limits.model_uri, limits.model_revision, fingerprint
-            self._served[depth] = Served(*names, limits.exits_digest, depth)
+            precision = limits.weight_dtype, limits.kv_cache_dtype
+            self._served[depth] = Served(*names, limits.exits_digest, depth, *precision)
         return self._served[depth]
 
     @property

@@ -81,6 +81,8 @@ def model_info(serving: Serving) -> ModelInfo:
         max_context_tokens=model.context,
         vocabulary_size=model.config.vocab_size,
         dtype=model.dtype,
+        weight_dtype=limits.weight_dtype,
+        kv_cache_dtype=limits.kv_cache_dtype,
     )
 
 

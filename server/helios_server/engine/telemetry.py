@@ -27,7 +27,10 @@ class ModelInfo:
     vocabulary_size: int
     """Tokens."""
     dtype: str
-    """Of the weights."""
+    """The format of weights that are held as published, and of what is computed in."""
+    weight_dtype: str
+    """Precision, as the next one."""
+    kv_cache_dtype: str
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from helios_contract.serves import AUTO
 from helios_proto import __version__
 from helios_proto.v1 import generation_pb2 as pb
 
@@ -75,8 +76,9 @@ def chunk(event: TokensEvent) -> pb.GenerateResponse:
 
 
 def complete(event: FinishedEvent, model_name: str, info: ModelInfo) -> pb.GenerateResponse:
-    """`info`: of what serves now, by which the budget is told; the model's revision is the last span's."""
-    revision = event.spans[-1].served.revision if event.spans else info.model_revision
+    """`info`: of what serves now, by which the budget is told; revision and precision are the last span's."""
+    last = event.spans[-1].served if event.spans else None
+    told = last or info
     return pb.GenerateResponse(
         complete=pb.Complete(
             text=event.text,
@@ -96,7 +98,9 @@ def complete(event: FinishedEvent, model_name: str, info: ModelInfo) -> pb.Gener
                 breaches=event.breaches,
             ),
             model=model_name,
-            model_revision=revision,
+            model_revision=last.revision if last else info.model_revision,
+            weight_dtype=told.weight_dtype,
+            kv_cache_dtype=told.kv_cache_dtype,
         )
     )
 
@@ -105,11 +109,14 @@ def trailing(model_name: str, info: ModelInfo, spans: Sequence[Span]) -> Metadat
     """The trailing metadata of an answer, or of an error: what serves, and what produced the output so
     far."""
     last = spans[-1].served if spans else None
+    precision = last or info
     metadata = [
         ("helios-model", _ascii(model_name)),
         ("helios-candidate", _ascii(last.candidate if last else info.candidate)),
         ("helios-revision", _ascii(last.revision if last else info.model_revision)),
         ("helios-layer-budget", str(info.layer_budget)),
+        ("helios-weight-dtype", precision.weight_dtype),
+        ("helios-kv-cache-dtype", precision.kv_cache_dtype),
     ]
     if last:
         metadata.append(("helios-depth", str(last.depth)))
@@ -125,7 +132,9 @@ def _spans_entry(spans: Sequence[Span]) -> tuple[str, str]:
 
 
 def _span(span: Span) -> dict[str, object]:
+    """A precision is named where it is not auto, so that what serves as published has short spans."""
     served = span.served
+    precision = {"weightDtype": served.weight_dtype, "kvCacheDtype": served.kv_cache_dtype}
     return {
         "fromToken": span.from_token,
         "candidate": served.candidate,
@@ -134,6 +143,7 @@ def _span(span: Span) -> dict[str, object]:
         "backbone": served.backbone,
         "exits": served.exits_digest,
         "depth": served.depth,
+        **{name: word for name, word in precision.items() if word != AUTO},
     }
 
 
@@ -149,6 +159,8 @@ def read_spans(entries: Sequence[Mapping[str, Any]]) -> tuple[Span, ...]:
                 backbone=entry["backbone"],
                 exits_digest=entry["exits"],
                 depth=entry["depth"],
+                weight_dtype=entry.get("weightDtype", AUTO),
+                kv_cache_dtype=entry.get("kvCacheDtype", AUTO),
             ),
         )
         for entry in entries
@@ -176,6 +188,8 @@ def model_info(info: ModelInfo, model_name: str) -> pb.GetModelInfoResponse:
         vocabulary_size=info.vocabulary_size,
         dtype=info.dtype,
         server_version=__version__,
+        weight_dtype=info.weight_dtype,
+        kv_cache_dtype=info.kv_cache_dtype,
     )
 
 

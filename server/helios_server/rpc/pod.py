@@ -80,4 +80,4 @@ class Pod:
         """These limits hold now: what the doors keep beside the engine follows."""
         self.limits = limits
         self.prompts.resize(limits.live_prompts)
-        self.metrics.serving(limits.candidate, self.loaded_engine().info().layer_budget)
+        self.metrics.serving(limits.candidate, self.loaded_engine().info().layer_budget, limits.precision)

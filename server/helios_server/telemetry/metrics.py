@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from helios_contract.serves import Precision
 from helios_contract.telemetry import Capacity
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -38,6 +39,7 @@ class Metrics:
     def __init__(self, model_name: str) -> None:
         self._model_name = model_name
         self._labels = (model_name, "", "0")
+        self._precision = Precision()
         self._joules = 0.0
         self._alarms_until = 0.0
         self.registry = CollectorRegistry()
@@ -48,9 +50,10 @@ class Metrics:
 
     # -- what happens
 
-    def serving(self, candidate: str, layer_budget: int) -> None:
-        """From now on this candidate serves, at this many layers."""
+    def serving(self, candidate: str, layer_budget: int, precision: Precision) -> None:
+        """From now on this candidate serves, at this many layers, in this precision."""
         self._labels = (self._model_name, candidate, str(layer_budget))
+        self._precision = precision
 
     def request(self) -> RequestMetrics:
         """A request that has just arrived."""
@@ -88,6 +91,9 @@ class Metrics:
             gauge.labels(self._model_name).set(value)
         self.layer_budget.clear()
         self.layer_budget.labels(*self._labels[:2]).set(float(self._labels[2]))
+        weights, keys_and_values = self._precision.weight_dtype, self._precision.kv_cache_dtype
+        self.precision.clear()
+        self.precision.labels(*self._labels[:2], weights, keys_and_values).set(1)
 
     def energy(self, source: str, joules: float) -> None:
         """Since boot, from the meter of this name."""
@@ -123,6 +129,11 @@ class Metrics:
         self.kv_usage = gauge("kv_cache_usage_perc", "Share of the KV cache in use; 1 is all of it.")
         self.ready = gauge("ready", "1 when the pod serves, 0 while it loads, drains or has failed.")
         self.layer_budget = gauge("layer_budget", "Layers held to serve.", ("model_name", "candidate"))
+        self.precision = gauge(
+            "precision_info",
+            "1 for the precision of weights, and of keys and values, that serves.",
+            ("model_name", "candidate", "weight_dtype", "kv_cache_dtype"),
+        )
         self.layers_loaded = gauge("layers_loaded", "Layers in memory.")
         self.max_batch_size = gauge("max_batch_size", "Rows that fit, or that the limits allow.")
         self.kv_capacity_tokens = gauge("kv_capacity_tokens", "Tokens that the KV cache holds.")

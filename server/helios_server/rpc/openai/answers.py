@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from helios_contract.serves import Precision
+
 from helios_server.engine.request import FinishedEvent, Span, TokensEvent
 from helios_server.engine.telemetry import ModelInfo
 from helios_server.models.tokenizer import Tokenizer
@@ -97,15 +99,18 @@ class Answer(ABC):
             "object": kind,
             "created": self.created,
             "model": self.model,
-            "system_fingerprint": f"{info.candidate}@{info.model_revision or '-'}:{info.layer_budget}",
+            "system_fingerprint": _fingerprint(info),
         }
 
     def _summary(self, event: FinishedEvent) -> Object:
         last, info = event.spans[-1].served if event.spans else None, self.info()
+        precision = last or info
         return {
             "candidate": last.candidate if last else info.candidate,
             "revision": last.revision if last else info.model_revision,
             "depth": last.depth if last else info.layer_budget,
+            "weight_dtype": precision.weight_dtype,
+            "kv_cache_dtype": precision.kv_cache_dtype,
             "layer_budget": info.layer_budget,
             "total_layers": info.total_layers,
             "mean_layers": event.mean_layers,
@@ -202,10 +207,19 @@ def model(name: str, info: ModelInfo, created: int) -> Object:
             "revision": info.model_revision,
             "layer_budget": info.layer_budget,
             "total_layers": info.total_layers,
+            "weight_dtype": info.weight_dtype,
+            "kv_cache_dtype": info.kv_cache_dtype,
             "exit_layers": list(info.exit_layers),
             "max_context_tokens": info.max_context_tokens,
         },
     }
+
+
+def _fingerprint(info: ModelInfo) -> str:
+    """Changes with whatever an answer to the same request may differ by."""
+    precision = Precision(info.weight_dtype, info.kv_cache_dtype)
+    told = "" if precision == Precision() else f":{precision}"
+    return f"{info.candidate}@{info.model_revision or '-'}:{info.layer_budget}{told}"
 
 
 def _span(span: Span) -> Object:
@@ -218,6 +232,8 @@ def _span(span: Span) -> Object:
         "backbone": served.backbone,
         "exits": served.exits_digest,
         "depth": served.depth,
+        "weight_dtype": served.weight_dtype,
+        "kv_cache_dtype": served.kv_cache_dtype,
     }
 
 
