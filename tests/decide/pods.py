@@ -9,10 +9,21 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from helios_contract.limits import Limits
-from helios_contract.telemetry import Alarm, AuditRow, Capacity, Histogram, PromptSet, Refusal, Telemetry
+from helios_contract.serves import Precision
+from helios_contract.telemetry import (
+    OWN,
+    REFERENCE,
+    Alarm,
+    AuditRow,
+    Capacity,
+    Histogram,
+    PromptSet,
+    Refusal,
+    Telemetry,
+)
 from helios_operator.decide.snapshot import Pod, PodPhase
 
-from tests.decide.truth import Model
+from tests.decide.truth import PUBLISHED, Model
 
 if TYPE_CHECKING:
     from tests.decide.world import World
@@ -30,13 +41,14 @@ class Text:
     hardness: float
     luck: float
 
-    def millibits(self, model: Model, layer: int) -> int:
+    def millibits(self, model: Model, layer: int, precision: Precision = PUBLISHED) -> int:
         """Its total at an exit: paired over models and exits, with a few per cent of its own."""
         best = (180_000 + 200_000 * self.hardness) * BITS[self.domain]
         full = best / model.backbone.worth.get(self.domain, 1.0)
         own = model.own_quality(layer, self.domain)
         spread = 1 + (self.luck - 0.5) * 0.5 * (1 - own) if own < 1 else 1.0
-        return round(full / own * spread)
+        kept = model.kept(precision)
+        return round(full / own * spread / kept * (1 + (self.hardness - 0.5) * 0.2 * (1 - kept)))
 
 
 @dataclass
@@ -130,17 +142,22 @@ class SimulatedPod:
         self._freeze(world)
 
     def _audit(self, text: Text, model: Model, now: datetime) -> None:
-        exits = {}
+        exits, precision = {}, self.limits.precision
         for bundle in self.limits.audit.bundles:
             scored = self._bundle(bundle.digest)
             for layer in scored.exits:
                 agreeing = round(60 * (0.3 + 0.7 * scored.own_quality(layer, text.domain) ** 3))
-                exits[bundle.digest, layer] = (text.millibits(scored, layer), min(60, agreeing))
-        full = text.millibits(model, model.backbone.layers)
-        self.audits = [*self.audits, AuditRow(self.requests, 60, 240, full, exits)][-128:]
+                bits = text.millibits(scored, layer, precision)
+                exits[bundle.digest, layer] = (bits, min(60, agreeing))
+        depth = model.backbone.layers
+        compared = precision if self.world.audits_own else PUBLISHED
+        full, reference = text.millibits(model, depth, compared), OWN if self.world.audits_own else REFERENCE
+        if precision != compared:
+            exits[self.limits.exits_digest, depth] = (text.millibits(model, depth, precision), 60)
+        self.audits = [*self.audits, AuditRow(self.requests, 60, 240, full, exits, reference)][-128:]
         baseline = self.limits.audit.quality
         if baseline and self.limits.layer_budget < model.backbone.layers:
-            own = full / text.millibits(model, self.limits.layer_budget)
+            own = full / text.millibits(model, self.limits.layer_budget, precision)
             self._cusum((own - baseline.mean) / max(0.01, baseline.standard_deviation), now)
 
     def _cusum(self, z: float, now: datetime) -> None:
@@ -233,6 +250,7 @@ class SimulatedPod:
             audits=tuple(self.audits),
             alarms=tuple(self.alarms),
             prompts=self.frozen,
+            contract_version=self.world.contract_version,
             refused=Refusal(self.refused, self.refusal) if self.refused else None,
         )
 
@@ -245,4 +263,5 @@ class SimulatedPod:
 
 
 def _service(limits: Limits) -> tuple[object, ...]:
-    return (limits.model_uri, limits.model_revision, limits.exits_digest, limits.layer_budget)
+    heads = (limits.exits_digest, limits.layer_budget)
+    return (limits.model_uri, limits.model_revision, *heads, limits.precision)

@@ -8,6 +8,7 @@ import pytest
 from helios_contract.results import Resolved
 from helios_operator.decide.facts.candidates import gather, timing_identity
 from helios_operator.decide.plan import StartJob
+from helios_operator.decide.policy import DEFAULT
 from helios_operator.decide.snapshot import JobKind, TimingRow
 
 from tests.decide.builders import inline, selected, world
@@ -77,7 +78,7 @@ def test_linear_rope_raises_it_as_far_as_it_says(asked: int | None, served: int,
         if job.spec.kind is JobKind.INSPECT:
             made.jobs[name] = (replace(job, resolved={"general": stretches}), since)
     bounded(made, asked)
-    (contender,) = gather(made.snapshot())
+    (contender,) = gather(made.snapshot(), DEFAULT)
     assert contender.resolved
     assert contender.resolved.max_context_tokens == served
     assert timing_identity((contender,), made.snapshot()).max_context_tokens == timed

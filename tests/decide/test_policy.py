@@ -26,6 +26,8 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 KNOBS = fields(Policy)
 NOT_DECIDING = {
     "tally.MOST_PODS": "the CRD's maxItems",
+    "sizes.LIMIT_BYTES": "of a termination message",
+    "sizes._ENERGY_POINTS": "of a timing, at most",
     "record.KEPT_HISTORY": "the CRD's maxItems",
     "window.FIELDS": "of a cron schedule",
 }

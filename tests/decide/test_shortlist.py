@@ -17,7 +17,8 @@ LABELS = {"task": "chat"}
 
 
 def entry(name: str, **published: int) -> Model:
-    return Model(name, LABELS, Candidate(name, f"file:///models/{name}"), Published(**published))
+    made = Candidate(name, f"file:///models/{name}", weight_dtypes=("auto",), kv_cache_dtypes=("auto",))
+    return Model(name, LABELS, made, Published(**published))
 
 
 def catalogue() -> list[Model]:

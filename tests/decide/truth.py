@@ -10,11 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from helios_contract.results import EnergyCost, EnergyPoint, HeadCost, MemoryFacts, Resolved, StepTimeFit
+from helios_contract.serves import Precision
 from helios_operator.api.types import Candidate
 from helios_server.planning.memory import MIB, limit_for_rows
 
 Quality = Mapping[tuple[int, str], float]
 """(layer, domain) -> own full-depth bits / exit bits."""
+
+
+PUBLISHED = Precision()
+SHARES = {"auto": 1.0, "int8": 0.5, "int4": 0.3, "fp8": 0.5}
+"""Of the bytes as published."""
+HELD = {"auto": 1.0, "int8": 0.9995, "int4": 0.93, "fp8": 0.997}
 
 
 @dataclass(frozen=True)
@@ -30,16 +37,18 @@ class Backbone:
     joules_per_layer: int = 3000
     error_percent: int = 4
 
-    def fit(self) -> StepTimeFit:
+    def fit(self, precision: Precision = PUBLISHED) -> StepTimeFit:
         heads = {kind: HeadCost(2_000_000, 150_000) for kind in ("bare", "affine", "mlp")}
-        return StepTimeFit(1_500_000, self.layer_ns, 22_000, 14, heads, self.error_percent)
+        layer_ns = round(self.layer_ns * (1 + SHARES[precision.weight_dtype]) / 2)
+        return StepTimeFit(1_500_000, layer_ns, 22_000, 14, heads, self.error_percent)
 
-    def memory(self) -> MemoryFacts:
+    def memory(self, precision: Precision = PUBLISHED) -> MemoryFacts:
+        weights, keys = SHARES[precision.weight_dtype], SHARES[precision.kv_cache_dtype]
         return MemoryFacts(
             process_start_bytes=350 * MIB,
-            fixed_bytes=self.fixed_mib * MIB,
-            layer_bytes=self.layer_mib * MIB,
-            kv_bytes_per_token_layer=1536,
+            fixed_bytes=round(self.fixed_mib * MIB * weights),
+            layer_bytes=round(self.layer_mib * MIB * weights),
+            kv_bytes_per_token_layer=round(1536 * keys),
             activation_bytes_per_token=60_000,
             row_bytes=400_000,
             step_tokens=128,
@@ -66,6 +75,8 @@ class Model:
     quality: Quality = field(default_factory=dict)
     problem: str = ""
     quality_problem: str = ""
+    held: Mapping[str, float] = field(default_factory=lambda: HELD)
+    """Bits as published / bits with weights, or keys and values, held so."""
 
     def resolved(self) -> Resolved:
         return Resolved(
@@ -81,6 +92,10 @@ class Model:
 
     def own_quality(self, layer: int, domain: str) -> float:
         return 1.0 if layer >= self.backbone.layers else self.quality.get((layer, domain), 0.4)
+
+    def kept(self, precision: Precision) -> float:
+        """Of the quality, whatever the depth."""
+        return self.held[precision.weight_dtype] * self.held[precision.kv_cache_dtype]
 
 
 BIG = Backbone("big", 30)
@@ -103,12 +118,15 @@ BARE_BIG = Model(BIG)
 BARE_SMALL = Model(SMALL)
 
 
-def candidate(name: str, model: Model, uri: str = "") -> Candidate:
+def candidate(name: str, model: Model, uri: str = "", weights: str = "auto", keys: str = "auto") -> Candidate:
+    """`weights`, `keys`: what may be weighed, separated by spaces; "": what the operator does by default."""
     return Candidate(
         name=name,
         uri=uri or f"file:///models/{model.backbone.fingerprint}",
         exits=f"builtin://{model.digest.removeprefix('sha256:')}" if model.digest else None,
         exit_layers=model.exits,
+        weight_dtypes=tuple(weights.split()),
+        kv_cache_dtypes=tuple(keys.split()),
     )
 
 

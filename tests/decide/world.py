@@ -4,14 +4,18 @@ alarms; Jobs run and return what is true. Time is simulated, and nothing here kn
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import product
 from typing import assert_never
 
+from helios_contract import VERSION
 from helios_contract.limits import Limits
 from helios_contract.results import ExitQuality, Resolved
+from helios_contract.serves import Precision
+from helios_operator.api.identity import quality_name, timing_name
 from helios_operator.api.reasons import Reason, Where
 from helios_operator.api.rows import QualityRow, RowPhase, TimingRow
 from helios_operator.api.types import Candidate, Deployment, DeploymentSpec
@@ -78,6 +82,11 @@ class World:
     stream_seconds: float = 3.0
     rows_that_fit: int = 1000
     process_start_bytes: int = 0
+    contract_version: int = VERSION
+    audits_own: bool = False
+    """Pods compare with full depth in the precision that serves."""
+    times: Callable[[Precision], bool] = lambda precision: True
+    """Timing Jobs leave the others out."""
     claims: tuple[str, ...] | None = None
     accelerators_free: int | None = None
     cards: int | None = None
@@ -292,7 +301,7 @@ class World:
                 problems = {name: m.problem for name, m in models.items() if m.problem}
                 return replace(done, resolved=resolved, problems=problems)
             case JobKind.TIMING:
-                return replace(done, timing=self._timing(job.spec))
+                return replace(done, timings=tuple(self._timings(job.spec)))
             case JobKind.QUALITY:
                 return replace(done, quality=tuple(self._quality_rows(job.spec)))
 
@@ -306,19 +315,30 @@ class World:
     def resolved(self, candidate: Candidate) -> Resolved:
         return self.model(candidate).resolved()
 
-    def _timing(self, spec: JobSpec) -> TimingRow:
+    def _timings(self, spec: JobSpec) -> Iterator[TimingRow]:
+        for precision, name in zip(spec.precisions, spec.rows, strict=True):
+            if self.times(precision):
+                yield self._timing(spec, precision, name)
+
+    def _timing(self, spec: JobSpec, precision: Precision, name: str) -> TimingRow:
         from helios_operator.decide.snapshot import TimingIdentity
 
         first = min(spec.candidates, key=key)
         backbone = self.model(first).backbone
         wanted = TimingIdentity(first.uri, "rev1", "float16", spec.head_kinds, self.hardware, 1)
-        wanted = replace(wanted, max_context_tokens=spec.max_context_tokens)
+        wanted = replace(
+            wanted,
+            max_context_tokens=spec.max_context_tokens,
+            weight_dtype=precision.weight_dtype,
+            kv_cache_dtype=precision.kv_cache_dtype,
+        )
+        assert name == timing_name(wanted), "a Job's rows are named by what it measures"
         return TimingRow(
-            name=spec.rows[0],
+            name=name,
             identity=wanted,
             phase=RowPhase.COMPLETE,
-            fit=backbone.fit(),
-            memory=backbone.memory(),
+            fit=backbone.fit(precision),
+            memory=backbone.memory(precision),
             exit_bytes={"mlp": EXIT_BYTES, "affine": EXIT_BYTES // 3},
             audit_bytes=AUDIT_BYTES,
             device_memory_bytes=self.device_memory_bytes,
@@ -329,25 +349,34 @@ class World:
         from helios_operator.decide.snapshot import QualityIdentity
 
         texts = self.sets.get(spec.prompts_digest) or self._inline_texts()
-        for candidate, name in zip(spec.candidates, spec.rows, strict=True):
+        for precision, candidate in product(spec.precisions, spec.candidates):
             model = self.model(candidate)
+            identity = QualityIdentity(
+                candidate.uri,
+                "rev1",
+                model.digest,
+                spec.prompts_digest,
+                precision.weight_dtype,
+                precision.kv_cache_dtype,
+            )
             layers = (*(k for k in model.exits if k < model.backbone.layers), model.backbone.layers)
             yield QualityRow(
-                name=name,
-                identity=QualityIdentity(candidate.uri, "rev1", model.digest, spec.prompts_digest),
+                name=quality_name(identity),
+                identity=identity,
                 phase=RowPhase.COMPLETE,
                 completed=self.now,
                 prompts=len(texts),
                 tokens=60 * len(texts),
                 bytes=240 * len(texts),
                 prompt_bytes=tuple(240 for _ in texts),
-                exits=tuple(self._exit(model, layer, texts) for layer in layers),
+                exits=tuple(self._exit(model, layer, texts, precision) for layer in layers),
             )
 
-    def _exit(self, model: Model, layer: int, texts: list[Text]) -> ExitQuality:
-        bits = tuple(text.millibits(model, layer) for text in texts)
+    def _exit(self, model: Model, layer: int, texts: list[Text], precision: Precision) -> ExitQuality:
+        bits = tuple(text.millibits(model, layer, precision) for text in texts)
         domain = texts[0].domain
-        agreement = round(100 * (0.3 + 0.7 * model.own_quality(layer, domain) ** 3))
+        kept = model.own_quality(layer, domain) * model.kept(precision)
+        agreement = round(100 * (0.3 + 0.7 * kept**3))
         return ExitQuality(layer, sum(bits), min(100, agreement), 50, 20, 400, bits)
 
     def _inline_texts(self) -> list[Text]:

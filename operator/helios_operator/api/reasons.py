@@ -352,6 +352,11 @@ class Reason(StrEnum):
     UNRESOLVED = "Unresolved", "The model or its exit heads cannot be found or do not match.", Where.CANDIDATE
     QUALITY_TOO_LOW = "QualityTooLow", "No allowed depth reaches minQualityPercent.", Where.CANDIDATE
     LATENCY_TOO_HIGH = "LatencyTooHigh", "No allowed depth meets the latency SLO.", Where.CANDIDATE
+    PRECISION_UNSUPPORTED = (
+        "PrecisionUnsupported",
+        "The hardware, or the release that the pods run, has none of the precisions it may be served in.",
+        Where.CANDIDATE,
+    )
     OUT_OF_BUDGET = "OutOfBudget", "No exit lies within the layer budget's bounds.", Where.CANDIDATE
 
     # -- Events and actions ------------------------------------------------------------------------

@@ -22,7 +22,9 @@ from helios_contract.results import (
     Result,
     Tasks,
     Timing,
+    Timings,
 )
+from helios_contract.serves import Precision
 from helios_contract.tasks import passes
 
 from helios_operator.api import identity
@@ -60,8 +62,22 @@ def inspection(result: Result) -> Inspection:
 
 
 def timing(result: Result, measured: TimingIdentity, completed: datetime) -> TimingRow:
-    """The row of a Timing Job."""
-    found = _as(Timing, result)
+    """The row of a Timing Job that was asked for one precision."""
+    return _timing_row(_as(Timing, result), measured, completed)
+
+
+def timings(
+    result: Result, measured: Mapping[Precision, TimingIdentity], completed: datetime
+) -> tuple[TimingRow, ...]:
+    """The rows of a Timing Job, of as many as it measured of the precisions that it was asked for."""
+    several = result.timings if isinstance(result, Timings) else (_as(Timing, result),)
+    found = {Precision(each.weight_dtype, each.kv_cache_dtype): each for each in several}
+    if strangers := ", ".join(str(precision) for precision in found.keys() - measured.keys()):
+        raise _unknown(f"times {strangers}, not asked for")
+    return tuple(_timing_row(found[p], of, completed) for p, of in measured.items() if p in found)
+
+
+def _timing_row(found: Timing, measured: TimingIdentity, completed: datetime) -> TimingRow:
     if found.fit is None or found.memory is None:
         raise _unknown("is no timing (fit or memory is missing)")
     blank = TimingRow(identity.timing_name(measured), measured, RowPhase.COMPLETE, completed=completed)
@@ -71,7 +87,8 @@ def timing(result: Result, measured: TimingIdentity, completed: datetime) -> Tim
 def quality(
     result: Result, candidates: Mapping[str, Candidate], completed: datetime
 ) -> tuple[QualityRow, ...]:
-    """The rows of a Quality Job, one per candidate. `candidates` by name, their revisions resolved."""
+    """The rows of a Quality Job, one per candidate and precision. `candidates` by name, their revisions
+    resolved."""
     found = _as(Quality, result)
     strangers = [row.candidate for row in found.rows if row.candidate not in candidates]
     if strangers:
@@ -79,7 +96,12 @@ def quality(
     if not found.rows or not all(row.exits for row in found.rows):
         raise _unknown("is no quality measurement (rows or exits are missing)")
     rows = tuple(_quality_row(found, row, candidates[row.candidate], completed) for row in found.rows)
-    return tuple(_with_full_depth_of(rows[0], row) for row in rows)
+    return tuple(_with_full_depth_of(_first_of(row, rows), row) for row in rows)
+
+
+def _first_of(row: QualityRow, rows: tuple[QualityRow, ...]) -> QualityRow:
+    """In its precision."""
+    return next(first for first in rows if first.identity.precision == row.identity.precision)
 
 
 def tasks(
@@ -122,6 +144,8 @@ def _quality_row(
         revision=candidate.revision or "",
         exits_digest=row.exits_digest,
         prompts_digest=found.prompts_digest,
+        weight_dtype=row.weight_dtype,
+        kv_cache_dtype=row.kv_cache_dtype,
     )
     return QualityRow(
         identity.quality_name(measured),
@@ -137,8 +161,8 @@ def _quality_row(
 
 
 def _with_full_depth_of(first: QualityRow, row: QualityRow) -> QualityRow:
-    """Full depth's per-prompt bits are the same for every bundle of a backbone; a tight document gives them
-    once."""
+    """Full depth's per-prompt bits are the same for every bundle of a backbone in one precision; a tight
+    document gives them once."""
     full, given = row.exits[-1], first.exits[-1].prompt_millibits
     if full.prompt_millibits or not given:
         return row

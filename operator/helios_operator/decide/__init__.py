@@ -15,6 +15,7 @@ from helios_operator.api.reasons import Reason
 from helios_operator.decide.facts import candidates, tally, window
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.fleet import Fleet
+from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.measure import catalogue, profiling
 from helios_operator.decide.plan import Plan
 from helios_operator.decide.policy import DEFAULT, Policy
@@ -70,9 +71,10 @@ def missing(snapshot: Snapshot, now: datetime, policy: Policy = DEFAULT) -> tupl
 
 def _bench(snapshot: Snapshot, fleet: Fleet, policy: Policy) -> Bench:
     """The contenders, shortlisted, and what serving tells of this machine."""
-    known = candidates.gather(snapshot)
+    known = candidates.gather(snapshot, policy)
     serving = served_contender(fleet.serving, known) if fleet.serving else None
-    bench = Bench.of(snapshot, known, fleet.telemetry, serving, policy)
+    held = fleet.serving.precision if fleet.serving else REFERENCE
+    bench = Bench.of(snapshot, known, fleet.telemetry, serving, policy, held)
     return replace(bench, contenders=shortlist.shortlist(bench, serving.key if serving else None))
 
 

@@ -89,6 +89,9 @@ class Policy:
     shortlist_places: int = field(
         default=3, metadata=_about("candidates", "of an inline list that are measured", "the paper's top-k")
     )
+    most_precisions: int = field(
+        default=6, metadata=_about("pairs", "of weights and keys that are measured of a backbone", "0156")
+    )
     min_corrections: int = field(
         default=2,
         metadata=_about(

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from helios_contract.limits import Limits
 from helios_contract.results import Resolved
+from helios_contract.serves import Precision
 from helios_contract.telemetry import Telemetry
 
 from helios_operator.api.rows import (
@@ -67,6 +68,8 @@ class JobSpec:
     """Names of the HeliosProfile rows that it fills."""
     max_context_tokens: int = 0
     """Of a Timing Job: what pods serve at most; 0: what the model is made for."""
+    precisions: tuple[Precision, ...] = (Precision(),)
+    """That it measures. Of a Quality Job the reference is always one: others are compared with it."""
     on_cpu: bool = False
     """Though the pods ask for an accelerator. Inspect Jobs never take one."""
 
@@ -82,7 +85,7 @@ class Job:
     attempts: int = 1
     """Runs so far; a StartJob of a failed Job's name is its next attempt."""
     message: str = ""
-    timing: TimingRow | None = None
+    timings: tuple[TimingRow, ...] = ()
     """What a succeeded Job returned, as the next two."""
     quality: tuple[QualityRow, ...] = ()
     resolved: Mapping[str, Resolved] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
+from helios_contract.serves import Precision
 from helios_server.planning import PERFORMANCE_VERSION
 
 from helios_operator.api import results
@@ -45,8 +46,8 @@ def succeeded(job: Job, told: JobSpec, text: str, hardware: Hardware, now: datet
                 found = results.inspection(result)
                 return replace(done, resolved=found.resolved, problems=found.problems)
             case JobKind.TIMING:
-                measured = _timing_identity(told, hardware)
-                return replace(done, timing=results.timing(result, measured, now))
+                measured = {p: _timing_identity(told, hardware, p) for p in told.precisions}
+                return replace(done, timings=results.timings(result, measured, now))
             case JobKind.QUALITY:
                 candidates = {candidate.name: candidate for candidate in told.candidates}
                 return replace(done, quality=results.quality(result, candidates, now))
@@ -66,7 +67,7 @@ def said(text: str) -> str | None:
         return None
 
 
-def _timing_identity(spec: JobSpec, hardware: Hardware) -> TimingIdentity:
+def _timing_identity(spec: JobSpec, hardware: Hardware, precision: Precision) -> TimingIdentity:
     """ResultError when the hardware is no longer what was asked for: its figures are nobody's."""
     backbone = spec.candidates[0]
     measured = TimingIdentity(
@@ -77,6 +78,8 @@ def _timing_identity(spec: JobSpec, hardware: Hardware) -> TimingIdentity:
         hardware=hardware,
         performance_version=PERFORMANCE_VERSION,
         max_context_tokens=spec.max_context_tokens,
+        weight_dtype=precision.weight_dtype,
+        kv_cache_dtype=precision.kv_cache_dtype,
     )
     if spec.rows and timing_name(measured) not in spec.rows:
         raise ResultError("result", "was measured on other hardware than asked for", "it is measured again")

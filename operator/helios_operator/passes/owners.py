@@ -39,5 +39,6 @@ def lacks(profile: Mapping[str, Any], deployment: Deployment) -> bool:
 def used(status: DeploymentStatus) -> list[str]:
     """Names of the rows that a status rests on: of what serves, of what will, of every candidate."""
     served = [served for served in (status.active, status.target) if served]
-    pairs = [(s.timing, s.quality) for s in served] + [(c.timing, c.quality) for c in status.candidates]
-    return sorted({name for pair in pairs for name in pair if name})
+    names = [name for s in served for name in (s.timing, s.quality)]
+    names += [name for c in status.candidates for name in (c.timing, c.quality, *c.profiles)]
+    return sorted({name for name in names if name})

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from helios_contract.serves import Precision
+
 from helios_operator.api import ports
 from helios_operator.api.types import Candidate, Deployment
 from helios_operator.decide.snapshot import JobKind, JobSpec
@@ -80,6 +82,7 @@ def profile(
         *("--kind", asked.kind.value.lower()),
         *("--candidates", candidates(asked.candidates)),
         *_prompts(asked, place, prompts, prompts_from),
+        *_precisions(asked),
         *(("--memory-mib", str(memory_mib)) if memory_mib else ()),
         *_max_context(hd.spec.limits.max_context_tokens),
         *("--isl", str(workload.isl), "--osl", str(workload.osl)),
@@ -122,6 +125,13 @@ def candidate_document(candidate: Candidate) -> dict[str, Any]:
         "exitLayers": list(candidate.exit_layers),
     }
     return {field: value for field, value in document.items() if value}
+
+
+def _precisions(asked: JobSpec) -> tuple[str, ...]:
+    """Where it is the reference alone nothing is said, so that one of the release before understands it."""
+    if asked.precisions == (Precision(),):
+        return ()
+    return ("--precisions", ",".join(map(str, asked.precisions)))
 
 
 def _prompts(asked: JobSpec, place: Place, prompts: str | None, prompts_from: str | None) -> list[str]:

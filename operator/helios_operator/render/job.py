@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from helios_contract.serves import Precision
+
 from helios_operator.api.pod_template import DIRECTIVE
 from helios_operator.api.types import Candidate, Deployment
 from helios_operator.decide.snapshot import Hardware, JobKind, JobSpec
@@ -89,6 +91,7 @@ def job_spec(job: Manifest) -> JobSpec:
         rows=tuple(document["rows"]),
         max_context_tokens=document.get("maxContextTokens", 0),
         on_cpu=document.get("onCpu", False),
+        precisions=_precisions(document),
     )
 
 
@@ -149,9 +152,16 @@ def _encoded(asked: JobSpec) -> str:
         "rows": asked.rows,
         "onCpu": asked.on_cpu,
     }
+    if asked.precisions != (Precision(),):
+        document["precisions"] = [[each.weight_dtype, each.kv_cache_dtype] for each in asked.precisions]
     if asked.max_context_tokens:
         document["maxContextTokens"] = asked.max_context_tokens
     return json.dumps(document, separators=(",", ":"))
+
+
+def _precisions(document: Mapping[str, Any]) -> tuple[Precision, ...]:
+    """A Job that is older than they are measures the reference."""
+    return tuple(Precision(*pair) for pair in document.get("precisions", ())) or (Precision(),)
 
 
 def _document(candidate: Candidate) -> dict[str, Any]:

@@ -196,7 +196,7 @@ MUTANTS = (
     Mutant(
         "names",
         "options",
-        "return (self.contender.key, self.layer_budget)",
-        "return ((self.contender.name, '', '', ()), self.layer_budget)",
+        "return (self.contender.key, self.layer_budget, ",
+        "return ((self.contender.name, '', '', ()), self.layer_budget, ",
     ),
 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from helios_contract.limits import Limits
+from helios_contract.serves import Precision
 from helios_operator.api import parse, serialize
 from helios_operator.api.types import ReassessmentStatus, Served, Strategy
 from helios_operator.decide.plan import (
@@ -28,7 +29,7 @@ from helios_server.planning.memory import MIB, limit_for_rows
 
 from tests.decide.world import World
 
-Service = tuple[str, str, str, int]
+Service = tuple[str, str, str, int, Precision]
 TAKEN_BACK = ("LimitsRefused", "RolledBack")
 
 
@@ -44,7 +45,8 @@ class Rule:
 
 def service(limits: Limits) -> Service:
     """What callers get."""
-    return (limits.model_uri, limits.model_revision, limits.exits_digest, limits.layer_budget)
+    heads = (limits.exits_digest, limits.layer_budget)
+    return (limits.model_uri, limits.model_revision, *heads, limits.precision)
 
 
 def routed(snapshot: Snapshot) -> Revision | None:
@@ -156,6 +158,7 @@ class OneChangeAtATime(Rule):
         active = snapshot.deployment.status.active
         assert isinstance(action, WriteLimits)
         assert active is None or action.limits.layer_budget == active.layer_budget
+        assert active is None or action.limits.precision == active.precision
 
 
 @dataclass
@@ -197,7 +200,7 @@ class NoFlapping(Rule):
 
 
 def _service(served: Served) -> tuple[object, ...]:
-    return (served.candidate, served.exits_digest, served.layer_budget)
+    return (served.candidate, served.exits_digest, served.layer_budget, served.precision)
 
 
 class BackOffDoubles(Rule):
@@ -316,7 +319,7 @@ class ChoicesFit(Rule):
                 lowest, highest = min(bounds.min or 1, depth), min(bounds.max or depth, depth)
                 assert lowest <= limits.layer_budget <= highest, "outside limits.layerBudget"
                 needed = limit_for_rows(
-                    model.backbone.memory(),
+                    model.backbone.memory(limits.precision),
                     layers=limits.layer_budget,
                     rows=limits.max_batch_size,
                     tokens_per_request=limits.tokens_per_request,

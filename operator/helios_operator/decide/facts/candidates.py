@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from helios_contract.results import Resolved
+from helios_contract.serves import Precision
 
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import QualityIdentity, QualityRow, RowPhase, TimingIdentity, TimingRow
 from helios_operator.api.types import Bounds, Candidate, CandidateStatus, Model, Published
+from helios_operator.decide.facts import precisions
+from helios_operator.decide.facts.precisions import REFERENCE, place
 from helios_operator.decide.plan import Verdict
+from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, Snapshot
 
 Key = tuple[str, str, str, tuple[int, ...]]
@@ -33,8 +37,14 @@ class Contender:
     candidate: Candidate
     published: Published = NOTHING_PUBLISHED
     resolved: Resolved | None = None
-    timing: TimingRow | None = None
-    timing_failed: TimingRow | None = None
+    precisions: tuple[Precision, ...] = (REFERENCE,)
+    """That may be weighed, in the order in which they are measured."""
+    left_out: str = ""
+    """Those that the spec allows and nobody measures, each with the reason."""
+    timings: tuple[TimingRow, ...] = ()
+    """Complete ones, one for each precision, in the same order."""
+    timings_failed: tuple[TimingRow, ...] = ()
+    """The same of those that could not be measured."""
     qualities: tuple[QualityRow, ...] = ()
     """All its Quality rows, complete or not, newest first."""
     turned_away: Verdict | None = None
@@ -57,9 +67,28 @@ class Contender:
         """Its resolution while it competes."""
         return self.resolved if self.competes else None
 
-    def quality_on(self, prompts_digest: str) -> QualityRow | None:
+    @property
+    def timing(self) -> TimingRow | None:
+        """Of the first precision that was timed: it competes with that one at least."""
+        return next((row for p in self.precisions if (row := self.timing_at(p))), None)
+
+    @property
+    def timing_failed(self) -> TimingRow | None:
+        return next((row for p in self.precisions if (row := self.failed_at(p))), None)
+
+    def timing_at(self, precision: Precision) -> TimingRow | None:
+        """The complete row, whether it may be weighed or not."""
+        return next((row for row in self.timings if row.identity.precision == precision), None)
+
+    def failed_at(self, precision: Precision) -> TimingRow | None:
+        return next((row for row in self.timings_failed if row.identity.precision == precision), None)
+
+    def qualities_at(self, precision: Precision) -> tuple[QualityRow, ...]:
+        return tuple(row for row in self.qualities if row.identity.precision == precision)
+
+    def quality_on(self, prompts_digest: str, precision: Precision = REFERENCE) -> QualityRow | None:
         """The complete row on these prompts."""
-        for row in self.qualities:
+        for row in self.qualities_at(precision):
             if row.identity.prompts_digest == prompts_digest and row.phase is RowPhase.COMPLETE:
                 return row
         return None
@@ -75,13 +104,14 @@ def identity(candidate: Candidate) -> str:
     return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:12]
 
 
-def gather(snapshot: Snapshot) -> tuple[Contender, ...]:
+def gather(snapshot: Snapshot, policy: Policy) -> tuple[Contender, ...]:
     """All contenders in an order that follows from what they are alone."""
     named = sorted(_named(snapshot), key=lambda contender: contender.key)
     known = _known(snapshot)
     limit = snapshot.deployment.spec.limits.max_context_tokens
     looked_at = [_with_inspection(contender, known, limit) for contender in named]
-    return tuple(_with_rows(contender, looked_at, snapshot) for contender in looked_at)
+    held = [_with_precisions(contender, looked_at, snapshot, policy) for contender in looked_at]
+    return tuple(_with_rows(contender, held, snapshot) for contender in held)
 
 
 def backbones(contenders: tuple[Contender, ...]) -> dict[str, tuple[Contender, ...]]:
@@ -186,25 +216,57 @@ def own_context(resolved: Resolved) -> int:
     return resolved.model_context_tokens or resolved.max_context_tokens
 
 
+def _with_precisions(
+    contender: Contender, everyone: list[Contender], snapshot: Snapshot, policy: Policy
+) -> Contender:
+    """Those that are measured of its backbone. Nobody can serve one that has none."""
+    family = [c.candidate for c in _family(contender, everyone)]
+    accelerator = snapshot.hardware.accelerator
+    held = precisions.weighed(contender.candidate, family, accelerator, policy.most_precisions)
+    contender = replace(contender, precisions=held.precisions, left_out=held.said)
+    if held.precisions or not contender.competes:
+        return contender
+    message = f"none of its precisions can be served: {held.said}"
+    return replace(contender, turned_away=Verdict(False, Reason.PRECISION_UNSUPPORTED, message))
+
+
+def _family(contender: Contender, everyone: list[Contender]) -> list[Contender]:
+    """All on its backbone."""
+    resolved = contender.resolved
+    if resolved is None:
+        return [contender]
+    return [c for c in everyone if c.resolved and c.resolved.backbone == resolved.backbone]
+
+
 def _with_rows(contender: Contender, everyone: list[Contender], snapshot: Snapshot) -> Contender:
     resolved = contender.resolved
     if resolved is None:
         return contender
-    family = [c for c in everyone if c.resolved and c.resolved.backbone == resolved.backbone]
+    family = _family(contender, everyone)
     fitting = sorted(
-        (row for row in snapshot.timings if _covers(row.identity, family, snapshot)), key=lambda row: row.name
+        (row for row in snapshot.timings if _covers(row.identity, family, snapshot)),
+        key=lambda row: (place(row.identity.precision), row.name),
     )
+    complete = (row for row in fitting if row.phase is RowPhase.COMPLETE and row.fit and row.memory)
     return replace(
         contender,
-        timing=next(
-            (row for row in fitting if row.phase is RowPhase.COMPLETE and row.fit and row.memory), None
-        ),
-        timing_failed=next((row for row in fitting if row.phase is RowPhase.FAILED), None),
+        timings=_one_each(complete),
+        timings_failed=_one_each(row for row in fitting if row.phase is RowPhase.FAILED),
         qualities=_quality_rows(contender, resolved, snapshot),
     )
 
 
-def timing_identity(family: tuple[Contender, ...], snapshot: Snapshot) -> TimingIdentity:
+def _one_each(rows: Iterable[TimingRow]) -> tuple[TimingRow, ...]:
+    """The first of each precision."""
+    found: dict[Precision, TimingRow] = {}
+    for row in rows:
+        found.setdefault(row.identity.precision, row)
+    return tuple(found.values())
+
+
+def timing_identity(
+    family: tuple[Contender, ...], snapshot: Snapshot, precision: Precision = REFERENCE
+) -> TimingIdentity:
     """Of the measurement that all candidates on one backbone share. Every kind of head is timed, the bare one
     too."""
     first = min(family, key=lambda contender: contender.key)
@@ -217,6 +279,8 @@ def timing_identity(family: tuple[Contender, ...], snapshot: Snapshot) -> Timing
         hardware=snapshot.hardware,
         performance_version=snapshot.performance_version,
         max_context_tokens=_bound_context(first.resolved) if first.resolved else 0,
+        weight_dtype=precision.weight_dtype,
+        kv_cache_dtype=precision.kv_cache_dtype,
     )
 
 
@@ -226,18 +290,23 @@ def _bound_context(resolved: Resolved) -> int:
     return 0 if tokens == own_context(resolved) else tokens
 
 
-def quality_identity(contender: Contender, prompts_digest: str) -> QualityIdentity:
+def quality_identity(
+    contender: Contender, prompts_digest: str, precision: Precision = REFERENCE
+) -> QualityIdentity:
     resolved = contender.resolved
     return QualityIdentity(
         model_uri=contender.candidate.uri,
         revision=resolved.revision if resolved else "",
         exits_digest=resolved.exits_digest if resolved else "",
         prompts_digest=prompts_digest,
+        weight_dtype=precision.weight_dtype,
+        kv_cache_dtype=precision.kv_cache_dtype,
     )
 
 
 def _covers(row: TimingIdentity, family: list[Contender], snapshot: Snapshot) -> bool:
-    """A row of this backbone, hardware, engine and context that timed at least the kinds of heads needed."""
+    """A row of this backbone, hardware, engine and context that timed at least the kinds of heads needed, in
+    whatever precision."""
     wanted = timing_identity(tuple(family), snapshot)
     same_model = {(c.candidate.uri, c.resolved.revision) for c in family if c.resolved}
     return (

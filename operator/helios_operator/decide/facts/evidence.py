@@ -8,7 +8,7 @@ what is enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import sqrt
@@ -16,11 +16,14 @@ from typing import Protocol
 
 from helios_contract.limits import Baseline
 from helios_contract.results import ExitQuality
+from helios_contract.serves import Precision
+from helios_contract.telemetry import REFERENCE as REFERENCE_USED
 from helios_contract.telemetry import AuditRow
 
 from helios_operator.api.rows import QualityRow
 from helios_operator.decide.facts import quality
 from helios_operator.decide.facts.candidates import Contender
+from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.facts.quality import Estimate
 from helios_operator.decide.policy import DEFAULT, Policy
 
@@ -34,16 +37,23 @@ class Evidence(Protocol):
     @property
     def samples(self) -> int: ...
 
-    def quality(self, contender: Contender, layer: int) -> Estimate | None: ...
+    def quality(
+        self, contender: Contender, layer: int, precision: Precision = REFERENCE
+    ) -> Estimate | None: ...
 
-    def agreement(self, contender: Contender, layer: int) -> Estimate | None: ...
+    def agreement(
+        self, contender: Contender, layer: int, precision: Precision = REFERENCE
+    ) -> Estimate | None: ...
 
-    def baseline(self, contender: Contender, layer: int) -> Baseline | None: ...
+    def baseline(
+        self, contender: Contender, layer: int, precision: Precision = REFERENCE
+    ) -> Baseline | None: ...
 
 
 @dataclass(frozen=True)
 class ProfileEvidence:
-    """Quality rows of the contenders on the same prompts. The reference is the best of them at full depth."""
+    """Quality rows of the contenders on the same prompts. The reference is the best of them at full depth, as
+    published."""
 
     prompts_digest: str
     contenders: tuple[Contender, ...]
@@ -69,28 +79,32 @@ class ProfileEvidence:
         measured = [(c, row) for c in self.contenders if (row := self._row(c)) and row.exits]
         return min(measured, key=lambda pair: (pair[1].exits[-1].millibits, pair[0].key), default=None)
 
-    def quality(self, contender: Contender, layer: int) -> Estimate | None:
-        row, reference = self._row(contender), self.reference
+    def quality(self, contender: Contender, layer: int, precision: Precision = REFERENCE) -> Estimate | None:
+        row, reference = self._row(contender, precision), self.reference
         found = _exit(row, layer)
         if row is None or reference is None or found is None:
             return None
         return _ratio(reference[1].exits[-1], found, row, self.policy)
 
-    def agreement(self, contender: Contender, layer: int) -> Estimate | None:
-        row = self._row(contender)
+    def agreement(
+        self, contender: Contender, layer: int, precision: Precision = REFERENCE
+    ) -> Estimate | None:
+        """With full depth as published."""
+        row = self._row(contender, precision)
         found = _exit(row, layer)
         if row is None or found is None:
             return None
-        if found is row.exits[-1]:
+        if found is row.exits[-1] and precision == REFERENCE:
             return quality.exactly(100.0, row.prompts)
         return quality.share(found.agreement_percent / 100 * row.tokens, row.tokens, self.policy)
 
-    def baseline(self, contender: Contender, layer: int) -> Baseline | None:
-        row = self._row(contender)
+    def baseline(self, contender: Contender, layer: int, precision: Precision = REFERENCE) -> Baseline | None:
+        """Below full depth; what a pod compares with is its full depth as published."""
+        row, published = self._row(contender, precision), self._row(contender)
         found = _exit(row, layer)
-        if row is None or found is None or found is row.exits[-1]:
+        if row is None or published is None or found is None or found is row.exits[-1]:
             return None
-        full = row.exits[-1].prompt_millibits
+        full = published.exits[-1].prompt_millibits
         if len(full) != len(found.prompt_millibits):
             return None
         return quality.baseline(full, found.prompt_millibits, self.policy)
@@ -105,6 +119,23 @@ class ProfileEvidence:
             return quality.exactly(100.0, row.prompts)
         return _ratio(reference[1].exits[-1], row.exits[-1], row, self.policy)
 
+    def between(self, contender: Contender, layer: int, of: Precision, to: Precision) -> Estimate | None:
+        """Bits in one precision / bits in another, at a depth."""
+        row, found = self._row(contender, to), _exit(self._row(contender, to), layer)
+        base = _exit(self._row(contender, of), layer)
+        if row is None or found is None or base is None:
+            return None
+        return _ratio(base, found, row, self.policy, self._spread(contender, of, to))
+
+    def _spread(self, contender: Contender, of: Precision, to: Precision) -> float | None:
+        """Relative deviation between texts of the ratio of two precisions, at full depth, whose bits per
+        prompt are the last that a result gives up."""
+        rows = self._row(contender, of), self._row(contender, to)
+        full = [row.exits[-1].prompt_millibits for row in rows if row and row.exits]
+        if len(full) < 2 or len(full[0]) != len(full[1]) or len(full[0]) < 2:
+            return None
+        return quality.ratio(full[0], full[1], self.policy).relative_error * sqrt(len(full[0]))
+
     def bits_per_byte(self, contender: Contender) -> list[float]:
         """Of each prompt at the contender's full depth, in millibits."""
         row = self._row(contender)
@@ -113,23 +144,25 @@ class ProfileEvidence:
         bits = row.exits[-1].prompt_millibits
         return [b / n for b, n in zip(bits, row.prompt_bytes, strict=False) if n]
 
-    def _row(self, contender: Contender) -> QualityRow | None:
-        return contender.quality_on(self.prompts_digest)
+    def _row(self, contender: Contender, precision: Precision = REFERENCE) -> QualityRow | None:
+        return contender.quality_on(self.prompts_digest, precision)
 
     def _rows(self) -> list[QualityRow]:
-        return [row for c in self.contenders if (row := self._row(c))]
+        return [row for c in self.contenders for p in {REFERENCE, *c.precisions} if (row := self._row(c, p))]
 
 
 @dataclass(frozen=True)
 class LiveEvidence:
-    """Audited requests of the pods that serve `serving`'s backbone: its bits at every exit under every
-    bundle, and at full depth, on the traffic itself. Other backbones are unknown to it."""
+    """Audited requests of the pods that serve `serving`'s backbone in `precision`: its bits at every exit
+    under every bundle, and at full depth, on the traffic itself. Other backbones are unknown to it; how
+    another precision compares at the same depth the profile knows."""
 
     audits: tuple[AuditRow, ...]
     serving: Contender
     profiles: ProfileEvidence | None
-    """For the ratio of the reference to the own full depth."""
+    """For the ratio of the reference to the own full depth, and for those between precisions."""
     policy: Policy = DEFAULT
+    precision: Precision = REFERENCE
 
     @property
     def source(self) -> str:
@@ -142,39 +175,84 @@ class LiveEvidence:
     def samples(self) -> int:
         return len(self.audits)
 
-    def quality(self, contender: Contender, layer: int) -> Estimate | None:
+    def quality(self, contender: Contender, layer: int, precision: Precision = REFERENCE) -> Estimate | None:
         if not same_backbone(self.serving, contender):
             return None
-        if _is_full(contender, layer):
+        if _is_full(contender, layer) and precision == REFERENCE:
             return self._own_ratio() if self.audits else None
-        pairs = self._pairs(contender, layer)
-        if len(pairs) < min(self.policy.min_audits, len(self.audits)):
-            return None
-        full, bits = [full for full, _ in pairs], [bits for _, bits in pairs]
-        return quality.ratio(full, bits, self.policy).times(self._own_ratio())
+        seen = self._seen(contender, layer)
+        if seen is None or precision == self.precision:
+            return seen
+        ratio = self.profiles.between(contender, layer, self.precision, precision) if self.profiles else None
+        return seen.times(ratio) if ratio else None
 
-    def agreement(self, contender: Contender, layer: int) -> Estimate | None:
+    def agreement(
+        self, contender: Contender, layer: int, precision: Precision = REFERENCE
+    ) -> Estimate | None:
         if not same_backbone(self.serving, contender):
             return None
-        if _is_full(contender, layer):
+        if _is_full(contender, layer) and precision == REFERENCE:
             return quality.exactly(100.0, self.samples)
-        where = _where(contender, layer)
-        scored = [row for row in self.audits if where in row.exits]
+        if precision != self.precision:
+            return self.profiles.agreement(contender, layer, precision) if self.profiles else None
+        scored = [(row.tokens, agreeing) for row, _, _, agreeing in self._scored(contender, layer)]
         if not scored:
             return None
-        agreeing = sum(row.exits[where][1] for row in scored)
-        return quality.share(agreeing, sum(row.tokens for row in scored), self.policy)
+        return quality.share(
+            sum(each for _, each in scored), sum(tokens for tokens, _ in scored), self.policy
+        )
 
-    def baseline(self, contender: Contender, layer: int) -> Baseline | None:
+    def baseline(self, contender: Contender, layer: int, precision: Precision = REFERENCE) -> Baseline | None:
+        """In the precision that serves alone: what lies between requests is not known of another."""
         if not same_backbone(self.serving, contender) or _is_full(contender, layer):
             return None
-        pairs = self._pairs(contender, layer)
-        return quality.baseline([full for full, _ in pairs], [bits for _, bits in pairs], self.policy)
+        if precision != self.precision:
+            return None
+        full, bits = self._pairs(contender, layer)
+        return quality.baseline(full, bits, self.policy)
 
-    def _pairs(self, contender: Contender, layer: int) -> list[tuple[int, int]]:
-        """(own full bits, exit bits) of the requests that were scored there."""
-        where = _where(contender, layer)
-        return [(row.full_millibits, row.exits[where][0]) for row in self.audits if where in row.exits]
+    def _seen(self, contender: Contender, layer: int) -> Estimate | None:
+        """In the precision that serves."""
+        full, bits = self._pairs(contender, layer)
+        if len(full) >= min(self.policy.min_audits, len(self.audits)):
+            return quality.ratio(full, bits, self.policy).times(self._own_ratio())
+        if _is_full(contender, layer) and self.profiles and self.audits:
+            return self.profiles.quality(contender, layer, self.precision)
+        return None
+
+    def _pairs(self, contender: Contender, layer: int) -> tuple[list[float], list[float]]:
+        """Bits of full depth as published, and of the exit, of the requests that were scored there."""
+        scored = list(self._scored(contender, layer))
+        return [full for _, full, _, _ in scored], [bits for _, _, bits, _ in scored]
+
+    def _scored(self, contender: Contender, layer: int) -> Iterator[tuple[AuditRow, float, float, float]]:
+        """(request, bits of full depth as published, bits of the exit, tokens that agree with that full
+        depth). Where a pod compared with its own full depth, the profile says how that compares; without one
+        such a request tells nothing."""
+        own, agreement = self._own_full
+        for row in self.audits:
+            found = _exit_of(row, contender, layer)
+            is_own = row.reference != REFERENCE_USED and self.precision != REFERENCE
+            if found is None or (is_own and own is None):
+                continue
+            bits, agreeing = found
+            yield (
+                row,
+                row.full_millibits * own if is_own and own else row.full_millibits,
+                bits,
+                agreeing * agreement if is_own else agreeing,
+            )
+
+    @property
+    def _own_full(self) -> tuple[float | None, float]:
+        """Bits of full depth as published / in the precision that serves, and the share of tokens that
+        agree; by the profile."""
+        depth, profiles = _depth(self.serving), self.profiles
+        if self.precision == REFERENCE:
+            return 1.0, 1.0
+        ratio = profiles.between(self.serving, depth, REFERENCE, self.precision) if profiles else None
+        agreement = profiles.agreement(self.serving, depth, self.precision) if profiles else None
+        return (ratio.mean / 100 if ratio else None, agreement.mean / 100 if agreement else 1.0)
 
     def _own_ratio(self) -> Estimate:
         stored = self.profiles.stored_ratio(self.serving) if self.profiles else None
@@ -224,13 +302,20 @@ def _exit(row: QualityRow | None, layer: int) -> ExitQuality | None:
     return next((found for found in row.exits if found.layer == layer), None) if row else None
 
 
-def _ratio(reference: ExitQuality, found: ExitQuality, row: QualityRow, policy: Policy) -> Estimate:
+def _ratio(
+    reference: ExitQuality,
+    found: ExitQuality,
+    row: QualityRow,
+    policy: Policy,
+    spread: float | None = None,
+) -> Estimate:
+    """`spread`: the relative deviation between texts, where it is known from elsewhere."""
     above, below = reference.prompt_millibits, found.prompt_millibits
     if above and len(above) == len(below):
         return quality.ratio(above, below, policy)
     if reference.millibits == found.millibits:
         return quality.exactly(100.0, row.prompts)
-    deviation = _deviation(row, policy)
+    deviation = _deviation(row, policy) if spread is None else spread
     return quality.ratio_of_totals(reference.millibits, found.millibits, row.prompts, deviation, policy)
 
 
@@ -245,9 +330,23 @@ def _deviation(row: QualityRow, policy: Policy) -> float:
     return max([*known, policy.assumed_relative_deviation])
 
 
+def _exit_of(row: AuditRow, contender: Contender, layer: int) -> tuple[int, int] | None:
+    """(bits, tokens that agree) at an exit; at full depth, in the precision that serves, whatever the heads:
+    where a pod compared with its own, that is it."""
+    if not _is_full(contender, layer):
+        return row.exits.get(_where(contender, layer))
+    if row.reference != REFERENCE_USED:
+        return row.full_millibits, row.tokens
+    return next((found for (_, depth), found in row.exits.items() if depth == layer), None)
+
+
 def _where(contender: Contender, layer: int) -> tuple[str, int]:
     return (contender.resolved.exits_digest if contender.resolved else "", layer)
 
 
+def _depth(contender: Contender) -> int:
+    return contender.resolved.num_layers if contender.resolved else 0
+
+
 def _is_full(contender: Contender, layer: int) -> bool:
-    return bool(contender.resolved and contender.resolved.num_layers == layer)
+    return bool(contender.resolved) and layer == _depth(contender)

@@ -15,6 +15,7 @@ from helios_operator.api.reasons import Reason, Where
 from helios_operator.api.rows import RowPhase
 from helios_operator.api.types import Condition, Model, ModelStatus
 from helios_operator.decide.facts.candidates import Contender, identity, inspected
+from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.snapshot import Snapshot
 
 
@@ -103,7 +104,9 @@ def _corrected_by(
     qualities = {
         row.name
         for row in snapshot.qualities
-        if row.phase is RowPhase.COMPLETE and (row.identity.model_uri, row.identity.revision) == of_model
+        if row.phase is RowPhase.COMPLETE
+        and row.identity.precision == REFERENCE
+        and (row.identity.model_uri, row.identity.revision) == of_model
     }
     own = [row.name for row in contender.qualities if row.name in qualities]
     if own:

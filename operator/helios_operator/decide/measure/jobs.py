@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from helios_contract.serves import Precision
+
 from helios_operator.api.annotations import newest_request
 from helios_operator.api.conditions import ConditionType
 from helios_operator.api.identity import quality_name, timing_name
@@ -24,11 +26,13 @@ from helios_operator.decide.facts.candidates import (
     quality_identity,
     timing_identity,
 )
+from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.plan import Action, DeleteJob, Verdict, WriteProfile
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
 
 Row = TimingRow | QualityRow
+LEFT_OUT = "its Job left it out: the memory does not hold it, or the device does not have it"
 
 
 def inspect_job(unknown: tuple[Contender, ...]) -> JobSpec:
@@ -37,30 +41,43 @@ def inspect_job(unknown: tuple[Contender, ...]) -> JobSpec:
     return JobSpec(name=f"i-{name}", kind=JobKind.INSPECT, candidates=tuple(c.candidate for c in unknown))
 
 
-def timing_job(family: tuple[Contender, ...], snapshot: Snapshot) -> JobSpec:
+def timing_job(
+    family: tuple[Contender, ...], snapshot: Snapshot, precisions: tuple[Precision, ...] = (REFERENCE,)
+) -> JobSpec:
     """One for all candidates on a backbone."""
-    wanted = timing_identity(family, snapshot)
-    name = timing_name(wanted)
+    wanted = [timing_identity(family, snapshot, precision) for precision in precisions]
+    rows = tuple(timing_name(identity) for identity in wanted)
     return JobSpec(
-        name=name,
+        name=_named("t", rows),
         kind=JobKind.TIMING,
         candidates=tuple(c.candidate for c in family),
-        head_kinds=wanted.head_kinds,
-        rows=(name,),
-        max_context_tokens=wanted.max_context_tokens,
+        head_kinds=wanted[0].head_kinds,
+        rows=rows,
+        max_context_tokens=wanted[0].max_context_tokens,
+        precisions=precisions,
     )
 
 
-def quality_job(family: tuple[Contender, ...], prompts_digest: str) -> JobSpec:
-    """One full-depth pass measures every bundle of a backbone."""
-    rows = tuple(quality_name(quality_identity(c, prompts_digest)) for c in family)
+def quality_job(
+    family: tuple[Contender, ...], prompts_digest: str, precisions: tuple[Precision, ...] = (REFERENCE,)
+) -> JobSpec:
+    """One full-depth pass a precision measures every bundle of a backbone. The reference's is made again if
+    need be: agreement is with it. `precisions`: whose rows it fills."""
+    rows = tuple(quality_name(quality_identity(c, prompts_digest, p)) for p in precisions for c in family)
     return JobSpec(
-        name=rows[0] if len(rows) == 1 else f"q-{_hash(sorted(rows))}",
+        name=_named("q", rows),
         kind=JobKind.QUALITY,
         candidates=tuple(c.candidate for c in family),
         prompts_digest=prompts_digest,
         rows=rows,
+        precisions=precisions if REFERENCE in precisions else (REFERENCE, *precisions),
     )
+
+
+def is_of_several(spec: JobSpec) -> bool:
+    """It fills rows of more than one precision: when it fails, one of them may have spoilt the others."""
+    of_one = 1 if spec.kind is JobKind.TIMING else len(spec.candidates)
+    return len(spec.rows) > of_one
 
 
 def exhausted(job: Job, snapshot: Snapshot) -> bool:
@@ -88,12 +105,16 @@ def harvest(
 
 def _rows(job: Job, contenders: tuple[Contender, ...], snapshot: Snapshot, now: datetime) -> Iterator[Row]:
     if job.phase is JobPhase.FAILED:
-        yield from _failed_rows(job, contenders, snapshot, now)
+        if not is_of_several(job.spec):
+            yield from _failed_rows(job, contenders, snapshot, now)
         return
-    if job.timing:
-        yield _completed(job.timing, job, now)
-    for row in job.quality:
+    found: tuple[Row, ...] = (*job.timings, *job.quality)
+    for row in found:
         yield _completed(row, job, now)
+    if found:
+        names = {row.name for row in found}
+        missing = _failed_rows(replace(job, message=LEFT_OUT), contenders, snapshot, now)
+        yield from (row for row in missing if row.name not in names)
 
 
 def _completed(row: Row, job: Job, now: datetime) -> Row:
@@ -106,13 +127,14 @@ def _failed_rows(
     """So that the failure is remembered when the Job is gone."""
     when = job.finished or now
     for family in backbones(contenders).values():
-        timing = timing_identity(family, snapshot)
-        if timing_name(timing) in job.spec.rows:
-            yield TimingRow(timing_name(timing), timing, RowPhase.FAILED, job.message, when)
-        for contender in family:
-            quality = quality_identity(contender, job.spec.prompts_digest)
-            if quality_name(quality) in job.spec.rows:
-                yield QualityRow(quality_name(quality), quality, RowPhase.FAILED, job.message, when)
+        for precision in job.spec.precisions:
+            timing = timing_identity(family, snapshot, precision)
+            if timing_name(timing) in job.spec.rows:
+                yield TimingRow(timing_name(timing), timing, RowPhase.FAILED, job.message, when)
+            for contender in family:
+                quality = quality_identity(contender, job.spec.prompts_digest, precision)
+                if quality_name(quality) in job.spec.rows:
+                    yield QualityRow(quality_name(quality), quality, RowPhase.FAILED, job.message, when)
 
 
 def _is_news(row: Row, phase: RowPhase | None) -> bool:
@@ -120,6 +142,8 @@ def _is_news(row: Row, phase: RowPhase | None) -> bool:
 
 
 def _news(row: Row, job: Job) -> Verdict:
+    if row.phase is RowPhase.FAILED and job.phase is JobPhase.SUCCEEDED:
+        return Verdict(False, Reason.PROFILE_FAILED, f"{job.spec.kind} row {row.name}: {row.message}")
     if row.phase is RowPhase.FAILED:
         return Verdict(
             False,
@@ -153,6 +177,11 @@ def _patience(job: Job, snapshot: Snapshot, finished: datetime, policy: Policy) 
 
 def _found_fault(job: Job) -> bool:
     return job.phase is JobPhase.FAILED or bool(job.problems)
+
+
+def _named(letter: str, rows: tuple[str, ...]) -> str:
+    """As the row where it is one."""
+    return rows[0] if len(rows) == 1 else f"{letter}-{_hash(sorted(rows))}"
 
 
 def _hash(parts: list[str]) -> str:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
-from itertools import takewhile
 
-from helios_operator.api.annotations import newest_request
 from helios_operator.api.conditions import ConditionType
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import RowPhase
@@ -22,7 +20,9 @@ from helios_operator.decide.facts.accelerators import Accelerators
 from helios_operator.decide.facts.candidates import Contender, backbones
 from helios_operator.decide.facts.evidence import age, newest_common
 from helios_operator.decide.facts.fleet import Fleet, all_ready
+from helios_operator.decide.facts.precisions import ORDER, REFERENCE
 from helios_operator.decide.measure import attempts, jobs, racing
+from helios_operator.decide.measure.missing import Missing
 from helios_operator.decide.plan import Action, DeleteProfile, StartJob, Verdict
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
@@ -80,6 +80,10 @@ class Table:
         return self.bench.policy
 
     @cached_property
+    def missing(self) -> Missing:
+        return Missing(self.snapshot, self.bench, self.now)
+
+    @cached_property
     def competing(self) -> tuple[Contender, ...]:
         return tuple(c for c in self.bench.contenders if c.competes)
 
@@ -111,9 +115,13 @@ class Table:
         for job in self.snapshot.jobs:
             if job.spec.kind is JobKind.QUALITY and self._is_under_way(job):
                 return job.spec.prompts_digest
-        measured = [c for c in self.competing if c.resolved and not self._failed_lately(c)]
+        measured = [c for c in self.competing if c.resolved and not self.missing.failed_lately(c)]
         common = newest_common(measured, self.now, self.bench.policy)
-        if common and len(common.contenders) == len(measured):
+        if (
+            common
+            and len(common.contenders) == len(measured)
+            and all(self.missing.is_scored(c, common.prompts_digest) for c in measured)
+        ):
             return common.prompts_digest
         return self._half_measured() or self._newest_live_set()
 
@@ -124,8 +132,7 @@ class Table:
             yield jobs.inspect_job(unknown)
         families = racing.cheapest_first(backbones(self.competing))
         for family in families:
-            if family[0].timing is None and not self._timing_failed(family):
-                yield jobs.timing_job(family, self.snapshot)
+            yield from self.missing.timings(family)
         if self.prompts:
             yield from self._wanted_qualities(families)
 
@@ -174,10 +181,12 @@ class Table:
         """Why the table is, or is not, complete."""
         failed = "; ".join(self._failures())
         total = len(self.competing)
-        missing = len({c.key for c in self.competing if not self._is_current(c)})
+        missing = len({c.key for c in self.competing if not self.missing.is_current(c, self.prompts)})
         text = f"{total - missing} of {total} profiles current"
         if failed:
             text += f"; {failed}"
+        if left_out := "; ".join(self._left_out()):
+            text += f"; left out: {left_out}"
         stuck = [self._named(spec) for spec in wanted if self._is_stuck(spec)]
         under_way = "; ".join(filter(None, (*stuck, waiting))) or ", ".join(map(self._named, wanted[:3]))
         if self.quality_possible is False:
@@ -242,36 +251,7 @@ class Table:
         for family in families:
             if family[0].timing is None or racing.is_dominated(family, self.bench, self.prompts, self.now):
                 continue
-            missing = tuple(
-                c for c in family if not c.quality_on(self.prompts) and not self._failed_lately(c)
-            )
-            if missing:
-                yield jobs.quality_job(missing, self.prompts)
-
-    def _is_current(self, contender: Contender) -> bool:
-        return bool(contender.timing and (not self.prompts or contender.quality_on(self.prompts)))
-
-    def _timing_failed(self, family: tuple[Contender, ...]) -> bool:
-        failed = family[0].timing_failed
-        return failed is not None and not self._old_enough(failed.completed, self.policy.failed_row_retry)
-
-    def _failed_lately(self, contender: Contender) -> bool:
-        """Its newest row failed. Live prompts may just have been gone, so newer ones are tried soon, but less
-        and less so: a broken measurement must not be repeated with every set."""
-        failures = list(takewhile(lambda row: row.phase is RowPhase.FAILED, contender.qualities))
-        if not failures:
-            return False
-        longest, times = self.policy.failed_row_retry, len(failures) - 1
-        of_a_set = self.policy.failed_set_retry * self.policy.failed_set_factor**times
-        wait = longest if self.snapshot.prompts else min(of_a_set, longest)
-        return not self._old_enough(failures[0].completed, wait)
-
-    def _old_enough(self, failed: datetime | None, wait: timedelta) -> bool:
-        """To be tried again: by the clock, or because a person asks."""
-        if failed is None:
-            return False
-        request = newest_request(self.snapshot.deployment.annotations)
-        return self.now >= failed + wait or (request is not None and request.asked > failed)
+            yield from self.missing.qualities(family, self.prompts)
 
     def _failures(self) -> list[str]:
         """What stands in the way, each cause once."""
@@ -281,8 +261,17 @@ class Table:
             for family in backbones(self.competing).values()
             if family[0].timing is None and family[0].timing_failed
         ]
-        causes += [f"{c.name}: {c.qualities[0].message}" for c in self.competing if self._failed_lately(c)]
+        causes += [
+            f"{c.name}: {c.qualities_at(REFERENCE)[0].message}"
+            for c in self.competing
+            if self.missing.failed_lately(c)
+        ]
         return causes
+
+    def _left_out(self) -> Iterator[str]:
+        for contender in self.competing:
+            if said := ", ".join(self.missing.left_out(contender)):
+                yield f"{contender.name} in {said}"
 
     def _half_measured(self) -> str:
         """Prompts on which some candidate was just measured: the others are measured on the same, while pods
@@ -364,11 +353,11 @@ def _unresolved(contender: Contender) -> str:
 
 
 def _expired_rows(snapshot: Snapshot, bench: Bench, prompts: str) -> Iterator[Action]:
-    """Quality rows beyond the history limit, oldest first, none that is in use."""
+    """Quality rows beyond the history limit of each precision, oldest first, none that is in use."""
     limit = snapshot.deployment.spec.profiling.history_limit
     active = snapshot.deployment.status.active
     for contender in bench.contenders:
-        for row in contender.qualities[limit:]:
+        for row in (row for p in ORDER for row in contender.qualities_at(p)[limit:]):
             if row.identity.prompts_digest != prompts and not (active and active.quality == row.name):
                 message = f"older than the {limit} newest of {contender.name}"
                 yield DeleteProfile(name=row.name, why=Verdict(True, Reason.ROW_EXPIRED, message))

@@ -50,7 +50,10 @@ def _cannot_be_reference(family: Iterable[Contender], measured: Iterable[Contend
 
 def _fitting(family: Iterable[Contender], bench: Bench) -> list[Option]:
     options = [
-        bench.option(c, k, None) for c in family for k in legal_depths(c, bench.spec.limits.layer_budget)
+        bench.option(c, k, precision, None)
+        for c in family
+        for k in legal_depths(c, bench.spec.limits.layer_budget)
+        for precision in c.precisions
     ]
     return [option for option in options if option.performance]
 

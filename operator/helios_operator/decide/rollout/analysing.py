@@ -141,7 +141,8 @@ def _old_limits(step: Step, routed: Revision) -> Limits | None:
     if before is None or contender is None or contender.measurable is None:
         return None
     option = replace(
-        case.bench.option(contender, before.layer_budget, None), max_batch_size=before.max_batch_size
+        case.bench.option(contender, before.layer_budget, before.precision, None),
+        max_batch_size=before.max_batch_size,
     )
     if not reaches(routed, option):
         return None

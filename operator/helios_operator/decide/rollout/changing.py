@@ -107,7 +107,8 @@ def _before(step: Step, routed: Revision) -> Limits | None:
     if active is None or contender is None or contender.resolved is None:
         return None
     option = replace(
-        step.case.bench.option(contender, active.layer_budget, None), max_batch_size=active.max_batch_size
+        step.case.bench.option(contender, active.layer_budget, active.precision, None),
+        max_batch_size=active.max_batch_size,
     )
     return limits_for(option, step.case.bench.contenders, step.case.snapshot, step.case.profiles, 0)
 

@@ -36,6 +36,8 @@ def limits_for(
         exits_uri=contender.candidate.exits or "",
         exits_digest=resolved.exits_digest,
         layer_budget=option.layer_budget,
+        weight_dtype=option.precision.weight_dtype,
+        kv_cache_dtype=option.precision.kv_cache_dtype,
         max_batch_size=option.max_batch_size,
         memory_mib=memory_mib(snapshot),
         max_queue_size=spec.limits.max_queue_size,
@@ -43,7 +45,7 @@ def limits_for(
         audit=Audit(
             percent=spec.reassessment.audit_percent,
             bundles=_bundles(contender, contenders),
-            quality=evidence.baseline(contender, option.layer_budget) if evidence else None,
+            quality=evidence.baseline(contender, option.layer_budget, option.precision) if evidence else None,
         ),
         tokens_per_request=spec.workload.isl + spec.workload.osl,
         live_prompts=_live_prompts(snapshot),

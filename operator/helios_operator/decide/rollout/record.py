@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from helios_contract.limits import Limits
+from helios_contract.serves import Precision
 
 from helios_operator.api.types import Decision, HistoryEntry, Served
 from helios_operator.decide.facts import tally
@@ -72,18 +73,23 @@ def appended(history: tuple[HistoryEntry, ...], new: HistoryEntry) -> tuple[Hist
 
 def _described(limits: Limits, number: int, rows: int, case: Case) -> Served:
     contender = served_contender(limits, case.bench.contenders)
+    timing = contender.timing_at(limits.precision) if contender else None
     return Served(
         candidate=limits.candidate,
         revision=number,
         layer_budget=limits.layer_budget,
         max_batch_size=rows,
         exits_digest=limits.exits_digest,
-        timing=contender.timing.name if contender and contender.timing else None,
-        quality=_quality_name(contender, case),
+        timing=timing.name if timing else None,
+        quality=_quality_name(contender, limits.precision, case),
         since=case.now,
+        weight_dtype=limits.weight_dtype,
+        kv_cache_dtype=limits.kv_cache_dtype,
     )
 
 
-def _quality_name(contender: Contender | None, case: Case) -> str | None:
-    row = contender.quality_on(case.profiles.prompts_digest) if contender and case.profiles else None
+def _quality_name(contender: Contender | None, precision: Precision, case: Case) -> str | None:
+    if contender is None or case.profiles is None:
+        return None
+    row = contender.quality_on(case.profiles.prompts_digest, precision)
     return row.name if row else None

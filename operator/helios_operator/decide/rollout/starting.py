@@ -16,6 +16,7 @@ from helios_operator.decide.facts.fleet import (
     has_crashed,
     trouble,
 )
+from helios_operator.decide.facts.precisions import suffix
 from helios_operator.decide.plan import (
     DeleteRevision,
     Route,
@@ -38,7 +39,7 @@ def start(step: Step) -> Carried:
     option = _target_option(step) or reference.choose(step.case, step.status.history)
     if isinstance(option, Verdict):
         return step.still(option, target=step.status.target)
-    what = f"{option.contender.name} at {option.layer_budget} layers"
+    what = f"{option.contender.name} at {option.layer_budget} layers{suffix(option.precision)}"
     if (held := _held(step, what)) is not None:
         return step.still(held, target=step.status.target)
     if step.status.target:
@@ -85,7 +86,7 @@ def _is_unwanted(step: Step, pending: Revision) -> Verdict | None:
     contender = served_contender(limits, case.bench.contenders)
     if contender is None or not contender.competes:
         return Verdict(False, Reason.SPEC_CHANGED, f"{limits.candidate} is not a candidate any more")
-    option = case.bench.option(contender, limits.layer_budget, None)
+    option = case.bench.option(contender, limits.layer_budget, limits.precision, None)
     if step.fleet.routed and option.service not in case.scene.allowed_services:
         return Verdict(False, Reason.SPEC_CHANGED, f"{option} is outside what the spec allows now")
     return None
@@ -120,8 +121,8 @@ def _give_up(step: Step, pending: Revision, why: Verdict) -> Carried:
 def _has_alternative(step: Step, pending: Revision, failed: HistoryEntry) -> bool:
     """Something else to start, or the certainty that nothing fits: then nothing is left half-started."""
     option = reference.choose(step.case, (*step.status.history, failed))
-    tried = (pending.limits.candidate, pending.limits.layer_budget)
-    return isinstance(option, Verdict) or (option.contender.name, option.layer_budget) != tried
+    tried = (pending.limits.candidate, pending.limits.layer_budget, pending.limits.precision)
+    return isinstance(option, Verdict) or reference.tried_as(option) != tried
 
 
 def _target_option(step: Step) -> Option | None:
@@ -129,5 +130,5 @@ def _target_option(step: Step) -> Option | None:
     contender = next((c for c in step.case.bench.contenders if target and c.name == target.candidate), None)
     if target is None or contender is None or not contender.measurable:
         return None
-    option = step.case.bench.option(contender, target.layer_budget, None)
+    option = step.case.bench.option(contender, target.layer_budget, target.precision, None)
     return replace(option, max_batch_size=target.max_batch_size)

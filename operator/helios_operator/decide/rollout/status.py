@@ -13,7 +13,9 @@ from helios_operator.api.conditions import ConditionType
 from helios_operator.api.reasons import Reason, Where
 from helios_operator.api.types import CandidateStatus, Condition, Decision, DeploymentStatus
 from helios_operator.decide.facts.candidates import Contender, identity
+from helios_operator.decide.facts.evidence import ProfileEvidence
 from helios_operator.decide.facts.fleet import trouble
+from helios_operator.decide.facts.precisions import REFERENCE, suffix
 from helios_operator.decide.measure.profiling import Measuring
 from helios_operator.decide.plan import Event, Verdict
 from helios_operator.decide.rollout.step import Carried
@@ -90,7 +92,7 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
         yield Event(
             "Normal",
             Reason.ROLLOUT_COMPLETED,
-            f"{done.kind} to {done.to.candidate} at {done.to.layer_budget} layers",
+            f"{done.kind} to {done.to.candidate} at {done.to.layer_budget} layers{suffix(done.to.precision)}",
         )
     known = {c.type: c.status for c in old.conditions}
     for condition in new.conditions:
@@ -217,9 +219,13 @@ def _candidate(contender: Contender, options: list[Option], report: Report) -> C
         return found
     best = options[0]
     profiles = report.case.profiles
-    row = contender.quality_on(profiles.prompts_digest) if profiles else None
+    row = contender.quality_on(profiles.prompts_digest, best.precision) if profiles else None
     return replace(
         found,
+        timing=best.timing.name if best.timing else found.timing,
+        profiles=tuple(dict.fromkeys(_others(contender, best, profiles))),
+        weight_dtype=None if best.precision == REFERENCE else best.precision.weight_dtype,
+        kv_cache_dtype=None if best.precision == REFERENCE else best.precision.kv_cache_dtype,
         quality=row.name if row else None,
         layer_budget=best.layer_budget,
         max_batch_size=best.max_batch_size or None,
@@ -227,6 +233,14 @@ def _candidate(contender: Contender, options: list[Option], report: Report) -> C
         quality_percent=int(best.quality.mean) if best.quality else None,
         message="" if best.verdict.ok else best.verdict.message,
     )
+
+
+def _others(contender: Contender, best: Option, profiles: ProfileEvidence | None) -> Iterator[str]:
+    """Rows that the best option is compared by."""
+    for precision in (p for p in (REFERENCE, *contender.precisions) if p != best.precision):
+        timing = contender.timing_at(precision)
+        row = contender.quality_on(profiles.prompts_digest, precision) if profiles else None
+        yield from (found.name for found in (timing, row) if found)
 
 
 def _state(contender: Contender, options: list[Option], report: Report) -> str:

@@ -49,7 +49,7 @@ def _resynchronised(step: Step, routed: Revision) -> Limits | None:
     current = step.case.scene.current
     if current is None:
         return None
-    if current.contender.timing is None:
+    if current.timing is None:
         current = replace(current, max_batch_size=routed.limits.max_batch_size)
     elif current.max_batch_size == 0:
         return None

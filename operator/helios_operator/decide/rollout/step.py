@@ -26,6 +26,7 @@ from helios_operator.decide.facts.fleet import (
     next_generation,
     next_number,
 )
+from helios_operator.decide.facts.precisions import suffix
 from helios_operator.decide.plan import (
     Action,
     CreateRevision,
@@ -144,4 +145,4 @@ class Step:
 
 def shape(limits: Limits) -> str:
     rows = f"{limits.max_batch_size} rows" if limits.max_batch_size else "as many rows as fit"
-    return f"{limits.candidate} at {limits.layer_budget} layers with {rows}"
+    return f"{limits.candidate} at {limits.layer_budget} layers{suffix(limits.precision)} with {rows}"

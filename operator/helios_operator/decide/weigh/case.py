@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from helios_contract.results import Resolved
+from helios_contract.serves import Precision
+from helios_contract.telemetry import AuditRow
 
 from helios_operator.api.types import DeploymentSpec, ReassessmentStatus
 from helios_operator.decide.facts.candidates import Contender
-from helios_operator.decide.facts.evidence import Evidence, ProfileEvidence
+from helios_operator.decide.facts.evidence import Evidence, LiveEvidence, ProfileEvidence
 from helios_operator.decide.facts.fleet import Fleet
+from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Revision, Snapshot
 from helios_operator.decide.weigh.options import Bench, Option
@@ -61,11 +64,20 @@ class Case:
     def measuring_done(self) -> bool:
         return self.scene.measuring_done
 
+    def live(self, audits: tuple[AuditRow, ...], contender: Contender) -> LiveEvidence:
+        """What these audits of the pods that serve it tell."""
+        return LiveEvidence(audits, contender, self.profiles, self.policy, self.precision)
+
     # -- what follows from it --------------------------------------------------------------------------------
 
     @property
     def contender(self) -> Contender | None:
         return self.scene.contender
+
+    @property
+    def precision(self) -> Precision:
+        """In which it serves."""
+        return self.fleet.serving.precision if self.fleet.serving else REFERENCE
 
     @property
     def profiles(self) -> ProfileEvidence | None:
@@ -91,7 +103,9 @@ class Case:
         contender, serving = self.contender or self.scene.departed, self.fleet.serving
         if contender is None or serving is None:
             return None
-        return Option(contender, serving.layer_budget, serving.max_batch_size, None)
+        return Option(
+            contender, serving.layer_budget, serving.max_batch_size, None, precision=serving.precision
+        )
 
     @property
     def resolved(self) -> Resolved | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from helios_contract.limits import Baseline
+from helios_contract.serves import Precision
 from helios_contract.telemetry import AuditRow
 
 from helios_operator.api.reasons import Reason
@@ -18,6 +19,7 @@ from helios_operator.api.types import Trigger
 from helios_operator.decide.facts import quality, tally
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import Evidence, LiveEvidence, ProfileEvidence, same_backbone
+from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.facts.quality import Estimate
 from helios_operator.decide.facts.tally import NEVER, Heard
 from helios_operator.decide.plan import Verdict
@@ -51,17 +53,19 @@ class Combined:
     def samples(self) -> int:
         return self.live.samples
 
-    def quality(self, contender: Contender, layer: int) -> Estimate | None:
+    def quality(self, contender: Contender, layer: int, precision: Precision = REFERENCE) -> Estimate | None:
         evidence = self._for(contender)
-        return evidence.quality(contender, layer) if evidence else None
+        return evidence.quality(contender, layer, precision) if evidence else None
 
-    def agreement(self, contender: Contender, layer: int) -> Estimate | None:
+    def agreement(
+        self, contender: Contender, layer: int, precision: Precision = REFERENCE
+    ) -> Estimate | None:
         evidence = self._for(contender)
-        return evidence.agreement(contender, layer) if evidence else None
+        return evidence.agreement(contender, layer, precision) if evidence else None
 
-    def baseline(self, contender: Contender, layer: int) -> Baseline | None:
+    def baseline(self, contender: Contender, layer: int, precision: Precision = REFERENCE) -> Baseline | None:
         evidence = self._for(contender)
-        return evidence.baseline(contender, layer) if evidence else None
+        return evidence.baseline(contender, layer, precision) if evidence else None
 
     def _for(self, contender: Contender) -> Evidence | None:
         return self.live if same_backbone(self.live.serving, contender) else self.profiles
@@ -79,18 +83,20 @@ class BreachEvidence:
     samples: int = 100
     """Texts that a breach counts for."""
 
-    def quality(self, contender: Contender, layer: int) -> Estimate | None:
+    def quality(self, contender: Contender, layer: int, precision: Precision = REFERENCE) -> Estimate | None:
         if self._is_breached(contender, layer):
             return quality.exactly(0.0, self.samples)
-        return self.profiles.quality(contender, layer) if self.profiles else None
+        return self.profiles.quality(contender, layer, precision) if self.profiles else None
 
-    def agreement(self, contender: Contender, layer: int) -> Estimate | None:
+    def agreement(
+        self, contender: Contender, layer: int, precision: Precision = REFERENCE
+    ) -> Estimate | None:
         if self._is_breached(contender, layer):
             return quality.exactly(0.0, self.samples)
-        return self.profiles.agreement(contender, layer) if self.profiles else None
+        return self.profiles.agreement(contender, layer, precision) if self.profiles else None
 
-    def baseline(self, contender: Contender, layer: int) -> Baseline | None:
-        return self.profiles.baseline(contender, layer) if self.profiles else None
+    def baseline(self, contender: Contender, layer: int, precision: Precision = REFERENCE) -> Baseline | None:
+        return self.profiles.baseline(contender, layer, precision) if self.profiles else None
 
     def _is_breached(self, contender: Contender, layer: int) -> bool:
         full = contender.resolved.num_layers if contender.resolved else 0
@@ -155,7 +161,7 @@ def _since_alarm(case: Case) -> Gathered:
     if len(audits) < least:
         message = f"{len(audits)} of {least} audited requests since the shift"
         return Gathered(None, Verdict(False, Reason.NO_EVIDENCE, message), wait=True)
-    evidence = LiveEvidence(audits, case.contender, case.profiles, case.policy)
+    evidence = case.live(audits, case.contender)
     return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
 
 
@@ -195,8 +201,7 @@ def _since_change(case: Case) -> Gathered:
             return fresh
         profiles = None if profiles and _is_of_other_traffic(profiles, audits, case) else profiles
     if contender and not is_cold and len(audits) >= least:
-        live = LiveEvidence(audits, contender, case.profiles, case.policy)
-        evidence: Evidence = Combined(live, profiles)
+        evidence: Evidence = Combined(case.live(audits, contender), profiles)
         return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
     if case.memory.trigger == Cause.REQUESTS and case.spec.reassessment.audit_percent:
         if is_cold:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Decision, HistoryEntry, ReassessmentStatus, Served
 from helios_operator.decide.facts import tally
+from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.weigh import remedies, select
@@ -85,8 +86,9 @@ def backed_off(case: Case) -> Verdict:
 
 def label(option: Option) -> str:
     """Names a service in the status, whatever its candidate is called."""
-    backbone, digest, layer = option.service
-    return f"{backbone[:12]}/{digest.removeprefix('sha256:')[:12]}/{layer}"
+    backbone, digest, layer, precision = option.service
+    held = "" if precision == REFERENCE else f"/{precision}"
+    return f"{backbone[:12]}/{digest.removeprefix('sha256:')[:12]}/{layer}{held}"
 
 
 def after_change(case: Case, to: Served, history: Sequence[HistoryEntry]) -> ReassessmentStatus:

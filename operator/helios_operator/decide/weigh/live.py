@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from helios_operator.api.reasons import Reason
-from helios_operator.decide.facts.evidence import LiveEvidence
 from helios_operator.decide.facts.quality import percentile
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.weigh import select
@@ -58,8 +57,7 @@ def _quality(case: Case) -> Verdict:
     if contender is None or serving is None or target is None or not case.spec.reassessment.audit_percent:
         return Verdict(False, Reason.NO_TARGET, "")
     audits, least = case.fleet.audits_since_change(), case.policy.min_audits
-    evidence = LiveEvidence(audits, contender, case.profiles, case.policy)
-    estimate = evidence.quality(contender, serving.layer_budget)
+    estimate = case.live(audits, contender).quality(contender, serving.layer_budget, serving.precision)
     if estimate is None or len(audits) < least:
         return Verdict(False, Reason.INSUFFICIENT_DATA, f"{len(audits)} of {least} audited requests")
     said = f"quality {estimate.mean:.1f} % of {target} asked, on {estimate.samples} audited requests"

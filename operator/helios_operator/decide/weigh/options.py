@@ -1,5 +1,5 @@
-"""What could be served: every candidate at every depth, with the batch that fits and what that batch makes of
-the workload.
+"""What could be served: every candidate in every precision at every depth, with the batch that fits and what
+that batch makes of the workload.
 
 Called by `select` and `reassess`. Memory and time come from the laws in `helios_server.planning`, quality
 from the evidence given. Every figure stands beside its pessimistic bound. It must not choose.
@@ -9,22 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, exp, log
+from math import ceil
 
+from helios_contract import VERSION
 from helios_contract.results import EnergyCost, MemoryFacts, StepTimeFit
+from helios_contract.serves import Precision
 from helios_contract.telemetry import Telemetry
 from helios_server.planning.memory import MIB, capacity, limit_for_rows
-from helios_server.planning.timing import Prediction, StepPoint, Workload, predict, step_ns
+from helios_server.planning.timing import Prediction, Workload, predict, step_ns
 
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import TimingRow
 from helios_operator.api.types import DeploymentSpec
+from helios_operator.decide.facts import precisions
 from helios_operator.decide.facts.candidates import Contender, Key, backbones, legal_depths
 from helios_operator.decide.facts.evidence import Evidence
+from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.facts.quality import Estimate
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.snapshot import Snapshot
+from helios_operator.decide.weigh.pace import pace_of
+
+_UNKNOWN_TO_PODS = Verdict(
+    False,
+    Reason.PRECISION_UNSUPPORTED,
+    "the release that the pods run knows no precision but auto: it is weighed when they are new ones",
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,7 @@ class Performance:
 
 @dataclass(frozen=True)
 class Option:
-    """A candidate at a depth in layers."""
+    """A candidate at a depth in layers, its weights, keys and values held in some precision."""
 
     contender: Contender
     layer_budget: int
@@ -59,25 +70,32 @@ class Option:
     agreement: Estimate | None = None
     verdict: Verdict = field(default=Verdict(True, "", ""))
     """Why it is out before any SLO is asked: no memory, not timed."""
+    precision: Precision = REFERENCE
 
     @property
-    def key(self) -> tuple[Key, int]:
-        return (self.contender.key, self.layer_budget)
+    def key(self) -> tuple[Key, int, int]:
+        return (self.contender.key, self.layer_budget, precisions.place(self.precision))
+
+    @property
+    def timing(self) -> TimingRow | None:
+        """Of its precision."""
+        return self.contender.timing_at(self.precision)
 
     @property
     def is_full_depth(self) -> bool:
         return bool(self.contender.resolved and self.contender.resolved.num_layers == self.layer_budget)
 
     @property
-    def service(self) -> tuple[str, str, int]:
+    def service(self) -> tuple[str, str, int, Precision]:
         """What a caller gets: at full depth heads do not matter."""
         resolved = self.contender.resolved
         if resolved is None:
-            return ("", "", self.layer_budget)
-        return (resolved.backbone, "" if self.is_full_depth else resolved.exits_digest, self.layer_budget)
+            return ("", "", self.layer_budget, self.precision)
+        heads = "" if self.is_full_depth else resolved.exits_digest
+        return (resolved.backbone, heads, self.layer_budget, self.precision)
 
     def __str__(self) -> str:
-        return f"{self.contender.name} at {self.layer_budget}"
+        return f"{self.contender.name} at {self.layer_budget}{precisions.suffix(self.precision)}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +112,9 @@ class Bench:
     process_start_bytes: int = 0
     """What a serving process holds beside the model; 0: no pod told yet."""
     policy: Policy = DEFAULT
-    _known: dict[tuple[str, Key, int], Option] = field(
+    contract_version: int = VERSION
+    """That every pod which serves understands."""
+    _known: dict[tuple[str, Key, int, Precision], Option] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
     """Options on no evidence, each computed once: what takes time here is the same on any evidence."""
@@ -107,48 +127,61 @@ class Bench:
         pods: Sequence[Telemetry] = (),
         serving: Contender | None = None,
         policy: Policy = DEFAULT,
+        precision: Precision = REFERENCE,
     ) -> Bench:
-        """`pods`: of those that serve; `serving`: what they serve, if it is a candidate."""
+        """`pods`: of those that serve; `serving`: what they serve, if it is a candidate, in `precision`."""
         return cls(
             spec=snapshot.deployment.spec,
             memory_mib=memory_mib(snapshot),
             contenders=contenders,
-            pace=_pace(serving, pods, policy),
+            pace=pace_of(serving, precision, pods, policy),
             process_start_bytes=max((pod.capacity.process_start_bytes for pod in pods), default=0),
             policy=policy,
+            contract_version=min((pod.contract_version for pod in pods), default=VERSION),
         )
 
     def options(self, evidence: Evidence | None) -> tuple[Option, ...]:
         return tuple(
-            self.option(contender, layer, evidence)
+            self.option(contender, layer, precision, evidence)
             for contender in self.contenders
             if contender.measurable
             for layer in legal_depths(contender, self.spec.limits.layer_budget)
+            for precision in contender.precisions
         )
 
-    def option(self, contender: Contender, layer: int, evidence: Evidence | None) -> Option:
-        place = (contender.name, contender.key, layer)
+    def option(
+        self, contender: Contender, layer: int, precision: Precision, evidence: Evidence | None
+    ) -> Option:
+        place = (contender.name, contender.key, layer, precision)
         if place not in self._known:
-            self._known[place] = self._without_evidence(contender, layer)
+            self._known[place] = self._without_evidence(contender, layer, precision)
         known = self._known[place]
         if evidence is None:
             return known
-        estimate, agreement = evidence.quality(contender, layer), evidence.agreement(contender, layer)
-        return replace(known, quality=estimate, agreement=agreement)
+        return replace(
+            known,
+            quality=evidence.quality(contender, layer, precision),
+            agreement=evidence.agreement(contender, layer, precision),
+        )
 
-    def _without_evidence(self, contender: Contender, layer: int) -> Option:
-        timing = contender.timing
+    def _without_evidence(self, contender: Contender, layer: int, precision: Precision) -> Option:
+        option, timing = (
+            Option(contender, layer, 0, None, precision=precision),
+            contender.timing_at(precision),
+        )
+        if not precisions.is_known_to(self.contract_version, precision):
+            return replace(option, verdict=_UNKNOWN_TO_PODS)
         if timing is None or timing.fit is None or timing.memory is None:
-            return Option(contender, layer, 0, None, verdict=_untimed(contender))
-        rows = self.rows(contender, layer)
+            return replace(option, verdict=self._untimed(contender, precision))
+        rows = self.rows(contender, layer, precision)
         if rows == 0:
-            return Option(contender, layer, 0, None, verdict=self._no_memory(contender, layer))
+            return replace(option, verdict=self._no_memory(contender, layer, precision))
         batch, performance = self._best_batch(contender, timing, layer, rows)
-        return Option(contender, layer, batch, performance)
+        return replace(option, max_batch_size=batch, performance=performance)
 
-    def rows(self, contender: Contender, layer: int) -> int:
+    def rows(self, contender: Contender, layer: int, precision: Precision) -> int:
         """Rows of the workload that fit at this depth, at most the spec's; 0 when unknown or none does."""
-        timing = contender.timing
+        timing = contender.timing_at(precision)
         if timing is None or timing.memory is None or not self.memory_mib:
             return 0
         workload = self.spec.workload
@@ -157,14 +190,14 @@ class Bench:
             limit_bytes=self.memory_mib * MIB,
             layers=layer,
             tokens_per_request=workload.isl + workload.osl,
-            exit_bytes=self._exit_bytes(contender),
+            exit_bytes=self._exit_bytes(contender, timing),
             audit_bytes=self._audit_bytes(timing),
             max_rows=self.spec.limits.max_batch_size or 0,
         ).rows
 
-    def needed_mib(self, contender: Contender, layer: int) -> int:
+    def needed_mib(self, contender: Contender, layer: int, precision: Precision) -> int:
         """For one row."""
-        timing, workload = contender.timing, self.spec.workload
+        timing, workload = contender.timing_at(precision), self.spec.workload
         if timing is None or timing.memory is None:
             return 0
         needed = limit_for_rows(
@@ -172,7 +205,7 @@ class Bench:
             layers=layer,
             rows=1,
             tokens_per_request=workload.isl + workload.osl,
-            exit_bytes=self._exit_bytes(contender),
+            exit_bytes=self._exit_bytes(contender, timing),
             audit_bytes=self._audit_bytes(timing),
         )
         return ceil(needed / MIB)
@@ -180,8 +213,40 @@ class Bench:
     def _facts(self, profiled: MemoryFacts) -> MemoryFacts:
         return replace(profiled, process_start_bytes=self.process_start_bytes or profiled.process_start_bytes)
 
-    def _no_memory(self, contender: Contender, layer: int) -> Verdict:
-        needed = self.needed_mib(contender, layer)
+    def least_mib(self, contender: Contender, layer: int) -> int:
+        """The same in the precision that needs least of those that are known."""
+        needed = (self.needed_mib(contender, layer, precision) for precision in contender.precisions)
+        return min(filter(None, needed), default=0)
+
+    def overfull(self, contender: Contender, precision: Precision) -> str:
+        """Why the memory cannot hold these weights at the shallowest allowed depth, which is known before
+        they are timed from others that are held alike, or from what their author says; "" where it may."""
+        depths = legal_depths(contender, self.spec.limits.layer_budget)
+        published, weights = contender.published, precision.weight_dtype
+        alike = (row for row in contender.timings if row.identity.weight_dtype == weights)
+        timing = next(alike, None)
+        if not self.memory_mib or not depths or contender.resolved is None:
+            return ""
+        if timing and timing.memory:
+            facts = self._facts(timing.memory)
+            held = facts.process_start_bytes + facts.fixed_bytes + depths[0] * facts.layer_bytes
+            needed = ceil(held / MIB)
+        else:
+            share = precisions.share_of_weights(precision) * depths[0] / contender.resolved.num_layers
+            needed = round((published.memory_mib or 0) * share)
+        if needed <= self.memory_mib:
+            return ""
+        return f"its weights need {needed} MiB at {depths[0]} layers, {self.memory_mib} MiB given"
+
+    def _untimed(self, contender: Contender, precision: Precision) -> Verdict:
+        if failed := contender.failed_at(precision):
+            return Verdict(False, Reason.PROFILE_FAILED, f"timing failed: {failed.message}")
+        if len(contender.precisions) > 1 and (overfull := self.overfull(contender, precision)):
+            return Verdict(False, Reason.NOT_ENOUGH_MEMORY, overfull)
+        return Verdict(False, Reason.NOT_PROFILED, "not timed yet")
+
+    def _no_memory(self, contender: Contender, layer: int, precision: Precision) -> Verdict:
+        needed = self.needed_mib(contender, layer, precision)
         if not self.memory_mib:
             message = (
                 "how much memory a pod has is not known: neither its node's labels tell nor its timing; set "
@@ -193,10 +258,10 @@ class Bench:
             False, Reason.NOT_ENOUGH_MEMORY, message, {"neededMiB": needed, "givenMiB": self.memory_mib}
         )
 
-    def _exit_bytes(self, contender: Contender) -> int:
+    def _exit_bytes(self, contender: Contender, timing: TimingRow) -> int:
         """Every bundle of the backbone is held: the audit scores them side by side."""
-        timing, resolved = contender.timing, contender.resolved
-        if timing is None or resolved is None:
+        resolved = contender.resolved
+        if resolved is None:
             return 0
         family = backbones(self.contenders).get(resolved.backbone, (contender,))
         bundles = {c.resolved.exits_digest: c.resolved.head_kind for c in family if c.resolved}
@@ -276,60 +341,6 @@ def latency_excess(performance: Performance, spec: DeploymentSpec) -> float:
         (performance.e2e_ms, slo.e2e_latency_ms),
     )
     return max((value / target for value, target in pairs if target), default=0.0)
-
-
-def _pace(serving: Contender | None, pods: Sequence[Telemetry], policy: Policy) -> float:
-    if serving is None or serving.resolved is None or serving.timing is None or serving.timing.fit is None:
-        return 1.0
-    kind = serving.resolved.head_kind
-    steps = [point for pod in pods for point in _points(pod, kind)]
-    return measured_pace(serving.timing.fit, steps, policy)
-
-
-def _points(pod: Telemetry, head_kind: str) -> Iterator[StepPoint]:
-    """A pod's steps; those at full depth went through the model's own head."""
-    for step in pod.steps:
-        yield StepPoint(
-            layers=step.layers,
-            rows=step.rows,
-            kv_tokens=step.kv_tokens,
-            sampled=step.sampled,
-            head_kind="bare" if step.layers == pod.capacity.total_layers else head_kind,
-            step_ns=step.mean_us * 1000,
-            weight=step.count,
-        )
-
-
-def measured_pace(fit: StepTimeFit, steps: Sequence[StepPoint], policy: Policy = DEFAULT) -> float:
-    """Geometric mean of measured / predicted step times over serving steps, within bounds: more than that is
-    a neighbour's noise, or a cold start. One factor for all backbones: it is the machine that is slower
-    today."""
-    weight = sum(point.weight for point in steps)
-    if weight < policy.min_steps:
-        return 1.0
-    drift = sum(
-        point.weight * log(max(1e-3, point.step_ns / max(1.0, _predicted(fit, point)))) for point in steps
-    )
-    return min(policy.max_pace, max(1 / policy.max_pace, exp(drift / weight)))
-
-
-def _predicted(fit: StepTimeFit, point: StepPoint) -> float:
-    if point.head_kind not in fit.heads:
-        return point.step_ns
-    return step_ns(
-        fit,
-        layers=point.layers,
-        rows=point.rows,
-        kv_tokens=point.kv_tokens,
-        sampled=point.sampled,
-        head_kind=point.head_kind,
-    )
-
-
-def _untimed(contender: Contender) -> Verdict:
-    if contender.timing_failed:
-        return Verdict(False, Reason.PROFILE_FAILED, f"timing failed: {contender.timing_failed.message}")
-    return Verdict(False, Reason.NOT_PROFILED, "not timed yet")
 
 
 def _halvings(rows: int) -> Iterator[int]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+
+from helios_contract.serves import Precision
 
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import HistoryEntry, SelectionPolicy
@@ -32,12 +33,21 @@ def choose(case: Case, failed: tuple[HistoryEntry, ...] = ()) -> Option | Verdic
     contenders = found
     if not contenders:
         return Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, f"no candidate can be served: {_why_none(case)}")
-    tried = {(entry.to.candidate, entry.to.layer_budget) for entry in failed if entry.result == "Failed"}
+    tried = {
+        (entry.to.candidate, entry.to.layer_budget, entry.to.precision)
+        for entry in failed
+        if entry.result == "Failed"
+    }
     options = sorted(_deepest_that_fit(contenders, case), key=lambda option: not _is_deepest(option, case))
-    untried = [o for o in options if (o.contender.name, o.layer_budget) not in tried]
+    untried = [option for option in options if tried_as(option) not in tried]
     if options:
         return (untried or options)[0]
     return _nothing_fits(contenders, case)
+
+
+def tried_as(option: Option) -> tuple[str, int, Precision]:
+    """By what a failed start is known again."""
+    return (option.contender.name, option.layer_budget, option.precision)
 
 
 def _held_up(case: Case) -> str:
@@ -67,12 +77,15 @@ def _seniority(contender: Contender) -> tuple[object, ...]:
 
 
 def _deepest_that_fit(contenders: list[Contender], case: Case) -> Iterator[Option]:
-    """One for each candidate that fits at all; an untimed one is believed to, and all are where nobody knows
-    how much memory there is."""
+    """One for each candidate that fits at all, and for each precision that does so deep; an untimed one is
+    believed to, and all are where nobody knows how much memory there is."""
     for contender in contenders:
-        options = (_option(contender, layer, case) for layer in reversed(_depths(contender, case)))
-        fitting = (option for option in options if option.performance or _is_believed(contender, case))
-        yield from islice(fitting, 1)
+        for layer in reversed(_depths(contender, case)):
+            options = [_option(contender, layer, precision, case) for precision in contender.precisions]
+            fitting = [option for option in options if option.performance or _is_believed(option, case)]
+            if fitting:
+                yield from fitting
+                break
 
 
 def _is_deepest(option: Option, case: Case) -> bool:
@@ -83,16 +96,21 @@ def _depths(contender: Contender, case: Case) -> tuple[int, ...]:
     return legal_depths(contender, case.spec.limits.layer_budget)
 
 
-def _option(contender: Contender, layer: int, case: Case) -> Option:
+def _option(contender: Contender, layer: int, precision: Precision, case: Case) -> Option:
     """What is believed to fit: the pod itself finds out how many rows do."""
-    option = case.bench.option(contender, layer, None)
-    if _is_believed(contender, case):
+    option = case.bench.option(contender, layer, precision, None)
+    if _is_believed(option, case):
         return replace(option, max_batch_size=case.spec.limits.max_batch_size or 0)
     return option
 
 
-def _is_believed(contender: Contender, case: Case) -> bool:
-    return contender.timing is None or not case.bench.memory_mib
+def _is_believed(option: Option, case: Case) -> bool:
+    """Nobody knows better. Of several precisions, one whose weights are known not to fit is not."""
+    if not case.bench.memory_mib:
+        return True
+    several = len(option.contender.precisions) > 1
+    overfull = several and case.bench.overfull(option.contender, option.precision)
+    return option.timing is None and not overfull
 
 
 def _why_none(case: Case) -> str:
@@ -101,7 +119,7 @@ def _why_none(case: Case) -> str:
 
 
 def _nothing_fits(contenders: list[Contender], case: Case) -> Verdict:
-    needs = {c.name: case.bench.needed_mib(c, depths[0]) for c in contenders if (depths := _depths(c, case))}
+    needs = {c.name: case.bench.least_mib(c, depths[0]) for c in contenders if (depths := _depths(c, case))}
     if not needs:
         return Verdict(False, Reason.OUT_OF_BUDGET, "no exit lies within limits.layerBudget")
     least = min(needs, key=lambda name: needs[name])

@@ -1,21 +1,32 @@
 """What a change is called and what it costs.
 
-Called by `reassess`. Shrinking and swapping heads are nearly free, growing keeps the KV, switching loses it:
-the order in which remedies are taken. It must not choose.
+Called by `reassess`. Shrinking and swapping heads are nearly free, growing keeps the KV, another precision
+reads the weights again and loses it, switching may start pods too: the order in which remedies are taken. It
+must not choose.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from enum import IntEnum
+
+from helios_contract.serves import AUTO
 
 from helios_operator.api.types import Decision, HistoryEntry, WorkloadSpec
 from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.weigh.options import Option
 from helios_operator.decide.weigh.strategy import Way
 
-CHANGES = (Decision.SELECT, Decision.GROW, Decision.SHRINK, Decision.SWAP_HEADS, Decision.SWITCH)
+CHANGES = (
+    Decision.SELECT,
+    Decision.GROW,
+    Decision.SHRINK,
+    Decision.SWAP_HEADS,
+    Decision.REQUANTIZE,
+    Decision.SWITCH,
+)
 
 
 class Effort(IntEnum):
@@ -23,7 +34,8 @@ class Effort(IntEnum):
 
     NEARLY_FREE = 0
     LOADS_LAYERS = 1
-    LOSES_KV = 2
+    REQUANTIZES = 2
+    LOSES_KV = 3
 
 
 def kind_of(new: Option, current: Option) -> Decision:
@@ -32,6 +44,8 @@ def kind_of(new: Option, current: Option) -> Decision:
         return Decision.KEEP
     if new.service[0] != current.service[0]:
         return Decision.SWITCH
+    if new.precision != current.precision:
+        return Decision.REQUANTIZE
     if new.service[1] != current.service[1] and not (new.is_full_depth or current.is_full_depth):
         return Decision.SWAP_HEADS
     return Decision.GROW if new.layer_budget > current.layer_budget else Decision.SHRINK
@@ -40,6 +54,8 @@ def kind_of(new: Option, current: Option) -> Decision:
 def effort(new: Option, current: Option | None) -> Effort:
     if current is None or new.service[0] != current.service[0]:
         return Effort.LOSES_KV
+    if new.precision != current.precision:
+        return Effort.REQUANTIZES
     return Effort.LOADS_LAYERS if new.layer_budget > current.layer_budget else Effort.NEARLY_FREE
 
 
@@ -74,7 +90,7 @@ def dwell_seconds(history: Sequence[HistoryEntry], now: datetime, policy: Policy
 def _predicted_seconds(
     new: Option, current: Option | None, way: Way | None, workload: WorkloadSpec, policy: Policy
 ) -> float:
-    memory = new.contender.timing.memory if new.contender.timing else None
+    memory = new.timing.memory if new.timing else None
     layer_seconds = memory.layer_bytes / policy.load_bytes_per_second if memory else 0.0
     match effort(new, current):
         case Effort.NEARLY_FREE:
@@ -82,16 +98,24 @@ def _predicted_seconds(
         case Effort.LOADS_LAYERS:
             added = new.layer_budget - (current.layer_budget if current else 0)
             return policy.step_seconds + added * layer_seconds
+        case Effort.REQUANTIZES:
+            return policy.step_seconds + _read_seconds(new, policy) + _prefill_seconds(new, workload)
         case Effort.LOSES_KV:
-            fixed_seconds = memory.fixed_bytes / policy.load_bytes_per_second if memory else 0.0
-            load = fixed_seconds + new.layer_budget * layer_seconds
             begins = _prefill_seconds(new, workload) if way is Way.IN_PLACE else policy.start_seconds
-            return load + begins
+            return _read_seconds(new, policy) + begins
+
+
+def _read_seconds(new: Option, policy: Policy) -> float:
+    """From the checkpoint, where weights are as published whatever they become."""
+    published = new.contender.timing_at(replace(new.precision, weight_dtype=AUTO)) or new.contender.timing
+    known = [timing.memory for timing in (published, new.timing) if timing and timing.memory]
+    held = [memory.fixed_bytes + new.layer_budget * memory.layer_bytes for memory in known]
+    return max(held, default=0) / policy.load_bytes_per_second
 
 
 def _prefill_seconds(new: Option, workload: WorkloadSpec) -> float:
     """Running requests are prefilled again: the prompt, and on average half of the output."""
-    performance, timing = new.performance, new.contender.timing
+    performance, timing = new.performance, new.timing
     if performance is None or timing is None or timing.fit is None:
         return 0.0
     tokens = performance.expected.rows * (workload.isl + workload.osl / 2)

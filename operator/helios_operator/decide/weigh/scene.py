@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import cached_property
 
 from helios_contract.limits import Limits
+from helios_contract.serves import Precision
 
 from helios_operator.api.types import Candidate, DeploymentSpec, SelectionPolicy
 from helios_operator.decide.facts.candidates import Contender, backbones
@@ -82,7 +83,9 @@ class Scene:
         if contender is None or serving is None:
             return None
         return select.judge(
-            self.bench.option(contender, serving.layer_budget, evidence), self.spec, self.policy
+            self.bench.option(contender, serving.layer_budget, serving.precision, evidence),
+            self.spec,
+            self.policy,
         )
 
     @cached_property
@@ -99,7 +102,7 @@ class Scene:
         return ""
 
     @cached_property
-    def allowed_services(self) -> frozenset[tuple[str, str, int]]:
+    def allowed_services(self) -> frozenset[tuple[str, str, int, Precision]]:
         """That the spec lets be chosen, whatever they are worth."""
         return frozenset(option.service for option in self._chosen_from(self.bench.options(None)))
 

@@ -13,6 +13,7 @@ from math import inf
 
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import DeploymentSpec, Objective, Slo
+from helios_operator.decide.facts.precisions import suffix
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.weigh.options import Option, Performance
@@ -101,7 +102,8 @@ def describe(option: Option) -> str:
         parts.append(
             f"{option.performance.expected.tokens_per_second:.0f} tok/s with {option.max_batch_size} rows"
         )
-    return f"{option.contender.name} at {option.layer_budget} layers: {', '.join(parts)}"
+    what = f"{option.contender.name} at {option.layer_budget} layers{suffix(option.precision)}"
+    return f"{what}: {', '.join(parts)}"
 
 
 def numbers(option: Option) -> dict[str, float]:
@@ -155,7 +157,7 @@ def _latency(option: Option, spec: DeploymentSpec) -> Verdict | None:
         ("e2e latency", performance.e2e_ms, slo.e2e_latency_ms),
     ):
         if target is not None and predicted > target:
-            where = f"at layerBudget {option.layer_budget}"
+            where = f"at layerBudget {option.layer_budget}{suffix(option.precision)}"
             message = f"best {what} p{slo.percentile} {predicted:.0f} ms > {target} ms {where}"
             return Verdict(False, Reason.LATENCY_TOO_HIGH, message, numbers(option))
     return None

@@ -15,6 +15,7 @@ from statistics import median
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Objective
 from helios_operator.decide.facts.candidates import Contender, Key, legal_depths
+from helios_operator.decide.facts.precisions import share_of_weights
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.weigh.options import Bench
 
@@ -86,8 +87,9 @@ class Merits:
     def _measured(self, contender: Contender) -> float | None:
         """Tokens per second of its fastest depth; for latency and energy too, whose order it shares."""
         options = (
-            self.bench.option(contender, k, None)
+            self.bench.option(contender, k, precision, None)
             for k in legal_depths(contender, self.bench.spec.limits.layer_budget)
+            for precision in contender.precisions
         )
         return max((o.performance.tokens_per_second for o in options if o.performance), default=None)
 
@@ -120,15 +122,16 @@ def _needed_mib(contender: Contender, bench: Bench) -> int:
     bounds = bench.spec.limits.layer_budget
     depths = legal_depths(contender, bounds)
     if contender.timing and depths:
-        return bench.needed_mib(contender, depths[0])
+        return bench.least_mib(contender, depths[0])
     published, exits = contender.published, contender.candidate.exit_layers
     if published.memory_mib is None:
         return 0
+    claimed = published.memory_mib * min(map(share_of_weights, contender.precisions), default=1.0)
     if not published.num_layers or not exits:
-        return published.memory_mib
+        return round(claimed)
     lowest = (contender.candidate.layer_budget or bounds).min or 1
     shallowest = min((k for k in exits if k >= lowest), default=published.num_layers)
-    return round(published.memory_mib * min(shallowest, published.num_layers) / published.num_layers)
+    return round(claimed * min(shallowest, published.num_layers) / published.num_layers)
 
 
 def _too_poor(contender: Contender, bench: Bench) -> Verdict | None:

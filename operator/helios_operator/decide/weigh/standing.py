@@ -18,6 +18,9 @@ from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.weigh import remedies, select
 from helios_operator.decide.weigh.options import Option
 
+_REMEDIES = (Decision.SHRINK, Decision.SWAP_HEADS, Decision.GROW, Decision.REQUANTIZE, Decision.SWITCH)
+"""The cheapest first."""
+
 
 class Standing(StrEnum):
     FEASIBLE = "Feasible"
@@ -99,7 +102,7 @@ def weighed(judged: Sequence[Option], current: Option) -> tuple[str, dict[str, f
             best.setdefault(kind, option)
     lines: list[str] = []
     figures: dict[str, float] = {}
-    for kind in (Decision.SHRINK, Decision.SWAP_HEADS, Decision.GROW, Decision.SWITCH):
+    for kind in _REMEDIES:
         if kind in best:
             option = best[kind]
             what = select.describe(option).split(": ", 1)[1] if option.verdict.ok else option.verdict.message

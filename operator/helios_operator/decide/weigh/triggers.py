@@ -12,7 +12,7 @@ from helios_operator.api.annotations import Request, newest_request
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import ReassessmentStatus, Trigger
 from helios_operator.decide.facts import tally
-from helios_operator.decide.facts.evidence import LiveEvidence
+from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.facts.tally import NEVER, Heard
 from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.case import Case
@@ -108,9 +108,13 @@ def _is_news(heard: Heard, case: Case) -> bool:
 
 
 def _has_become_infeasible(heard: Heard, case: Case) -> bool:
+    """By the audits alone, as far as they tell: how another precision compares the profile knows."""
     if case.contender is None or not heard.audits:
         return False
-    current = case.current_on(LiveEvidence(heard.audits, case.contender, None, case.policy))
+    live = case.live(heard.audits, case.contender)
+    if case.precision == REFERENCE:
+        live = replace(live, profiles=None)
+    current = case.current_on(live)
     target = select.minimum_quality(case.spec.slo, case.policy)
     return bool(current and current.quality and target is not None and current.quality.mean < target)
 
