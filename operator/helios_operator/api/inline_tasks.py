@@ -6,7 +6,8 @@ their sizes; whether RE2 takes a pattern, or a schema is one, no rule there can 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from helios_contract import task_file
@@ -27,3 +28,8 @@ def problems(admitted: Mapping[str, Any]) -> list[Problem]:
     except WrongTasks as wrong:
         return [Problem(each.field, each.problem, each.fix) for each in wrong.problems]
     return []
+
+
+def document(inline: Sequence[Mapping[str, Any]]) -> str:
+    """What Jobs and pods read."""
+    return json.dumps(list(inline), ensure_ascii=False)

@@ -57,7 +57,12 @@ from helios_operator.passes.actions import describe
 from helios_operator.passes.hands import RefusedError
 from helios_operator.passes.prompts import holder
 from helios_operator.render import labels, names
-from helios_operator.render.configmap import limits_config_map, limits_of, prompts_config_map
+from helios_operator.render.configmap import (
+    limits_config_map,
+    limits_of,
+    prompts_config_map,
+    tasks_config_map,
+)
 from helios_operator.render.deployment import revision_deployment
 from helios_operator.render.installation import Installation
 from helios_operator.render.job import profiling_job
@@ -190,6 +195,8 @@ class ClusterHands:
                 return
             await self._belongings.remove(hd, JOB, names.fitted(asked.name))
         told = passes.pinned(asked, hd, seen.jobs)
+        if (given := hd.spec.profiling.tasks) and asked.kind is JobKind.TASKS and given.inline:
+            await self._belongings.keep(hd, CONFIG_MAP, tasks_config_map(hd))
         source = await self._prompts_from(asked)
         wanted = profiling_job(hd, told, seen.hardware, self._by, source)
         made = await self._belongings.make_once(hd, JOB, wanted)

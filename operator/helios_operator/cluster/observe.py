@@ -13,7 +13,7 @@ from datetime import datetime
 from helios_server.planning import PERFORMANCE_VERSION
 
 from helios_operator.api import identity
-from helios_operator.api.rows import QualityRow, TimingRow
+from helios_operator.api.rows import QualityRow, TasksRow, TimingRow
 from helios_operator.api.types import Deployment
 from helios_operator.cluster import jobs, nodes
 from helios_operator.cluster.candidates import candidates_of, unreachable
@@ -22,6 +22,7 @@ from helios_operator.cluster.mirror import Mirror, source
 from helios_operator.cluster.reads import Reads
 from helios_operator.cluster.revisions import Revisions
 from helios_operator.decide.snapshot import PromptSource, Snapshot
+from helios_operator.passes import tasks
 from helios_operator.passes.prompts import texts
 from helios_operator.passes.unread import Reader, Sight, Source, not_served
 
@@ -55,9 +56,11 @@ class Observer:
             models=tuple(models),
             timings=tuple(row for row in rows if isinstance(row, TimingRow)),
             qualities=tuple(row for row in rows if isinstance(row, QualityRow)),
+            task_rows=tuple(row for row in rows if isinstance(row, TasksRow)),
             jobs=lost + seen,
             revisions=revisions,
             prompts=await self._prompt_source(hd),
+            tasks=tasks.seen(hd.spec.profiling.tasks, await self._tasks_in_config_map(hd)),
             accelerators_free=room.pods if hardware.accelerators else None,
         )
         return Sight(snapshot, (*unread, *unknown, *strange))
@@ -74,6 +77,14 @@ class Observer:
         found = await self._reads.get(CONFIG_MAP, hd.namespace, prompts.config_map_ref.name)
         data = (found or {}).get("data") or {}
         return texts(str(data.get(prompts.config_map_ref.key, "")))
+
+    async def _tasks_in_config_map(self, hd: Deployment) -> str | None:
+        source = hd.spec.profiling.tasks
+        ref = source.config_map_ref if source else None
+        if ref is None:
+            return None
+        data = (await self._reads.get(CONFIG_MAP, hd.namespace, ref.name) or {}).get("data") or {}
+        return str(data[ref.key]) if ref.key in data else None
 
     def _sources(self, kind: Kind, namespace: str) -> Iterator[Source]:
         return (source(kind, obj) for obj in self._mirror.all(kind, namespace))

@@ -77,8 +77,10 @@ class LocalHands:
     async def start_job(self, action: StartJob) -> None:
         job, snapshot = action.job, self._snapshot
         given = self._observer.given_prompts(self._deployment) if job.prompts_digest else ()
+        tasks = self._observer.given_tasks(self._deployment) if job.tasks_digest else ""
         name = None if given else prompts.holder(job.prompts_digest, snapshot)
-        self._site.jobs.start(job, self._deployment, given, self._site.revisions.control_address(name))
+        pod = self._site.revisions.control_address(name)
+        self._site.jobs.start(job, self._deployment, given, pod, tasks)
 
     async def delete_job(self, action: DeleteJob) -> None:
         self._site.jobs.delete(action.name)

@@ -51,7 +51,7 @@ class Accelerators:
     def place(self, spec: JobSpec) -> JobSpec:
         """Quality is the same wherever it is computed, so it leaves the last accelerators to serving."""
         spared = 0 if self.serving else self.pods
-        on_cpu = spec.kind is JobKind.QUALITY and self.free is not None and self.free <= spared
+        on_cpu = spec.kind in _ANYWHERE and self.free is not None and self.free <= spared
         return replace(spec, on_cpu=on_cpu)
 
     def hold(self, spec: JobSpec) -> str:
@@ -67,5 +67,9 @@ class Accelerators:
         return self.free is not None and self.free <= self.pods
 
 
+_ANYWHERE = (JobKind.QUALITY, JobKind.TASKS)
+"""What they find is the same wherever it is computed."""
+
+
 def _needs_one(spec: JobSpec) -> bool:
-    return spec.kind is JobKind.TIMING or (spec.kind is JobKind.QUALITY and not spec.on_cpu)
+    return spec.kind is JobKind.TIMING or (spec.kind in _ANYWHERE and not spec.on_cpu)
