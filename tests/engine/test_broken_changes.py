@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helios_server.engine import changes, host_memory, serving
+from helios_server.engine import changes, host_memory, requantize, serving
 from helios_server.engine.engine import Engine
 from helios_server.engine.kv_pool import KvPool
 from helios_server.engine.pages import PageAllocator
@@ -22,10 +22,12 @@ from helios_server.engine.serving import Serving
 from helios_server.errors import HeliosError, OutOfMemoryBudget
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.source import Source
 from safetensors import SafetensorError
 
 from tests.engine.faults import LONG, PROMPTS, Fault, still_serves, under_way
 from tests.engine.helpers import limits_for, running, send
+from tests.sizes import examples
 
 ERRORS = [
     MemoryError(),
@@ -37,6 +39,7 @@ ERRORS = [
     SystemExit(1),
 ]
 
+WEIGHTS, KEYS = {"weight_dtype": "int8", "kv_cache_dtype": "int8"}, {"kv_cache_dtype": "int8"}
 EXCHANGE = [
     (changes, "resolve"),
     (Checkpoint, "open"),
@@ -71,6 +74,46 @@ GROW = [
 ]
 
 
+REQUANTIZE = [  # `make test-long` breaks all; otherwise the first few
+    (Engine, "wait_for_audits"),
+    (Backbone, "load_layer"),
+    (Source, "settle"),
+    (Serving, "_hold"),
+    (requantize, "check_bundles"),
+    (requantize, "check_same"),
+    (changes, "check_pool"),
+    (Engine, "released"),
+    (Scheduler, "preempt_all"),
+    (KvPool, "set_layers"),
+    (host_memory, "trim"),
+    (serving, "resolve"),
+    (Checkpoint, "open"),
+    (Backbone, "load"),
+    (serving, "measure"),
+    (serving, "load_heads"),
+    (KvPool, "__init__"),
+    (Runner, "__init__"),
+    (Scheduler, "resize"),
+    (Engine, "changed"),
+]
+KEYS_AND_VALUES = [
+    (Backbone, "in_precision"),
+    (KvPool, "__init__"),
+    (Engine, "changed"),
+    (requantize, "check_bundles"),
+    (changes, "check_pool"),
+    (Engine, "released"),
+    (Scheduler, "preempt_all"),
+    (KvPool, "set_layers"),
+    (Engine, "wait_for_audits"),
+    (requantize, "load_heads"),
+    (Backbone, "load_layer"),
+    (Runner, "__init__"),
+    (Serving, "_hold"),
+    (Scheduler, "resize"),
+]
+
+
 @pytest.mark.parametrize("point", EXCHANGE, ids=lambda point: f"{point[0].__name__}.{point[1]}")
 def test_an_exchange_that_breaks_anywhere_is_undone(
     tiny: Path, other: Path, monkeypatch: pytest.MonkeyPatch, point: tuple[Any, str]
@@ -87,6 +130,35 @@ def test_an_exchange_that_breaks_anywhere_is_undone(
         assert refused is not None
         assert refused.generation == 2
         still_serves(engine, streams, tiny, 6)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("precision", "point"),
+    [
+        *((WEIGHTS, point) for point in REQUANTIZE[: examples(4, long=99)]),
+        *((KEYS, point) for point in KEYS_AND_VALUES[: examples(3, long=99)]),
+    ],
+    ids=lambda value: f"{value[0].__name__}.{value[1]}" if isinstance(value, tuple) else next(iter(value)),
+)
+def test_a_requantize_that_breaks_anywhere_is_undone(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, precision: dict[str, Any], point: tuple[Any, str]
+) -> None:
+    fault = Fault(RuntimeError("broken on purpose"))
+    fault.into(monkeypatch, *point)
+    with running(tiny, layer_budget=2, exit_layers=(2, 4)) as engine:
+        pages, streams = engine.serving.pool.pages, under_way(engine)
+        fault.armed = True
+        limits = replace(engine.serving.limits, generation=2, layer_budget=4, **precision)
+        with pytest.raises(HeliosError, match="broken on purpose"):
+            engine.set_limits(limits).result(60)
+        assert fault.met == 1
+        refused = engine.telemetry().refused
+        assert refused is not None
+        assert refused.generation == 2
+        assert engine.info().weight_dtype == engine.info().kv_cache_dtype == "auto"
+        assert engine.serving.pool.pages == pytest.approx(pages, rel=0.05)
+        still_serves(engine, streams, tiny, 2)
 
 
 @pytest.mark.parametrize("point", GROW, ids=lambda point: f"{point[0].__name__}.{point[1]}")
@@ -113,9 +185,9 @@ def test_a_grow_that_breaks_anywhere_is_undone(
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "grow"])
+@pytest.mark.parametrize("way", ["exchange", "requantize", "grow"])
 def test_whatever_is_raised_it_is_the_changes_failure(
-    tiny: Path, other: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, exchange: bool
+    tiny: Path, other: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, way: str
 ) -> None:
     fault = Fault(error)
     fault.into(monkeypatch, Backbone, "load_layer")
@@ -123,7 +195,9 @@ def test_whatever_is_raised_it_is_the_changes_failure(
         streams = under_way(engine)
         fault.armed = True
         grown = replace(engine.serving.limits, generation=2, layer_budget=6)
-        limits = replace(limits_for(other), generation=2) if exchange else grown
+        quantised = replace(engine.serving.limits, generation=2, weight_dtype="int8")
+        exchanged = replace(limits_for(other), generation=2)
+        limits = {"exchange": exchanged, "requantize": quantised, "grow": grown}[way]
         with pytest.raises(HeliosError) as refused:
             engine.set_limits(limits).result(60)
         memory = "emory" in f"{type(error).__name__}{error}"

@@ -16,10 +16,21 @@ TORCH = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 def packed_weight(weight: Tensor, fmt: str) -> Tensor:
     """The weights that a format leaves of [out, in]: float64."""
-    if fmt != "int8":
+    if fmt in TORCH:
         return weight.to(TORCH[fmt]).double()
-    unit = weight.float().abs().amax(1, keepdim=True) / 127
-    return ((weight.float() / unit.clamp_min(1e-30)).round() * unit).double()
+    if fmt == "int8":
+        unit = weight.float().abs().amax(1, keepdim=True) / 127
+        return (weight.float() / unit.clamp_min(1e-30)).round().double() * unit.double()
+    groups = [_int4_group(group) for group in weight.float().split(32, dim=1)]
+    return torch.cat(groups, dim=1)
+
+
+def _int4_group(group: Tensor) -> Tensor:
+    """[out, at most 32]: 15 units from the least to the largest, both kept as float16."""
+    least, largest = group.amin(1, keepdim=True), group.amax(1, keepdim=True)
+    minimum, unit = least.half().float(), ((largest - least) / 15).half().float()
+    values = torch.where(unit > 0, (group - minimum) / unit, 0).round().clamp(0, 15)
+    return (values * unit + minimum).double()
 
 
 def product_error(x: Tensor, weight: Tensor, fmt: str, isa: str) -> Tensor:
@@ -32,7 +43,7 @@ def product_error(x: Tensor, weight: Tensor, fmt: str, isa: str) -> Tensor:
     k = x.shape[1]
     rounding = 2.0**-24
     if fmt == "int8":
-        unit = x.double().abs().amax(1, keepdim=True) / min(2147483647 // (127 * k), 32512)
+        unit = x.double().abs().amax(1, keepdim=True) / min(2147483647 // (128 * k), 32512)
         return unit / 2 * weight.abs().sum(1)[None, :] * 1.001 + 8 * rounding * terms
     narrowed = 2.0**-8 if fmt == "bfloat16" and isa.startswith("amx") else 0.0
     return (k + 2) * rounding * terms * 1.01 + narrowed * terms
@@ -109,11 +120,27 @@ def run_layer(shape: Shape, weights: Weights, fmt: str, hidden: Tensor, step: St
     q, k = _rotate(q, step), _rotate(k, step)
     for t, slot in enumerate(step.slots.tolist()):
         page, offset = divmod(slot, shape.page_tokens)
-        slab[page, 0, :, offset], slab[page, 1, :, offset] = k[t].to(shape.kv), v[t].to(shape.kv)
+        slab[page, 0, :, offset], slab[page, 1, :, offset] = stored(k[t], shape.kv), stored(v[t], shape.kv)
     mixed = torch.stack([_attend(shape, q[t], step, t, slab) for t in range(len(q))])
     hidden = hidden + product("o", mixed)
     gate, up = product("gate_up", rms_norm(hidden, weights.post_norm, shape.eps)).chunk(2, dim=1)
     return hidden + product("down", F.silu(gate) * up)
+
+
+def stored(x: Tensor, kv: torch.dtype) -> Tensor:
+    """x: [..., head_dim], as a slab of this dtype has it: int8 in 127th parts of the largest, and a float32
+    behind them that says how much such a part is."""
+    if kv != torch.int8:
+        return x.to(kv)
+    largest = x.float().abs().amax(-1, keepdim=True)
+    return torch.cat(((x.float() * (127 / largest)).round().to(kv), (largest / 127).view(kv)), dim=-1)
+
+
+def _read(held: Tensor, head_dim: int) -> Tensor:
+    if held.dtype != torch.int8:
+        return held.double()
+    units = held[..., head_dim:].contiguous().view(torch.float32)
+    return held[..., :head_dim].double() * units.double()
 
 
 def _rotate(x: Tensor, step: Step) -> Tensor:
@@ -126,12 +153,8 @@ def _attend(shape: Shape, q: Tensor, step: Step, t: int, slab: Tensor) -> Tensor
     """q: [heads, head_dim]. Returns [heads * head_dim]."""
     context = int(step.contexts[t])
     pages = step.pages[int(step.table_rows[t])][: -(-context // shape.page_tokens)].long()
-    kv = (
-        slab[pages]
-        .permute(1, 2, 0, 3, 4)
-        .reshape(2, shape.kv_heads, -1, shape.head_dim)[:, :, :context]
-        .double()
-    )
+    held = slab[pages].permute(1, 2, 0, 3, 4).flatten(2, 3)[:, :, :context]
+    kv = _read(held.contiguous(), shape.head_dim)
     grouped = q.reshape(shape.kv_heads, -1, shape.head_dim)
     scores = grouped @ kv[0].transpose(1, 2) * (shape.scale or shape.head_dim**-0.5)
     return (scores.softmax(-1) @ kv[1]).reshape(-1)

@@ -17,9 +17,9 @@ every_format = pytest.mark.parametrize("fmt", FORMATS)
 # Of the largest value that passes through: a float32 sum's rounding, grown by norms and softmax; 16-bit
 # integers, of which a long row has fewer; tiles round every row to bfloat16; keys and values are rounded on
 # both sides, which may fall apart by one step.
-_FORMAT = {"float16": 2.0**-14, "bfloat16": 2.0**-14, "int8": 2.0**-11}
+_FORMAT = {"float16": 2.0**-14, "bfloat16": 2.0**-14, "int8": 2.0**-11, "int4": 2.0**-14}
 _TILES = 2.0**-5
-_KV = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+_KV = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.int8: 2.0**-7}
 
 
 def _tolerance(isa: str, fmt: str, shape: Shape) -> float:

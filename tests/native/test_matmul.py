@@ -143,13 +143,15 @@ def test_a_weight_that_a_format_cannot_hold_is_refused(isa: str) -> None:
     weight[1, 2] = torch.nan
     with pytest.raises(HeliosError, match="int8 cannot hold a weight that is not finite"):
         kernels(isa).pack(weight, None, "int8")
-    with pytest.raises(HeliosError, match="there are no kernels for 'int4'"):
+    with pytest.raises(HeliosError, match="weight_dtype: int4 cannot hold a weight of"):
         kernels(isa).pack(weight, None, "int4")
+    with pytest.raises(HeliosError, match="there are no kernels for 'int3'"):
+        kernels(isa).pack(weight, None, "int3")
 
 
 @every_isa
 @every_format
 def test_memory_is_what_the_format_needs_but_for_the_last_panel(isa: str, fmt: str) -> None:
     packed = kernels(isa).pack(_matrix(960, 576, 0), None, fmt)
-    exact = 960 * 576 * (1 if fmt == "int8" else 2) + (8 * 960 if fmt == "int8" else 0)
+    exact = 960 * 576 * {"int8": 8, "int4": 5}.get(fmt, 16) // 8 + (8 * 960 if fmt == "int8" else 0)
     assert exact <= packed.nbytes < exact + 4096

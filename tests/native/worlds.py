@@ -11,7 +11,7 @@ from helios_server.native.library import Library
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.native.oracle import Weights
+from tests.native.oracle import Weights, stored
 
 POSITIONS = 400
 HEAD_DIMS = (64, 80, 96, 128, 2, 6, 34, 72, 130)
@@ -30,7 +30,7 @@ def shapes(draw: st.DrawFn) -> Shape:
         inner=draw(st.integers(8, 90)),
         eps=1e-5,
         page_tokens=draw(st.sampled_from([16, 1, 5, 32, 7, 64, 100])),
-        kv=draw(st.sampled_from([torch.float32, torch.float16, torch.bfloat16])),
+        kv=draw(st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.int8])),
     )
 
 
@@ -67,12 +67,13 @@ class World:
         self.hidden = torch.randn(sum(row.count for row in rows), shape.hidden, generator=g)
 
     def _slab(self, g: torch.Generator, pages: int) -> Tensor:
-        slab = torch.full(self.shape.slab(pages), torch.nan, dtype=self.shape.kv)
+        nothing = -1 if self.shape.kv == torch.int8 else torch.nan  # of such bytes the unit is NaN too
+        slab = torch.full(self.shape.slab(pages), nothing, dtype=self.shape.kv)
         for ids, row in zip(self.pages, self.rows, strict=True):
             for place in range(row.before):
                 number, offset = divmod(place, self.shape.page_tokens)
                 old = torch.randn(2, self.shape.kv_heads, self.shape.head_dim, generator=g)
-                slab[ids[number], :, :, offset] = old.to(self.shape.kv)
+                slab[ids[number], :, :, offset] = stored(old, self.shape.kv)
         return slab
 
     def step(self, rows: Sequence[tuple[int, int, int]] | None = None) -> Step:

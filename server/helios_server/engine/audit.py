@@ -1,8 +1,10 @@
 """The audit: scores prompts, which are human text, at every exit with every bundle, and at full depth.
 
 Driven by the engine between steps, one small unit of work at a time. It starts from the hidden states that
-the prefill left, and has the layers above the budget read one at a time by a thread of its own. It keeps no
-text and decides nothing; an audit that fails is left out, and fails nothing else.
+the prefill left, and has the layers above the budget read one at a time by a thread of its own. Where a
+quantised model serves, full depth is that of the model as published, all of which is read for a batch: as
+often as a share of the process's CPU time allows. It keeps no text and decides nothing; an audit that fails
+is left out, and fails nothing else.
 """
 
 from __future__ import annotations
@@ -11,18 +13,23 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from helios_contract.limits import Limits
-from helios_contract.telemetry import AuditRow
+from helios_contract.serves import Precision
+from helios_contract.telemetry import OWN, REFERENCE, AuditRow
 
 from helios_server.engine import host_memory
 from helios_server.engine.audit_batch import HEAD_ROWS, AuditBatch, PromptStates, Units
+from helios_server.engine.cpu_share import SHARE, CpuShare
+from helios_server.engine.reference import Reference, layer_elements
 from helios_server.engine.runner import Runner
 from helios_server.engine.sequence import Sequence
-from helios_server.models.backbone import Backbone, Layer
+from helios_server.models.backbone import Backbone
 from helios_server.models.tokenizer import Tokenizer
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 MIN_TOKENS = 8
@@ -30,6 +37,10 @@ MAX_TOKENS = 512
 """Of a prompt: its beginning is scored, which needs nothing of the rest."""
 BATCH_PROMPTS, BATCH_TOKENS = 8, 1024
 WAIT_SECONDS = 2.0
+SELDOM_SECONDS = 3600.0
+"""Of the process's CPU time, between two batches: should it come to more, audits do without the model as
+published.
+"""
 STATE_TOKENS = 4096
 """Hidden states held for audits, all layers together; prompts beyond that are not audited."""
 _GOLDEN_RATIO = 0.6180339887498949
@@ -38,10 +49,13 @@ _GOLDEN_RATIO = 0.6180339887498949
 def audit_bytes(backbone: Backbone) -> int:
     """Peak of what audits take beside serving: a layer being read and packed, states, one unit's logits."""
     config, size = backbone.config, backbone.numerics.activations.itemsize
+    layer = backbone.layer_bytes
+    if backbone.precision != Precision():  # one as published is read
+        layer = max(layer, layer_elements(backbone) * backbone.numerics.weights.itemsize)
     states = STATE_TOKENS * config.hidden_size * size
     batch = BATCH_TOKENS * (2 * config.hidden_size + 2 * config.kv_size) * size
     logits = HEAD_ROWS * config.vocab_size * max(4, size)
-    return 2 * backbone.layer_bytes + states + batch + logits
+    return 2 * layer + states + batch + logits
 
 
 def chosen(ordinal: int, percent: int) -> bool:
@@ -61,19 +75,56 @@ class Auditor:
     """Follows the prompts that are audited from admission to their row.
 
     on_row: gets each AuditRow; on_read: called in another thread when there may be work again. skipped:
-    prompts whose audit failed, since boot.
+    prompts whose audit failed, since boot; passed_over: those drawn that were not taken, because audits
+    would have come to more than their share of the process's CPU time.
     """
 
-    def __init__(self, on_row: Callable[[AuditRow], None], on_read: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_row: Callable[[AuditRow], None],
+        on_read: Callable[[], None],
+        share: CpuShare | None = None,
+    ) -> None:
         self.captures: dict[Sequence, PromptStates] = {}
-        self.skipped = 0
+        self.skipped = self.passed_over = 0
+        self._share = share or CpuShare()
+        self._quantised = False
+        self._seconds = {REFERENCE: 0.0, OWN: 0.0}  # of CPU, that a batch takes
+        self._spent_before = 0.0
         self._on_row = on_row
         self._on_read = on_read
         self._pending: deque[PromptStates] = deque()
         self._batch: AuditBatch | None = None
         self._units: Units | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="helios-audit-reads")
+        self._batch_of = REFERENCE
         self._said = ""
+
+    def follow(self, precision: Precision, reading_seconds: float) -> None:
+        """What serves from now on. reading_seconds: of CPU, that reading the whole model takes."""
+        self._quantised = precision != Precision()
+        self._seconds = {REFERENCE: reading_seconds, OWN: 0.0}
+
+    @property
+    def reference(self) -> str:
+        """Whose full depth a batch is compared with: the model as published, unless reading that would take
+        so much of the process's CPU time that a batch would hardly ever come.
+        """
+        kept_up = not self._quantised or self._seconds[REFERENCE] <= SHARE * SELDOM_SECONDS
+        return REFERENCE if kept_up else OWN
+
+    def takes(self) -> bool:
+        """Whether a prompt that was drawn will be scored; one that will not is counted. Nothing of the prompt
+        decides it.
+        """
+        waiting = len(self.captures) + len(self._pending)
+        takes = self._may_begin() and (not self._quantised or (not self._batch and waiting < BATCH_PROMPTS))
+        self.passed_over += not takes
+        return takes
+
+    def _may_begin(self) -> bool:
+        """Whether another batch stays within the share, which a quantised model is held to."""
+        return not self._quantised or self._share.allows(self._seconds[self.reference])
 
     # -- prompts come and go ---------------------------------------------------------------------------------
 
@@ -125,7 +176,7 @@ class Auditor:
         """
         if self._batch is None and not self._pending:
             return False
-        with torch.inference_mode():
+        with torch.inference_mode(), self._share.counted(torch.get_num_threads() if self._quantised else 0):
             return self._work(weights, tokenizer, limits, now, idle)
 
     def _work(self, weights: Runner, tokenizer: Tokenizer, limits: Limits, now: float, idle: bool) -> bool:
@@ -142,6 +193,7 @@ class Auditor:
         try:
             next(self._units or iter(()))
         except StopIteration:
+            self._seconds[self._batch_of] = self._share.spent - self._spent_before
             self._end_batch()
         except Exception as error:
             self._skip(error)
@@ -163,19 +215,27 @@ class Auditor:
         if not self._pending:
             return False
         waited = now - self._pending[0].arrived > WAIT_SECONDS
-        if not (idle or waited or len(self._pending) >= BATCH_PROMPTS):
+        if not (idle or waited or len(self._pending) >= BATCH_PROMPTS) or not self._may_begin():
             return False
         prompts = self._take_batch()
         digests = dict.fromkeys((limits.exits_digest, *(bundle.digest for bundle in limits.audit.bundles)))
-        self._batch = AuditBatch(prompts, weights, tuple(digests), limits.exit_layers, self._read)
+        self._batch_of, self._spent_before = self.reference, self._share.spent
+        published = self._quantised and self._batch_of == REFERENCE
+        reference = Reference(weights.backbone) if published else None
+        exits = tuple(digests), limits.exit_layers
+        self._batch = AuditBatch(prompts, weights, *exits, self._read, reference, self._batch_of)
         self._units = self._audit(self._batch, tokenizer)
         return True
 
-    def _read(self, load: Callable[[], Layer]) -> Future[Layer]:
+    def _read(self, load: Callable[[], T]) -> Future[T]:
         """In the thread that may wait for a volume."""
-        future = self._reader.submit(load)
+        future = self._reader.submit(self._counted, load)
         future.add_done_callback(lambda _: self._on_read())
         return future
+
+    def _counted(self, load: Callable[[], T]) -> T:
+        with self._share.counted(int(self._quantised)):
+            return load()
 
     def _take_batch(self) -> list[PromptStates]:
         """The oldest prompts whose states stand at the same layers."""

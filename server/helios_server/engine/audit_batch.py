@@ -1,27 +1,32 @@
 """One batch of audited prompts: which layers run, which heads score, in units that fit between two steps.
 
 Made and driven by `audit.py`. Prompts stand one after the other; a row's result does not depend on its
-neighbours. It must hold only one layer that is not loaded for serving at a time, and touch no file: another
-thread reads.
+neighbours. Exits are scored in the precision that serves; full depth is that of the reference, if there is
+one, for which all layers run again from the embedding. It must hold only one layer that is not loaded for
+serving at a time, and touch no file: another thread reads.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from collections.abc import Sequence as Many
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import zip_longest
 
 import torch
-from helios_contract.telemetry import AuditRow
+from helios_contract.telemetry import REFERENCE, AuditRow
 from torch import Tensor
 
+from helios_server.engine.read_ahead import Read, ReadAhead
+from helios_server.engine.reference import Reference
 from helios_server.engine.runner import Runner
+from helios_server.engine.scores import PartialScores, Scores
 from helios_server.exits.head import ExitHead
 from helios_server.exits.scoring import score
-from helios_server.models.backbone import Layer
+from helios_server.models.backbone import Backbone, Layer
+from helios_server.models.linear import Linear
 from helios_server.models.rows import Rows, Stretch, rows_of
 from helios_server.models.slabs import Scratch
 from helios_server.models.step import Step
@@ -33,8 +38,6 @@ LAYER_ROWS, HEAD_ROWS = 128, 32
 """Of one unit of work: a step waits no longer than that takes."""
 Units = Generator[None, None, None]
 """Every `yield` ends a unit of work."""
-ReadLayer = Callable[[Callable[[], Layer]], Future[Layer]]
-"""Has another thread call it, which reads a layer."""
 
 
 @dataclass
@@ -69,22 +72,11 @@ class PromptStates:
         self.states[layer][start : start + len(hidden)] = hidden
 
 
-@dataclass(frozen=True)
-class _Scores:
-    """Of the batch's N predictions.
-
-    bits: [N] float64, of the token that followed; top: [N] int64, the most likely.
-    """
-
-    bits: Tensor
-    top: Tensor
-
-    def finite(self, part: slice) -> bool:
-        return bool(self.bits[part].isfinite().all())
-
-
 class AuditBatch:
-    """Prompts whose states stand at the same layers, their tokens one after the other."""
+    """Prompts whose states stand at the same layers, their tokens one after the other.
+
+    reference: runs full depth; None: what serves does. name: the reference's, in the rows.
+    """
 
     def __init__(
         self,
@@ -92,13 +84,15 @@ class AuditBatch:
         weights: Runner,
         digests: Many[str],
         exit_layers: Many[int],
-        read: ReadLayer,
+        read: Read,
+        reference: Reference | None = None,
+        name: str = REFERENCE,
     ) -> None:
         self._prompts = prompts
         self._weights = weights
-        self._read = read
-        self._ahead: Future[Layer] | None = None
-        self._waits = False
+        self._ahead = ReadAhead(read)
+        self._reference = reference
+        self._name = name
         self._backbone = weights.backbone
         self._digests = digests
         self._exits = [layer for layer in exit_layers if layer < self._backbone.config.num_layers]
@@ -109,8 +103,8 @@ class AuditBatch:
         ]
         self._followed = torch.tensor(followed, device=device)  # all tokens but the last of each prompt
         self._targets = torch.tensor([token for prompt in prompts for token in prompt.ids[1:]], device=device)
-        self._scores: dict[tuple[str, int], _Scores] = {}
-        self._full: _Scores | None = None
+        self._scores: dict[tuple[str, int], Scores] = {}
+        self._full: Scores | None = None
 
     @property
     def prompts(self) -> int:
@@ -138,6 +132,10 @@ class AuditBatch:
             if index + 1 in self._exits:
                 yield from self._score_exit(index + 1, hidden)
         self._full = yield from self._score(self._weights.heads.at("", full), hidden)
+        if self._reference is not None:
+            self._scores |= dict.fromkeys(((digest, full) for digest in self._digests), self._full)
+            del hidden
+            self._full = yield from self._run_reference(self._reference)
 
     def rows(self, tokenizer: Tokenizer) -> Iterator[AuditRow]:
         """What came out, prompt by prompt; of those that nothing can be said of, nothing."""
@@ -165,7 +163,8 @@ class AuditBatch:
             if scores.finite(part)
         }
         text_bytes = tokenizer.bytes_of(prompt.ids[1:])
-        return AuditRow(prompt.ordinal, prompt.tokens - 1, text_bytes, _millibits(full, part), exits)
+        counts = prompt.ordinal, prompt.tokens - 1, text_bytes
+        return AuditRow(*counts, _millibits(full, part), exits, self._name)
 
     def _spans(self) -> Iterator[tuple[int, PromptStates]]:
         return zip(self._offsets, self._prompts, strict=True)
@@ -177,48 +176,77 @@ class AuditBatch:
     @property
     def waits(self) -> bool:
         """Nothing can be done before a layer is read."""
-        return self._waits and self._ahead is not None and not self._ahead.done()
+        return self._ahead.waits
 
     def _read_ahead(self, index: int) -> None:
         """Has a layer read that is not loaded for serving, once the one before it is let go."""
         if len(self._backbone.layers) <= index < self._backbone.config.num_layers:
-            self._ahead = self._read(partial(self._backbone.load_layer, index))
+            self._ahead.begin(partial(self._backbone.load_layer, index))
 
     def _layer(self, index: int) -> Generator[None, None, Layer]:
         """A change of limits may have loaded it, or let it go, since it was looked for."""
-        if index >= len(self._backbone.layers) and self._ahead is None:
+        if index >= len(self._backbone.layers) and not self._ahead.has_begun:
             self._read_ahead(index)
-        self._waits = True
-        while self.waits:
-            yield
-        self._waits, ahead = False, self._ahead
-        self._ahead = None
-        return ahead.result() if ahead else self._backbone.layers[index]
+        if not self._ahead.has_begun:
+            return self._backbone.layers[index]
+        layer: Layer = yield from self._ahead.take()
+        return layer
 
     def _score_exit(self, layer: int, hidden: Tensor) -> Units:
         """With every bundle; heads that are the same (the model's own, mostly) are scored once."""
-        known: dict[int, _Scores] = {}
+        known: dict[int, Scores] = {}
         for digest in self._digests:
             head = self._weights.heads.at(digest, layer)
             if id(head) not in known:
                 known[id(head)] = yield from self._score(head, hidden)
             self._scores[digest, layer] = known[id(head)]
 
-    def _score(self, head: ExitHead, hidden: Tensor) -> Generator[None, None, _Scores]:
+    def _score(self, head: ExitHead, hidden: Tensor) -> Generator[None, None, Scores]:
         parts = []
         for start in range(0, len(self._followed), HEAD_ROWS):
             rows, targets = (of[start : start + HEAD_ROWS] for of in (self._followed, self._targets))
             parts.append(score(self._backbone, head.apply, hidden[rows], targets))
             yield
-        return _Scores(torch.cat([part.bits for part in parts]), torch.cat([part.top for part in parts]))
+        return Scores(torch.cat([part.bits for part in parts]), torch.cat([part.top for part in parts]))
 
-    def _run_layer(self, layer: Layer, hidden: Tensor) -> Units:
-        """Replaces hidden: [T, hidden_size] by what the layer makes of it, a stretch of rows at a time."""
-        slabs = Scratch(self._backbone.layout, [prompt.tokens for prompt in self._prompts], shared=True)
+    def _run_layer(self, layer: Layer, hidden: Tensor, backbone: Backbone | None = None) -> Units:
+        """Replaces hidden: [T, hidden_size] by what the layer makes of it, a stretch of rows at a time.
+
+        backbone: whose layer it is; None: of the one that serves.
+        """
+        backbone = backbone or self._backbone
+        slabs = Scratch(backbone.layout, [prompt.tokens for prompt in self._prompts], shared=True)
         for start in range(0, len(hidden), LAYER_ROWS):
             part = hidden[start : start + LAYER_ROWS]
             step = Step(self._rows(start, start + len(part), slabs), slabs)
-            part.copy_(self._backbone.run([layer], part, step))
+            part.copy_(backbone.run([layer], part, step))
+            yield
+
+    def _run_reference(self, reference: Reference) -> Generator[None, None, Scores]:
+        """Full depth, all layers from the embedding, each read while the one before it is let go."""
+        ahead, backbone = self._ahead, reference.backbone
+        device = backbone.numerics.device
+        ids = torch.tensor([token for prompt in self._prompts for token in prompt.ids], device=device)
+        places = torch.cat([torch.arange(prompt.tokens, device=device) for prompt in self._prompts])
+        ahead.begin(partial(reference.embedded, ids, places))
+        hidden = yield from ahead.take()
+        ahead.begin(partial(reference.load_layer, 0))
+        for index in range(1, backbone.config.num_layers + 1):
+            yield from self._run_layer((yield from ahead.take()), hidden, backbone)
+            more = index < backbone.config.num_layers
+            ahead.begin(partial(reference.load_layer, index) if more else partial(reference.head, 0))
+        normed, scores = backbone.final_norm(hidden[self._followed]), PartialScores(self._targets)
+        for start, following in zip_longest(reference.starts, reference.starts[1:]):
+            yield from self._score_part((yield from ahead.take()), start, normed, scores)
+            if following is not None:
+                ahead.begin(partial(reference.head, following))
+        return scores.all()
+
+    def _score_part(self, head: Linear, start: int, normed: Tensor, scores: PartialScores) -> Units:
+        """Adds the logits of the ids from `start` on."""
+        for first in range(0, len(normed), HEAD_ROWS):
+            rows = slice(first, min(first + HEAD_ROWS, len(normed)))
+            scores.add(rows, start, head(normed[rows]))
             yield
 
     def _rows(self, start: int, stop: int, slabs: Scratch) -> Rows:
@@ -235,9 +263,9 @@ def _offsets(lengths: Many[int]) -> list[int]:
     return [sum(lengths[:index]) for index in range(len(lengths))]
 
 
-def _millibits(scores: _Scores, part: slice) -> int:
+def _millibits(scores: Scores, part: slice) -> int:
     return round(1000 * float(scores.bits[part].sum()))
 
 
-def _agreeing(scores: _Scores, full: _Scores, part: slice) -> int:
+def _agreeing(scores: Scores, full: Scores, part: slice) -> int:
     return int((scores.top[part] == full.top[part]).sum())

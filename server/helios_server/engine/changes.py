@@ -19,8 +19,10 @@ from helios_contract.limits import Limits
 from helios_contract.telemetry import Refusal
 
 from helios_server.engine.heads import load_heads
-from helios_server.engine.limits import LimitsOutcome, depths
+from helios_server.engine.kept import Kept
+from helios_server.engine.limits import LimitsOutcome, check_device, depths
 from helios_server.engine.memory import MemoryPlan, context_tokens
+from helios_server.engine.requantize import foreseen, hold_otherwise
 from helios_server.engine.room import Room, check_pool
 from helios_server.engine.sequence import Sequence
 from helios_server.engine.serving import Loaded, Model, Serving, load_model, tokenizer_digest
@@ -105,6 +107,7 @@ class Changes:
         self.since: float | None = None
         self.ended = time.monotonic()
         self._host = host
+        self._kept = Kept()
         self._closed = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="helios-changes")
 
@@ -136,12 +139,20 @@ class Changes:
         """Returns the requests that are prefilled again. Undone where it fails."""
         serving = self._host.serving
         before = _Before(serving.limits, serving.model, serving.pool.pages)
-        make = self._exchange if _other_model(limits, before.limits) else self._adjust
         made: list[int] = []
-        if refusal := _attempt(lambda: made.append(make(limits))):
+        refusal = _attempt(lambda: made.append(self._way(limits, before.limits)(limits)))
+        if refusal:
             self._undo(before)
+        self._kept = Kept()
+        if refusal:
             raise refusal
         return made[0]
+
+    def _way(self, limits: Limits, current: Limits) -> Callable[[Limits], int]:
+        check_device(limits, self._host.serving.config)
+        if _other_model(limits, current):
+            return self._exchange
+        return self._adjust if limits.precision == current.precision else self._requantize
 
     def _publish(self, task: Callable[[], T]) -> T:
         """Runs a task between two steps. One that breaks is this change's failure, not the engine's."""
@@ -164,7 +175,7 @@ class Changes:
             return
         if not _attempt(lambda: self._reopen(before)):
             return
-        error = _attempt(lambda: self._replace(before.limits, before.model, same=True))
+        error = _attempt(lambda: self._replace(before.limits, before.model, same=True, anew=False))
         if error and not (self._closed or self._host.failed):
             problem = f"what served cannot be loaded back ({error})"
             self._host.fail(EngineFailed("model", problem, "Restart the server"))
@@ -221,6 +232,24 @@ class Changes:
         serving.resize(plan.pages)
         serving.scheduler.admitting = True
 
+    # -- the same backbone in another precision --------------------------------------------------------------
+
+    def _requantize(self, limits: Limits) -> int:
+        """Nothing is converted: running streams wait, layers are exchanged one by one, or only the slabs are,
+        and what each stream has seen is computed again.
+        """
+        serving = self._host.serving
+        limits = replace(limits, model_revision=serving.limits.model_revision)
+        plan = foreseen(serving, limits)
+        tokens = plan.pages * serving.config.page_tokens
+
+        def check() -> None:
+            check_pool(self._host.live(), tokens, plan.layers)
+            serving.kv_tokens = min(serving.kv_tokens, tokens)
+            self._kept = Kept(serving.weights.backbone)
+
+        return self._replace(limits, serving.model, same=True, check=check)
+
     # -- another backbone, in place --------------------------------------------------------------------------
 
     def _exchange(self, limits: Limits) -> int:
@@ -252,11 +281,24 @@ class Changes:
         if misfit := room.misfit(self._host.live(), tokenizer):
             _wait(deadline, lambda: misfit)
 
-    def _replace(self, limits: Limits, before: Model, same: bool = False) -> int:
-        """Lets go of what is loaded, and loads what the limits name. same: it must be the model `before`."""
+    def _replace(
+        self,
+        limits: Limits,
+        before: Model,
+        *,
+        same: bool = False,
+        anew: bool = True,
+        check: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Lets go of what is loaded, and loads what the limits name.
+
+        same: it must be the model `before`; anew: every sequence takes a new depth; check: the last word
+        before anything is let go.
+        """
         host, serving = self._host, self._host.serving
 
         def release() -> int:
+            check()
             host.released()
             return serving.release()
 
@@ -267,15 +309,22 @@ class Changes:
                 raise misfit
             check_pool(host.live(), loaded.plan.pages * serving.config.page_tokens, loaded.plan.layers)
             with serving.changing():
-                serving.exchange(loaded, anew=not same)
+                serving.exchange(loaded, anew)
                 host.close_to_requests("")
                 host.changed()
 
         reprefilled = self._publish(release)
         host.wait_for_audits()
-        loaded = load_model(serving.config, limits, before, same)
+        loaded = self._load(limits, before, same)
         self._publish(lambda: publish(loaded))
         return reprefilled
+
+    def _load(self, limits: Limits, before: Model, same: bool) -> Loaded:
+        """What is left of the weights that served stays, where it is in the precision that is wanted."""
+        config = self._host.serving.config
+        if whole := self._kept.whole(limits.weight_dtype):
+            return hold_otherwise(config, limits, before, whole)
+        return load_model(config, limits, before, same, self._kept)
 
 
 def _attempt(action: Callable[[], object]) -> HeliosError | None:

@@ -56,6 +56,7 @@ class Engine(Shown):
         self._stats = Stats()
         self._wake = threading.Event()
         self._auditor = Auditor(self._audited, self._wake.set)
+        self._follow()
         self._watch = Watch(serving.exit_in_use)
         self._changes = Changes(self)
         self._news = News()
@@ -324,7 +325,12 @@ class Engine(Shown):
     def changed(self) -> None:
         """Other limits hold: windows begin anew, and detectors where what they watch is another."""
         self._stats.changed()
+        self._follow()
         self._watch.follow(self.serving.exit_in_use)
+
+    def _follow(self) -> None:
+        model, self.serving.audits_take = self.serving.model, self._auditor.takes
+        self._auditor.follow(model.precision, model.reading_seconds)
 
     def released(self) -> None:
         """The weights are gone, and with them what audits have captured and measured."""

@@ -17,6 +17,7 @@ from helios_server.errors import BundleError
 from helios_server.exits.bundle import BundleRef, HeadBundle, open_bundle
 from helios_server.exits.head import BareHead, ExitHead
 from helios_server.models.backbone import Backbone
+from helios_server.models.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,17 @@ def load_heads(
     bundles = tuple(replace(spec, digest=resolved[spec].digest) for spec in limits.audit.bundles)
     audit: Audit = replace(limits.audit, bundles=bundles)
     return Heads(backbone, resolved.values()), replace(limits, exits_digest=served, audit=audit)
+
+
+def check_bundles(
+    limits: Limits, checkpoint: Checkpoint, known: Heads, volumes: Path | None, offline: bool | None
+) -> None:
+    """Raises BundleError for a bundle that cannot be loaded, before anything is let go for it."""
+    for spec in dict.fromkeys((limits.bundle, *limits.audit.bundles)):
+        if spec.uri and not (spec.digest and known.loaded(spec.digest)):
+            open_bundle(
+                BundleRef(spec.uri, spec.digest or None), checkpoint, volumes=volumes, offline=offline
+            )
 
 
 def _load(

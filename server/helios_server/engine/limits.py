@@ -20,7 +20,11 @@ _STEP_TOKENS = {"cpu": 128, "accelerator": 1024}
 """New tokens in one step. A core's time grows with each token; on an accelerator a step of 128 takes hardly
 longer than one of 1 (measured: docs/decisions/0098-steps-on-an-accelerator.md).
 """
-_WAYS_TO_SERVE = {"exit_mode": {WHOLE_SEQUENCES}, "weight_dtype": {AUTO}, "kv_cache_dtype": {AUTO}}
+_WAYS_TO_SERVE = {
+    "exit_mode": (WHOLE_SEQUENCES,),
+    "weight_dtype": (AUTO, "int8", "int4"),
+    "kv_cache_dtype": (AUTO, "int8", "fp8"),
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,13 @@ def check(limits: Limits) -> None:
         _check(name, word in known, f"'{word}' is not something that this release does", f"Use {_any(known)}")
 
 
+def check_device(limits: Limits, config: EngineConfig) -> None:
+    """Raises LimitsRefused for a precision that this process' device does not have."""
+    has_it = limits.kv_cache_dtype != "fp8" or config.device.startswith("cuda")
+    problem = f"'{limits.kv_cache_dtype}' needs a CUDA device, this process has {config.device}"
+    _check("kv_cache_dtype", has_it, problem, "Use 'auto' or 'int8'")
+
+
 def budget(limits: Limits, num_layers: int) -> int:
     """The layer budget in layers, for a model of `num_layers`. Raises LimitsRefused when it is deeper."""
     fits = limits.layer_budget <= num_layers
@@ -104,4 +115,4 @@ def _check(field_name: str, holds: bool, problem: str, fix: str) -> None:
 
 
 def _any(words: Collection[str]) -> str:
-    return " or ".join(f"'{word}'" for word in sorted(words))
+    return " or ".join(f"'{word}'" for word in words)

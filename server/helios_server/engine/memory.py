@@ -39,25 +39,37 @@ in use belongs to others, with whom the device is shared.
 """
 
 
-def measure(backbone: Backbone, config: EngineConfig) -> MemoryFacts:
-    """The facts of a backbone with at least one layer loaded and nothing else of size in this process.
+def measure(backbone: Backbone, config: EngineConfig, beside: int = 0) -> MemoryFacts:
+    """The facts of a backbone with at least one layer loaded and nothing else of size in this process, but
+    for weights of `beside` bytes.
 
     A step runs first, so that what the kernels keep for good (threads, work space) counts as held at the
     start.
     """
     _warm_up(backbone, config)
-    own_kv = 2 * backbone.config.kv_size * backbone.numerics.keys_and_values.itemsize
     device = backbone.numerics.device
+    tensors = _with_tables(backbone.resident_bytes + beside, device)
     return MemoryFacts(
-        process_start_bytes=max(0, _held_bytes(device) - _with_tables(backbone.resident_bytes, device)),
+        process_start_bytes=max(0, _held_bytes(device) - tensors),
         fixed_bytes=_with_tables(backbone.fixed_bytes, device),
         layer_bytes=_with_tables(backbone.layer_bytes, device),
-        kv_bytes_per_token_layer=_with_tables(own_kv, device),
-        activation_bytes_per_token=-(-_activation_bytes(backbone, config) // config.step_tokens),
+        kv_bytes_per_token_layer=kv_bytes_per_token_layer(backbone),
+        activation_bytes_per_token=activation_bytes_per_token(backbone, config),
         row_bytes=backbone.config.vocab_size * _logit_bytes(backbone),
         step_tokens=config.step_tokens,
         page_tokens=config.page_tokens,
     )
+
+
+def kv_bytes_per_token_layer(backbone: Backbone) -> int:
+    """As they are stored, with their units and the kernel's page tables."""
+    layout = backbone.layout
+    return _with_tables(-(-layout.page_bytes // layout.page_tokens), backbone.numerics.device)
+
+
+def activation_bytes_per_token(backbone: Backbone, config: EngineConfig) -> int:
+    """Of a step's temporaries at their peak, per new token."""
+    return -(-_activation_bytes(backbone, config) // config.step_tokens)
 
 
 def limit_bytes(limits: Limits, device: torch.device) -> int:

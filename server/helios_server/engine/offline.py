@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from helios_contract.serves import Precision
 from torch import Tensor
 
 from helios_server.engine.request import Served, Span
@@ -111,7 +112,7 @@ def first_difference(
 
 
 class Shelf:
-    """Finds the weights that a span names; loads each model once, with all its layers.
+    """Finds the weights that a span names; loads each model once in each precision, with all its layers.
 
     bundles: uri of each bundle by its digest, which is all that a span tells; dtype: as the server computes.
     """
@@ -127,7 +128,7 @@ class Shelf:
         self._dtype = dtype
         self._device = device
         self._volumes = volumes
-        self._backbones: dict[tuple[str, str], Backbone] = {}
+        self._backbones: dict[tuple[str, str, Precision], Backbone] = {}
         self._heads: dict[Served, ExitHead] = {}
 
     def __call__(self, served: Served) -> Weights:
@@ -140,7 +141,7 @@ class Shelf:
         return Weights(backbone, self._heads[served])
 
     def _backbone(self, served: Served) -> Backbone:
-        key = served.model_uri, served.revision
+        key = served.model_uri, served.revision, served.precision
         if key not in self._backbones:
             found = resolve(served.model_uri, served.revision, volumes=self._volumes)
             checkpoint = Checkpoint.open(found.path)
@@ -148,7 +149,9 @@ class Shelf:
                 problem = f"is another backbone than the span's, {served.backbone[:12]}"
                 raise CheckpointError(served.model_uri, problem, "Put the model back that served")
             layers = checkpoint.config.num_layers
-            backbone = Backbone.load(checkpoint, layers, self._device, self._dtype)
+            backbone = Backbone.load(
+                checkpoint, layers, self._device, self._dtype, precision=served.precision
+            )
             backbone.never_choose(Tokenizer.open(found.path).lacking(checkpoint.config.vocab_size))
             self._backbones[key] = backbone
         return self._backbones[key]

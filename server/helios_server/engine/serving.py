@@ -8,7 +8,8 @@ threads read (`limits`, `model`, `capacity`) is replaced whole. It must hold no 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,13 +17,15 @@ from dataclasses import dataclass, replace
 import torch
 from helios_contract.limits import Limits
 from helios_contract.results import MemoryFacts
+from helios_contract.serves import Precision
 from helios_contract.telemetry import Capacity
 
 from helios_server.engine import host_memory
 from helios_server.engine.audit import audit_bytes, drawn
 from helios_server.engine.heads import Heads, load_heads
+from helios_server.engine.kept import Kept
 from helios_server.engine.kv_pool import KvPool
-from helios_server.engine.limits import EngineConfig, depths
+from helios_server.engine.limits import EngineConfig, check_device, depths
 from helios_server.engine.memory import MemoryPlan, context_tokens, limit_bytes, measure, plan_memory
 from helios_server.engine.pages import PageAllocator
 from helios_server.engine.prefixes import Prefixes
@@ -45,17 +48,20 @@ class Model:
     """What is known of the model that serves; it stays known while its weights are exchanged.
 
     fingerprint: of the checkpoint; tokenizer_digest: of tokenizer.json, "" without one; context: tokens of
-    prompt and output that one request may have; limit, audit_bytes: bytes.
+    prompt and output that one request may have; limit, audit_bytes: bytes; reading_seconds: of CPU, that
+    reading all layers takes.
     """
 
     config: ModelConfig
     dtype: str
+    precision: Precision
     fingerprint: str
     tokenizer: Tokenizer
     tokenizer_digest: str
     facts: MemoryFacts
     context: int
     audit_bytes: int
+    reading_seconds: float = 0.0
 
     def plan(self, limits: Limits, heads: Heads, device: torch.device) -> MemoryPlan:
         """What fits beside this model under the limits. Raises OutOfMemoryBudget."""
@@ -81,51 +87,72 @@ class Loaded:
 
 
 def load_model(
-    config: EngineConfig, limits: Limits, before: Model | None = None, same: bool = False
+    config: EngineConfig,
+    limits: Limits,
+    before: Model | None = None,
+    same: bool = False,
+    kept: Kept | None = None,
 ) -> Loaded:
     """Loads what the limits name. Raises HeliosError.
 
     One layer is loaded first: it tells what all of them take, so that a model that does not fit is refused
     before its other layers are read. before: the model that it takes the place of; a tokenizer that is the
     same is taken over, for two of them would be held while memory is measured. same: it must be that model.
+    kept: what is left of its weights, which goes layer by layer as others come.
     """
     with reading(limits.model_uri):
-        return _load(config, limits, before, same)
+        return _load(config, limits, before, same, kept or Kept())
 
 
-def _load(config: EngineConfig, limits: Limits, before: Model | None, same: bool) -> Loaded:
+def _load(config: EngineConfig, limits: Limits, before: Model | None, same: bool, kept: Kept) -> Loaded:
+    check_device(limits, config)
     found = resolve(
         limits.model_uri, limits.model_revision or None, volumes=config.volumes, offline=config.offline
     )
     limits = replace(limits, model_revision=found.revision)
     checkpoint = Checkpoint.open(found.path)
-    depths(limits, checkpoint.config.num_layers)
+    *_, budget = depths(limits, checkpoint.config.num_layers)
     if before is not None and same:
-        _check_same(checkpoint, before)
+        check_same(checkpoint, before)
     tokenizer = _tokenizer(checkpoint, before)
-    backbone = Backbone.load(checkpoint, 1, config.device, config.dtype, config.max_context)
+    kept.give_up_tables(budget)
+    backbone = Backbone.load(
+        checkpoint, 1, config.device, config.dtype, config.max_context, precision=limits.precision
+    )
+    kept.exchange(backbone.layers[0])
     backbone.never_choose(tokenizer.lacking(checkpoint.config.vocab_size))
     model = Model(
         config=checkpoint.config,
         dtype=backbone.numerics.dtype,
+        precision=limits.precision,
         fingerprint=checkpoint.fingerprint,
         tokenizer=tokenizer,
         tokenizer_digest=tokenizer_digest(checkpoint),
-        facts=measure(backbone, config),
+        facts=measure(backbone, config, beside=kept.nbytes),
         context=context_tokens(backbone.config, config),
         audit_bytes=audit_bytes(backbone),
     )
     heads, limits = load_heads(backbone, limits, None, volumes=config.volumes, offline=config.offline)
-    device = backbone.numerics.device
-    plan = model.plan(limits, heads, device)
-    backbone.attach([backbone.load_layer(index) for index in range(1, plan.layers)])
+    plan = model.plan(limits, heads, backbone.numerics.device)
+    began = time.thread_time()
+    for index in range(1, plan.layers):
+        backbone.attach([kept.next(backbone, index)])
+    seconds = (time.thread_time() - began) / max(1, plan.layers - 1) * model.config.num_layers
+    model = replace(model, reading_seconds=seconds)
     backbone.source.settle()
     host_memory.trim()
+    return loaded(limits, model, backbone, heads, plan)
+
+
+def loaded(limits: Limits, model: Model, backbone: Backbone, heads: Heads, plan: MemoryPlan) -> Loaded:
+    """Of these, with what the pool may grow to."""
     shallowest = replace(limits, layer_budget=depths(limits, model.config.num_layers)[0])
-    return Loaded(limits, model, backbone, heads, plan, model.plan(shallowest, heads, device).pages)
+    reserved = model.plan(shallowest, heads, backbone.numerics.device).pages
+    return Loaded(limits, model, backbone, heads, plan, reserved)
 
 
-def _check_same(checkpoint: Checkpoint, served: Model) -> None:
+def check_same(checkpoint: Checkpoint, served: Model) -> None:
+    """Raises CheckpointError where the files are no longer those of the model that served."""
     same_weights = checkpoint.fingerprint == served.fingerprint
     if not same_weights or tokenizer_digest(checkpoint) != served.tokenizer_digest:
         file = "weights" if not same_weights else "tokenizer"
@@ -150,7 +177,9 @@ class Serving:
     """See the module.
 
     kv_tokens, context, vocabulary: tokens and token ids that a request may count on; less than the pool and
-    the model have while what comes has less. whole: no change was broken off in the middle.
+    the model have while what comes has less. whole: no change was broken off in the middle. known: what
+    models have taken that served here, by fingerprint and precision. audits_take: whether one more prompt
+    that was drawn can be scored.
     """
 
     def __init__(self, config: EngineConfig, loaded: Loaded) -> None:
@@ -160,7 +189,9 @@ class Serving:
         self.scheduler = Scheduler(
             pages, config.step_tokens, loaded.plan.rows, self.depth_for, prefixes, self.drawn
         )
+        self.audits_take: Callable[[], bool] = lambda: True
         self.runner: Runner | None = None
+        self.known: dict[tuple[str, Precision], MemoryFacts] = {}
         self._install(loaded)
 
     def _install(self, loaded: Loaded) -> None:
@@ -201,8 +232,8 @@ class Serving:
         self.runner, self._thresholds = runner, thresholds
         self._served: dict[int, Served] = {}
         self.scheduler.max_rows = plan.rows
-        precision = model.dtype, limits.weight_dtype, limits.kv_cache_dtype
-        self.scheduler.prefixes.serve(model.fingerprint, *precision)
+        self.known[model.fingerprint, model.precision] = model.facts
+        self.scheduler.prefixes.serve(model.fingerprint, model.dtype, str(model.precision))
         self.whole = True
         self._take_requests()
 
@@ -246,7 +277,7 @@ class Serving:
 
     def drawn(self, sequence: Sequence) -> bool:
         """Whether a newcomer's prompt is scored."""
-        return drawn(sequence, self.limits)
+        return drawn(sequence, self.limits) and self.audits_take()
 
     def served(self, depth: int) -> Served:
         """By what a token at this depth is produced."""
@@ -263,7 +294,8 @@ class Serving:
         limits = self.limits
         served, audit = (limits.model_uri, limits.model_revision), limits.audit
         held, whole = self.budget, self.num_layers
-        return ExitInUse(served, limits.exits_digest, held, whole, audit.quality, audit.confidence)
+        baselines = audit.quality, audit.confidence
+        return ExitInUse(served, limits.exits_digest, held, whole, *baselines, limits.precision)
 
     def threshold(self, depth: int) -> float:
         """Confidence, in [0, 1], under which a token counts as a breach; none at full depth."""

@@ -73,3 +73,8 @@ class Shown:
     def audits_skipped(self) -> int:
         """Prompts that could not be scored, since boot."""
         return self._auditor.skipped
+
+    @property
+    def audits_passed_over(self) -> int:
+        """Prompts drawn that were not scored for audits to keep to their share of CPU time, since boot."""
+        return self._auditor.passed_over

@@ -10,13 +10,15 @@ from collections import deque
 from dataclasses import dataclass
 
 from helios_contract.limits import Baseline
-from helios_contract.telemetry import Alarm, AuditRow, BreachCounter
+from helios_contract.serves import Precision
+from helios_contract.telemetry import REFERENCE, Alarm, AuditRow, BreachCounter
 
 from helios_server.engine.cusum import BREACH_WINDOW, BreachWindow, Change, Cusum, Expected
 
 _LEARN_AUDITS, _LEARN_REQUESTS = 20, 40
 # Least deviations between requests, so that a few alike requests cannot make the detectors nervous.
 _QUALITY_FLOOR, _CONFIDENCE_FLOOR = 0.01, 0.02
+_PUBLISHED = Precision()
 _ALARMS_KEPT, _AUDITS_KEPT = 16, 128
 
 
@@ -34,10 +36,11 @@ class ExitInUse:
     full_depth: int
     quality: Baseline | None
     confidence: Baseline | None
+    precision: Precision = _PUBLISHED
 
 
 class Watch:
-    """At full depth quality is 1 by definition and not watched."""
+    """At full depth as published quality is 1 by definition and not watched: audits have no such exit."""
 
     def __init__(self, exit_in_use: ExitInUse) -> None:
         self.audits: deque[AuditRow] = deque(maxlen=_AUDITS_KEPT)
@@ -47,10 +50,16 @@ class Watch:
     def _begin(self, exit_in_use: ExitInUse) -> None:
         self.alarms: deque[Alarm] = deque(maxlen=_ALARMS_KEPT)
         self._exit = exit_in_use
-        self._quality = Cusum(_expected(exit_in_use.quality), _LEARN_AUDITS, _QUALITY_FLOOR)
+        self._begin_quality(REFERENCE)
         self._confidence = Cusum(_expected(exit_in_use.confidence), _LEARN_REQUESTS, _CONFIDENCE_FLOOR)
         self._breaches = BreachWindow()
         self._newest = 0
+
+    def _begin_quality(self, reference: str) -> None:
+        """The profile's baseline is of full depth as published: beside another one it is learnt."""
+        baseline = self._exit.quality if reference == REFERENCE else None
+        self._reference = reference
+        self._quality = Cusum(_expected(baseline), _LEARN_AUDITS, _QUALITY_FLOOR)
 
     def follow(self, exit_in_use: ExitInUse) -> None:
         """Other limits hold. Audits stay: they do not depend on the exit in use."""
@@ -69,9 +78,10 @@ class Watch:
     def audit(self, row: AuditRow, unix_seconds: float) -> None:
         """An audit is complete."""
         self.audits.append(row)
-        watched = self._exit
-        if watched.depth < watched.full_depth and (watched.digest, watched.depth) in row.exits:
-            millibits, _ = row.exits[watched.digest, watched.depth]
+        if row.reference != self._reference:
+            self._begin_quality(row.reference)
+        if watched := row.exits.get((self._exit.digest, self._exit.depth)):
+            millibits, _ = watched
             change = self._quality.observe(row.full_millibits / max(1, millibits), row.request)
             self._note("Audit", change, row.request, unix_seconds)
 

@@ -49,7 +49,7 @@ class AffineHead:
     kind = "affine"
 
     def __init__(self, tensors: Mapping[str, Tensor], backbone: Backbone) -> None:
-        numerics = backbone.numerics
+        numerics = backbone.numerics.of_floats
         self._norm = RmsNorm(numerics.weight(tensors["norm"]), backbone.config.norm_eps)
         self._affine = Linear(tensors["affine.weight"], tensors["affine.bias"], numerics)
         self._final_norm = backbone.final_norm
@@ -69,7 +69,7 @@ class MlpHead:
     kind = "mlp"
 
     def __init__(self, tensors: Mapping[str, Tensor], backbone: Backbone) -> None:
-        numerics = backbone.numerics
+        numerics = backbone.numerics.of_floats
         self._norm = RmsNorm(numerics.weight(tensors["norm"]), backbone.config.norm_eps)
         self._affine = Linear(tensors["affine.weight"], tensors["affine.bias"], numerics)
         self._inner = SwiGlu(tensors["gate.weight"], tensors["up.weight"], numerics)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from helios_server.models.kv_units import with_units, without_units
 from helios_server.models.rows import Rows, Stretch
 from helios_server.models.slabs import SlabLayout
 
@@ -40,19 +41,23 @@ class PagedAttention:
             *(_Prompt(first, stretch, layout) for first, stretch in indexed if stretch.count > 1),
         ]
         most = max(part.heads.numel() for part in self._parts)
-        shape = (most, layout.page_tokens, layout.head_dim)
+        shape = (most, layout.page_tokens, layout.width)
         self._scratch = torch.empty(shape, dtype=layout.dtype, device=layout.device)
 
     def attend(self, slab: Tensor, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
         """Stores the new tokens' k, v: [T, kv_heads, head_dim] in a layer's slab, then attends from q: [T,
         heads, head_dim] to so many tokens as the window is, or to all. Returns the shape of q."""
-        new = torch.stack((k, v), dim=1).view(-1, self._layout.head_dim)
-        slab.view(-1, self._layout.head_dim).index_copy_(0, self._places, new)
-        pages = slab.view(-1, self._layout.page_tokens, self._layout.head_dim)
+        layout = self._layout
+        new = torch.stack((k, v), dim=1).view(-1, layout.head_dim)
+        new = with_units(new, layout.kept) if layout.has_units else new
+        slab.view(-1, layout.width).index_copy_(0, self._places, new)
+        pages = slab.view(-1, layout.page_tokens, layout.width)
         out = torch.empty_like(q)
         for part in self._parts:
             gathered = self._scratch[: part.heads.numel()]
             torch.index_select(pages, 0, part.heads.flatten(), out=gathered)
+            if layout.has_units:
+                gathered = without_units(gathered, layout.kept, layout.read)
             part.attend(q, gathered, out, window)
         return out
 
@@ -124,7 +129,7 @@ class _Masks:
     def __init__(self, own: Tensor, length: int, layout: SlabLayout) -> None:
         self._own = own.to(layout.device)
         self._places = torch.arange(length, device=layout.device)
-        self._dtype = layout.dtype
+        self._dtype = layout.read
         self._made: dict[int | None, Tensor] = {}
 
     def of(self, window: int | None) -> Tensor:
@@ -144,7 +149,7 @@ def _pages(stretch: Stretch, layout: SlabLayout) -> Sequence[int]:
 
 
 def _heads(pages: Tensor, layout: SlabLayout) -> Tensor:
-    """pages: [..., width]. Returns [2, ..., kv_heads, width]: which [page_tokens, head_dim] of a slab, as
+    """pages: [..., width]. Returns [2, ..., kv_heads, width]: which [page_tokens, width] of a slab, as
     they lie one after the other, hold the keys, then the values, of each head."""
     sides = torch.arange(2).view(2, *[1] * (pages.dim() + 1))
     heads = torch.arange(layout.kv_heads)[:, None]
@@ -152,7 +157,7 @@ def _heads(pages: Tensor, layout: SlabLayout) -> Tensor:
 
 
 def _places(slots: Tensor, layout: SlabLayout) -> Tensor:
-    """slots: [T]. Returns [T * 2 * kv_heads]: which [head_dim] of a slab, as they lie one after the other, a
+    """slots: [T]. Returns [T * 2 * kv_heads]: which [width] of a slab, as they lie one after the other, a
     token's keys and values go to."""
     pages, offsets = slots // layout.page_tokens, slots % layout.page_tokens
     of_heads = pages[:, None] * 2 * layout.kv_heads + torch.arange(2 * layout.kv_heads)

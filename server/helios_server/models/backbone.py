@@ -7,11 +7,13 @@ decides nothing: which layers run, and over which rows, is the caller's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import copy
 from functools import partial
 from typing import cast
 
 import torch
+from helios_contract.serves import AUTO, Precision
 from torch import Tensor
 
 from helios_server.errors import CheckpointError
@@ -19,7 +21,7 @@ from helios_server.models.block import DecoderLayer
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
 from helios_server.models.layout import norm_parts
-from helios_server.models.linear import Linear, Numerics
+from helios_server.models.linear import REFERENCE, Linear, Numerics, floats, joined
 from helios_server.models.native_path import NativeLayer, NativePath
 from helios_server.models.norm import Norm, make_norm
 from helios_server.models.reading import reading
@@ -27,11 +29,14 @@ from helios_server.models.rope import Rope, RopeTable
 from helios_server.models.slabs import SlabLayout
 from helios_server.models.source import Source
 from helios_server.models.step import Step
+from helios_server.native.quantised import Quantised
 
 logger = logging.getLogger(__name__)
 
 Layer = DecoderLayer | NativeLayer
 """As torch computes it, or as the native kernels do: all layers of a backbone are of one kind."""
+_HEAD_ROWS = 4096
+"""Of an LM head that is quantised, read at a time."""
 
 
 class Backbone:
@@ -69,13 +74,19 @@ class Backbone:
         device: str = "cpu",
         dtype: str | None = None,
         max_context: int | None = None,
+        precision: Precision = REFERENCE,
         *,
         native: bool = True,
     ) -> Backbone:
         """Loads the first `layers` layers. dtype None: the device's default. max_context: tokens, at most the
-        config's longest_context; None: the model's. native False: torch computes, whatever is there."""
+        config's longest_context; None: the model's. native False: torch computes, whatever is there.
+
+        precision: of weights, each matrix quantised when it is read, and of keys and values. Raises
+        UnsupportedModelError, weight_dtype or kv_cache_dtype, for what cannot be had here.
+        """
         _check_budget(layers, checkpoint.config)
-        numerics = Numerics.of(device, dtype, native=native and checkpoint.config.plain_block)
+        native_block = native and checkpoint.config.plain_block
+        numerics = Numerics.of(device, dtype, precision, native=native_block)
         with reading(str(checkpoint.path)):
             _tell(checkpoint)
             if native and not checkpoint.config.plain_block:
@@ -87,16 +98,27 @@ class Backbone:
     @classmethod
     def _without_layers(cls, checkpoint: Checkpoint, numerics: Numerics, max_context: int | None) -> Backbone:
         config, source = checkpoint.config, Source(checkpoint)
-        table = checkpoint.tensor(checkpoint.embedding_name, config.vocab_size)
-        tied = checkpoint.head_name == checkpoint.embedding_name
-        own = table if tied else checkpoint.tensor(checkpoint.head_name, config.vocab_size)
-        head = Linear(own, None, numerics)
-        shared = tied and head.gives_rows
-        embedding = None if shared else table.to(numerics.device, numerics.weights)
+        tied, own = checkpoint.head_name == checkpoint.embedding_name, _head(checkpoint, numerics)
+        head, embedding = Linear(own, None, numerics), None
+        if not (tied and head.gives_rows):
+            table = floats(own) if tied else checkpoint.tensor(checkpoint.embedding_name, config.vocab_size)
+            embedding = table.to(numerics.device, numerics.weights)
         context = config.context(max_context)
         positions = _positions(checkpoint, numerics, context)
         rope = RopeTable(config, numerics, context)
         return cls(source, numerics, embedding, positions, _final_norm(checkpoint, numerics), head, rope)
+
+    def in_precision(self, precision: Precision) -> Backbone:
+        """The same model, which shares this one's embedding, head and norms: the layers that it loads are in
+        another precision. It has this one's layers, if their weights are in that precision, else none.
+        """
+        other = copy(self)
+        other.numerics = Numerics.of(
+            self.numerics.device, self.numerics.dtype, precision, native=self.is_native
+        )
+        alike = precision.weight_dtype == self.precision.weight_dtype
+        other.layers = [layer.with_keys_and_values(other.numerics) for layer in self.layers if alike]
+        return other
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -107,6 +129,11 @@ class Backbone:
     def config(self) -> ModelConfig:
         """The architecture of the whole checkpoint (its num_layers, not the loaded ones)."""
         return self.checkpoint.config
+
+    @property
+    def precision(self) -> Precision:
+        """As it was asked for."""
+        return self.numerics.precision
 
     @property
     def is_native(self) -> bool:
@@ -123,6 +150,10 @@ class Backbone:
     def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
         """ids, positions: [T] int64. Returns [T, hidden_size], activation dtype."""
         rows = self.head.rows(ids) if self.embedding is None else self.embedding[ids]
+        return self.placed(rows, positions)
+
+    def placed(self, rows: Tensor, positions: Tensor) -> Tensor:
+        """Rows of the embedding, [T, hidden_size], as the first layer reads them: activation dtype."""
         hidden = rows.to(self.numerics.activations)
         if self._scale != 1.0:
             hidden = hidden * self._scale
@@ -214,6 +245,19 @@ class Backbone:
     def resident_bytes(self) -> int:
         """Resident bytes of everything loaded."""
         return self.fixed_bytes + sum(layer.nbytes for layer in self.layers)
+
+
+def _head(checkpoint: Checkpoint, numerics: Numerics) -> Tensor | Quantised:
+    """The LM head as it will be held. Quantised, no more of it than a block is ever there as floats."""
+    name, rows = checkpoint.head_name, checkpoint.config.vocab_size
+    if numerics.precision.weight_dtype == AUTO:
+        return checkpoint.tensor(name, rows)
+    parts = [numerics.held(checkpoint.tensor(name, block)) for block in _blocks(rows)]
+    return joined(parts)
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    return (slice(first, min(first + _HEAD_ROWS, rows)) for first in range(0, rows, _HEAD_ROWS))
 
 
 def _positions(checkpoint: Checkpoint, numerics: Numerics, context: int) -> Tensor | None:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from helios_server.models.config import ModelConfig
 from helios_server.models.families import Activation
-from helios_server.models.linear import Linear, Numerics
+from helios_server.models.linear import Linear, Numerics, floats, joined
 from helios_server.models.norm import Norm, make_norm
 from helios_server.models.rope import Rope, of_base, rotate
+from helios_server.native.quantised import Quantised
 
 # attend(q, k, v, window) -> [T, heads, head_dim]; q: [T, heads, head_dim], k and v: [T, kv_heads, head_dim];
 # q and k are rotated already. window: tokens that a token attends to, itself included; None: all before it.
@@ -56,7 +57,7 @@ class DecoderLayer:
     )  # fmt: skip
 
     def __init__(
-        self, index: int, tensors: dict[str, Tensor], config: ModelConfig, numerics: Numerics
+        self, index: int, tensors: dict[str, Tensor | Quantised], config: ModelConfig, numerics: Numerics
     ) -> None:
         self.index = index
         self._config = config
@@ -76,6 +77,10 @@ class DecoderLayer:
         self._down = parts.fused((names.down,), config.mlp_bias)
         self._activate = _ACTIVATIONS[config.activation]
         self.nbytes = parts.nbytes
+
+    def with_keys_and_values(self, numerics: Numerics) -> DecoderLayer:
+        """The same weights; its keys and values are held as these numerics say: it knows nothing of them."""
+        return self
 
     def forward(self, hidden: Tensor, rope: Rope, attend: Attend) -> Tensor:
         """hidden: [T, hidden_size], activation dtype; rope: cos and sin of the T positions. Returns [T,
@@ -110,24 +115,26 @@ class DecoderLayer:
 class _Parts:
     """Takes a layer's tensors one after the other and counts resident bytes."""
 
-    def __init__(self, tensors: dict[str, Tensor], config: ModelConfig, numerics: Numerics) -> None:
+    def __init__(
+        self, tensors: dict[str, Tensor | Quantised], config: ModelConfig, numerics: Numerics
+    ) -> None:
         self._tensors = tensors
         self._config = config
         self._numerics = numerics
         self.nbytes = 0
 
     def norm(self, name: str) -> Norm:
-        weight = self._numerics.weight(self._tensors[f"{name}.weight"])
+        weight = self._numerics.weight(floats(self._tensors[f"{name}.weight"]))
         bias = self._tensors.get(f"{name}.bias")
-        wide_bias = None if bias is None else self._numerics.weight(bias)
+        wide_bias = None if bias is None else self._numerics.weight(floats(bias))
         norm = make_norm(self._config.norm, weight, wide_bias, self._config.norm_eps)
         self.nbytes += norm.nbytes
         return norm
 
     def fused(self, names: tuple[str, ...], bias: bool) -> Linear:
         """One matrix out of several that read the same input; fewer and larger multiplications."""
-        weight = torch.cat([self._tensors[f"{name}.weight"] for name in names])
-        offsets = torch.cat([self._tensors[f"{name}.bias"] for name in names]) if bias else None
+        weight = joined([self._tensors[f"{name}.weight"] for name in names])
+        offsets = torch.cat([floats(self._tensors[f"{name}.bias"]) for name in names]) if bias else None
         linear = Linear(weight, offsets, self._numerics)
         self.nbytes += linear.nbytes
         return linear

@@ -26,6 +26,7 @@ from helios_server.models.header import FLOATS, TensorEntry, read_header
 from helios_server.models.json_file import read_object
 from helios_server.models.layout import HEAD, canonical, check_layout, layer_shapes
 from helios_server.models.reading import reading
+from helios_server.native.quantised import Quantised
 
 # Of config.json, what changes the function that the weights compute, whatever the family.
 _ESSENTIALS = (
@@ -86,17 +87,18 @@ class Checkpoint:
         """All tensors that the checkpoint claims to hold."""
         return tuple(self._shard_of)
 
-    def tensor(self, name: str, rows: int | None = None) -> Tensor:
-        """Reads one tensor, or its first rows, as stored, on the CPU."""
+    def tensor(self, name: str, rows: int | slice | None = None) -> Tensor:
+        """Reads one tensor, or its first rows, or those of a slice, as stored, on the CPU."""
         entry = self.entry(name)
         if rows is not None:
-            entry = entry.rows(rows)
+            chosen = rows if isinstance(rows, slice) else slice(0, rows)
+            entry = entry.rows(chosen.stop - chosen.start, chosen.start)
         data = torch.empty(entry.nbytes, dtype=torch.uint8)
         _read_exactly(entry, data)
         self.bytes_read += entry.nbytes
         return data.view(FLOATS[entry.dtype]).reshape(entry.shape)
 
-    def layer_tensors(self, layer: int) -> dict[str, Tensor]:
+    def layer_tensors(self, layer: int) -> dict[str, Tensor | Quantised]:
         """Reads all tensors of one decoder layer, by their name within the layer."""
         layers = self.config.names.layers
         return {name: self.tensor(f"{layers}.{layer}.{name}") for name in layer_shapes(self.config)}

@@ -39,10 +39,11 @@ class TensorEntry:
     start: int
     nbytes: int
 
-    def rows(self, count: int) -> TensorEntry:
-        """The first rows of it."""
+    def rows(self, count: int, first: int = 0) -> TensorEntry:
+        """So many rows of it, from the first on."""
         size = self.nbytes // self.shape[0]
-        return TensorEntry(self.file, self.dtype, (count, *self.shape[1:]), self.start, count * size)
+        start = self.start + first * size
+        return TensorEntry(self.file, self.dtype, (count, *self.shape[1:]), start, count * size)
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:

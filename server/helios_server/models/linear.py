@@ -6,19 +6,21 @@ result may not depend on the rows beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 import torch.nn.functional as F
+from helios_contract.serves import AUTO, Precision
 from torch import Tensor
 
 from helios_server.errors import UnsupportedModelError
 from helios_server.native.library import Library, library
 from helios_server.native.matrix import Matrix
+from helios_server.native.quantised import WEIGHT_DTYPES, Quantised, quantise
 
-AUTO = "auto"
+REFERENCE = Precision()
 _TORCH_DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -26,6 +28,7 @@ _TORCH_DTYPES = {
     "float16": torch.float16,
 }
 _NATIVE = ("bfloat16", "float16")
+_KV_DTYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 # fbgemm packs a matrix into blocks of this many input and output elements and fills the last block with
 # zeros.
 _PACK_IN, _PACK_OUT, _PACK_TAIL_BYTES = 512, 64, 1024
@@ -33,8 +36,9 @@ _PACK_IN, _PACK_OUT, _PACK_TAIL_BYTES = 512, 64, 1024
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """How a model computes. dtype: its name; weights: stored dtype; activations: dtype of the residual
-    stream; keys_and_values: as they are stored; library: the native kernels, None where torch computes."""
+    """How a model computes. dtype: its name, of all that the precision does not say otherwise of; weights:
+    dtype of tables and of matrices that are not quantised; activations: dtype of the residual stream;
+    keys_and_values: as they are stored; library: the native kernels, None where torch computes."""
 
     device: torch.device
     dtype: str
@@ -42,14 +46,24 @@ class Numerics:
     activations: torch.dtype
     keys_and_values: torch.dtype
     library: Library | None = None
+    precision: Precision = REFERENCE
 
     @classmethod
     def of(
-        cls, device: str | torch.device = "cpu", dtype: str | None = None, *, native: bool = True
+        cls,
+        device: str | torch.device = "cpu",
+        dtype: str | None = None,
+        precision: Precision = REFERENCE,
+        *,
+        native: bool = True,
     ) -> Numerics:
         """Resolves a device and a dtype name (None or "auto": the device's own). native: whether the native
-        kernels may compute, where they are there and know the format."""
+        kernels may compute, where they are there and know the format.
+
+        Raises UnsupportedModelError: device, dtype, weight_dtype or kv_cache_dtype.
+        """
         device = _usable(device)
+        _check_precision(precision, device)
         name = default_dtype(device.type) if dtype in (None, AUTO) else str(dtype)
         if name not in _TORCH_DTYPES:
             raise UnsupportedModelError(
@@ -57,8 +71,9 @@ class Numerics:
             )
         weights = _TORCH_DTYPES[name]
         kernels = library() if native and device.type == "cpu" and name in _NATIVE else None
+        stored = _KV_DTYPES.get(precision.kv_cache_dtype)
         if kernels is not None:
-            return cls(device, name, weights, torch.float32, weights, kernels)
+            return cls(device, name, weights, torch.float32, stored or weights, kernels, precision)
         packed = device.type == "cpu" and name == "float16"
         if packed and "fbgemm" not in torch.backends.quantized.supported_engines:
             raise UnsupportedModelError(
@@ -67,18 +82,33 @@ class Numerics:
                 "Use dtype float32",
             )
         activations = torch.float32 if packed else weights
-        return cls(device, name, weights, activations, activations)
+        return cls(device, name, weights, activations, stored or activations, None, precision)
 
     @property
     def packed(self) -> bool:
         """Whether matrices are fbgemm's packed fp16 weights, which multiply float32 activations."""
         return self.library is None and self.activations != self.weights
 
-    def pack(self, weight: Tensor, bias: Tensor | None, *, gated: bool = False) -> Matrix:
+    @property
+    def of_floats(self) -> Numerics:
+        """The same for what keeps its floats whatever the precision: exit heads."""
+        return replace(self, precision=replace(self.precision, weight_dtype=AUTO))
+
+    def held(self, weight: Tensor | Quantised) -> Tensor | Quantised:
+        """A matrix in the format that the precision says; auto: as it is."""
+        wanted = self.precision.weight_dtype
+        if wanted == AUTO or (isinstance(weight, Quantised) and weight.dtype == wanted):
+            return weight
+        return quantise(floats(weight), wanted)
+
+    def pack(self, weight: Tensor | Quantised, bias: Tensor | None, *, gated: bool = False) -> Matrix:
         """For the native kernels. weight: [out, in], bias: [out] or None; gated: the rows are [gate; up]."""
         if self.library is None:
             raise ValueError("torch computes here, nothing is packed for the native kernels")
-        return self.library.pack(weight, bias, self.dtype, gated=gated)
+        held = self.held(weight)
+        return self.library.pack(
+            held, bias, held.dtype if isinstance(held, Quantised) else self.dtype, gated=gated
+        )
 
     def weight(self, tensor: Tensor) -> Tensor:
         """Puts a tensor on the device in the dtype of the activations (norms, biases)."""
@@ -92,6 +122,38 @@ def default_dtype(device_type: str) -> str:
         return "bfloat16"
     kernels = library()
     return "bfloat16" if kernels is not None and kernels.isa == "amx" else "float16"
+
+
+def _check_precision(precision: Precision, device: torch.device) -> None:
+    weights, kv = precision.weight_dtype, precision.kv_cache_dtype
+    if weights not in (AUTO, *WEIGHT_DTYPES):
+        raise UnsupportedModelError(
+            "weight_dtype", f"'{weights}' is not supported", f"Use one of {', '.join((AUTO, *WEIGHT_DTYPES))}"
+        )
+    if kv not in (AUTO, *_KV_DTYPES):
+        raise UnsupportedModelError(
+            "kv_cache_dtype", f"'{kv}' is not supported", f"Use one of {', '.join((AUTO, *_KV_DTYPES))}"
+        )
+    if kv == "fp8" and device.type != "cuda":
+        raise UnsupportedModelError(
+            "kv_cache_dtype", f"'fp8' needs a CUDA device, this is {device.type}", "Use int8, or auto"
+        )
+
+
+def floats(weight: Tensor | Quantised) -> Tensor:
+    """A matrix as floats: [out, in], as stored or float32."""
+    return weight.wide(torch.float32) if isinstance(weight, Quantised) else weight
+
+
+def joined(parts: Sequence[Tensor | Quantised]) -> Tensor | Quantised:
+    """One matrix out of the rows of several."""
+    first, *others = parts
+    if not others:
+        return first
+    quantised = [part for part in parts if isinstance(part, Quantised)]
+    if len(quantised) == len(parts) and len({part.dtype for part in quantised}) == 1:
+        return Quantised.joined(quantised)
+    return torch.cat([floats(part) for part in parts])
 
 
 def _usable(device: str | torch.device) -> torch.device:
@@ -109,21 +171,29 @@ def _usable(device: str | torch.device) -> torch.device:
 class Linear:
     """y = x W^T + b. weight: [out, in], bias: [out] or None; x: [rows, in] in the activation dtype.
 
-    `weight` afterwards: as torch multiplies it; None where it is packed.
+    `weight` afterwards: as torch multiplies it; None where it is packed or quantised.
     """
 
-    __slots__ = ("_matrix", "_multiply", "in_features", "nbytes", "out_features", "weight")
+    __slots__ = ("_matrix", "_multiply", "_quantised", "in_features", "nbytes", "out_features", "weight")
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, numerics: Numerics) -> None:
+    def __init__(self, weight: Tensor | Quantised, bias: Tensor | None, numerics: Numerics) -> None:
         self.out_features, self.in_features = weight.shape
         self.weight: Tensor | None = None
         self._matrix: Matrix | None = None
+        self._quantised: Quantised | None = None
         self._multiply: Callable[[Tensor], Tensor]
         bias_elements = 0 if bias is None else bias.numel()
         if numerics.library is not None:
             self._matrix = numerics.pack(weight, bias)
             self._multiply = partial(numerics.library.matmul, self._matrix)
             self.nbytes = self._matrix.nbytes
+            return
+        weight = numerics.held(weight)
+        if isinstance(weight, Quantised):
+            self._quantised = weight.to(numerics.device)
+            offsets = None if bias is None else numerics.weight(bias)
+            self._multiply = partial(_multiply_quantised, self._quantised, offsets)
+            self.nbytes = weight.nbytes + numerics.activations.itemsize * bias_elements
         elif numerics.packed:
             # Measured: bitwise the same result for every batch size; F.linear in float32 or bfloat16 is not.
             wide_bias = None if bias is None else bias.float()
@@ -142,12 +212,14 @@ class Linear:
     @property
     def gives_rows(self) -> bool:
         """Whether rows of the weight can be read out of it, so that an embedding need not be held twice."""
-        return self.weight is not None or self._matrix is not None
+        return any(held is not None for held in (self.weight, self._matrix, self._quantised))
 
     def rows(self, ids: Tensor) -> Tensor:
         """Rows of the weight, as it multiplies. ids: [T] int64. Returns [T, in_features], any float dtype."""
         if self._matrix is not None:
             return self._matrix.rows(ids)
+        if self._quantised is not None:
+            return self._quantised.rows(ids).wide(torch.float32)
         if self.weight is None:
             raise ValueError("no row can be read out of a matrix that fbgemm packed")
         return self.weight[ids]
@@ -173,6 +245,13 @@ class SwiGlu:
 def _gated(linear: Linear, x: Tensor) -> Tensor:
     gate, up = linear(x).chunk(2, dim=-1)
     return F.silu(gate) * up
+
+
+def _multiply_quantised(held: Quantised, offsets: Tensor | None, x: Tensor) -> Tensor:
+    """Weights become floats a block of rows at a time: at no time is the matrix there as floats."""
+    products = [F.linear(x, held.rows(rows).wide(x.dtype)) for rows in held.blocks()]
+    product = products[0] if len(products) == 1 else torch.cat(products, dim=-1)
+    return product if offsets is None else product + offsets
 
 
 def _multiply_packed(packed: object, x: Tensor) -> Tensor:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from copy import copy
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from helios_server.models.config import ModelConfig
-from helios_server.models.linear import Numerics
+from helios_server.models.linear import Numerics, floats, joined
 from helios_server.models.rope import RopeTable
 from helios_server.models.rows import Rows
 from helios_server.models.step import Step
@@ -24,6 +25,7 @@ from helios_server.native.layers import Layer, Shape
 from helios_server.native.layers import Step as NativeStep
 from helios_server.native.library import Library
 from helios_server.native.matrix import Matrix
+from helios_server.native.quantised import Quantised
 
 logger = logging.getLogger(__name__)
 
@@ -35,16 +37,14 @@ class NativeLayer:
     """One layer, packed. tensors: emptied on the way; keys_and_values: the format that its own have in their
     slab."""
 
-    __slots__ = ("index", "kernel", "keys_and_values", "nbytes")
+    __slots__ = ("_fits_float16", "index", "kernel", "keys_and_values", "nbytes")
 
     def __init__(
-        self, index: int, tensors: dict[str, Tensor], config: ModelConfig, numerics: Numerics
+        self, index: int, tensors: dict[str, Tensor | Quantised], config: ModelConfig, numerics: Numerics
     ) -> None:
         self.index = index
-        self.keys_and_values = numerics.keys_and_values
-        if self.keys_and_values == torch.float16 and not may_be_float16(tensors, config):
-            self.keys_and_values = torch.bfloat16
-            logger.info("layer %d keeps bfloat16 keys and values: they may leave float16's range", index)
+        self._fits_float16 = numerics.weights != torch.float16 or may_be_float16(tensors, config)
+        self.keys_and_values = self._format(numerics)
         parts = _Parts(tensors, numerics)
         self.kernel = Layer(
             input_norm=parts.norm("input_layernorm"),
@@ -57,6 +57,18 @@ class NativeLayer:
             down=parts.fused(("mlp.down_proj",), config.mlp_bias),
         )
         self.nbytes = self.kernel.nbytes
+
+    def with_keys_and_values(self, numerics: Numerics) -> NativeLayer:
+        """The same weights; its keys and values are held as these numerics say."""
+        other = copy(self)
+        other.keys_and_values = self._format(numerics)
+        return other
+
+    def _format(self, numerics: Numerics) -> torch.dtype:
+        if numerics.keys_and_values != torch.float16 or self._fits_float16:
+            return numerics.keys_and_values
+        logger.info("layer %d keeps bfloat16 keys and values: they may leave float16's range", self.index)
+        return torch.bfloat16
 
 
 class NativePath:
@@ -106,43 +118,40 @@ class NativePath:
 class _Parts:
     """Takes a layer's tensors out, one after the other: what is packed need not be held as it was read."""
 
-    def __init__(self, tensors: dict[str, Tensor], numerics: Numerics) -> None:
+    def __init__(self, tensors: dict[str, Tensor | Quantised], numerics: Numerics) -> None:
         self._tensors = tensors
         self._numerics = numerics
 
     def norm(self, name: str) -> Tensor:
-        return self._numerics.weight(self._tensors.pop(f"{name}.weight"))
+        return self._numerics.weight(floats(self._tensors.pop(f"{name}.weight")))
 
     def fused(self, names: tuple[str, ...], bias: bool, *, gated: bool = False) -> Matrix:
         """One matrix out of several that read the same input."""
-        offsets = self._joined([f"{name}.bias" for name in names]) if bias else None
+        offsets = floats(self._joined([f"{name}.bias" for name in names])) if bias else None
         return self._numerics.pack(self._joined([f"{name}.weight" for name in names]), offsets, gated=gated)
 
-    def _joined(self, names: list[str]) -> Tensor:
-        first, *others = names
-        if not others:
-            return self._tensors.pop(first)
-        return torch.cat([self._tensors.pop(name) for name in names])
+    def _joined(self, names: list[str]) -> Tensor | Quantised:
+        return joined([self._tensors.pop(name) for name in names])
 
 
-def may_be_float16(tensors: dict[str, Tensor], config: ModelConfig) -> bool:
+def may_be_float16(tensors: dict[str, Tensor | Quantised], config: ModelConfig) -> bool:
     """Whether no key or value of a layer can leave float16's range, whatever the layer reads.
 
     From its weights alone, so that a layer has one format at every budget. What a norm gives is at most
     sqrt(size) long before its weight; rotation mixes two elements of a key.
     """
-    read = tensors["input_layernorm.weight"].float()
+    read = floats(tensors["input_layernorm.weight"]).float()
     largest = _reach(tensors, "self_attn.v_proj", read)
     if config.qk_norm:
-        weight = tensors["self_attn.k_norm.weight"].float()
+        weight = floats(tensors["self_attn.k_norm.weight"]).float()
         key = math.sqrt(config.head_dim) * float(weight.abs().max())
     else:
         key = math.sqrt(2) * _reach(tensors, "self_attn.k_proj", read)
     return largest <= _WITHIN_FLOAT16 and key <= _WITHIN_FLOAT16  # neither is NaN
 
 
-def _reach(tensors: dict[str, Tensor], name: str, norm: Tensor) -> float:
+def _reach(tensors: dict[str, Tensor | Quantised], name: str, norm: Tensor) -> float:
     """The largest element that a product with what a norm of this weight gives can have."""
-    weight, bias = tensors[f"{name}.weight"].float(), tensors.get(f"{name}.bias")
+    weight, bias = floats(tensors[f"{name}.weight"]).float(), tensors.get(f"{name}.bias")
     longest = math.sqrt(weight.shape[1]) * torch.linalg.vector_norm(weight * norm, dim=1)
-    return float((longest if bias is None else longest + bias.float().abs()).max())
+    return float((longest if bias is None else longest + floats(bias).float().abs()).max())

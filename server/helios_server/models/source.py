@@ -6,13 +6,17 @@ what is read must be of the model that serves, or nothing. It must not keep tens
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor
 
 from helios_server.errors import CheckpointError
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.native.quantised import Quantised
 
+T = TypeVar("T")
 _DESCRIPTIONS = ("config.json", "model.safetensors.index.json")
 _TRIES = 3
 """Readings of one layer while its files go on changing and stay the same model."""
@@ -45,21 +49,32 @@ class Source:
             raise _changing(checkpoint.path)
         self._fingerprint = fingerprint
 
-    def layer_tensors(self, layer: int) -> dict[str, Tensor]:
+    def layer_tensors(self, layer: int) -> dict[str, Tensor | Quantised]:
         """The tensors of one layer, by their name within it, of the model that was loaded.
 
         Raises CheckpointError where they cannot be read, or its files are another model's before or after.
         """
+        return self._of_the_model(lambda checkpoint: checkpoint.layer_tensors(layer))
+
+    def embedding(self, rows: slice) -> Tensor:
+        """Rows of the embedding, as stored, of the model that was loaded. Raises as `layer_tensors` does."""
+        return self._of_the_model(lambda checkpoint: checkpoint.tensor(checkpoint.embedding_name, rows))
+
+    def head(self, rows: slice) -> Tensor:
+        """Rows of the LM head, likewise."""
+        return self._of_the_model(lambda checkpoint: checkpoint.tensor(checkpoint.head_name, rows))
+
+    def _of_the_model(self, read: Callable[[Checkpoint], T]) -> T:
         for _ in range(_TRIES):
             seen, checkpoint = self._same_model()
             try:
-                tensors = checkpoint.layer_tensors(layer)
+                found = read(checkpoint)
             except Exception:
                 if _identity(checkpoint.path) == seen:
                     raise
                 continue
             if _identity(checkpoint.path) == seen:
-                return tensors
+                return found
         raise _changing(self.checkpoint.path)
 
     def _same_model(self) -> tuple[Identity, Checkpoint]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 ISAS: Final = ("avx2", "avx512", "amx")  # a number of HeliosIsa each, from the least to the best
-TYPES: Final = ("float32", "float16", "bfloat16", "int8")  # of HeliosType
+TYPES: Final = ("float32", "float16", "bfloat16", "int8", "int4")  # of HeliosType
 
 
 class CShape(Structure):
@@ -44,7 +44,10 @@ _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[Any, ...]]] = {
     "helios_supports": (c_int, (c_int,)),
     "helios_pack": (
         c_int,
-        (c_int, c_void_p, c_int, c_int64, c_int64, c_void_p, c_int, c_int, c_int, POINTER(c_void_p)),
+        (
+            c_int, c_void_p, c_int, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_int, c_int, c_int,
+            POINTER(c_void_p),
+        ),
     ),
     "helios_free": (None, (c_void_p,)),
     "helios_nbytes": (c_int64, (c_void_p,)),

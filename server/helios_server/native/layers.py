@@ -11,7 +11,10 @@ from torch import Tensor
 from helios_server.native.interface import TYPES, CLayer, CShape, CStep
 from helios_server.native.matrix import Matrix
 
-KV_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+FLOATS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+KV_DTYPES = FLOATS | {torch.int8: "int8"}
+UNIT_BYTES = 4
+"""Of the float32 behind the elements of a head's key or value, where these have 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class Shape:
     """Sizes that all layers of a model share. hidden, inner: features; head_dim: features of a head, even;
     page_tokens: tokens of a page.
 
-    kv: dtype of the slabs; scale: of attention's scores, None: head_dim ** -0.5.
+    kv: dtype of the slabs, in which an int8 key or value has its unit, a float32, behind its elements; scale:
+    of attention's scores, None: head_dim ** -0.5.
     """
 
     hidden: int
@@ -48,7 +52,8 @@ class Shape:
 
     def slab(self, pages: int) -> tuple[int, ...]:
         """The shape of a layer's slab; 2: keys, then values."""
-        return (pages, 2, self.kv_heads, self.page_tokens, self.head_dim)
+        width = self.head_dim + (UNIT_BYTES if self.kv == torch.int8 else 0)
+        return (pages, 2, self.kv_heads, self.page_tokens, width)
 
 
 class Layer:

@@ -23,8 +23,9 @@ from helios_server.errors import HeliosError
 from helios_server.native import interface
 from helios_server.native.build import library_file, why_not_here
 from helios_server.native.interface import ISAS, TYPES
-from helios_server.native.layers import KV_DTYPES, Layer, Shape, Step, check_tensor
+from helios_server.native.layers import FLOATS, Layer, Shape, Step, check_tensor
 from helios_server.native.matrix import FORMATS, Matrix
+from helios_server.native.quantised import WEIGHT_DTYPES, Quantised, quantise
 from helios_server.native.selfcheck import difference
 
 logger = logging.getLogger(__name__)
@@ -73,8 +74,10 @@ class Library:
             raise HeliosError(VARIABLE, f"this machine lacks '{isa}'", _FIX)
         return cls(functions, isa, threads)
 
-    def pack(self, weight: Tensor, bias: Tensor | None, fmt: str, *, gated: bool = False) -> Matrix:
-        """Packs weight: [out, in] and bias: [out] in a format, "float16", "bfloat16" or "int8".
+    def pack(
+        self, weight: Tensor | Quantised, bias: Tensor | None, fmt: str, *, gated: bool = False
+    ) -> Matrix:
+        """Packs weight: [out, in] and bias: [out] in a format, one of FORMATS.
 
         gated: the rows are [gate; up]. Raises HeliosError where a weight is beyond what the format holds.
         """
@@ -82,22 +85,18 @@ class Library:
             raise HeliosError(
                 "dtype", f"there are no kernels for '{fmt}'", f"Use one of {', '.join(FORMATS)}"
             )
-        if weight.dtype not in KV_DTYPES:
-            weight = weight.float()
-        weight = weight.contiguous()
+        given = _as_packed(weight, fmt)
         offsets = None if bias is None else bias.float().contiguous()
         out_features, in_features = weight.shape
         pointer = c_void_p()
         status = self.functions.helios_pack(
-            self._isa, weight.data_ptr(), TYPES.index(KV_DTYPES[weight.dtype]), out_features, in_features,
-            None if offsets is None else offsets.data_ptr(), TYPES.index(fmt), gated, self._threads(),
-            byref(pointer),
+            self._isa, _address(given.values), TYPES.index(given.type), out_features, in_features,
+            _address(given.units), _address(given.minima), _address(offsets), TYPES.index(fmt), gated,
+            self._threads(), byref(pointer),
         )  # fmt: skip
-        if status == 4:
+        if status == 4 and isinstance(weight, Tensor):
             largest = float(weight.abs().max())
             raise HeliosError("dtype", f"float16 cannot hold a weight of {largest:g}", "Use dtype bfloat16")
-        if status == 5:
-            raise HeliosError("dtype", "int8 cannot hold a weight that is not finite", "Use dtype bfloat16")
         _raise(status, "weight")
         return Matrix(self.functions, pointer.value or 0, out_features, in_features, fmt, gated)
 
@@ -172,6 +171,37 @@ class Library:
 
     def _threads(self) -> int:
         return self.threads or torch.get_num_threads()
+
+
+class _Given(NamedTuple):
+    """What `helios_pack` reads. values: [out, in], of the type; units, minima: where they are quantised."""
+
+    type: str
+    values: Tensor
+    units: Tensor | None = None
+    minima: Tensor | None = None
+
+
+def _as_packed(weight: Tensor | Quantised, fmt: str) -> _Given:
+    if fmt in WEIGHT_DTYPES:
+        held = (
+            weight
+            if isinstance(weight, Quantised) and weight.dtype == fmt
+            else quantise(_floats(weight), fmt)
+        )
+        minima = None if held.minima is None else held.minima.contiguous()
+        return _Given(fmt, held.values.contiguous(), held.units.contiguous(), minima)
+    floats = _floats(weight)
+    floats = floats if floats.dtype in FLOATS else floats.float()
+    return _Given(FLOATS[floats.dtype], floats.contiguous())
+
+
+def _floats(weight: Tensor | Quantised) -> Tensor:
+    return weight.wide(torch.float32) if isinstance(weight, Quantised) else weight
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 def _raise(status: int, field: str) -> None:

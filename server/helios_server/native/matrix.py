@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-FORMATS: Final = ("float16", "bfloat16", "int8")
+FORMATS: Final = ("float16", "bfloat16", "int8", "int4")
 
 
 class Matrix:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # Of the sum of a product's absolute terms, and of the largest value of a layer. bfloat16: tiles round every
 # row to it; elsewhere rows are float32.
-_PRODUCT = {"float16": 2.0**-16, "bfloat16": 2.0**-7, "int8": 2.0**-12}
-_LAYER = {"float16": 2.0**-9, "bfloat16": 2.0**-5, "int8": 2.0**-8}
+_PRODUCT = {"float16": 2.0**-16, "bfloat16": 2.0**-7, "int8": 2.0**-12, "int4": 2.0**-16}
+_LAYER = {"float16": 2.0**-9, "bfloat16": 2.0**-5, "int8": 2.0**-8, "int4": 2.0**-9}
 # Nothing divides by a vector's or a tile's size; rows fill more than one tile.
 _ROWS, _OUT, _IN = 19, 75, 83
 _SHAPE = Shape(
@@ -46,7 +46,7 @@ def _product_holds(kernels: Library, fmt: str, generator: torch.Generator) -> bo
     bias = _normal(generator, _OUT)
     matrix = kernels.pack(weight, bias, fmt)
     held = matrix.rows(torch.arange(_OUT)).double()
-    if (held - weight).abs().max() > 2.0**-7 * weight.abs().max():
+    if (held - weight).abs().max() > (2.0**-3 if fmt == "int4" else 2.0**-7) * weight.abs().max():
         return False
     exact, terms = x.double() @ held.T + bias, x.double().abs() @ held.abs().T + bias.abs()
     return all(

@@ -59,11 +59,10 @@ async def _refresh(pod: Pod) -> None:
 def _audited(telemetry: Telemetry) -> tuple[float | None, float | None]:
     """Quality and agreement of the exit in use, over the audits that scored it; None without any."""
     limits, layers = telemetry.limits, telemetry.capacity.layers_loaded
-    if layers == telemetry.capacity.total_layers:
-        return (1.0, 1.0) if telemetry.audits else (None, None)
     rows: list[AuditRow] = [row for row in telemetry.audits if (limits.exits_digest, layers) in row.exits]
     if not rows:
-        return None, None
+        is_full = layers == telemetry.capacity.total_layers
+        return (1.0, 1.0) if telemetry.audits and is_full else (None, None)
     used = [row.exits[limits.exits_digest, layers] for row in rows]
     millibits, agreeing = (sum(column) for column in zip(*used, strict=True))
     full, tokens = sum(row.full_millibits for row in rows), sum(row.tokens for row in rows)

@@ -9,6 +9,7 @@ constexpr int kMembers = 48;         // as many members share loads, where a pro
 constexpr int kTileMembers = 4;      // have their sums in registers together
 constexpr int kLine = kKeys + kLanes;  // scores of a member: a vector may be stored beyond the last key
 constexpr int kWidenFrom = 8;        // with so many members keys and values are widened to float32 once
+template <class T> constexpr int64_t kWidenMembers = std::is_same<T, Byte>::value ? 1 : kWidenFrom;
 
 // Of one block of members. Sizes in floats.
 struct AttentionScratch {
@@ -160,44 +161,58 @@ template <class B, class F> static inline void for_runs(const B& block, int64_t 
   }
 }
 
-// n keys (side 0) or values (side 1) of the block as float32, one behind the other.
-template <class T> static void widen(const Block<T>& block, int64_t start, int n, int side) {
-  const int64_t size = block.shape.head_dim, dim = block.dim();
-  for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
-    const T* from = block.slab.keys(page, block.kv_head) + side * block.slab.side() + offset * size;
-    for (int t = 0; t < count; ++t)
-      for (int64_t i = 0; i < dim; i += kLanes)
-        vstore(block.scratch.wide + (at + t) * dim + i, vload_upto(from + t * size, i, size));
-  });
-}
-
 // Pages lie anywhere, so nothing fetches them ahead but this: while a page's keys are scored, its values are asked for
 // and the keys of the page after the next, be it this block's or that of the next block.
 template <class T> static inline void fetch_page(const Block<T>& block, int64_t start, int count, int32_t page) {
-  const int64_t size = block.shape.head_dim, page_tokens = block.shape.page_tokens;
+  const int64_t page_tokens = block.shape.page_tokens;
   const int64_t ahead = start / page_tokens + 2, own = (block.last_context() + page_tokens - 1) / page_tokens;
   const T* keys = ahead < own ? block.slab.keys(block.pages()[ahead], block.kv_head)
                               : block.slab.keys(block.next_pages[0], block.next_kv_head);
   const char* from = (const char*)keys;
   const char* values = (const char*)(block.slab.keys(page, block.kv_head) + block.slab.side());
-  const int64_t bytes = count * size * (int64_t)sizeof(T);
+  const int64_t bytes = count * block.slab.width * (int64_t)sizeof(T);
   for (int64_t i = 0; i < bytes; i += 64) {
     _mm_prefetch(from + i, _MM_HINT_T0);
     _mm_prefetch(values + i, _MM_HINT_T1);
   }
 }
 
+// What turns stored elements into numbers; floats are what they are.
+template <class T> static inline vf unit_of(const T*, int64_t) { return vzero(); }
+static inline vf unit_of(const Byte* row, int64_t size) {
+  float unit;
+  memcpy(&unit, row + size, sizeof unit);
+  return vset1(unit);
+}
+template <class T> static inline vf in_units(vf v, vf, const T*) { return v; }
+static inline vf in_units(vf v, vf unit, const Byte*) { return vmul(v, unit); }
+
+// n keys (side 0) or values (side 1) of the block as float32, one behind the other.
+template <class T> static void widen(const Block<T>& block, int64_t start, int n, int side) {
+  const int64_t size = block.shape.head_dim, dim = block.dim();
+  for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
+    const T* from = block.slab.keys(page, block.kv_head) + side * block.slab.side() + offset * block.slab.width;
+    if (kWidenMembers<T> == 1 && side == 0) fetch_page(block, start + at, count, page);
+    for (int t = 0; t < count; ++t, from += block.slab.width) {
+      const vf unit = unit_of(from, size);
+      for (int64_t i = 0; i < dim; i += kLanes)
+        vstore(block.scratch.wide + (at + t) * dim + i, in_units(vload_upto(from, i, size), unit, from));
+    }
+  });
+}
+
 template <class T> static void score_block(const Block<T>& block, int64_t start, int n, int64_t first) {
   const int64_t size = block.shape.head_dim;
-  if (block.members() >= kWidenFrom) {
+  if (block.members() >= kWidenMembers<T>) {
     widen(block, start, n, 0);
     score_run(block, block.scratch.wide, block.dim(), block.dim(), n, 0, first);
     return;
   }
-  for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
-    fetch_page(block, start + at, count, page);
-    score_run(block, block.slab.keys(page, block.kv_head) + offset * size, size, size, count, at, first);
-  });
+  if constexpr (kWidenMembers<T> > 1)
+    for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
+      fetch_page(block, start + at, count, page);
+      score_run(block, block.slab.keys(page, block.kv_head) + offset * size, size, size, count, at, first);
+    });
 }
 
 // Scores of n keys become weights, exp(score - highest so far); what was summed before is scaled to the new highest.
@@ -261,15 +276,16 @@ static void value_run(const Block<T>& block, const V* values, int64_t stride, in
 
 template <class T> static void value_block(const Block<T>& block, int64_t start, int n, int64_t first) {
   const int64_t size = block.shape.head_dim;
-  if (block.members() >= kWidenFrom) {
+  if (block.members() >= kWidenMembers<T>) {
     widen(block, start, n, 1);
     value_run(block, block.scratch.wide, block.dim(), block.dim(), start, n, 0, first);
     return;
   }
-  for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
-    const T* values = block.slab.keys(page, block.kv_head) + block.slab.side() + offset * size;
-    value_run(block, values, size, size, start, count, at, first);
-  });
+  if constexpr (kWidenMembers<T> > 1)
+    for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
+      const T* values = block.slab.keys(page, block.kv_head) + block.slab.side() + offset * size;
+      value_run(block, values, size, size, start, count, at, first);
+    });
 }
 
 template <class T> static void begin_block(const Block<T>& block, const float* qkv, int64_t width) {

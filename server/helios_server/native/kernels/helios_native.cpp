@@ -24,7 +24,8 @@ bool fits(const Kernels& kernels, const HeliosMatrix* m, int64_t out, int64_t in
 }
 
 bool sound(const HeliosShape& s) {
-  const bool kv_type = s.kv_type == HELIOS_FLOAT32 || s.kv_type == HELIOS_FLOAT16 || s.kv_type == HELIOS_BFLOAT16;
+  const bool kv_type = s.kv_type == HELIOS_FLOAT32 || s.kv_type == HELIOS_FLOAT16 || s.kv_type == HELIOS_BFLOAT16 ||
+                       s.kv_type == HELIOS_INT8;
   return kv_type && s.hidden > 0 && s.heads > 0 && s.kv_heads > 0 && s.head_dim > 0 && s.inner > 0 &&
          s.page_tokens > 0 && s.head_dim % 2 == 0 && s.heads % s.kv_heads == 0;
 }
@@ -67,13 +68,15 @@ extern "C" {
 
 int helios_supports(int isa) { return helios::supports(isa); }
 
-int helios_pack(int isa, const void* weight, int type, int64_t out, int64_t in, const float* bias, int format, int gated,
-                int threads, HeliosMatrix** matrix) {
+int helios_pack(int isa, const void* weight, int type, int64_t out, int64_t in, const void* units, const void* minima,
+                const float* bias, int format, int gated, int threads, HeliosMatrix** matrix) {
   const Kernels* kernels = kernels_of(isa);
-  const bool known = type == HELIOS_FLOAT32 || type == HELIOS_FLOAT16 || type == HELIOS_BFLOAT16;
-  if (!kernels || !known || format < HELIOS_FLOAT16 || format > HELIOS_INT8) return HELIOS_BAD_FORMAT;
+  const bool floats = type == HELIOS_FLOAT32 || type == HELIOS_FLOAT16 || type == HELIOS_BFLOAT16;
+  const bool to_floats = format == HELIOS_FLOAT16 || format == HELIOS_BFLOAT16;
+  const bool in_units = format == type && ((type == HELIOS_INT8 && units) || (type == HELIOS_INT4 && units && minima));
+  if (!kernels || !((floats && to_floats) || in_units)) return HELIOS_BAD_FORMAT;
   if (out < 1 || in < 1 || (gated && out % 2) || threads < 1) return HELIOS_BAD_SHAPE;
-  return helios::pack(*kernels, weight, type, out, in, bias, format, gated, threads, matrix);
+  return helios::pack(*kernels, {weight, type, in, units, minima, bias}, out, format, gated, threads, matrix);
 }
 
 void helios_free(HeliosMatrix* matrix) { helios::release(matrix); }

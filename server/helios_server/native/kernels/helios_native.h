@@ -18,19 +18,18 @@ typedef enum {
   HELIOS_BAD_SHAPE = 2,      // a size that is not positive, an odd head size, matrices that do not fit together
   HELIOS_BAD_FORMAT = 3,     // an unknown format, element type or instruction set
   HELIOS_OUT_OF_RANGE = 4,   // a finite weight that float16 cannot hold
-  HELIOS_NOT_FINITE = 5,     // a weight that int8 cannot hold: infinite or NaN
   HELIOS_BAD_POSITION = 6,   // a position beyond the rotary table
   HELIOS_BAD_PAGE = 7,       // a slot, page, context or table row that is outside what was given
 } HeliosStatus;
 
 typedef enum { HELIOS_AVX2 = 0, HELIOS_AVX512 = 1, HELIOS_AMX = 2 } HeliosIsa;
-typedef enum { HELIOS_FLOAT32 = 0, HELIOS_FLOAT16 = 1, HELIOS_BFLOAT16 = 2, HELIOS_INT8 = 3 } HeliosType;
+typedef enum { HELIOS_FLOAT32 = 0, HELIOS_FLOAT16 = 1, HELIOS_BFLOAT16 = 2, HELIOS_INT8 = 3, HELIOS_INT4 = 4 } HeliosType;
 
 typedef struct HeliosMatrix HeliosMatrix;  // weights as one instruction set reads them
 
 typedef struct {
   int32_t hidden, heads, kv_heads, head_dim, inner, page_tokens;
-  int32_t kv_type;  // HeliosType of keys and values: float32, float16 or bfloat16
+  int32_t kv_type;  // HeliosType of keys and values: float32, float16, bfloat16 or int8
   float eps;        // of the norms
   float scale;      // of attention's scores
 } HeliosShape;
@@ -56,10 +55,14 @@ typedef struct {
 // 1 when this build, this processor and its operating system have the instruction set, else 0.
 int helios_supports(int isa);
 
-// Packs weight: [out, in] of `type`, row by row. gated: the first half of the rows is the gate, the second what it
-// lets through, and a product is silu(gate) * up: [rows, out / 2]. bias: [out] or null.
-int helios_pack(int isa, const void* weight, int type, int64_t out, int64_t in, const float* bias, int format, int gated,
-                int threads, HeliosMatrix** matrix);
+// Packs weight: [out, in] of `type`, row by row, float for a float format and quantised already for the others. gated: the
+// first half of the rows is the gate, the second what it lets through, and a product is silu(gate) * up: [rows, out / 2].
+// bias: [out] or null. int8: a weight is value * unit, units: [out] float32. int4: groups of HELIOS_GROUP of a row have 16
+// bytes each, the k-th element low and the one 16 further high, and a weight is value * unit + minimum; units, minima:
+// [out, groups] float16.
+#define HELIOS_GROUP 32
+int helios_pack(int isa, const void* weight, int type, int64_t out, int64_t in, const void* units, const void* minima,
+                const float* bias, int format, int gated, int threads, HeliosMatrix** matrix);
 void helios_free(HeliosMatrix* matrix);
 int64_t helios_nbytes(const HeliosMatrix* matrix);  // bytes that it keeps
 
@@ -70,7 +73,8 @@ int helios_rows(const HeliosMatrix* matrix, const int64_t* ids, int64_t count, f
 int helios_matmul(int isa, const HeliosMatrix* matrix, const float* x, int64_t rows, float* out, int threads);
 
 // Runs `count` layers over hidden: [T, hidden], in place. slabs: one a layer, each [slab_pages, 2, kv_heads,
-// page_tokens, head_dim]: keys, then values. Writes the keys and values of the T tokens, then attends in place.
+// page_tokens, head_dim]: keys, then values; behind the head_dim bytes of an int8 one stands its unit, a float32. Writes
+// the keys and values of the T tokens, then attends in place.
 int helios_run_layers(int isa, const HeliosShape* shape, const HeliosLayer* const* layers, void* const* slabs,
                       int64_t slab_pages, int64_t count, float* hidden, const HeliosStep* step, int threads);
 

@@ -12,7 +12,7 @@ struct Input {
   uint8_t* bytes(int64_t row, int64_t depth) const { return (uint8_t*)packed + row * 2 * depth; }
 };
 
-static inline bool converts(const HeliosMatrix& w) { return w.layout != Layout::kColumns; }
+static inline bool converts(const HeliosMatrix& w) { return w.layout != Layout::kColumns && w.layout != Layout::kNibbles; }
 
 // Tiles are read sixteen rows at a time.
 static inline int64_t input_room(int64_t rows) { return round_up(rows, 16); }
@@ -23,7 +23,7 @@ static void narrow_row(const float* x, int64_t size, int64_t depth, Bfloat* to) 
 
 // The largest integer of an activation for which no sum of `in` products with int8 weights leaves 32 bits.
 static inline float largest_integer(int64_t in) {
-  const int64_t most = 2147483647 / (127 * in);
+  const int64_t most = 2147483647 / (128 * in);
   return (float)(most < 32512 ? most : 32512);
 }
 

@@ -11,6 +11,7 @@ constexpr bool kTiles = HELIOS_TILES;
 #include "output.inl"
 #include "input.inl"
 #include "matmul_fma.inl"
+#include "matmul_int4.inl"
 #if HELIOS_VECTOR == 8
 #include "matmul_int8_avx2.inl"
 #else

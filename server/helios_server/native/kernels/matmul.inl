@@ -1,6 +1,7 @@
 // One product by the kernel of its layout, on a team's columns.
 
 static Layout layout_of(int format) {
+  if (format == HELIOS_INT4) return Layout::kNibbles;
   if (format == HELIOS_INT8) return kLanes == 8 ? Layout::kPairs : Layout::kTileQuads;
   return format == HELIOS_BFLOAT16 && kTiles ? Layout::kTilePairs : Layout::kColumns;
 }
@@ -8,6 +9,7 @@ static Layout layout_of(int format) {
 // wide: [in, panel] of this thread. Whoever reads `out` waits for the team.
 static void multiply(const HeliosMatrix& m, const Input& in, int64_t rows, const Output& out, Team team, float* wide) {
   const int64_t first = team.first(m.panels), last = team.last(m.panels);
+  if (m.layout == Layout::kNibbles) return multiply_int4(m, in, rows, out, first, last, wide);
   if (m.layout == Layout::kColumns) {
     if (m.format == HELIOS_FLOAT16) multiply_fma<Half>(m, in, rows, out, first, last, wide);
     else multiply_fma<Bfloat>(m, in, rows, out, first, last, wide);

@@ -31,24 +31,18 @@ uint16_t to_bfloat(float x) {  // to nearest, ties to even
   return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-struct Source {
-  const void* data;
-  int type;
-  int64_t in;
-
-  float at(int64_t row, int64_t k) const {
-    const int64_t i = row * in + k;
-    if (type == HELIOS_FLOAT32) return ((const float*)data)[i];
-    const uint16_t bits = ((const uint16_t*)data)[i];
-    return type == HELIOS_FLOAT16 ? from_half(bits) : from_bfloat(bits);
-  }
-};
+float weight_at(const Source& source, int64_t row, int64_t k) {
+  const int64_t i = row * source.in + k;
+  if (source.type == HELIOS_FLOAT32) return ((const float*)source.data)[i];
+  const uint16_t bits = ((const uint16_t*)source.data)[i];
+  return source.type == HELIOS_FLOAT16 ? from_half(bits) : from_bfloat(bits);
+}
 
 int pack_16(HeliosMatrix& m, const Source& source, int64_t column, int64_t row) {
   uint16_t* to = (uint16_t*)m.data;
   int status = HELIOS_OK;
   for (int64_t k = 0; k < m.in; ++k) {
-    const float x = source.at(row, k);
+    const float x = weight_at(source, row, k);
     const uint16_t bits = m.format == HELIOS_FLOAT16 ? to_half(x) : to_bfloat(x);
     if (std::isfinite(x) && m.format == HELIOS_FLOAT16 && (bits & 0x7fff) == 0x7c00) status = HELIOS_OUT_OF_RANGE;
     to[m.offset(column, k)] = bits;
@@ -56,36 +50,48 @@ int pack_16(HeliosMatrix& m, const Source& source, int64_t column, int64_t row) 
   return status;
 }
 
-// Symmetric, a unit a row: the largest weight is 127 units.
 int pack_8(HeliosMatrix& m, const Source& source, int64_t column, int64_t row) {
-  float highest = 0.f;
-  for (int64_t k = 0; k < m.in; ++k) {
-    const float x = std::fabs(source.at(row, k));
-    if (!std::isfinite(x)) return HELIOS_NOT_FINITE;
-    if (x > highest) highest = x;
-  }
-  const float unit = highest / 127.f;
-  m.scales[column] = unit;
+  const int8_t* from = (const int8_t*)source.data + row * m.in;
   int32_t sum = 0;
   for (int64_t k = 0; k < m.in; ++k) {
-    const int8_t value = unit > 0.f ? (int8_t)std::nearbyint(source.at(row, k) / unit) : 0;
-    ((int8_t*)m.data)[m.offset(column, k)] = value;
-    sum += value;
+    ((int8_t*)m.data)[m.offset(column, k)] = from[k];
+    sum += from[k];
   }
+  m.scales[column] = ((const float*)source.units)[row];
   m.sums[column] = sum;
   return HELIOS_OK;
 }
 
-int pack_panels(HeliosMatrix& m, const Source& source, const float* bias, int threads) {
+// Columns of one vector share bytes with those of the other: this is never cut between threads within a panel.
+int pack_4(HeliosMatrix& m, const Source& source, int64_t column, int64_t row) {
+  const int64_t groups = m.depth / HELIOS_GROUP, in_panel = column % m.panel();
+  const int shift = in_panel < m.lanes ? 0 : 4;
+  for (int64_t group = 0; group < groups; ++group) {
+    char* start = (char*)m.data + m.group_start(column, group);
+    uint16_t *units = (uint16_t*)start, *minima = units + m.panel();
+    units[in_panel] = ((const uint16_t*)source.units)[row * groups + group];
+    minima[in_panel] = ((const uint16_t*)source.minima)[row * groups + group];
+    uint8_t* lines = (uint8_t*)(minima + m.panel()) + in_panel % m.lanes;
+    const uint8_t* from = (const uint8_t*)source.data + (row * groups + group) * HELIOS_GROUP / 2;
+    for (int k = 0; k < HELIOS_GROUP; ++k) {
+      const int value = k < HELIOS_GROUP / 2 ? from[k] & 15 : from[k - HELIOS_GROUP / 2] >> 4;
+      lines[k * m.lanes] |= (uint8_t)(value << shift);
+    }
+  }
+  return HELIOS_OK;
+}
+
+int pack_panels(HeliosMatrix& m, const Source& source, int threads) {
+  const auto pack_row = m.format == HELIOS_INT8 ? pack_8 : m.format == HELIOS_INT4 ? pack_4 : pack_16;
   int worst = HELIOS_OK;
 #pragma omp parallel for num_threads(threads) if (threads > 1) reduction(max : worst)
   for (int64_t panel = 0; panel < m.panels; ++panel)
     for (int64_t column = panel * m.panel(); column < (panel + 1) * m.panel(); ++column) {
       const int64_t row = m.source_row(column);
       if (row < 0) continue;  // zeros already
-      const int status = (m.format == HELIOS_INT8 ? pack_8 : pack_16)(m, source, column, row);
+      const int status = pack_row(m, source, column, row);
       if (status > worst) worst = status;
-      if (bias) m.bias[column] = bias[row];
+      if (source.bias) m.bias[column] = source.bias[row];
     }
   return worst;
 }
@@ -124,7 +130,17 @@ bool allocate_all(HeliosMatrix& m, bool bias) {
          (!bias || allocate(m.bias, columns));
 }
 
+float nibble(const HeliosMatrix& m, int64_t column, int64_t k) {
+  const int64_t in_panel = column % m.panel(), group = k / HELIOS_GROUP;
+  const char* start = (const char*)m.data + m.group_start(column, group);
+  const uint16_t *units = (const uint16_t*)start, *minima = units + m.panel();
+  const int both = ((const uint8_t*)(minima + m.panel()))[k % HELIOS_GROUP * m.lanes + in_panel % m.lanes];
+  const int value = in_panel < m.lanes ? both & 15 : both >> 4;
+  return value * from_half(units[in_panel]) + from_half(minima[in_panel]);  // the product is exact
+}
+
 float element(const HeliosMatrix& m, int64_t column, int64_t k) {
+  if (m.format == HELIOS_INT4) return nibble(m, column, k);
   const int64_t at = m.offset(column, k);
   if (m.format == HELIOS_INT8) return ((const int8_t*)m.data)[at] * m.scales[column];
   const uint16_t bits = ((const uint16_t*)m.data)[at];
@@ -133,21 +149,21 @@ float element(const HeliosMatrix& m, int64_t column, int64_t k) {
 
 }  // namespace
 
-int pack(const Kernels& kernels, const void* weight, int type, int64_t out, int64_t in, const float* bias, int format,
-         bool gated, int threads, HeliosMatrix** matrix) {
+int pack(const Kernels& kernels, const Source& source, int64_t out, int format, bool gated, int threads,
+         HeliosMatrix** matrix) {
   HeliosMatrix* m = (HeliosMatrix*)calloc(1, sizeof(HeliosMatrix));
   if (!m) return HELIOS_NO_MEMORY;
   m->format = format;
   m->layout = kernels.layout(format);
   m->lanes = kernels.lanes;
   m->out = out;
-  m->in = in;
-  m->depth = round_up(in, depth_step(m->layout));
+  m->in = source.in;
+  m->depth = round_up(source.in, depth_step(m->layout));
   m->gated = gated;
   m->columns = gated ? out / 2 : out;
   m->panels = (m->columns + (gated ? m->lanes : m->panel()) - 1) / (gated ? m->lanes : m->panel());
-  m->bytes = (size_t)m->panels * m->panel() * m->depth * m->element();
-  const int status = allocate_all(*m, bias) ? pack_panels(*m, {weight, type, in}, bias, threads) : HELIOS_NO_MEMORY;
+  m->bytes = m->data_bytes();
+  const int status = allocate_all(*m, source.bias) ? pack_panels(*m, source, threads) : HELIOS_NO_MEMORY;
   if (status == HELIOS_OK) *matrix = m;
   else release(m);
   return status;

@@ -6,8 +6,16 @@
 
 namespace helios {
 
-int pack(const Kernels& kernels, const void* weight, int type, int64_t out, int64_t in, const float* bias, int format,
-         bool gated, int threads, HeliosMatrix** matrix);
+struct Source {  // what helios_pack was given
+  const void* data;
+  int type;
+  int64_t in;
+  const void *units, *minima;
+  const float* bias;
+};
+
+int pack(const Kernels& kernels, const Source& source, int64_t out, int format, bool gated, int threads,
+         HeliosMatrix** matrix);
 void release(HeliosMatrix* matrix);
 int64_t bytes_of(const HeliosMatrix& matrix);
 void rows_of(const HeliosMatrix& matrix, const int64_t* ids, int64_t count, float* out);

@@ -141,6 +141,7 @@ static int run_layers(const Segment& segment) {
     switch (segment.shape.kv_type) {
       case HELIOS_FLOAT32: run_typed<float>(segment, run); break;
       case HELIOS_FLOAT16: run_typed<Half>(segment, run); break;
+      case HELIOS_INT8: run_typed<Byte>(segment, run); break;
       default: run_typed<Bfloat>(segment, run); break;
     }
   }

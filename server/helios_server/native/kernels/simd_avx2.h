@@ -26,6 +26,12 @@ static inline vf vload(const Half* p) { return _mm256_cvtph_ps(_mm_loadu_si128((
 static inline vf vload(const Bfloat* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
 }
+static inline vf vload(const Byte* p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p))); }
+static inline void vnibbles(const uint8_t* p, vf& low, vf& high) {
+  const __m256i both = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+  low = _mm256_cvtepi32_ps(_mm256_and_si256(both, _mm256_set1_epi32(15)));
+  high = _mm256_cvtepi32_ps(_mm256_srli_epi32(both, 4));
+}
 static inline void vstore(float* p, vf v) { _mm256_storeu_ps(p, v); }
 static inline void vstore(Half* p, vf v) {
   _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -36,6 +42,11 @@ static inline void vstore(Bfloat* p, vf v) {  // to nearest, ties to even
   x = _mm256_srli_epi32(_mm256_add_epi32(x, _mm256_add_epi32(_mm256_set1_epi32(0x7fff), odd)), 16);
   x = _mm256_permute4x64_epi64(_mm256_packus_epi32(x, x), 0x08);
   _mm_storeu_si128((__m128i*)p, _mm256_castsi256_si128(x));
+}
+static inline void vstore(Byte* p, vf v) {  // to nearest, ties to even; beyond int8 the last value
+  const __m256i x = _mm256_cvtps_epi32(v);
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  _mm_storel_epi64((__m128i*)p, _mm_packs_epi16(words, words));
 }
 
 // The first n lanes, 0 <= n <= kLanes; the others are zero, and their memory is not touched.

@@ -32,9 +32,18 @@ static inline __m256i vnarrow(vf v) {  // to bfloat16: to nearest, ties to even
   const __m512i rounded = _mm512_add_epi32(x, _mm512_add_epi32(_mm512_set1_epi32(0x7fff), odd));
   return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
 }
+static inline vf vload(const Byte* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p))); }
+static inline void vnibbles(const uint8_t* p, vf& low, vf& high) {
+  const __m512i both = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p));
+  low = _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15)));
+  high = _mm512_cvtepi32_ps(_mm512_srli_epi32(both, 4));
+}
 static inline void vstore(float* p, vf v) { _mm512_storeu_ps(p, v); }
 static inline void vstore(Half* p, vf v) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(v, 0)); }
 static inline void vstore(Bfloat* p, vf v) { _mm256_storeu_si256((__m256i*)p, vnarrow(v)); }
+static inline void vstore(Byte* p, vf v) {  // to nearest, ties to even; beyond int8 the last value
+  _mm_storeu_si128((__m128i*)p, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)));
+}
 
 // The first n lanes, 0 <= n <= kLanes; the others are zero, and their memory is not touched.
 static inline __mmask16 vfirst(int n) { return (__mmask16)((1u << n) - 1); }
@@ -46,6 +55,12 @@ static inline void vstore_part(Half* p, vf v, int n) {
   _mm256_mask_storeu_epi16(p, vfirst(n), _mm512_cvtps_ph(v, 0));
 }
 static inline void vstore_part(Bfloat* p, vf v, int n) { _mm256_mask_storeu_epi16(p, vfirst(n), vnarrow(v)); }
+static inline vf vload_part(const Byte* p, int n) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(vfirst(n), p)));
+}
+static inline void vstore_part(Byte* p, vf v, int n) {
+  _mm_mask_storeu_epi8(p, vfirst(n), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v)));
+}
 static inline vf vkeep(vf v, int n) { return _mm512_maskz_mov_ps(vfirst(n), v); }
 
 static inline float vfirst_lane(vf v) { return _mm512_cvtss_f32(v); }

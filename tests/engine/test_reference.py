@@ -1,0 +1,262 @@
+"""What audits of a quantised model compare with: the model as published, as often as CPU time allows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helios_contract.limits import Audit, Baseline
+from helios_contract.serves import Bundle, Precision
+from helios_contract.telemetry import AuditRow
+from helios_server.engine import audit
+from helios_server.engine.audit import Auditor, audit_bytes
+from helios_server.engine.audit_batch import AuditBatch
+from helios_server.engine.cpu_share import SHARE, CpuShare
+from helios_server.engine.engine import Engine
+from helios_server.engine.limits import EngineConfig
+from helios_server.engine.scores import PartialScores
+from helios_server.engine.watch import ExitInUse, Watch
+from helios_server.exits.scoring import score
+from helios_server.models.backbone import Backbone
+from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.step import whole_sequences
+from helios_server.models.tokenizer import Tokenizer
+
+from tests.checkpoints import FAMILIES, make_checkpoint
+from tests.engine.helpers import limits_for, prompt_of, running, send
+from tests.engine.natives import TORCH, computing_with
+from tests.engine.test_audit import audits, wait_for
+from tests.native.libraries import names
+
+EXITS = (2, 4)
+PROMPTS = [prompt_of(length, seed) for seed, length in enumerate((40, 9, 77, 31, 150))]
+BOTH, KEYS = Precision("int8", "int8"), Precision("auto", "int8")
+
+
+def limits(precision: Precision, **others: object) -> dict[str, object]:
+    held = {"weight_dtype": precision.weight_dtype, "kv_cache_dtype": precision.kv_cache_dtype}
+    return {"exit_layers": EXITS, "audit": Audit(100, (Bundle("bare", "", ""),)), **held, **others}
+
+
+@torch.inference_mode()
+def direct(
+    model: Path, prompt: tuple[int, ...], dtype: str, precision: Precision
+) -> dict[int, tuple[int, torch.Tensor]]:
+    """By depth: millibits, and the most likely tokens: the whole prompt through the whole model at once."""
+    checkpoint = Checkpoint.open(model)
+    full = checkpoint.config.num_layers
+    backbone = Backbone.load(checkpoint, full, dtype=dtype, precision=precision)
+    step, targets = whole_sequences(backbone.layout, [len(prompt)]), torch.tensor(prompt[1:])
+    hidden, below, found = backbone.embed(torch.tensor(prompt), torch.arange(len(prompt))), 0, {}
+    for layer in (*EXITS, full):
+        hidden = backbone.run_layers(hidden, below, layer, step)
+        below = layer
+        scores = score(backbone, backbone.final_norm, hidden[:-1].clone(), targets)
+        found[layer] = round(1000 * float(scores.bits.sum())), scores.top
+    return found
+
+
+def check(row: AuditRow, model: Path, prompt: tuple[int, ...], dtype: str, precision: Precision) -> None:
+    """Exits in the precision that serves, full depth as published: of a direct pass through each."""
+    published, own = (direct(model, prompt, dtype, each) for each in (Precision(), precision))
+    full = Checkpoint.open(model).config.num_layers
+    assert row.reference == "auto"
+    assert row.full_millibits == pytest.approx(published[full][0], abs=2)
+    assert row.bytes == Tokenizer.open(model).bytes_of(prompt[1:])
+    for layer in (*EXITS, full):
+        millibits, agreeing = row.exits["", layer]
+        assert millibits == pytest.approx(own[layer][0], abs=2)
+        assert agreeing == int((own[layer][1] == published[full][1]).sum())
+    assert row.exits["", full][0] != row.full_millibits
+
+
+@pytest.mark.parametrize("isa", [TORCH, *(name for name in names() if name != "none")])
+@pytest.mark.parametrize("precision", [BOTH, KEYS], ids=str)
+def test_rows_equal_direct_passes(tiny: Path, isa: str, precision: Precision) -> None:
+    dtype = "float64" if isa == TORCH else "float16"
+    config = EngineConfig(dtype=dtype, max_context=256, step_tokens=48, threads=1)
+    with computing_with(isa):
+        with running(tiny, config, **limits(precision, layer_budget=4)) as engine:
+            for prompt in PROMPTS:
+                send(engine, prompt, max_tokens=5, ignore_eos=True)
+            rows = audits(engine, len(PROMPTS))
+        for ordinal, prompt in enumerate(PROMPTS, start=1):
+            check(rows[ordinal], tiny, prompt, dtype, precision)
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "llama"])
+def test_every_family_has_one(family: str, tmp_path: Path) -> None:
+    """Learned positions, scaled embeddings, heads of their own, windows."""
+    model = make_checkpoint(tmp_path / family, family, layers=5, seed=3, tied=family != "qwen2")
+    with running(model, **limits(Precision("int8"))) as engine:
+        send(engine, PROMPTS[0], max_tokens=5, ignore_eos=True)
+        check(audits(engine, 1)[1], model, PROMPTS[0], "float64", Precision("int8"))
+
+
+def test_the_head_comes_in_parts(tiny: Path) -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = 9 * torch.randn(7, 320, generator=generator)
+    targets = torch.tensor([0, 99, 100, 101, 250, 319, 7])
+    logits[2, 120] = logits[2, 30] = 99.0  # a tie: the first one is the most likely
+    scores = PartialScores(targets)
+    for start in (0, 100, 200, 300):
+        for rows in (slice(0, 4), slice(4, 7)):
+            scores.add(rows, start, logits[rows, start : start + 100])
+    wanted = -logits.double().log_softmax(-1)[torch.arange(7), targets] / torch.log(
+        torch.tensor(2.0).double()
+    )
+    assert torch.allclose(scores.all().bits, wanted)
+    assert scores.all().top.tolist() == logits.argmax(-1).tolist()
+    assert scores.all().top[2] == 30
+
+
+def test_one_layer_as_published_is_held_at_a_time(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, most = set[int](), list[int]()
+    load, run = Backbone.load_layer, AuditBatch._run_layer
+
+    def loaded(self: Backbone, index: int) -> object:
+        if self.precision == Precision():
+            held.add(index)
+            most.append(len(held))
+        return load(self, index)
+
+    def ran(self: AuditBatch, layer: object, *rest: object) -> object:
+        yield from run(self, layer, *rest)  # type: ignore[arg-type]
+        held.discard(layer.index)  # type: ignore[attr-defined]
+
+    with running(tiny, **limits(BOTH, layer_budget=2)) as engine:
+        monkeypatch.setattr(Backbone, "load_layer", loaded)
+        monkeypatch.setattr(AuditBatch, "_run_layer", ran)
+        for prompt in PROMPTS:
+            send(engine, prompt, max_tokens=3)
+        audits(engine, len(PROMPTS))
+    assert set(most) == {1}
+    assert len(most) >= 6
+
+
+def test_the_audit_counts_a_layer_of_floats(tiny: Path) -> None:
+    checkpoint = Checkpoint.open(tiny)
+    published, held = (
+        Backbone.load(checkpoint, 1, dtype="float64", precision=precision)
+        for precision in (Precision(), BOTH)
+    )
+    assert held.layer_bytes < published.layer_bytes / 4
+    assert audit_bytes(held) == audit_bytes(published)
+
+
+# -- as often as the process's CPU time allows ---------------------------------------------------------------
+
+
+class Clocks:
+    """CPU seconds of the process and of the thread, as a test says."""
+
+    def __init__(self) -> None:
+        self.process = self.thread = 0.0
+
+    def share(self) -> CpuShare:
+        return CpuShare(lambda: self.process, lambda: self.thread)
+
+
+def test_what_is_counted_stays_within_the_share() -> None:
+    clocks = Clocks()
+    share = clocks.share()
+    assert share.allows(0.0)
+    assert not share.allows(0.1)
+    clocks.process = 10.0
+    assert share.allows(0.5)
+    with share.counted(threads=2):
+        clocks.thread += 0.2
+    assert share.spent == pytest.approx(0.4)
+    assert not share.allows(0.5)
+    assert share.allows(0.1)
+    clocks.process = 18.0
+    assert share.allows(0.5)
+
+
+def test_a_prompt_beyond_the_rate_is_passed_over_and_counted() -> None:
+    clocks = Clocks()
+    auditor = Auditor(lambda row: None, lambda: None, clocks.share())
+    assert auditor.takes()  # as published: nothing is read but what is missing
+    auditor.follow(BOTH, reading_seconds=1.0)
+    assert not auditor.takes()
+    clocks.process = 1.0 / SHARE
+    assert auditor.takes()
+    assert auditor.passed_over == 1
+    auditor.close()
+
+
+def test_audits_wait_until_they_are_earned(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a prompt is taken is asked once, before its text is looked at."""
+    clocks = Clocks()
+    with running(tiny, **limits(BOTH)) as engine:
+        engine._auditor._share = clocks.share()
+        engine._auditor.follow(BOTH, reading_seconds=0.5)
+        for prompt in PROMPTS:
+            assert send(engine, prompt, max_tokens=3).result()
+        assert engine.audits_passed_over == len(PROMPTS)
+        assert engine.telemetry().audits == ()
+        clocks.process = 10.0
+        engine.at_boundary(lambda: [send(engine, prompt, max_tokens=3) for prompt in PROMPTS[:2]]).result()
+        rows = audits(engine, 2)
+        assert engine.audits_passed_over == len(PROMPTS)
+        assert engine.audits_skipped == 0
+    assert set(rows) == {len(PROMPTS) + 1, len(PROMPTS) + 2}
+
+
+def test_where_reading_it_cannot_be_kept_up_full_depth_is_the_own(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "SELDOM_SECONDS", 0.0)
+    with running(tiny, **limits(BOTH, layer_budget=4)) as engine:
+        send(engine, PROMPTS[2], max_tokens=3)
+        row = audits(engine, 1)[1]
+    own = direct(tiny, PROMPTS[2], "float64", BOTH)
+    assert row.reference == "own"
+    assert row.full_millibits == pytest.approx(own[6][0], abs=1)
+    assert {layer for _, layer in row.exits} == set(EXITS)
+
+
+def test_the_detector_begins_anew_when_the_reference_changes() -> None:
+    """Beside the own full depth it learns: the profile's baseline is of the model as published."""
+    served = ExitInUse(("file:///m", "r"), "", 6, 6, Baseline(0.9, 0.02), None, BOTH)
+    watch = Watch(served)
+
+    def told(ordinal: int, quality: float, reference: str) -> None:
+        exits = {("", 6): (round(100_000 / quality), 30)}
+        watch.audit(AuditRow(ordinal, 40, 160, 100_000, exits, reference), 1.0)
+
+    for ordinal in range(1, 30):
+        told(ordinal, 0.9, "auto")
+    for ordinal in range(30, 60):
+        told(ordinal, 0.97, "own")
+    assert not watch.alarms
+    for ordinal in range(60, 75):
+        told(ordinal, 0.9, "auto")
+    assert not watch.alarms
+    for ordinal in range(75, 95):
+        told(ordinal, 0.8, "auto")
+    assert [(alarm.kind, alarm.since_request) for alarm in watch.alarms][:1] == [("Audit", 75)]
+    watch.follow(replace(served, precision=KEYS))
+    assert not watch.alarms
+
+
+def _full_quality(engine: Engine) -> float:
+    row = engine.telemetry().audits[-1]
+    return row.full_millibits / row.exits["", 6][0]
+
+
+def test_audits_follow_a_requantize(tiny: Path) -> None:
+    """Rows of another precision say nothing of this one: they go, and those of what serves come."""
+    with running(tiny, **limits(BOTH)) as engine:
+        send(engine, PROMPTS[0], max_tokens=3).result()
+        audits(engine, 1)
+        assert _full_quality(engine) != 1.0
+        engine.set_limits(limits_for(tiny, generation=2, **limits(Precision()))).result(60)
+        assert engine.telemetry().audits == ()
+        send(engine, PROMPTS[2], max_tokens=3).result()
+        wait_for(lambda: len(engine.telemetry().audits) == 1)
+        row = engine.telemetry().audits[0]
+    assert row.full_millibits == direct(tiny, PROMPTS[2], "float64", Precision())[6][0]
+    assert {layer for _, layer in row.exits} == set(EXITS)
