@@ -207,10 +207,7 @@ def _load(
     questions: Sequence[Question],
     settings: TaskSettings,
 ) -> Backbone:
-    if precision != Precision():
-        problem = f"{precision} cannot be loaded here"
-        raise InvalidRequest("options", problem, "Use auto for both")
-    backbone = Backbone.load(checkpoint, 1, settings.device, settings.dtype, settings.max_context)
+    backbone = Backbone.load(checkpoint, 1, settings.device, settings.dtype, settings.max_context, precision)
     _check_memory(backbone, layers, questions, settings.memory_mib)
     backbone.attach([backbone.load_layer(index) for index in range(1, layers)])
     return backbone
