@@ -25,6 +25,7 @@ VERBS = {
     "rollback": "back to what served before the last change",
     "pause": "hold every change (--off: no longer)",
     "generate": "send a prompt, stream the answer",
+    "capacity": "will it fit: tokens and requests by depth and precision",
     "plan": "what would be chosen and why, from profiles; changes nothing",
     "model": "the directory of a model, fetched first if need be",
     "operator": "the control loop of a cluster, as the chart runs it",

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helios_contract.serves import Precision
 from helios_server.engine.kv_pool import KvPool
 from helios_server.models import linear
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
-from helios_server.models.linear import default_dtype
+from helios_server.models.linear import REFERENCE, default_dtype
 from helios_server.models.rows import RowBuffers, Stretch
 from helios_server.models.step import Step
 from helios_server.native.library import library
@@ -38,10 +39,11 @@ def computing_with(isa: str) -> Iterator[None]:
         yield
 
 
-def load(path: Path, dtype: str, layers: int | None = None) -> Backbone:
+def load(path: Path, dtype: str, layers: int | None = None, precision: Precision = REFERENCE) -> Backbone:
     """All layers, or the first few, natively."""
     checkpoint = Checkpoint.open(path)
-    backbone = Backbone.load(checkpoint, layers or checkpoint.config.num_layers, dtype=dtype)
+    depth = layers or checkpoint.config.num_layers
+    backbone = Backbone.load(checkpoint, depth, dtype=dtype, precision=precision)
     assert backbone.is_native
     return backbone
 
@@ -65,9 +67,14 @@ class Crowd:
         self._pages = [[order.pop() for _ in range(count)] for count in needed]
         self._pool = KvPool(backbone.config, backbone.numerics, backbone.num_loaded, sum(needed), 16)
         for layer in range(backbone.num_loaded):
-            self._pool.slab(layer).fill_(float("nan"))
+            slab = self._pool.slab(layer)
+            slab.fill_(float("nan") if slab.is_floating_point() else -1)  # such a unit is NaN
         self._rows = RowBuffers(16)
         self._done = [0] * len(prompts)
+
+    def prompt(self, index: int) -> Tensor:
+        """The ids of a sequence, of which those that have not been read may still be changed."""
+        return self._prompts[index]
 
     @torch.inference_mode()
     def run(self, steps: Sequence[Sequence[Part]]) -> list[Tensor]:

@@ -3,6 +3,7 @@ transformers reads is read."""
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -127,10 +128,12 @@ class TestShapesAndDtypes:
         assert message.startswith("quantization_config: ")
         assert method in message
 
-    @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8", "compressed-tensors"])
-    def test_a_config_that_says_so(self, tmp_path: Path, method: str) -> None:
-        change_config(make_checkpoint(tmp_path), quantization_config={"quant_method": method})
-        assert f'"{method}"' in refused(tmp_path)
+    @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8", "mxfp4", 8])
+    def test_a_config_that_says_so(self, tmp_path: Path, method: object) -> None:
+        change_config(make_checkpoint(tmp_path), quantization_config={"quant_method": method, "bits": 4})
+        message = refused(tmp_path)
+        assert message.startswith("quantization_config.quant_method: ")
+        assert f"found {json.dumps(method)}, expected compressed-tensors" in message
 
 
 class TestTheRightTensors:

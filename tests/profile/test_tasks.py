@@ -140,14 +140,24 @@ def test_a_person_sees_passes_of_every_depth_and_the_failed_answers(
     assert "Tasks passed, of 3" in shown
     rows = [line.split() for line in shown.splitlines() if line.startswith("own-head")]
     assert rows == [
-        ["own-head", "4", "auto/auto", "2", "2", "of", "2"],
-        ["own-head", "2", "auto/auto", "2", "2", "of", "2"],
-        ["own-head", "1", "auto/auto", "1", "1", "of", "2"],
+        ["own-head", "auto", "auto", "4", "2", "2", "of", "2"],
+        ["own-head", "auto", "auto", "2", "2", "2", "of", "2"],
+        ["own-head", "auto", "auto", "1", "1", "1", "of", "2"],
     ]
     assert "copies: prompt 0 of a few" in shown
     assert "talks: hello" in shown
     assert "same:" not in shown
     assert "does not contain 'never said'" in shown
+
+
+def test_precisions_are_asked_side_by_side(tmp_path: Path, model: Path) -> None:
+    """An option in int8 has answers of its own, and a person names precisions for all depths."""
+    listed = written(tmp_path, Task("one", Expectation(regex="^"), prompt="x", max_tokens=2))
+    arguments = ("--model", f"file://{model}", "--exit-layers", "2", "--tasks-file", listed)
+    code, found = run(tmp_path, *arguments, "--precisions", "auto/auto,int8/int8")
+    assert code == 0
+    held = [(row["layerBudget"], row.get("weightDtype"), row.get("kvCacheDtype")) for row in found["rows"]]
+    assert held == [(4, "auto", "auto"), (2, "auto", "auto"), (4, "int8", "int8"), (2, "int8", "int8")]
 
 
 def test_the_largest_result_fits_a_termination_message() -> None:

@@ -26,8 +26,8 @@ from helios_server.engine.memory import (
 from helios_server.engine.serving import Loaded, Model, Serving, check_same, loaded
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
-from helios_server.models.layout import layer_shapes
 from helios_server.models.reading import reading
+from helios_server.models.shapes import layer_shapes
 
 _BITS = {"int8": 8, "int4": 4}
 """Of an element, without units and what fills up a matrix: no precision takes less."""

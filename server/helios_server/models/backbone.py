@@ -20,12 +20,12 @@ from helios_server.errors import CheckpointError
 from helios_server.models.block import DecoderLayer
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
-from helios_server.models.layout import norm_parts
 from helios_server.models.linear import REFERENCE, Linear, Numerics, floats, joined
 from helios_server.models.native_path import NativeLayer, NativePath
 from helios_server.models.norm import Norm, make_norm
 from helios_server.models.reading import reading
 from helios_server.models.rope import Rope, RopeTable
+from helios_server.models.shapes import norm_parts
 from helios_server.models.slabs import SlabLayout
 from helios_server.models.source import Source
 from helios_server.models.step import Step
@@ -249,10 +249,10 @@ class Backbone:
 
 def _head(checkpoint: Checkpoint, numerics: Numerics) -> Tensor | Quantised:
     """The LM head as it will be held. Quantised, no more of it than a block is ever there as floats."""
-    name, rows = checkpoint.head_name, checkpoint.config.vocab_size
+    name, size, rows = checkpoint.head_name, checkpoint.config.hidden_size, checkpoint.config.vocab_size
     if numerics.precision.weight_dtype == AUTO:
-        return checkpoint.tensor(name, rows)
-    parts = [numerics.held(checkpoint.tensor(name, block)) for block in _blocks(rows)]
+        return checkpoint.matrix(name, size, rows)
+    parts = [numerics.held(checkpoint.matrix(name, size, block)) for block in _blocks(rows)]
     return joined(parts)
 
 

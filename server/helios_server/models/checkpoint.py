@@ -22,10 +22,11 @@ from helios_server.errors import CheckpointError
 from helios_server.models.config import ModelConfig
 from helios_server.models.families import Names, family_of
 from helios_server.models.folder import COMPLETE, find_shards, refuse_other_forms
-from helios_server.models.header import FLOATS, TensorEntry, read_header
+from helios_server.models.header import FLOATS, INTEGERS, TensorEntry, read_header
 from helios_server.models.json_file import read_object
-from helios_server.models.layout import HEAD, canonical, check_layout, layer_shapes
+from helios_server.models.layout import HEAD, canonical, check_layout
 from helios_server.models.reading import reading
+from helios_server.models.shapes import layer_shapes
 from helios_server.native.quantised import Quantised
 
 # Of config.json, what changes the function that the weights compute, whatever the family.
@@ -96,12 +97,25 @@ class Checkpoint:
         data = torch.empty(entry.nbytes, dtype=torch.uint8)
         _read_exactly(entry, data)
         self.bytes_read += entry.nbytes
-        return data.view(FLOATS[entry.dtype]).reshape(entry.shape)
+        return data.view((FLOATS | INTEGERS)[entry.dtype]).reshape(entry.shape)
+
+    def matrix(self, name: str, in_features: int, rows: int | slice | None = None) -> Tensor | Quantised:
+        """Reads one matrix as it was published: floats, or int8 with its units. rows: as of a tensor."""
+        published = self.config.published
+        if published is None or not published.holds(name, self._shard_of):
+            return self.tensor(name, rows)
+        units = self.tensor(f"{name}_scale", rows).float()
+        if not published.packed:
+            return Quantised("int8", in_features, self.tensor(name, rows), units)
+        words = self.tensor(f"{name}_packed", rows)
+        values = (words.view(torch.uint8) ^ 0x80).view(torch.int8)  # stored 128 too large
+        return Quantised("int8", in_features, values[:, :in_features].contiguous(), units)
 
     def layer_tensors(self, layer: int) -> dict[str, Tensor | Quantised]:
         """Reads all tensors of one decoder layer, by their name within the layer."""
         layers = self.config.names.layers
-        return {name: self.tensor(f"{layers}.{layer}.{name}") for name in layer_shapes(self.config)}
+        shapes = layer_shapes(self.config)
+        return {name: self.matrix(f"{layers}.{layer}.{name}", shape[-1]) for name, shape in shapes.items()}
 
     def entry(self, name: str) -> TensorEntry:
         """Where a tensor lies."""
@@ -123,7 +137,9 @@ class Checkpoint:
         which then counts, as in transformers."""
         if not self.config.tied_embeddings:
             return HEAD
-        embedding = self.embedding_name
+        embedding, published = self.embedding_name, self.config.published
+        if published is not None and published.holds(HEAD, self._shard_of):
+            return HEAD
         return HEAD if HEAD in self._shard_of and not self._equal(embedding, HEAD) else embedding
 
     def _equal(self, *names: str) -> bool:

@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from helios_server.errors import UnsupportedModelError
 from helios_server.models.end_tokens import read_end_tokens
 from helios_server.models.families import Activation, Family, Names, NormKind, family_of
 from helios_server.models.json_file import flag, number, refuse, shown, whole
+from helios_server.models.published import Published
 from helios_server.models.rope_config import RopeBase, RopeScaling, read_rope, read_rope_by_layer
 from helios_server.models.sliding import SlidingLayers, read_clipping_window, read_sliding_layers
-
-UNQUANTISED = "Give the model as it was before it was quantised, in a float dtype"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,8 @@ class ModelConfig:
     of sliding ones; none with learned positions, whose table has position_offset rows before the first
     token's. *_bias, qk_norm, tied_embeddings: switches. query_scale: of the scores, beside head_dim ** -0.5;
     embedding_scale: of what the table holds. sliding: where some layers have a window, and others none.
-    eos_token_ids: each below vocab_size. notes: what was ignored, in words.
+    eos_token_ids: each below vocab_size. published: how the checkpoint is quantised; None: it holds floats.
+    notes: what was ignored, in words.
     """
 
     family: str
@@ -60,6 +59,7 @@ class ModelConfig:
     embedding_scale: float
     sliding: SlidingLayers | None
     eos_token_ids: tuple[int, ...]
+    published: Published | None
     notes: tuple[str, ...]
 
     @classmethod
@@ -103,6 +103,7 @@ class ModelConfig:
             embedding_scale=hidden_size**0.5 if family.scaled_embedding else 1.0,
             sliding=read_sliding_layers(config, num_layers) if family.sliding_layers else None,
             eos_token_ids=ends.ids,
+            published=Published.of(config),
             notes=ends.ignored,
         )
 
@@ -207,10 +208,3 @@ def _refuse_unknown_features(config: Mapping[str, Any], family: Family) -> None:
     ):
         found = shown(config[family.width_field])
         raise refuse(family.width_field, f"{found} is not supported, only hidden_size {hidden}")
-    if quantised := config.get("quantization_config"):
-        method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
-        raise UnsupportedModelError(
-            "quantization_config",
-            f"quantised checkpoints are not supported, found {shown(method)}",
-            UNQUANTISED,
-        )

@@ -19,6 +19,7 @@ from helios_server.models.json_file import parse_object, shown
 
 COPY_AGAIN = "Copy the file again, complete"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+INTEGERS = {"I8": torch.int8, "I32": torch.int32, "I64": torch.int64}  # of quantised weights
 _OTHER_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64, "C64": 64,
     "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from helios_server.errors import CheckpointError, UnsupportedModelError
-from helios_server.models.config import UNQUANTISED, ModelConfig
+from helios_server.models.config import ModelConfig
 from helios_server.models.families import Names
 from helios_server.models.header import FLOATS, TensorEntry
+from helios_server.models.published import UNQUANTISED, Part
+from helios_server.models.shapes import layer_shapes, norm_shapes
 
 HEAD = "lm_head.weight"
 _DERIVED = (".rotary_emb.inv_freq", ".decoder.version")  # old Llama and OPT checkpoints store them
@@ -30,35 +32,6 @@ _QUANTISED = {
     "weight_scale": "fp8 or int8",
     "scales": "MLX or GPTQ",
 }
-
-
-def layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """One decoder layer's tensors, by their name within the layer; a matrix is [out, in]."""
-    hidden, inner, names = config.hidden_size, config.intermediate_size, config.names
-    matrices = {
-        "self_attn.q_proj": (config.q_size, hidden, config.qkv_bias),
-        "self_attn.k_proj": (config.kv_size, hidden, config.qkv_bias),
-        "self_attn.v_proj": (config.kv_size, hidden, config.qkv_bias),
-        names.attention_out: (hidden, config.q_size, config.o_bias),
-    }
-    matrices |= {name: (inner, hidden, config.mlp_bias) for name in (names.gate, names.up) if name}
-    matrices |= {names.down: (hidden, inner, config.mlp_bias)}
-    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (m, n) for name, (m, n, _) in matrices.items()}
-    shapes |= {f"{name}.bias": (m,) for name, (m, _, biased) in matrices.items() if biased}
-    for norm in names.norms:
-        shapes |= _norm_shapes(config, norm, hidden)
-    for norm in ("self_attn.q_norm", "self_attn.k_norm") if config.qk_norm else ():
-        shapes |= _norm_shapes(config, norm, config.head_dim)
-    return shapes
-
-
-def _norm_shapes(config: ModelConfig, name: str, size: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.{part}": (size,) for part in norm_parts(config)}
-
-
-def norm_parts(config: ModelConfig) -> tuple[str, ...]:
-    """What a norm consists of: its weight, and a bias where there is one."""
-    return ("weight", "bias") if config.norm == "layer" else ("weight",)
 
 
 def layer_of(name: str, names: Names) -> tuple[int, str] | None:
@@ -99,25 +72,57 @@ def check_layout(
     names: canonical -> stored, of all tensors; entries: by canonical name, of those whose file is there.
     Raises CheckpointError or UnsupportedModelError: tensor, found, expected.
     """
-    _refuse_quantised(names)
+    if config.published is None:
+        _refuse_quantised(names)
     _check_naming(folder, config, names)
     _check_depth(folder, config, names)
+    _check_alike(config, names)
     strangers = set(names)
-    for name, shape in _expected(config):
+    for name, part in _expected_parts(config, names):
         if name in names:
             strangers.discard(name)
             if name in entries:
-                _check(names[name], entries[name], shape, padded=name in (config.names.embedding, HEAD))
+                padded = (
+                    name.startswith((config.names.embedding, HEAD)) and part.shape[0] == config.vocab_size
+                )
+                _check(names[name], entries[name], part, padded=padded)
         elif not _tied_to_another(name, config, names):
-            problem = f"tensor '{name}' is missing, expected {list(shape)}"
+            problem = f"tensor '{name}' is missing, expected {list(part.shape)}"
             raise CheckpointError(str(folder), problem, _advice(name))
     return _ignorable(folder, names, strangers)
+
+
+def _expected_parts(config: ModelConfig, names: Mapping[str, str]) -> Iterator[tuple[str, Part]]:
+    """What there must be, be it as floats or in the form in which it was published."""
+    for name, shape in _expected(config):
+        if config.published and name != config.names.embedding and config.published.holds(name, names):
+            yield from config.published.parts(name, shape).items()
+        else:
+            yield name, Part(shape, tuple(FLOATS))
+
+
+def _check_alike(config: ModelConfig, names: Mapping[str, str]) -> None:
+    """All layers of a model take the same memory: the same matrices are quantised in each."""
+    if config.published is None:
+        return
+    kinds = {
+        frozenset(
+            name
+            for name in layer_shapes(config)
+            if config.published.holds(f"{config.names.layers}.{layer}.{name}", names)
+        )
+        for layer in range(config.num_layers)
+    }
+    if len(kinds) > 1:
+        unlike = sorted(frozenset.union(*kinds) - frozenset.intersection(*kinds))
+        problem = f"'{unlike[0]}' is quantised in some layers and not in others, expected all alike"
+        raise UnsupportedModelError("quantization_config.ignore", problem, UNQUANTISED)
 
 
 def _expected(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     names, table = config.names, (config.vocab_size, config.hidden_size)
     yield from ((names.embedding, table), (HEAD, table))
-    yield from _norm_shapes(config, names.final_norm, config.hidden_size).items()
+    yield from norm_shapes(config, names.final_norm, config.hidden_size).items()
     if names.positions and config.position_offset is not None:
         yield names.positions, (config.position_offset + config.max_context, config.hidden_size)
     of_layer = layer_shapes(config)
@@ -138,16 +143,17 @@ def _advice(name: str) -> str:
     return f"Copy the model again, complete. {_FITTING}"
 
 
-def _check(stored: str, entry: TensorEntry, shape: tuple[int, ...], *, padded: bool) -> None:
+def _check(stored: str, entry: TensorEntry, part: Part, *, padded: bool) -> None:
     """padded: more rows than the vocabulary has are allowed; they are never read."""
+    shape = part.shape
     fits = entry.shape == shape
     if padded and len(entry.shape) == 2:
         fits = entry.shape[0] >= shape[0] and entry.shape[1] == shape[1]
     if not fits:
         problem = f"tensor '{stored}' is {list(entry.shape)}, config.json says {list(shape)}"
         raise CheckpointError(str(entry.file), problem, _FITTING)
-    if entry.dtype not in FLOATS:
-        problem = f"tensor '{stored}' has dtype {entry.dtype}, expected one of {', '.join(FLOATS)}"
+    if entry.dtype not in part.dtypes:
+        problem = f"tensor '{stored}' has dtype {entry.dtype}, expected one of {', '.join(part.dtypes)}"
         raise CheckpointError(str(entry.file), problem, UNQUANTISED)
 
 

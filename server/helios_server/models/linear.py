@@ -174,13 +174,17 @@ class Linear:
     `weight` afterwards: as torch multiplies it; None where it is packed or quantised.
     """
 
-    __slots__ = ("_matrix", "_multiply", "_quantised", "in_features", "nbytes", "out_features", "weight")
+    __slots__ = (
+        "_activations", "_matrix", "_multiply", "_quantised", "in_features", "nbytes", "out_features",
+        "weight",
+    )  # fmt: skip
 
     def __init__(self, weight: Tensor | Quantised, bias: Tensor | None, numerics: Numerics) -> None:
         self.out_features, self.in_features = weight.shape
         self.weight: Tensor | None = None
         self._matrix: Matrix | None = None
         self._quantised: Quantised | None = None
+        self._activations = numerics.activations
         self._multiply: Callable[[Tensor], Tensor]
         bias_elements = 0 if bias is None else bias.numel()
         if numerics.library is not None:
@@ -219,7 +223,7 @@ class Linear:
         if self._matrix is not None:
             return self._matrix.rows(ids)
         if self._quantised is not None:
-            return self._quantised.rows(ids).wide(torch.float32)
+            return self._quantised.rows(ids).wide(self._activations)
         if self.weight is None:
             raise ValueError("no row can be read out of a matrix that fbgemm packed")
         return self.weight[ids]

@@ -12,23 +12,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from helios_contract.results import Result
+from helios_contract.results import Quality, Result, Timing, Timings
 from helios_contract.serves import Precision
 
 from helios_server.engine import host_memory
 from helios_server.errors import HeliosError, InvalidRequest
+from helios_server.models.linear import Numerics
 from helios_server.planning.timing import Workload
 from helios_server.profile import document, failed_answers, report
 from helios_server.profile.candidates import Candidate, named_by_hand, parse_candidates
 from helios_server.profile.inspect import inspect
-from helios_server.profile.opened import open_backbone, open_candidate
+from helios_server.profile.opened import OpenCandidate, open_backbone, open_candidate
+from helios_server.profile.outlook import outlook
+from helios_server.profile.precisions import REFERENCE, parse_precisions
 from helios_server.profile.prompts import check_digest, from_file, from_pod, token_from
 from helios_server.profile.quality import QualitySettings, measure_quality
 from helios_server.profile.report import Progress
 from helios_server.profile.task_options import every_depth, parse_options
 from helios_server.profile.tasks import Answered, TaskSettings, measure_tasks
 from helios_server.profile.tasks import from_file as tasks_from
-from helios_server.profile.timing import TimingSettings, measure_timing
+from helios_server.profile.timing import TimingSettings, measure_timings
 
 _KINDS = ("inspect", "timing", "quality", "tasks")
 
@@ -42,40 +45,77 @@ def run(argv: Sequence[str] | None) -> int:
     try:
         candidates = _candidates(options)
         _set_threads(options.threads)
+        precisions = _precisions(options)
+        quality: Quality | None = None
         for kind in _kinds(options):
-            found = _measure(kind, options, candidates, progress)
-            result = found.result if isinstance(found, Answered) else found
+            if kind == "tasks":
+                _ask(options, candidates, precisions, progress)
+                continue
+            opened = () if kind == "inspect" else open_backbone(candidates, options.volumes)
+            result = _measure(kind, options, candidates, opened, precisions, progress)
             if options.result is not None:
                 document.write(options.result, document.fitted(result))
             report.show(result, options.output)
-            if isinstance(found, Answered) and options.result is None and options.output == "table":
-                failed_answers.show(found)
+            if isinstance(result, Quality):
+                quality = result
+            if isinstance(result, Timing | Timings) and options.output == "table":
+                _show_outlook(options, opened, result, quality)
     except HeliosError as error:
         return _fail(kind, options, error)
     return 0
 
 
 def _measure(
-    kind: str, options: argparse.Namespace, candidates: tuple[Candidate, ...], progress: Progress
-) -> Result | Answered:
+    kind: str,
+    options: argparse.Namespace,
+    candidates: tuple[Candidate, ...],
+    opened: tuple[OpenCandidate, ...],
+    precisions: tuple[Precision, ...],
+    progress: Progress,
+) -> Result:
     if kind == "inspect":
         return inspect(candidates, options.volumes, options.max_context)
-    if kind == "tasks":
-        return _answered(options, candidates, progress)
-    prompts = _prompts(options) if kind == "quality" else ()
-    opened = open_backbone(candidates, options.volumes)
     if kind == "quality":
-        return measure_quality(opened, prompts, _quality_settings(options), progress)
-    return measure_timing(opened, _timing_settings(options), progress)
+        return measure_quality(opened, _prompts(options), _quality_settings(options), progress, precisions)
+    return measure_timings(opened, _timing_settings(options), progress, precisions)
 
 
-def _answered(options: argparse.Namespace, candidates: tuple[Candidate, ...], progress: Progress) -> Answered:
-    """Of candidates that need not share a backbone."""
+def _show_outlook(
+    options: argparse.Namespace,
+    opened: tuple[OpenCandidate, ...],
+    timed: Timing | Timings,
+    quality: Quality | None,
+) -> None:
+    limit, workload = _timing_settings(options).limit_bytes(), Workload(options.isl, options.osl)
+    report.expected(outlook(opened, timed, quality, limit, workload), limit, workload)
+
+
+def _ask(
+    options: argparse.Namespace,
+    candidates: tuple[Candidate, ...],
+    precisions: tuple[Precision, ...],
+    progress: Progress,
+) -> None:
+    """Candidates need not share a backbone. A person sees the answers that fail too."""
+    found = _answered(options, candidates, precisions, progress)
+    if options.result is not None:
+        document.write(options.result, document.fitted(found.result))
+    report.show(found.result, options.output)
+    if options.result is None and options.output == "table":
+        failed_answers.show(found)
+
+
+def _answered(
+    options: argparse.Namespace,
+    candidates: tuple[Candidate, ...],
+    precisions: tuple[Precision, ...],
+    progress: Progress,
+) -> Answered:
     if options.tasks_file is None:
         raise InvalidRequest("tasks-file", "is missing", "Give --tasks FILE")
     asked = tasks_from(options.tasks_file, options.tasks_digest)
     opened = [open_candidate(candidate, options.volumes) for candidate in candidates]
-    chosen = parse_options(options.options) if options.options else every_depth(opened, [Precision()])
+    chosen = parse_options(options.options) if options.options else every_depth(opened, precisions)
     settings = TaskSettings(options.device, options.dtype, options.memory_mib, options.max_context)
     return measure_tasks(opened, chosen, asked, settings, progress)
 
@@ -112,6 +152,14 @@ def _candidates(options: argparse.Namespace) -> tuple[Candidate, ...]:
     raise InvalidRequest("model", "is missing", "Name a model with --model URI, or several with --candidates")
 
 
+def _precisions(options: argparse.Namespace) -> tuple[Precision, ...]:
+    """What is asked for. Raises HeliosError by name for what there is not, or not on this device."""
+    precisions = parse_precisions(options.precisions)
+    for precision in precisions:
+        Numerics.of(options.device, options.dtype, precision)
+    return precisions
+
+
 def _prompts(options: argparse.Namespace) -> tuple[str, ...]:
     if bool(options.prompts_file) == bool(options.prompts_from):
         problem = "are given twice" if options.prompts_file else "are missing"
@@ -144,7 +192,6 @@ def _timing_settings(options: argparse.Namespace) -> TimingSettings:
         max_context=options.max_context,
         search=options.search,
         watts=options.watts,
-        workload=Workload(options.isl, options.osl),
     )
 
 
@@ -166,6 +213,12 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--exit-layers", metavar="K,K", type=_layers, default=(), help="default: the bundle's")
     what.add_argument(
         "--candidates", metavar="JSON", help="a list of {name, uri, revision, exits, exitLayers}"
+    )
+    what.add_argument(
+        "--precisions",
+        metavar="W/KV,W/KV",
+        default=str(REFERENCE),
+        help="weights auto | int8 | int4, keys and values auto | int8 | fp8 (default: auto/auto)",
     )
     prompts = parser.add_argument_group("prompts, for quality")
     prompts.add_argument(

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from helios_contract import results
-from helios_contract.results import CandidateQuality, Failure, Quality, Result, Timing
+from helios_contract.results import CandidateQuality, Failure, Quality, Result, Timing, Timings
+from helios_contract.serves import Precision
 
 from helios_server.errors import HeliosError, InvalidRequest
+from helios_server.profile.precisions import REFERENCE
 
 LIMIT_BYTES = 4096
 
@@ -28,9 +30,10 @@ def failure(kind: str, error: HeliosError) -> Failure:
 def fitted(result: Result, limit_bytes: int = LIMIT_BYTES) -> Result:
     """The result itself, or a copy with as few per-prompt bits dropped as make its document fit.
 
-    In this order: full depth's are given once, in the first row (every row of a backbone has the same); then
-    those of the two best exits of each bundle are kept; of the best exit; of none. Best: fewest bits. Totals
-    always stay; of a timing the points go, never the fit.
+    In this order: full depth's are given once in each precision, in its first row (every row of a backbone
+    has the same); then those of the two best exits of each row are kept; of the best exit; the same of the
+    reference precision's rows alone; of full depth alone; of none. Best: fewest bits. Totals always stay; of
+    a timing the points go, never the fit.
     """
     size = 0
     for candidate in _ever_thinner(result):
@@ -40,7 +43,7 @@ def fitted(result: Result, limit_bytes: int = LIMIT_BYTES) -> Result:
     raise InvalidRequest(
         "candidates",
         f"the result takes {size} bytes, {limit_bytes} can be returned",
-        "Profile fewer candidates or exit layers at once",
+        "Profile fewer candidates, exit layers or precisions at once",
     )
 
 
@@ -76,14 +79,32 @@ def _ever_thinner(whole: Result) -> Iterator[Result]:
     yield whole
     if isinstance(whole, Timing):
         yield replace(whole, points=())
+    if isinstance(whole, Timings):
+        yield Timings(tuple(replace(timing, points=()) for timing in whole.timings))
     if isinstance(whole, Quality):
-        first, *others = whole.rows
-        once = (first, *(_without_bits(row, {row.exits[-1].layer}) for row in others))
+        once = _with_full_depth_once(whole.rows)
         yield replace(whole, rows=once)
-        for best in (2, 1):
-            yield replace(whole, rows=tuple(_without_bits(row, _all_but(best, row)) for row in once))
+        for of_reference, of_others in ((2, 2), (1, 1), (2, 0), (1, 0), (0, 0)):
+            yield replace(whole, rows=tuple(_with_best(of_reference, of_others, row) for row in once))
         bare = tuple(_without_bits(row, {exit_.layer for exit_ in row.exits}) for row in whole.rows)
         yield replace(whole, prompt_bytes=(), rows=bare)
+
+
+def _with_full_depth_once(rows: Sequence[CandidateQuality]) -> tuple[CandidateQuality, ...]:
+    """In the first row of each precision."""
+    first = {_precision(row): row for row in reversed(rows)}
+    return tuple(
+        row if row is first[_precision(row)] else _without_bits(row, {row.exits[-1].layer}) for row in rows
+    )
+
+
+def _with_best(of_reference: int, of_others: int, row: CandidateQuality) -> CandidateQuality:
+    best = of_reference if _precision(row) == REFERENCE else of_others
+    return _without_bits(row, _all_but(best, row))
+
+
+def _precision(row: CandidateQuality) -> Precision:
+    return Precision(row.weight_dtype, row.kv_cache_dtype)
 
 
 def _all_but(best: int, row: CandidateQuality) -> set[int]:

@@ -50,9 +50,9 @@ class Texts:
 class ExitQuality:
     """One depth of one candidate. layer: layers run; millibits: total.
 
-    agreement, first_agrees: shares of tokens, 0 to 1, whose top-1 equals full depth's, at all or here first;
-    calibration_error: of confidence as the chance of that agreement, 0 at full depth, where it is certain;
-    mean_confidence: 0 to 1; prompt_millibits: per text, in order.
+    agreement, first_agrees: shares of tokens, 0 to 1, whose top-1 equals the reference's at full depth, at
+    all or here first; calibration_error: of confidence as the chance of that agreement, 0 where it is
+    certain; mean_confidence: 0 to 1; prompt_millibits: per text, in order.
     """
 
     layer: int
@@ -64,15 +64,30 @@ class ExitQuality:
     prompt_millibits: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """exits: by candidate, every exit in ascending order and, last, full depth. top: [scored_tokens] int64,
+    the most likely tokens at full depth."""
+
+    exits: Mapping[str, tuple[ExitQuality, ...]]
+    top: Tensor
+
+
 def measure_exits(
-    backbone: Backbone, heads: Heads, texts: Texts, progress: Callable[[str], None]
-) -> dict[str, tuple[ExitQuality, ...]]:
-    """By candidate: every exit in ascending order and, last, full depth."""
+    backbone: Backbone,
+    heads: Heads,
+    texts: Texts,
+    progress: Callable[[str], None],
+    reference: Tensor | None = None,
+) -> Measured:
+    """reference: most likely tokens of full depth in the reference precision, which agreement is with; None:
+    this backbone's own."""
     where = texts.targets()
     tokens = torch.cat(list(texts.ids))[where]
     scores, full = _score_all(backbone, heads, texts.ids, where - 1, tokens, progress)
-    depth = backbone.config.num_layers
-    return {name: _judge({**exits, depth: full}, full, texts.predictions) for name, exits in scores.items()}
+    depth, top = backbone.config.num_layers, full.top if reference is None else reference
+    exits = {name: _judge({**by, depth: full}, top, texts.predictions) for name, by in scores.items()}
+    return Measured(exits, full.top)
 
 
 def _score_all(
@@ -97,25 +112,30 @@ def _score_all(
 
 
 def _judge(
-    exits: Mapping[int, TokenScores], full: TokenScores, predictions: Sequence[int]
+    exits: Mapping[int, TokenScores], reference: Tensor, predictions: Sequence[int]
 ) -> tuple[ExitQuality, ...]:
     rows = []
-    undecided = torch.ones(len(full.top), dtype=torch.bool)
+    undecided = torch.ones(len(reference), dtype=torch.bool)
     for layer, scores in sorted(exits.items()):
-        agrees = scores.top == full.top
+        agrees = scores.top == reference
         rows.append(
             ExitQuality(
                 layer=layer,
                 millibits=_millibits(scores.bits),
                 agreement=_share(agrees),
                 first_agrees=_share(agrees & undecided),
-                calibration_error=0.0 if scores is full else calibration_error(scores.confidence, agrees),
+                calibration_error=_calibration_error(scores, reference, agrees),
                 mean_confidence=float(scores.confidence.double().mean()),
                 prompt_millibits=tuple(_millibits(bits) for bits in scores.bits.split(list(predictions))),
             )
         )
         undecided &= ~agrees
     return tuple(rows)
+
+
+def _calibration_error(scores: TokenScores, reference: Tensor, agrees: Tensor) -> float:
+    """With itself the reference agrees for certain, whatever its confidence."""
+    return 0.0 if scores.top is reference else calibration_error(scores.confidence, agrees)
 
 
 def _millibits(bits: Tensor) -> int:

@@ -41,7 +41,7 @@ def check_generated(
     backbone.attach([backbone.load_layer(index) for index in missing])
     written = _continued(backbone, texts, context)
     measured = measure_exits(backbone, heads, written, lambda _: None)
-    for name, exits in measured.items():
+    for name, exits in measured.exits.items():
         shares = ", ".join(f"{exit_.agreement:.0%} at {exit_.layer}" for exit_ in exits[:-1])
         if shares:
             progress(f"generated text, {written.scored_tokens} tokens: {name} agrees {shares} layers")

@@ -1,26 +1,30 @@
 """Quality rows: what each exit of each bundle of one backbone is worth on the user's prompts.
 
-Called by `command.py`. One teacher-forced pass at full depth measures all of them on the same tokens, with
-one decoder layer resident at a time. Texts are held in memory only and reach neither the document nor a log.
+Called by `command.py`. One teacher-forced pass at full depth for each precision measures all of them on the
+same tokens, with one decoder layer resident at a time; the first is the reference precision's, with which all
+others agree or not. Texts are held in memory only and reach neither the document nor a log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from helios_contract import results
 from helios_contract.results import CandidateQuality, Quality
+from helios_contract.serves import Precision
+from torch import Tensor
 
 from helios_server.engine.host_memory import anonymous_bytes
 from helios_server.errors import InvalidRequest, OutOfMemoryBudget
 from helios_server.models.backbone import Backbone
 from helios_server.models.tokenizer import Tokenizer
 from helios_server.planning.memory import MIB
-from helios_server.profile.exits import ExitQuality, Texts, measure_exits
+from helios_server.profile.exits import ExitQuality, Measured, Texts, measure_exits
 from helios_server.profile.generated import check_generated
 from helios_server.profile.opened import OpenCandidate
+from helios_server.profile.precisions import REFERENCE
 from helios_server.profile.report import Progress
 from helios_server.profile.streaming import GROUP_TOKENS
 from helios_server.telemetry.prompts import prompts_digest
@@ -29,7 +33,8 @@ from helios_server.telemetry.prompts import prompts_digest
 @dataclass(frozen=True, slots=True)
 class QualitySettings:
     """How to measure. memory_mib: the process's limit, None for none; max_context: tokens to be served, None
-    for the model's; generated: check text that the model writes too, and tell of it in the log."""
+    for the model's; generated: check text that the model writes in the reference precision too, and tell of
+    it in the log."""
 
     device: str = "cpu"
     dtype: str | None = None
@@ -44,34 +49,64 @@ def measure_quality(
     prompts: Sequence[str],
     settings: QualitySettings,
     progress: Progress,
+    precisions: Sequence[Precision] = (REFERENCE,),
 ) -> Quality:
-    """Of candidates that share one backbone."""
+    """Of candidates that share one backbone: a row for each, in the reference precision and in the others."""
     checkpoint = candidates[0].checkpoint
     tokenizer = Tokenizer.open(checkpoint.path)
-    context = checkpoint.config.context(settings.max_context)
-    texts = read_texts(tokenizer, prompts, context)
+    texts = read_texts(tokenizer, prompts, checkpoint.config.context(settings.max_context))
     scored_bytes = [tokenizer.bytes_of(ids[1:].tolist()) for ids in texts.ids]
-    backbone = Backbone.load(checkpoint, 1, settings.device, settings.dtype, settings.max_context)
-    backbone.never_choose(tokenizer.lacking(checkpoint.config.vocab_size))
-    heads = {
-        opened.candidate.name: {layer: opened.head(layer, backbone) for layer in opened.exit_layers}
-        for opened in candidates
-    }
-    _check_memory(backbone, texts, settings.memory_mib)
     progress(f"{len(prompts)} prompts, {texts.scored_tokens} tokens, {checkpoint.config.num_layers} layers")
-    measured = measure_exits(backbone, heads, texts, progress)
-    if settings.generated:
-        check_generated(backbone, heads, texts, settings.memory_mib, context, progress)
+    rows, reference = list[CandidateQuality](), None
+    for precision in dict.fromkeys((REFERENCE, *precisions)):
+        measured = score_texts(candidates, tokenizer, texts, settings, progress, precision, reference)
+        reference = measured.top if reference is None else reference
+        rows += [_row(opened, precision, measured) for opened in candidates]
     return Quality(
         prompts_digest=prompts_digest(prompts),
         prompts=len(prompts),
         tokens=texts.scored_tokens,
         bytes=sum(scored_bytes),
         prompt_bytes=tuple(scored_bytes),
-        rows=tuple(
-            CandidateQuality(name, opened.exits_digest, tuple(map(_in_integers, measured[name])))
-            for name, opened in ((each.candidate.name, each) for each in candidates)
-        ),
+        rows=tuple(rows),
+    )
+
+
+def score_texts(
+    candidates: Sequence[OpenCandidate],
+    tokenizer: Tokenizer,
+    texts: Texts,
+    settings: QualitySettings,
+    progress: Callable[[str], None],
+    precision: Precision,
+    reference: Tensor | None,
+) -> Measured:
+    """One pass in one precision, whose model is gone when this returns. reference: as `measure_exits` takes
+    it. Inference mode is the caller's."""
+    checkpoint = candidates[0].checkpoint
+    backbone = Backbone.load(
+        checkpoint, 1, settings.device, settings.dtype, settings.max_context, precision=precision
+    )
+    backbone.never_choose(tokenizer.lacking(checkpoint.config.vocab_size))
+    heads = {
+        opened.candidate.name: {layer: opened.head(layer, backbone) for layer in opened.exit_layers}
+        for opened in candidates
+    }
+    _check_memory(backbone, texts, settings.memory_mib)
+    if reference is not None:
+        progress(f"the same in {precision}")
+    measured = measure_exits(backbone, heads, texts, progress, reference)
+    if settings.generated and reference is None:
+        context = checkpoint.config.context(settings.max_context)
+        check_generated(backbone, heads, texts, settings.memory_mib, context, progress)
+    return measured
+
+
+def _row(opened: OpenCandidate, precision: Precision, measured: Measured) -> CandidateQuality:
+    name = opened.candidate.name
+    exits = tuple(map(_in_integers, measured.exits[name]))
+    return CandidateQuality(
+        name, opened.exits_digest, exits, precision.weight_dtype, precision.kv_cache_dtype
     )
 
 

@@ -1,7 +1,8 @@
 """What a person sees of a profiling run: progress on stderr, and the result as tables or as JSON on
 stdout.
 
-Called by `command.py`. The tables show the document and nothing else, so that both forms always agree.
+Called by `command.py`. The tables show the document, so that both forms always agree, and what it predicts
+for one workload.
 """
 
 from __future__ import annotations
@@ -12,7 +13,22 @@ import time
 from collections.abc import Sequence
 
 from helios_contract import results, tasks
-from helios_contract.results import Inspection, Quality, Result, Tasks, Timing
+from helios_contract.results import (
+    CandidateQuality,
+    Inspection,
+    OptionPasses,
+    Quality,
+    Result,
+    Tasks,
+    Timing,
+    Timings,
+)
+from helios_contract.serves import Precision
+
+from helios_server.planning.timing import Workload
+from helios_server.profile.outlook import Outlook
+
+_PRECISION = ("weights", "KV")
 
 
 class Progress:
@@ -35,6 +51,9 @@ def show(result: Result, output: str) -> None:
             _inspection(result)
         case Timing():
             _timing(result)
+        case Timings():
+            for timing in result.timings:
+                _timing(timing)
         case Quality():
             _quality(result)
         case Tasks():
@@ -48,16 +67,19 @@ def _inspection(found: Inspection) -> None:
         heads = f"{one.head_kind} heads {one.exits_digest[:19]}" if one.exits_digest else "own head"
         rows.append((name, one.revision[:12], one.num_layers, exits, heads))
     rows += [(name, "", "", "", problem) for name, problem in found.problems.items()]
-    table("Candidates", ("candidate", "revision", "layers", "exits", "heads"), rows)
+    _table("Candidates", ("candidate", "revision", "layers", "exits", "heads"), rows)
 
 
 def _quality(found: Quality) -> None:
+    """quality %: against full depth in the reference precision, whose rows are the first."""
+    whole = found.rows[0].exits[-1].millibits
     rows = [
         (
             row.candidate,
+            *_words(row),
             exit_.layer,
             f"{exit_.millibits / 1000 / found.bytes:.3f}",
-            f"{100 * row.exits[-1].millibits / exit_.millibits:.1f}",
+            f"{100 * whole / exit_.millibits:.2f}",
             exit_.agreement_percent,
             exit_.first_agrees_percent,
             f"{exit_.mean_confidence_milli / 1000:.2f}",
@@ -68,9 +90,10 @@ def _quality(found: Quality) -> None:
     ]
     title = f"Quality on {found.prompts} prompts, {found.tokens} tokens"
     columns = (
-        "candidate", "layers", "bits/byte", "quality %", "agreement %", "first agrees %", "confidence", "ECE",
+        "candidate", *_PRECISION, "layers", "bits/byte", "quality %", "agreement %", "first agrees %",
+        "confidence", "ECE",
     )  # fmt: skip
-    table(title, columns, rows)
+    _table(title, columns, rows)
 
 
 def _timing(found: Timing) -> None:
@@ -86,11 +109,13 @@ def _timing(found: Timing) -> None:
         )
         for point in found.points
     ]
-    title = f"Step times; the fit is {found.fit.error_percent if found.fit else 0} % off"
-    table(title, ("head", "layers", "new tokens", "sampled", "context", "p50 ms", "p95 ms"), rows)
+    weights, kept = _words(found)
+    title = f"Step times, weights {weights}, keys and values {kept}"
+    title = f"{title}; the fit is {found.fit.error_percent if found.fit else 0} % off"
+    _table(title, ("head", "layers", "new tokens", "sampled", "context", "p50 ms", "p95 ms"), rows)
     if found.energy:
         joules = [(each.layer_budget, each.rows, each.joules_per_megatoken) for each in found.energy.points]
-        table(f"Energy ({found.energy.source})", ("layers", "rows", "J per million tokens"), joules)
+        _table(f"Energy ({found.energy.source})", ("layers", "rows", "J per million tokens"), joules)
 
 
 def _tasks(found: Tasks) -> None:
@@ -99,18 +124,44 @@ def _tasks(found: Tasks) -> None:
     rows = [
         (
             row.candidate,
+            *_words(row),
             row.layer_budget,
-            f"{row.weight_dtype}/{row.kv_cache_dtype}",
             sum(passes),
             f"{sum(a and b for a, b in zip(passed[0], passes, strict=True))} of {sum(passed[0])}",
         )
         for row, passes in zip(found.rows, passed, strict=True)
     ]
-    columns = ("candidate", "layers", "precision", "passes", "of the first's")
-    table(f"Tasks passed, of {found.tasks}", columns, rows)
+    columns = ("candidate", *_PRECISION, "layers", "passes", "of the first's")
+    _table(f"Tasks passed, of {found.tasks}", columns, rows)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def expected(outlook: Sequence[Outlook], limit_bytes: int, workload: Workload) -> None:
+    """Prints what the rows predict; quality where it was measured in the same run."""
+    rows = [
+        (
+            one.candidate,
+            *_words(one.precision),
+            one.layers,
+            "-" if one.quality_percent is None else f"{one.quality_percent:.2f}",
+            "-" if one.agreement_percent is None else one.agreement_percent,
+            one.rows or "none fits",
+            "-" if one.tokens_per_second is None else f"{one.tokens_per_second:.0f}",
+            "-" if one.itl_ms is None else f"{one.itl_ms:.0f}",
+        )
+        for one in outlook
+    ]
+    asked = f"{workload.isl} prompt and {workload.osl} new tokens"
+    columns = (
+        "candidate", *_PRECISION, "layers", "quality %", "agreement %", "rows", "tokens/s", "ITL ms"
+    )  # fmt: skip
+    _table(f"Expected of {asked} in {limit_bytes >> 20} MiB", columns, rows)
+
+
+def _words(of: CandidateQuality | OptionPasses | Timing | Precision) -> tuple[str, str]:
+    return of.weight_dtype, of.kv_cache_dtype
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Plain text, so that a log file reads like a terminal; names to the left, figures to the right."""
     cells = [columns, *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]

@@ -7,12 +7,14 @@ into predictions stand in `helios_server.planning`.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
-from helios_contract.results import EnergyCost, MemoryFacts, StepTimeFit, Timing, TimingPoint
+from helios_contract.results import EnergyCost, MemoryFacts, StepTimeFit, Timing, TimingPoint, Timings
+from helios_contract.serves import Precision
 
 from helios_server.engine import host_memory
 from helios_server.engine.audit import audit_bytes
@@ -26,10 +28,10 @@ from helios_server.exits.head import BareHead, ExitHead
 from helios_server.models.backbone import Backbone
 from helios_server.models.config import ModelConfig
 from helios_server.planning.memory import MIB, capacity, limit_for_rows
-from helios_server.planning.timing import StepPoint, Workload, fit, step_ns
+from helios_server.planning.timing import StepPoint, fit, step_ns
 from helios_server.profile.energy import measure_energy
 from helios_server.profile.opened import OpenCandidate
-from helios_server.profile.outlook import tell_outlook
+from helios_server.profile.precisions import REFERENCE
 from helios_server.profile.report import Progress
 from helios_server.profile.sweep import EFFORTS, StepDuration, sweep
 from helios_server.profile.workload import Room, Shape, plan_step, shape_to_check, shapes_to_fit
@@ -45,7 +47,7 @@ _MAX_TOKENS = 8192
 class TimingSettings:
     """How to measure. memory_mib: the process's limit, None for all there is; max_context: tokens to be
     served, None for the model's; search: rapid | thorough; watts: of one busy core, where no
-    energy counter exists; workload: what the log's outlook is for, no part of the row."""
+    energy counter exists."""
 
     device: str = "cpu"
     dtype: str | None = None
@@ -53,18 +55,53 @@ class TimingSettings:
     max_context: int | None = None
     search: str = "rapid"
     watts: float | None = None
-    workload: Workload = field(default_factory=lambda: Workload(isl=512, osl=128))
 
     def limit_bytes(self) -> int:
         """What may be held: as given, and no more than the container, the machine or the accelerator has."""
         return allowed_bytes(self.memory_mib, torch.device(self.device))
 
 
+def measure_timings(
+    candidates: Sequence[OpenCandidate],
+    settings: TimingSettings,
+    progress: Progress,
+    precisions: Sequence[Precision],
+) -> Timing | Timings:
+    """Of the backbone that the candidates share, in each precision, with one model in memory at a time. Of
+    several, those that memory does not hold are left out."""
+    if len(precisions) == 1:
+        return measure_timing(candidates, settings, progress, precisions[0])
+    found, refused = list[Timing](), list[OutOfMemoryBudget]()
+    for precision in precisions:
+        progress(f"in {precision}")
+        try:
+            found.append(measure_timing(candidates, settings, progress, precision))
+        except OutOfMemoryBudget as error:
+            progress(f"{precision} is left out: {error}")
+            refused.append(error)
+        _give_back(torch.device(settings.device))
+    if not found:
+        raise refused[0]
+    return Timings(tuple(found))
+
+
+def _give_back(device: torch.device) -> None:
+    """What a model held goes back to the system: the next one is measured as if it were the first."""
+    gc.collect()
+    if device.type == "cpu":
+        host_memory.trim()
+    else:
+        torch.cuda.empty_cache()
+
+
 def measure_timing(
-    candidates: Sequence[OpenCandidate], settings: TimingSettings, progress: Progress
+    candidates: Sequence[OpenCandidate],
+    settings: TimingSettings,
+    progress: Progress,
+    precision: Precision = REFERENCE,
 ) -> Timing:
-    """Of the backbone that the candidates share."""
-    bench = Bench.open(candidates, settings)
+    """Of the backbone that the candidates share, in one precision."""
+    bench = Bench.open(candidates, settings, precision)
     shapes = shapes_to_fit(bench.deepest, bench.digests, bench.room)
     unseen = shape_to_check(bench.deepest, bench.room)
     steps = [bench.step(shape) for shape in (*shapes, unseen)]
@@ -75,8 +112,6 @@ def measure_timing(
     fitted = fit([_point(shape, duration) for shape, duration in zip(shapes, durations, strict=True)])
     error = max(fitted.error_percent, _error_percent(fitted, _point(unseen, checked)))
     progress(f"{checked.count} rounds; the fit is {error} % off")
-    limit, workload = settings.limit_bytes(), settings.workload
-    tell_outlook(candidates, fitted, bench.facts, bench.exit_bytes, limit, workload, progress)
     shown = zip((*shapes, unseen), (*durations, checked), strict=True)
     return Timing(
         fit=replace(fitted, error_percent=error),
@@ -86,6 +121,8 @@ def measure_timing(
         energy=_energy(shapes, steps, settings, progress),
         points=tuple(_shown(shape, duration) for shape, duration in shown),
         device_memory_bytes=accelerator_bytes(bench.backbone.numerics.device),
+        weight_dtype=precision.weight_dtype,
+        kv_cache_dtype=precision.kv_cache_dtype,
     )
 
 
@@ -128,11 +165,15 @@ class Bench:
         self._pool = KvPool(backbone.config, backbone.numerics, backbone.num_loaded, pages, room.page_tokens)
 
     @classmethod
-    def open(cls, candidates: Sequence[OpenCandidate], settings: TimingSettings) -> Bench:
+    def open(
+        cls, candidates: Sequence[OpenCandidate], settings: TimingSettings, precision: Precision
+    ) -> Bench:
         """Loads one layer to learn what all of them take, then as many as fit."""
         config = EngineConfig(device=settings.device, dtype=settings.dtype, max_context=settings.max_context)
         checkpoint = candidates[0].checkpoint
-        backbone = Backbone.load(checkpoint, 1, settings.device, settings.dtype, settings.max_context)
+        backbone = Backbone.load(
+            checkpoint, 1, settings.device, settings.dtype, settings.max_context, precision=precision
+        )
         facts = measure(backbone, config)
         samples = _sample_heads(candidates, backbone)
         held = sum(sample.head.nbytes for sample in samples.values())
