@@ -43,7 +43,8 @@ _SECOND_SIGNAL = 128 + signal.SIGTERM
 @dataclass(frozen=True)
 class ServeConfig:
     """All that a serving process is told. ports: 0 for a free one; drain_timeout: seconds; energy_watts: of
-    one busy core, None where nothing is declared; ports_file: where the bound ports are written, as JSON."""
+    one busy core, None where nothing is declared; ports_file: where the bound ports are written, as JSON;
+    tasks_file: the user's tasks."""
 
     model_name: str
     engine: EngineConfig
@@ -54,6 +55,7 @@ class ServeConfig:
     drain_timeout: float = 300.0
     ports_file: Path | None = None
     energy_watts: float | None = None
+    tasks_file: Path | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,7 +100,13 @@ class _Process:
         token = Token(config.control_token_file) if config.control_token_file else None
         energy = open_meter(config.engine.device, config.energy_watts)
         server = PodServer(
-            config.model_name, config.engine, config.limits, token, energy, config.drain_timeout
+            config.model_name,
+            config.engine,
+            config.limits,
+            token,
+            energy,
+            config.drain_timeout,
+            config.tasks_file,
         )
         self._listen_to_signals()
         ports = await server.open(config.host, config.ports)
@@ -196,6 +204,7 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
         drain_timeout=options.drain_timeout,
         ports_file=options.ports_file,
         energy_watts=options.energy_watts,
+        tasks_file=options.tasks_file,
     )
 
 
@@ -265,6 +274,9 @@ def _parser() -> argparse.ArgumentParser:
         help="OpenAI's HTTP API for applications; 0: none, free: a free one (default: %(default)s)",
     )
     parser.add_argument("--ports-file", type=Path, help="write the bound ports here, as JSON")
+    parser.add_argument(
+        "--tasks-file", type=Path, help="tasks that limits may ask to be asked: see docs/tasks.md"
+    )
     parser.add_argument("--control-token-file", type=Path, help="bearer token that Control asks for")
     parser.add_argument("--volumes", type=Path, help="folder in which pvc://claim is VOLUMES/claim")
     parser.add_argument("--offline", action="store_true", help="fetch nothing")

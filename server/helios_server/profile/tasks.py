@@ -20,10 +20,11 @@ from helios_contract.tasks import Task
 
 from helios_server.engine.host_memory import anonymous_bytes
 from helios_server.engine.offline import Weights
-from helios_server.errors import DataError, HeliosError, InvalidRequest, OutOfMemoryBudget, RequestFailed
+from helios_server.errors import DataError, InvalidRequest, OutOfMemoryBudget, RequestFailed
 from helios_server.exits.head import BareHead
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.task_prompt import ids_of
 from helios_server.models.tokenizer import Tokenizer
 from helios_server.planning.memory import MIB
 from helios_server.profile.answered import PIECE_TOKENS, ROWS, Question, answers, tokens_at_once
@@ -174,30 +175,12 @@ def read_questions(tokenizer: Tokenizer, asked: Sequence[Task], max_context: int
 
 
 def _question(tokenizer: Tokenizer, task: Task, field: str, max_context: int) -> Question:
-    ids = tuple(_ids(tokenizer, task, field))
-    part = f"{field}.{'prompt' if task.messages == () else 'messages'}"
-    if not ids:
-        raise InvalidRequest(part, "is no token of this model", "Write a text")
+    ids = ids_of(tokenizer, task, field)
     if len(ids) + task.max_tokens > max_context:
         problem = f"takes {len(ids)} tokens and {task.max_tokens} of an answer, the model reads {max_context}"
         fix = "Shorten it, remove the candidate, or raise --max-context (limits.maxContextTokens)"
-        raise InvalidRequest(part, problem, fix)
+        raise InvalidRequest(f"{field}.{'messages' if task.messages else 'prompt'}", problem, fix)
     return Question(ids, task.max_tokens)
-
-
-def _ids(tokenizer: Tokenizer, task: Task, field: str) -> list[int]:
-    if not task.messages:
-        return tokenizer.encode(task.prompt or "", add_special=True)
-    from helios_server.models.chat_text import render  # transformers: for chats alone
-
-    try:
-        text = render(
-            tokenizer.chat, [{"role": each.role, "content": each.content} for each in task.messages]
-        )
-    except HeliosError as error:
-        fix = "Write it as a prompt, or use a model that chats"
-        raise InvalidRequest(f"{field}.messages", error.problem, fix) from None
-    return tokenizer.encode(text, add_special=False)
 
 
 def _load(

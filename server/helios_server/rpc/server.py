@@ -14,6 +14,7 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from grpc_health.v1 import health_pb2_grpc
@@ -36,6 +37,7 @@ from helios_server.rpc.http import HttpServer
 from helios_server.rpc.openai.door import OpenAiDoor
 from helios_server.rpc.pages import pages
 from helios_server.rpc.pod import Pod
+from helios_server.rpc.prober import Prober
 from helios_server.rpc.stream import Stream
 from helios_server.telemetry.energy import EnergyMeter
 from helios_server.telemetry.metrics import Metrics
@@ -64,7 +66,8 @@ class Ports:
 
 
 class PodServer:
-    """`open`, `load`, then `drain` and `close`; or `close` at any time. drain_timeout: seconds."""
+    """`open`, `load`, then `drain` and `close`; or `close` at any time. drain_timeout: seconds; tasks_file:
+    what limits may ask to be asked."""
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class PodServer:
         token: Token | None = None,
         energy: EnergyMeter | None = None,
         drain_timeout: float = 300.0,
+        tasks_file: Path | None = None,
     ) -> None:
         health, prompts = Health(each.full_name for each in _SERVICES), LivePrompts(limits.live_prompts)
         self.pod = Pod(model_name, limits, health, Metrics(model_name), prompts, energy)
@@ -85,6 +89,8 @@ class PodServer:
         self._probes = HttpServer(pages(self.pod))
         self._openai = OpenAiDoor(self.pod)
         self._letting_go: asyncio.Task[None] | None = None
+        self._prober = Prober(self.pod, tasks_file)
+        self._probing: asyncio.Task[None] | None = None
         self._register()
 
     def _register(self) -> None:
@@ -124,6 +130,7 @@ class PodServer:
         await self.pod.health.become(Phase.WARMING)
         await self._warm_up(self.pod.engine)
         await self.pod.health.become(Phase.SERVING)
+        self._probing = asyncio.create_task(self._prober.run())
         info = self.pod.engine.info()
         logger.info(
             "%s serves %s at %d of %d layers",
@@ -183,6 +190,8 @@ class PodServer:
 
     async def close(self) -> None:
         """Ends what still runs, with the word to ask another server, frees the ports and stops the engine."""
+        if self._probing is not None:
+            self._probing.cancel()
         if self.pod.engine is not None:
             self.pod.engine.fail(Draining("server", "was stopped", "Send the request to another server"))
         await self._generation.close(_LAST_BYTES_SECONDS)
