@@ -37,6 +37,8 @@ from helios_server.telemetry.energy import open_meter
 logger = logging.getLogger("helios")
 
 WRONG_INPUT, NO_MEMORY, FAILED = 2, 3, 1
+_TASKS = "tasks.json"
+"""Beside the limits file, where no other file is named."""
 _SECOND_SIGNAL = 128 + signal.SIGTERM
 
 
@@ -204,7 +206,7 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
         drain_timeout=options.drain_timeout,
         ports_file=options.ports_file,
         energy_watts=options.energy_watts,
-        tasks_file=options.tasks_file,
+        tasks_file=options.tasks_file or (options.limits.with_name(_TASKS) if options.limits else None),
     )
 
 

@@ -164,6 +164,7 @@ STORIES: dict[Reason, Callable[[], None]] = {
     Reason.UNRESOLVED: test_starting.test_a_candidate_that_cannot_be_found_does_not_spoil_the_others,
     Reason.QUALITY_TOO_LOW: test_shortlist.test_nine_are_turned_away_each_with_its_reason,
     Reason.TASKS_NOT_MEASURED: test_tasks.test_a_reference_that_cannot_be_asked_is_named,
+    Reason.TASK_ALARM: test_tasks.test_a_fall_is_repaired_and_what_fell_is_asked_anew,
     Reason.TASKS_TOO_LOW: test_tasks.test_a_bundle_that_keeps_quality_and_breaks_tasks_is_refused,
     Reason.TASKS_MISSED: test_tasks.test_what_nothing_mends_is_told_as_missed,
     Reason.TASKS_RESTORED: test_tasks.test_a_service_that_breaks_the_tasks_is_left,

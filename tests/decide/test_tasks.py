@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
+from helios_contract.limits import Limits
+from helios_contract.limits import TaskProbe as LimitsProbe
 from helios_contract.serves import Precision
+from helios_contract.telemetry import Alarm
 from helios_operator.api.conditions import ConditionType
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import RowPhase, TasksRow
-from helios_operator.api.types import Bounds, Candidate, Decision, TaskSource
+from helios_operator.api.types import Bounds, Candidate, Decision, TaskProbe, TaskSource
 from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.plan import DeleteProfile, StartJob
 from helios_operator.decide.snapshot import JobKind, JobPhase, JobSpec, TaskSet
@@ -292,3 +296,79 @@ def test_candidates_of_several_backbones_are_held_against_one_reference() -> Non
     made = asked(passes=at_full_depth, general=GENERAL, small=BARE_SMALL)
     made.run(80)
     assert jobs(made)[0].options[0].candidate == "general"
+
+
+# -- the probe -----------------------------------------------------------------------------------------------
+
+
+def probed(made: World) -> World:
+    made.edit(reassessment=replace(made.spec.reassessment, task_probe=TaskProbe(timedelta(minutes=1), 4)))
+    return made
+
+
+def told(made: World) -> Limits:
+    (revision,) = [r for r in made.revisions.values() if r.routed]
+    return revision.limits
+
+
+def fall(made: World) -> None:
+    """Every pod tells that it fails what it passed."""
+    for revision in made.revisions.values():
+        for pod in revision.pods:
+            pod.alarms.append(Alarm("Tasks", "Down", pod.requests, pod.requests, 5.7, made.now.timestamp()))
+
+
+def test_pods_are_told_what_they_should_pass_once_that_is_known() -> None:
+    def most(candidate: Candidate, layer: int, precision: Precision) -> Sequence[bool]:
+        return [layer == FULL or index != 3 for index in range(TASKS)]
+
+    made = probed(asked(passes=most))
+    assert made.task_set is not None
+    seen: list[LimitsProbe | None] = []
+    made.watch.append(
+        lambda w, snapshot, plan: seen.extend(r.limits.task_probe for r in snapshot.revisions if r.routed)
+    )
+    made.run(60)
+    assert seen[0] is None
+    assert made.active == ("general", 24)
+    assert told(made).task_probe == LimitsProbe("sha256:tasks", 60.0, 4, "efffffffff")
+    made.edit(reassessment=replace(made.spec.reassessment, task_probe=None))
+    made.run(10)
+    assert told(made).task_probe is None
+
+
+def test_without_a_probe_nothing_is_told() -> None:
+    made = asked()
+    made.run(60)
+    assert made.active == ("general", 24)
+    assert told(made).task_probe is None
+
+
+def test_a_fall_is_repaired_and_what_fell_is_asked_anew() -> None:
+    made = probed(asked())
+    made.run(60)
+    made.serve(40, "prose")
+    assert made.active == ("general", 24)
+    before = len(jobs(made))
+    made.passes = at_full_depth  # the files are others: a Job finds it too
+    fall(made)
+    made.run(60)
+    assert made.active == ("general", FULL)
+    entry = made.status.history[-1]
+    assert (entry.reason, entry.result) == (Reason.TASKS_RESTORED, "Promoted")
+    assert "tasks that its profile says it passes" in entry.message
+    assert len(jobs(made)) > before
+    made.serve(200, "prose")
+    made.run(30)
+    assert made.active is not None
+    assert made.active[1] == FULL  # and it does not come back
+
+
+def test_a_fall_of_tasks_does_not_tell_of_other_traffic() -> None:
+    made = probed(asked())
+    made.run(60)
+    made.serve(40, "prose")
+    shifted = made.status.reassessment.shifted_at
+    fall(made)
+    made.run(5)
+    assert made.status.reassessment.shifted_at == shifted

@@ -409,6 +409,11 @@ class Reason(StrEnum):
         "The confidence of requests changed for good.",
         Where.EVENT,
     )
+    TASK_ALARM = (
+        "TaskAlarm",
+        "What serves fails tasks that it passed when it was profiled, and goes on failing them.",
+        Where.EVENT,
+    )
     BREACH_ALARM = (
         "BreachAlarm",
         "Too many tokens of the window fell under the confidence threshold (the paper's trigger).",

@@ -60,7 +60,7 @@ class Observer:
             jobs=lost + seen,
             revisions=revisions,
             prompts=await self._prompt_source(hd),
-            tasks=tasks.seen(hd.spec.profiling.tasks, await self._tasks_in_config_map(hd)),
+            tasks=tasks.seen(hd.spec.profiling.tasks, await tasks_in_config_map(hd, self._reads)),
             accelerators_free=room.pods if hardware.accelerators else None,
         )
         return Sight(snapshot, (*unread, *unknown, *strange))
@@ -78,14 +78,6 @@ class Observer:
         data = (found or {}).get("data") or {}
         return texts(str(data.get(prompts.config_map_ref.key, "")))
 
-    async def _tasks_in_config_map(self, hd: Deployment) -> str | None:
-        source = hd.spec.profiling.tasks
-        ref = source.config_map_ref if source else None
-        if ref is None:
-            return None
-        data = (await self._reads.get(CONFIG_MAP, hd.namespace, ref.name) or {}).get("data") or {}
-        return str(data[ref.key]) if ref.key in data else None
-
     def _sources(self, kind: Kind, namespace: str) -> Iterator[Source]:
         return (source(kind, obj) for obj in self._mirror.all(kind, namespace))
 
@@ -101,3 +93,12 @@ def _with_memory(hd: Deployment) -> Deployment:
     if hd.spec.limits.memory_mib is not None or limit is None:
         return hd
     return replace(hd, spec=replace(hd.spec, limits=replace(hd.spec.limits, memory_mib=limit)))
+
+
+async def tasks_in_config_map(hd: Deployment, reads: Reads) -> str | None:
+    """The text of the user's tasks; None where the spec names no ConfigMap, or it is not there."""
+    ref = hd.spec.profiling.tasks.config_map_ref if hd.spec.profiling.tasks else None
+    if ref is None:
+        return None
+    data = (await reads.get(CONFIG_MAP, hd.namespace, ref.name) or {}).get("data") or {}
+    return str(data[ref.key]) if ref.key in data else None

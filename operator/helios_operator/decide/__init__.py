@@ -77,7 +77,7 @@ def _bench(snapshot: Snapshot, fleet: Fleet, now: datetime, policy: Policy) -> B
     held = fleet.serving.precision if fleet.serving else REFERENCE
     bench = Bench.of(snapshot, known, fleet.telemetry, serving, policy, held)
     listed = shortlist.shortlist(bench, serving.key if serving else None)
-    return replace(bench, contenders=listed, tasks=TaskEvidence.of(snapshot, listed, now, policy))
+    return replace(bench, contenders=listed, tasks=TaskEvidence.of(snapshot, listed, fleet, now, policy))
 
 
 def _requeue(report: status.Report) -> float | None:

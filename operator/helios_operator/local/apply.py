@@ -55,13 +55,15 @@ class LocalHands:
 
     async def create_revision(self, action: CreateRevision) -> None:
         refuse_unsupported(self._deployment)
-        self._site.revisions.create(action.number, action.limits, action.replicas, self._now)
+        tasks = self._observer.given_tasks(self._deployment)
+        self._site.revisions.create(action.number, action.limits, action.replicas, self._now, tasks)
 
     async def scale_revision(self, action: ScaleRevision) -> None:
         self._site.revisions.scale(action.number, action.replicas)
 
     async def write_limits(self, action: WriteLimits) -> None:
-        self._site.revisions.write_limits(action.revision, action.limits)
+        tasks = self._observer.given_tasks(self._deployment)
+        self._site.revisions.write_limits(action.revision, action.limits, tasks)
 
     async def route(self, action: Route) -> None:
         self._site.revisions.route(action.revision)

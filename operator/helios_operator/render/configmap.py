@@ -19,9 +19,10 @@ PROMPTS_KEY = "prompts.json"
 TASKS_KEY = "tasks.json"
 
 
-def limits_config_map(hd: Deployment, number: int, limits: Limits) -> Manifest:
+def limits_config_map(hd: Deployment, number: int, limits: Limits, tasks: str = "") -> Manifest:
+    """`tasks`: the text of those that the limits ask for; pods find it beside the document."""
     name = names.revision(hd.name, number)
-    data = {LIMITS_KEY: document.to_json(limits)}
+    data = {LIMITS_KEY: document.to_json(limits)} | ({TASKS_KEY: tasks} if limits.task_probe else {})
     return _config_map(owner.metadata(hd, name, labels.revision(hd.name, number)), data)
 
 

@@ -13,13 +13,15 @@ from datetime import datetime
 
 from helios_contract.serves import Precision
 from helios_contract.tasks import passes
+from helios_contract.telemetry import Telemetry
 
 from helios_operator.api.identity import tasks_name
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import RowPhase, TasksIdentity, TasksRow
-from helios_operator.decide.facts import binomial, quality
+from helios_operator.decide.facts import binomial, quality, tally
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import newest_common
+from helios_operator.decide.facts.fleet import Fleet
 from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.facts.quality import Estimate
 from helios_operator.decide.plan import Verdict
@@ -46,14 +48,20 @@ class TaskEvidence:
 
     @classmethod
     def of(
-        cls, snapshot: Snapshot, contenders: Iterable[Contender], now: datetime, policy: Policy
+        cls,
+        snapshot: Snapshot,
+        contenders: Iterable[Contender],
+        fleet: Fleet,
+        now: datetime,
+        policy: Policy,
     ) -> TaskEvidence | None:
         """None where the SLO does not ask for tasks."""
         if snapshot.deployment.spec.slo.min_task_percent is None:
             return None
         common = newest_common([c for c in contenders if c.competes], now, policy)
         best = common.reference if common else None
-        rows = {row.name: row for row in snapshot.task_rows}
+        out = doubted(snapshot, fleet, now)
+        rows = {row.name: row for row in snapshot.task_rows if row.name not in out}
         return cls(snapshot.tasks or TaskSet(), rows, best[0] if best else None, policy)
 
     def share(self, contender: Contender, layer: int, precision: Precision) -> TaskShare:
@@ -132,3 +140,25 @@ def tasks_identity(contender: Contender, layer: int, precision: Precision, diges
         weight_dtype=precision.weight_dtype,
         kv_cache_dtype=precision.kv_cache_dtype,
     )
+
+
+def doubted(snapshot: Snapshot, fleet: Fleet, now: datetime) -> frozenset[str]:
+    """Names of rows that say what a pod's alarm contradicts: the files, or the machine, may be others by now.
+    All that was asked of its model before; but for what that does in full, against which others are held, and
+    back to which there must be a way."""
+    known = {pod.name: pod.alarms for pod in snapshot.deployment.status.reassessment.pods}
+    found = set[str]()
+    for pod in fleet.ready_pods:
+        told = pod.telemetry
+        labels = [tally.label(alarm) for alarm in told.alarms if alarm.kind == tally.TASKS] if told else []
+        if told and labels:
+            heard = max(known.get(pod.name, {}).get(each, now) for each in labels)
+            found |= {row.name for row in snapshot.task_rows if _is_doubted(row, told, heard)}
+    return frozenset(found)
+
+
+def _is_doubted(row: TasksRow, told: Telemetry, heard: datetime) -> bool:
+    mine, limits = row.identity, told.limits
+    is_whole = mine.layer_budget == told.capacity.total_layers and mine.precision == REFERENCE
+    same_model = (mine.model_uri, mine.revision) == (limits.model_uri, limits.model_revision)
+    return same_model and not is_whole and row.completed is not None and row.completed < heard

@@ -108,7 +108,7 @@ def _rows(job: Job, contenders: tuple[Contender, ...], snapshot: Snapshot, now: 
         if not is_of_several(job.spec):
             yield from _failed_rows(job, contenders, snapshot, now)
         return
-    found: tuple[Row, ...] = (*job.timings, *job.quality, *job.tasks)
+    found: tuple[Row, ...] = (*job.timings, *job.quality, *_of_today(job, snapshot))
     for row in found:
         yield _completed(row, job, now)
     if found:
@@ -136,6 +136,11 @@ def _failed_rows(
                 quality = quality_identity(contender, job.spec.prompts_digest, precision)
                 if quality_name(quality) in job.spec.rows:
                     yield QualityRow(quality_name(quality), quality, RowPhase.FAILED, job.message, when)
+
+
+def _of_today(job: Job, snapshot: Snapshot) -> tuple[Row, ...]:
+    """What it found of other tasks than there are now, nobody asks for."""
+    return job.tasks if snapshot.tasks and job.spec.tasks_digest == snapshot.tasks.digest else ()
 
 
 def _failed_tasks(job: Job, contenders: tuple[Contender, ...], now: datetime) -> Iterator[Row]:

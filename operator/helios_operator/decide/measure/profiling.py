@@ -58,6 +58,7 @@ def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Me
         *starts,
         *_expired_rows(snapshot, bench, table.prompts),
         *_expired_tasks(snapshot, bench),
+        *task_jobs.expired(snapshot, fleet, now),
     )
     return Measuring(
         actions=actions,

@@ -22,8 +22,9 @@ from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import Evidence, LiveEvidence
 from helios_operator.decide.facts.fleet import Fleet
 from helios_operator.decide.facts.precisions import REFERENCE
-from helios_operator.decide.facts.task_passes import TaskEvidence, tasks_identity
+from helios_operator.decide.facts.task_passes import TaskEvidence, doubted, tasks_identity
 from helios_operator.decide.measure import jobs
+from helios_operator.decide.plan import Action, DeleteJob, DeleteProfile, Verdict
 from helios_operator.decide.snapshot import AskedOption, JobKind, JobSpec, Snapshot
 from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.options import Bench, Option
@@ -133,3 +134,14 @@ def _job(asked: tuple[_Asked, ...], digest: str) -> JobSpec:
         tasks_digest=digest,
         options=tuple(AskedOption(each.contender.name, each.layer_budget, each.precision) for each in asked),
     )
+
+
+def expired(snapshot: Snapshot, fleet: Fleet, now: datetime) -> Iterator[Action]:
+    """What is doubted goes, to be asked anew, and the Jobs that found it: they would say it again."""
+    why = Verdict(True, Reason.TASK_ALARM, "a pod fails tasks that it passed when it was profiled")
+    names = doubted(snapshot, fleet, now)
+    for job in snapshot.jobs:
+        if any(row.name in names for row in job.tasks):
+            yield DeleteJob(name=job.spec.name, why=why)
+    for name in sorted(names):
+        yield DeleteProfile(name=name, why=why)

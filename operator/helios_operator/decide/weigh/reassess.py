@@ -17,7 +17,7 @@ from helios_operator.decide.plan import Verdict
 from helios_operator.decide.weigh import gathering, hysteresis, remedies, select, triggers
 from helios_operator.decide.weigh.case import Case
 from helios_operator.decide.weigh.options import Option
-from helios_operator.decide.weigh.standing import Standing, standing_of, weighed
+from helios_operator.decide.weigh.standing import Standing, fallen, standing_of, weighed
 from helios_operator.decide.weigh.strategy import Path, path_for
 from helios_operator.decide.weigh.triggers import Call, Cause
 
@@ -168,6 +168,8 @@ def _weigh(case: Case) -> Outcome:
         )
     judged = case.allowed_on(evidence)
     standing = standing_of(current, case.spec, case.policy, confirmed=case.memory.trigger == Cause.ALARM)
+    if triggers.fallen_tasks(case):
+        standing = fallen(current, [told.tasks for told in case.fleet.telemetry if told.tasks])
     match standing.state:
         case Standing.INFEASIBLE:
             return _repair(case, current, judged, evidence, standing.verdict)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from helios_contract.telemetry import TaskCounts
+
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Decision, DeploymentSpec
 from helios_operator.decide.plan import Verdict
@@ -107,6 +109,13 @@ def _tasks(current: Option, spec: DeploymentSpec) -> Judgement | None:
         return None
     bounds = f"{estimate.low:.1f} to {estimate.high:.1f}"
     text = f"{current} passes {estimate.mean:.1f} % of the tasks ({bounds}), {target} asked"
+    return Judgement(Standing.INFEASIBLE, Verdict(False, Reason.TASKS_MISSED, text))
+
+
+def fallen(current: Option, counts: Sequence[TaskCounts]) -> Judgement:
+    """By an alarm of the pods themselves, whatever its profile says."""
+    asked, passed = sum(each.asked for each in counts), sum(each.passed for each in counts)
+    text = f"{current} passes {passed} of {asked} tasks that its profile says it passes"
     return Judgement(Standing.INFEASIBLE, Verdict(False, Reason.TASKS_MISSED, text))
 
 
