@@ -87,7 +87,15 @@ class Fleet:
     def _deployment(self, key: Key) -> Object:
         namespace, name = key
         spec: dict[str, Any] = {
-            "candidates": [{"name": _MODEL.name, "uri": _MODEL.uri, "exitLayers": list(_MODEL.exit_layers)}],
+            "candidates": [
+                {
+                    "name": _MODEL.name,
+                    "uri": _MODEL.uri,
+                    "exitLayers": list(_MODEL.exit_layers),
+                    "weightDtypes": ["auto"],
+                    "kvCacheDtypes": ["auto"],
+                }
+            ],
             "slo": {"minQualityPercent": 80},
             "workload": {"isl": 64, "osl": 48},
             "limits": {"memoryMiB": 1500, "maxBatchSize": 8},

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from helios_contract.serves import AUTO, Precision
 from helios_operator.local.events import Echoes, Record
 
 Object = Mapping[str, Any]
@@ -18,8 +19,8 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class StatusView:
-    """A deployment as it is. `layers` and `batch` (rows) are of what serves now; `running`: its `helios up`
-    runs, or it is a cluster's."""
+    """A deployment as it is. `layers`, `precision` (of weights/keys and values) and `batch` (rows) are of
+    what serves now; `running`: its `helios up` runs, or it is a cluster's."""
 
     name: str
     namespace: str
@@ -28,6 +29,7 @@ class StatusView:
     ready: str
     candidate: str | None
     layers: int | None
+    precision: str | None
     batch: int | None
     quality_percent: int | None
     replicas: str
@@ -58,6 +60,7 @@ class StatusView:
             else "False",
             candidate=active["candidate"] if active else None,
             layers=active["layerBudget"] if active else None,
+            precision=precision_of(active) if active else None,
             batch=active["maxBatchSize"] if active else None,
             quality_percent=served.get("qualityPercent"),
             replicas=f"{status.get('readyReplicas', 0) if running else 0}/{obj['spec'].get('replicas', 1)}",
@@ -102,8 +105,8 @@ class WhyView:
 
 @dataclass(frozen=True)
 class ProfileView:
-    """A row of the Performance History Table. `about`: the uri that was measured; `summary`: its figures in
-    words."""
+    """A row of the Performance History Table. `about`: the uri that was measured, `precision`: held how;
+    `summary`: its figures in words."""
 
     name: str
     namespace: str
@@ -111,6 +114,7 @@ class ProfileView:
     phase: str
     about: str
     revision: str
+    precision: str
     summary: str
     completed: str | None
     used_by: list[str]
@@ -130,11 +134,26 @@ class ProfileView:
             phase=status.get("phase", "Pending"),
             about=model["uri"],
             revision=model["revision"],
+            precision=precision_of(identity),
             summary=summary if measured else status.get("message", ""),
             completed=status.get("completionTime"),
             used_by=[owner["name"] for owner in obj["metadata"].get("ownerReferences", [])],
             measured=measured,
         )
+
+
+PUBLISHED = str(Precision())
+
+
+def precision_of(held: Mapping[str, Any]) -> str:
+    """How the weights/keys and values of a service, an option or a row are held."""
+    return str(Precision(held.get("weightDtype", AUTO), held.get("kvCacheDtype", AUTO)))
+
+
+def weighs_precisions(candidates: Sequence[Mapping[str, Any]], active: Mapping[str, Any] | None) -> bool:
+    """More than as published: a table then says which."""
+    held = [*candidates, *([active] if active else [])]
+    return any(each.get("profiles") or precision_of(each) != PUBLISHED for each in held)
 
 
 def _timing(measured: Mapping[str, Any]) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from helios_contract.serves import Precision
 from helios_operator.api import parse, serialize
+from helios_operator.api.codec import Malformed
 from helios_operator.api.identity import quality_name, timing_name
-from helios_operator.api.status import Served
+from helios_operator.api.rows import RowPhase, TimingRow
 from helios_operator.api.validation import Invalid, admit
 
 from tests.api.objects import minimal, model, put
@@ -88,6 +89,18 @@ def test_a_service_that_an_older_operator_wrote_is_as_published() -> None:
     active = parse.deployment_status({"active": written}).active
     assert active is not None
     assert active.precision == Precision()
-    assert active.answers_as(Served("small", 1, 24, 8, ""))
-    assert not active.answers_as(Served("small", 1, 24, 8, "", weight_dtype="int8"))
-    assert not active.answers_as(Served("small", 1, 24, 8, "", kv_cache_dtype="int8"))
+    told = replace(active, weight_dtype="auto", kv_cache_dtype="auto")
+    assert active.answers_as(told)
+    assert not told.answers_as(replace(told, weight_dtype="int8"))
+    assert not told.answers_as(replace(told, kv_cache_dtype="int8"))
+
+
+def test_a_row_whose_precision_was_not_kept_passes_for_no_other() -> None:
+    """CRDs of the release before prune it: the row would be the reference's."""
+    identity = replace(TIMING, weight_dtype="int8")
+    row = TimingRow(timing_name(identity), identity, RowPhase.COMPLETE)
+    obj = serialize.profile(row)
+    assert parse.profile_row(obj) == row
+    del obj["spec"]["timing"]["weightDtype"]
+    with pytest.raises(Malformed, match=r"what spec says, t-59ad967ace9f: .* update the CRDs"):
+        parse.profile_row(obj)

@@ -154,3 +154,22 @@ def test_a_name_in_two_folders_must_be_told_apart(folder: Path) -> None:
 
 def test_ages_are_short() -> None:
     assert [short_age(seconds) for seconds in (45, 150, 7300, 200_000)] == ["45s", "2m", "2h", "2d"]
+
+
+@pytest.mark.parametrize("verb", ["status", "why"])
+def test_the_precision_is_a_column_where_more_than_one_is_weighed(
+    folder: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    assert "PRECISION" not in printed(capsys, verb, "chat")
+    int8 = {"weightDtype": "int8", "kvCacheDtype": "int8"}
+    status = json.loads(json.dumps(STATUS))
+    status["candidates"][0] |= int8 | {"profiles": ["t-1", "q-1"]}
+    status["active"] |= int8
+    status["history"][0]["to"] |= int8
+    Store.open(folder / "objects", lambda new, _: new).write_status(DEPLOYMENT, "chat", status)
+    told = printed(capsys, verb, "chat")
+    assert "PRECISION" in told
+    assert "int8/int8" in told
+    if verb == "why":
+        assert "chat serves smollm2 at 24 layers in int8/int8, 12 rows." in told
+        assert "smollm2@24   smollm2@27 int8/int8" in told

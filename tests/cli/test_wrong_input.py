@@ -15,9 +15,9 @@ import pytest
 
 from tests.checkpoints import make_checkpoint
 from tests.cli.command import UP, Result, helios, up, write
-from tests.local.world import PROMPTS, deployment
+from tests.local.world import AS_PUBLISHED, PROMPTS, deployment
 
-ONE = [{"name": "deep", "uri": "pvc://models/deep", "exitLayers": [2]}]
+ONE = [{"name": "deep", "uri": "pvc://models/deep", "exitLayers": [2], **AS_PUBLISHED}]
 
 
 def run_up(tmp_path: Path, volumes: Path, **spec: Any) -> Result:

@@ -13,6 +13,7 @@ from tests.cluster.fake.scene import PATIENCE, Place, scene
 
 NEWER = [
     ("active", "timing"),
+    ("active", "weightDtype"),
     ("candidates", "tokensPerSecond"),
     ("candidates", "resolved", "breachThresholdsMilli"),
     ("selector",),
@@ -26,7 +27,9 @@ async def test_a_field_that_the_server_does_not_keep(field: tuple[str, ...], str
         place.store.strict = strict
         place.store.schema.forget(DEPLOYMENT, "status", *field)
         await place.start_operator()
-        place.create(deployment())
+        made = deployment()
+        made["spec"]["candidates"][0] |= {"weightDtypes": ["int8"]}
+        place.create(made)
         await place.until(lambda: place.condition("Available")["status"] == "True", "it does not serve")
         await place.until(lambda: place.condition("Profiled")["status"] == "True", "nothing is said")
         await _comes_to_rest(place)

@@ -47,7 +47,7 @@ class Text:
         full = best / model.backbone.worth.get(self.domain, 1.0)
         own = model.own_quality(layer, self.domain)
         spread = 1 + (self.luck - 0.5) * 0.5 * (1 - own) if own < 1 else 1.0
-        kept = model.kept(precision)
+        kept = model.kept(precision, self.domain)
         return round(full / own * spread / kept * (1 + (self.hardness - 0.5) * 0.2 * (1 - kept)))
 
 

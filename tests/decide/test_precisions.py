@@ -57,6 +57,8 @@ def test_one_job_times_what_the_operator_weighs_by_default_and_one_scores_it() -
     assert len(made.rows) == len(timing.rows) + len(quality.rows) == 8
     assert condition(made, "Profiled") == ("True", "AllCandidatesCurrent")
     assert left_out(made) == ""
+    (said,) = (a.why.message for a in made.actions if isinstance(a, StartJob) and a.job is timing)
+    assert said == "Timing of general in auto/auto, int8/auto, int8/int8, auto/int8"
 
 
 def told(made: World) -> list[tuple[str, str]]:
@@ -217,3 +219,24 @@ def test_a_spec_without_auto_is_scored_beside_it_all_the_same() -> None:
     assert [job.precisions for job in started(made, JobKind.QUALITY)] == [(AUTO, BOTH)]
     assert serving(made) == (30, "int8/int8")
     assert all(r.limits.precision == BOTH for r in made.revisions.values())
+
+
+# -- accelerators --------------------------------------------------------------------------------------------
+
+
+def test_what_no_cpu_has_is_scored_on_an_accelerator_and_holds_nothing_up_where_serving_has_it() -> None:
+    made = holding(world(min_quality=97, general=GENERAL), "auto", "auto int8 fp8")
+    made.hardware = replace(HARDWARE, accelerator="H100", accelerators=1)
+    made.cards = 1
+    made.run(60)
+    made.serve(60, "prose")
+    made.run(30)
+    scored = started(made, JobKind.QUALITY)
+    assert [(job.precisions, job.on_cpu) for job in scored] == [((AUTO, Precision("auto", "int8")), True)]
+    assert serving(made) == (30, "auto/int8")
+    assert condition(made, "Profiled") == ("False", "NoCapacityForProfiling")
+    made.cards = 2
+    made.run(30)
+    (last,) = started(made, JobKind.QUALITY)[1:]
+    assert (last.precisions, last.on_cpu) == ((AUTO, Precision("auto", "fp8")), False)
+    assert condition(made, "Profiled") == ("True", "AllCandidatesCurrent")

@@ -76,7 +76,7 @@ class Model:
     problem: str = ""
     quality_problem: str = ""
     held: Mapping[str, float] = field(default_factory=lambda: HELD)
-    """Bits as published / bits with weights, or keys and values, held so."""
+    """Bits as published / bits with weights, or keys and values, held so; "int4:code": on that domain."""
 
     def resolved(self) -> Resolved:
         return Resolved(
@@ -93,9 +93,11 @@ class Model:
     def own_quality(self, layer: int, domain: str) -> float:
         return 1.0 if layer >= self.backbone.layers else self.quality.get((layer, domain), 0.4)
 
-    def kept(self, precision: Precision) -> float:
+    def kept(self, precision: Precision, domain: str) -> float:
         """Of the quality, whatever the depth."""
-        return self.held[precision.weight_dtype] * self.held[precision.kv_cache_dtype]
+        weights, keys = precision.weight_dtype, precision.kv_cache_dtype
+        kept, with_keys = (self.held.get(f"{word}:{domain}", self.held[word]) for word in (weights, keys))
+        return kept * with_keys
 
 
 BIG = Backbone("big", 30)
@@ -114,6 +116,10 @@ GENERAL = bundle("sha256:general", prose=(0.94, 0.97), code=(0.87, 0.945), germa
 PROSE = bundle("sha256:prose", prose=(0.945, 0.97), code=(0.48, 0.67), german=(0.5, 0.6))
 CODE = bundle("sha256:code", prose=(0.76, 0.84), code=(0.93, 0.96), german=(0.5, 0.6))
 NOISE = bundle("sha256:noise", prose=(0.2, 0.25), code=(0.2, 0.25), german=(0.2, 0.25))
+FRAIL = Model(
+    BIG, "sha256:frail", "mlp", (24, 27), GENERAL.quality, held={**HELD, "int4": 0.985, "int4:code": 0.8}
+)
+"""As good as the general one; in four bits so on prose alone."""
 BARE_BIG = Model(BIG)
 BARE_SMALL = Model(SMALL)
 

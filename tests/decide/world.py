@@ -401,7 +401,7 @@ class World:
     def _exit(self, model: Model, layer: int, texts: list[Text], precision: Precision) -> ExitQuality:
         bits = tuple(text.millibits(model, layer, precision) for text in texts)
         domain = texts[0].domain
-        kept = model.own_quality(layer, domain) * model.kept(precision)
+        kept = model.own_quality(layer, domain) * model.kept(precision, domain)
         agreement = round(100 * (0.3 + 0.7 * kept**3))
         return ExitQuality(layer, sum(bits), min(100, agreement), 50, 20, 400, bits)
 

@@ -16,6 +16,7 @@ from helios_operator.local.runtime import LocalRuntime, Options
 from helios_server.exits.data import prompts
 from helios_server.models.store import drop_layers, ensure_smollm2
 
+from tests.local.world import AS_PUBLISHED
 from tests.profile.planted import noise_bundle
 
 SHORTER = (13, 14, 17, 25)
@@ -61,9 +62,9 @@ def candidates(volumes: Path) -> dict[str, Spec]:
     noise_bundle(models / "noise", real, (24, 27))
     uri = "pvc://models/smollm2"
     return {
-        "general": {"name": "general", "uri": uri, "exits": "builtin://general"},
-        "noise": {"name": "noise", "uri": uri, "exits": "pvc://models/noise"},
-        "shorter": {"name": "shorter", "uri": "pvc://models/shorter"},
+        "general": {"name": "general", "uri": uri, "exits": "builtin://general", **AS_PUBLISHED},
+        "noise": {"name": "noise", "uri": uri, "exits": "pvc://models/noise", **AS_PUBLISHED},
+        "shorter": {"name": "shorter", "uri": "pvc://models/shorter", **AS_PUBLISHED},
     }
 
 

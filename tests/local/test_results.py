@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from helios_contract.serves import Precision
 from helios_operator.api import identity, results
 from helios_operator.api.rows import Hardware, QualityIdentity, RowPhase, TimingIdentity
 from helios_operator.api.types import Candidate
@@ -121,3 +123,60 @@ def test_a_failure_is_a_sentence() -> None:
     failed = {"schema": "helios-result/1", "kind": "quality", "error": error}
     assert results.failure(results.read(json.dumps(failed))) == "prompts: holds none; give one"
     assert results.failure(results.read(json.dumps(QUALITY))) is None
+
+
+PRECISIONS = (Precision(), Precision("int8"), Precision("int8", "int8"))
+IDENTITY = TimingIdentity(
+    "file:///m", "abc", "float16", ("mlp",), Hardware(None, 0, 1000, "cpu", 2, "float16"), 1
+)
+
+
+def timed(*precisions: Precision) -> str:
+    """A document of several; each layer is as large as its place says."""
+    bare = {key: value for key, value in TIMING.items() if key not in ("schema", "kind")}
+    rows = [
+        bare | {"weightDtype": p.weight_dtype, "kvCacheDtype": p.kv_cache_dtype, "auditBytes": place}
+        for place, p in enumerate(precisions)
+    ]
+    return json.dumps({"schema": "helios-result/1", "kind": "timings", "timings": rows})
+
+
+def wanted(*precisions: Precision) -> dict[Precision, TimingIdentity]:
+    return {
+        p: replace(IDENTITY, weight_dtype=p.weight_dtype, kv_cache_dtype=p.kv_cache_dtype) for p in precisions
+    }
+
+
+def test_timings_become_a_row_each_whatever_their_order() -> None:
+    rows = results.timings(results.read(timed(*PRECISIONS[::-1])), wanted(*PRECISIONS), NOW)
+    assert [row.identity.precision for row in rows] == list(PRECISIONS)
+    assert [row.audit_bytes for row in rows] == [2, 1, 0]
+    assert [row.name for row in rows] == [identity.timing_name(each) for each in wanted(*PRECISIONS).values()]
+
+
+def test_a_job_may_measure_less_than_it_was_asked_for_and_nothing_else() -> None:
+    (row,) = results.timings(results.read(timed(PRECISIONS[1])), wanted(*PRECISIONS), NOW)
+    assert row.identity.precision == PRECISIONS[1]
+    with pytest.raises(ResultError, match="int8/int8, not asked for"):
+        results.timings(results.read(timed(*PRECISIONS)), wanted(*PRECISIONS[:2]), NOW)
+
+
+def test_a_job_for_the_reference_alone_writes_what_it_always_wrote() -> None:
+    (row,) = results.timings(results.read(json.dumps(TIMING)), wanted(Precision()), NOW)
+    assert row == results.timing(results.read(json.dumps(TIMING)), IDENTITY, NOW)
+
+
+def test_quality_has_a_row_for_each_precision_and_full_depths_bits_stand_in_the_first_of_each() -> None:
+    document = json.loads(json.dumps(QUALITY))
+    again = json.loads(json.dumps(document["rows"]))
+    for row in again:
+        row |= {"weightDtype": "int8"}
+        for depth in row["exits"]:
+            depth["millibits"] += 7
+    again[0]["exits"][-1]["promptMillibits"] = [433, 514]
+    document["rows"] += again
+    candidates = {name: Candidate(name, "file:///m", "abc") for name in "ab"}
+    rows = results.quality(results.read(json.dumps(document)), candidates, NOW)
+    assert [str(row.identity.precision) for row in rows] == ["auto/auto"] * 2 + ["int8/auto"] * 2
+    assert [row.exits[-1].prompt_millibits for row in rows] == [(430, 510)] * 2 + [(433, 514)] * 2
+    assert len({row.name for row in rows}) == 4

@@ -15,6 +15,7 @@ from helios_operator.local.runtime import LocalRuntime
 from helios_proto.client import GenerationClient
 
 from tests.local.world import (
+    AS_PUBLISHED,
     MEMORY_MIB,
     PATIENCE,
     PROMPTS,
@@ -142,7 +143,7 @@ async def test_models_and_prompts_may_come_from_other_documents(state: Path, vol
             "apiVersion": "helios.dev/v1alpha1",
             "kind": "HeliosModel",
             "metadata": {"name": name, "labels": {"size": "tiny"}},
-            "spec": {"uri": f"pvc://models/{name}", "exitLayers": [2]},
+            "spec": {"uri": f"pvc://models/{name}", "exitLayers": [2], **AS_PUBLISHED},
         }
         for name in ("deep", "flat")
     ]

@@ -43,6 +43,10 @@ PATIENCE = 240
 """Seconds until a wait is given up: long, for machines that have much else to do."""
 
 
+AS_PUBLISHED = {"weightDtypes": ["auto"], "kvCacheDtypes": ["auto"]}
+"""Of a candidate: one precision is measured, and not four."""
+
+
 def deployment(**spec: Any) -> dict[str, Any]:
     """Two tiny backbones, each with an exit; nothing changes by itself once the first choice is made."""
     return {
@@ -52,8 +56,8 @@ def deployment(**spec: Any) -> dict[str, Any]:
         "spec": {
             "modelName": "chat",
             "candidates": [
-                {"name": "deep", "uri": "pvc://models/deep", "exitLayers": [2]},
-                {"name": "flat", "uri": "pvc://models/flat", "exitLayers": [2]},
+                {"name": "deep", "uri": "pvc://models/deep", "exitLayers": [2], **AS_PUBLISHED},
+                {"name": "flat", "uri": "pvc://models/flat", "exitLayers": [2], **AS_PUBLISHED},
             ],
             "slo": {"minQualityPercent": 30},
             "workload": {"isl": 16, "osl": 16, "concurrency": 4},

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from helios_contract.serves import PRECISIONS
 from helios_operator.api.types import Candidate
 from helios_operator.decide.snapshot import JobKind, JobSpec
 from helios_operator.render import Manifest, labels
@@ -38,6 +39,7 @@ _JOBS = st.builds(
     rows=st.lists(_TEXT, max_size=2).map(tuple),
     on_cpu=st.booleans(),
     max_context_tokens=st.integers(min_value=0),
+    precisions=st.lists(st.sampled_from(PRECISIONS), min_size=1, unique=True).map(tuple),
 )
 
 
@@ -64,6 +66,19 @@ def _options(job: Manifest) -> dict[str, str]:
 def test_what_a_job_was_asked_is_read_back_from_it(asked: JobSpec) -> None:
     job = profiling_job(objects.deployment(), asked, objects.CPU, objects.installation())
     assert job_spec(json.loads(json.dumps(job))) == asked
+
+
+@pytest.mark.parametrize("kind", [JobKind.TIMING, JobKind.QUALITY])
+def test_a_job_is_told_the_precisions_where_there_are_others_than_the_reference(kind: JobKind) -> None:
+    """Of one for the reference alone nothing differs from what the release before asked."""
+    hd, cpu, by = objects.deployment(), objects.CPU, objects.installation()
+    alone = profiling_job(hd, objects.job_spec(kind), cpu, by)
+    assert "--precisions" not in _options(alone)
+    assert "precisions" not in json.dumps(alone)
+    several = profiling_job(hd, objects.job_spec(kind, precisions=PRECISIONS[:3]), cpu, by)
+    assert _options(several)["--precisions"] == "auto/auto,int8/auto,int8/int8"
+    other = profiling_job(hd, objects.job_spec(kind, precisions=PRECISIONS[3:4]), cpu, by)
+    assert _options(other)["--precisions"] == "auto/int8"
 
 
 @pytest.mark.parametrize("kind", JobKind)

@@ -29,14 +29,17 @@ from helios_server.planning import PERFORMANCE_VERSION
 
 from helios_cli.arguments import Parser
 from helios_cli.output import columns, show
+from helios_cli.views import PUBLISHED
 
 
 @dataclass(frozen=True)
 class OptionView:
-    """A candidate at a depth in layers. `numbers`: the prediction, with the unit in each name."""
+    """A candidate at a depth in layers, its weights/keys and values held in some precision. `numbers`: the
+    prediction, with the unit in each name."""
 
     candidate: str
     layers: int
+    precision: str
     rows: int
     feasible: bool
     reason: str
@@ -163,7 +166,7 @@ def _view(snapshot: Snapshot) -> PlanView:
         options=views,
         turned_away=[_turned_away(contender) for contender in contenders if not contender.competes],
         missing=[
-            f"{job.kind.value} of {', '.join(c.name for c in job.candidates)}"
+            f"{job.kind.value} of {', '.join(c.name for c in job.candidates)}{job.held}"
             for job in missing(snapshot, now)
         ],
         hardware=f"{machine.accelerator or machine.cpu}, {machine.cores} cores, {machine.dtype}",
@@ -176,6 +179,7 @@ def _option(option: Option) -> OptionView:
     return OptionView(
         candidate=option.contender.name,
         layers=option.layer_budget,
+        precision=str(option.precision),
         rows=option.max_batch_size,
         feasible=verdict.ok,
         reason=verdict.reason,
@@ -202,8 +206,10 @@ def _table(view: PlanView) -> None:
     where = "this machine" if view.this_machine else "NOT this machine"
     print(f"{view.name}: {view.chosen.message if view.chosen else 'nothing is feasible'}")
     print(f"timings: {view.hardware} ({where})")
-    rows = [_row(option, option is view.chosen) for option in view.options]
-    titles = ("CANDIDATE", "LAYERS", "ROWS", "QUALITY %", "TOKENS/S", "ITL MS", "VERDICT", "WHY")
+    shown = any(option.precision != PUBLISHED for option in view.options)
+    rows = [_row(option, option is view.chosen, shown) for option in view.options]
+    held = ("PRECISION",) if shown else ()
+    titles = ("CANDIDATE", "LAYERS", *held, "ROWS", "QUALITY %", "TOKENS/S", "ITL MS", "VERDICT", "WHY")
     print("\n" + columns(titles, rows))
     for away in view.turned_away:
         print(f"{away['candidate']}: {away['reason']}: {away['message']}")
@@ -211,7 +217,8 @@ def _table(view: PlanView) -> None:
         print("\nTo be measured first: " + "; ".join(view.missing))
 
 
-def _row(option: OptionView, chosen: bool) -> list[object]:
+def _row(option: OptionView, chosen: bool, shown: bool) -> list[object]:
     figures = [option.numbers.get(name) for name in ("qualityPercent", "tokensPerSecond", "itlMs")]
     verdict = "chosen" if chosen else "feasible" if option.feasible else option.reason
-    return [option.candidate, option.layers, option.rows, *figures, verdict, option.message]
+    held = (option.precision,) if shown else ()
+    return [option.candidate, option.layers, *held, option.rows, *figures, verdict, option.message]

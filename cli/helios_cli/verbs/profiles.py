@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from helios_cli.arguments import HELIOS, Parser
 from helios_cli.output import columns, show
 from helios_cli.places import place
-from helios_cli.views import ProfileView, short_time
+from helios_cli.views import PUBLISHED, ProfileView, short_time
 
 
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
@@ -24,11 +24,16 @@ def run(argv: Sequence[str], program: str = HELIOS) -> int:
 
 
 def _table(views: Sequence[ProfileView], namespaces: bool) -> str:
-    titles: tuple[str, ...] = ("NAME", "KIND", "PHASE", "MODEL", "MEASURED", "COMPLETED", "USED BY")
+    shown = any(v.precision != PUBLISHED for v in views)
+    precision = ("PRECISION",) if shown else ()
+    titles: tuple[str, ...] = (
+        "NAME", "KIND", "PHASE", "MODEL", *precision, "MEASURED", "COMPLETED", "USED BY"
+    )  # fmt: skip
     rows = [
-        [v.name, v.kind, v.phase, v.about, v.summary, short_time(v.completed), ",".join(v.used_by)]
+        [v.name, v.kind, v.phase, v.about, *((v.precision,) if shown else ()), v.summary,
+         short_time(v.completed), ",".join(v.used_by)]
         for v in views
-    ]
+    ]  # fmt: skip
     if namespaces:
         titles = ("NAMESPACE", *titles)
         rows = [[v.namespace, *row] for v, row in zip(views, rows, strict=True)]

@@ -10,7 +10,9 @@ from typing import Any
 from helios_cli.arguments import HELIOS, Parser
 from helios_cli.output import columns, show
 from helios_cli.places import Found, place
-from helios_cli.views import StatusView, short_age
+from helios_cli.views import StatusView, precision_of, short_age, weighs_precisions
+
+_FIGURES = ("BATCH", "TOKENS/S", "QUALITY %", "MESSAGE")
 
 
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
@@ -42,19 +44,19 @@ def _table(view: StatusView) -> None:
         rows = [[c["type"], c["status"], c["reason"], c.get("message")] for c in view.conditions]
         print("\n" + columns(("CONDITION", "STATUS", "REASON", "MESSAGE"), rows))
     if view.candidates:
-        rows = [_candidate(c) for c in view.candidates]
-        print(
-            "\n"
-            + columns(("CANDIDATE", "STATE", "LAYERS", "BATCH", "TOKENS/S", "QUALITY %", "MESSAGE"), rows)
-        )
+        shown = weighs_precisions(view.candidates, view.active)
+        titles = ("CANDIDATE", "STATE", "LAYERS", *_precision(shown), *_FIGURES)
+        print("\n" + columns(titles, [_candidate(c, shown) for c in view.candidates]))
 
 
 def _lines(views: Sequence[StatusView], namespaces: bool = False) -> str:
+    shown = any(weighs_precisions(v.candidates, v.active) for v in views)
     titles: tuple[str, ...] = (
         "NAME",
         "READY",
         "MODEL",
         "LAYERS",
+        *_precision(shown),
         "BATCH",
         "QUALITY %",
         "PODS",
@@ -63,8 +65,8 @@ def _lines(views: Sequence[StatusView], namespaces: bool = False) -> str:
         "AGE",
     )
     rows = [
-        [v.name, v.ready, v.candidate, v.layers, v.batch, v.quality_percent, v.replicas, v.phase, v.endpoint,
-         short_age(v.age_seconds)]
+        [v.name, v.ready, v.candidate, v.layers, *((v.precision,) if shown else ()), v.batch,
+         v.quality_percent, v.replicas, v.phase, v.endpoint, short_age(v.age_seconds)]
         for v in views
     ]  # fmt: skip
     if namespaces:
@@ -73,6 +75,13 @@ def _lines(views: Sequence[StatusView], namespaces: bool = False) -> str:
     return columns(titles, rows)
 
 
-def _candidate(candidate: dict[str, Any]) -> list[object]:
-    names = ("name", "state", "layerBudget", "maxBatchSize", "tokensPerSecond", "qualityPercent", "message")
-    return [candidate.get(name) for name in names]
+def _precision(shown: bool) -> tuple[str, ...]:
+    return ("PRECISION",) if shown else ()
+
+
+def _candidate(candidate: dict[str, Any], shown: bool) -> list[object]:
+    """The precision is that of its best option, where it has one."""
+    names = ("maxBatchSize", "tokensPerSecond", "qualityPercent", "message")
+    depth = candidate.get("layerBudget")
+    held = (precision_of(candidate) if depth else None,) if shown else ()
+    return [candidate["name"], candidate.get("state"), depth, *held, *(candidate.get(n) for n in names)]

@@ -9,7 +9,7 @@ from typing import Any
 from helios_cli.arguments import HELIOS, Parser
 from helios_cli.output import columns, show
 from helios_cli.places import place
-from helios_cli.views import WhyView, short_time
+from helios_cli.views import PUBLISHED, WhyView, precision_of, short_time, weighs_precisions
 
 
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
@@ -28,11 +28,9 @@ def _table(view: WhyView) -> None:
     print(f"{view.name} serves {_served(view.active)}.")
     _print_reassessment(view.reassessment)
     if view.candidates:
-        rows = [
-            [c["name"], c["state"], "yes" if c.get("feasible") else "no", c.get("message")]
-            for c in view.candidates
-        ]
-        print("\n" + columns(("CANDIDATE", "STATE", "FEASIBLE", "WHY"), rows))
+        shown = weighs_precisions(view.candidates, view.active)
+        titles = ("CANDIDATE", "STATE", *(("PRECISION",) if shown else ()), "FEASIBLE", "WHY")
+        print("\n" + columns(titles, [_candidate(c, shown) for c in view.candidates]))
     if view.history:
         rows = [_change(entry) for entry in view.history]
         print("\n" + columns(("CHANGED", "KIND", "FROM", "TO", "REASON", "RESULT", "WHY"), rows))
@@ -55,7 +53,20 @@ def _print_reassessment(reassessment: dict[str, Any]) -> None:
 def _served(served: dict[str, Any] | None) -> str:
     if served is None:
         return "nothing"
-    return f"{served['candidate']} at {served['layerBudget']} layers, {served['maxBatchSize']} rows"
+    what = f"{served['candidate']} at {served['layerBudget']} layers{_held(served, ' in ')}"
+    return f"{what}, {served['maxBatchSize']} rows"
+
+
+def _held(served: dict[str, Any], before: str) -> str:
+    """Nothing where it is as published."""
+    precision = precision_of(served)
+    return "" if precision == PUBLISHED else f"{before}{precision}"
+
+
+def _candidate(candidate: dict[str, Any], shown: bool) -> list[object]:
+    held = (precision_of(candidate) if candidate.get("layerBudget") else None,) if shown else ()
+    feasible = "yes" if candidate.get("feasible") else "no"
+    return [candidate["name"], candidate["state"], *held, feasible, candidate.get("message")]
 
 
 def _change(entry: dict[str, Any]) -> list[object]:
@@ -63,8 +74,8 @@ def _change(entry: dict[str, Any]) -> list[object]:
     return [
         short_time(entry["time"]),
         entry["kind"],
-        f"{before['candidate']}@{before['layerBudget']}" if before else None,
-        f"{after['candidate']}@{after['layerBudget']}",
+        f"{before['candidate']}@{before['layerBudget']}{_held(before, ' ')}" if before else None,
+        f"{after['candidate']}@{after['layerBudget']}{_held(after, ' ')}",
         entry.get("reason"),
         entry.get("result"),
         entry.get("message"),

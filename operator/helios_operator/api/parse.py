@@ -7,6 +7,7 @@ cannot read, and nothing else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from helios_contract.serves import AUTO
 from helios_contract.tasks import passes
 
 from helios_operator.api.codec import Malformed, decode
+from helios_operator.api.identity import quality_name, tasks_name, timing_name
 from helios_operator.api.rows import (
     Hardware,
     QualityIdentity,
@@ -40,6 +42,7 @@ from helios_operator.api.types import (
 )
 
 Json = Mapping[str, Any]
+_DERIVED = re.compile("[kqt]-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,22 @@ def profile_row(obj: Json) -> Row:
                 row = with_tasks(row, status["tasks"]) if "tasks" in status else row
             case other:
                 raise Malformed("spec.kind", f"is {other!r}, which is none of Timing, Quality, Tasks")
+        _is_what_its_name_says(row)
         return replace(row, message=told.message, completed=told.completion_time)
+
+
+def _is_what_its_name_says(row: Row) -> None:
+    """Older CRDs do not keep what is newer of an identity: the row would pass for another one's."""
+    match row:
+        case TimingRow():
+            own = timing_name(row.identity)
+        case QualityRow():
+            own = quality_name(row.identity)
+        case TasksRow():
+            own = tasks_name(row.identity)
+    if _DERIVED.fullmatch(row.name) and row.name != own:
+        problem = f"is not the name of what spec says, {own}: part of it was not kept; update the CRDs"
+        raise Malformed("metadata.name", problem)
 
 
 def timing_identity(document: Json) -> TimingIdentity:

@@ -61,19 +61,21 @@ class Served:
     quality: str | None = None
     """Name of the row that its quality is known from."""
     since: datetime | None = None
-    weight_dtype: str = AUTO
-    """Of the weights. An older operator wrote none: it knew no other."""
-    kv_cache_dtype: str = AUTO
+    weight_dtype: str | None = None
+    """Of the weights. None: an older operator wrote it, which knew auto alone, or older CRDs did not keep
+    it."""
+    kv_cache_dtype: str | None = None
     """Of keys and values."""
 
     @property
     def precision(self) -> Precision:
-        return Precision(self.weight_dtype, self.kv_cache_dtype)
+        return Precision(self.weight_dtype or AUTO, self.kv_cache_dtype or AUTO)
 
     def answers_as(self, other: Served) -> bool:
-        """Callers cannot tell them apart. New heads may come under an old name."""
-        mine, theirs = ((each.candidate, each.layer_budget, each.precision) for each in (self, other))
-        return mine == theirs and len({self.exits_digest, other.exits_digest} - {None}) < 2
+        """Callers cannot tell them apart, as far as both say. New heads may come under an old name."""
+        same = (self.candidate, self.layer_budget) == (other.candidate, other.layer_budget)
+        said = ((s.exits_digest, s.weight_dtype, s.kv_cache_dtype) for s in (self, other))
+        return same and all(len({*pair} - {None}) < 2 for pair in zip(*said, strict=True))
 
 
 @dataclass(frozen=True)

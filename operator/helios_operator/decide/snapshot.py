@@ -91,6 +91,12 @@ class JobSpec:
     on_cpu: bool = False
     """Though the pods ask for an accelerator. Inspect Jobs never take one."""
 
+    @property
+    def held(self) -> str:
+        """ " in auto/auto, int8/auto", for sentences; "" where it measures the reference alone."""
+        alone = self.precisions == (Precision(),)
+        return "" if alone else f" in {', '.join(map(str, self.precisions))}"
+
 
 @dataclass(frozen=True)
 class Job:

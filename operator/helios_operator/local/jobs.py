@@ -185,4 +185,4 @@ def _said(result: Path) -> str | None:
 
 
 def _describe(spec: JobSpec) -> str:
-    return f"{spec.kind.value}: {', '.join(candidate.name for candidate in spec.candidates)}"
+    return f"{spec.kind.value}: {', '.join(candidate.name for candidate in spec.candidates)}{spec.held}"

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
+from helios_contract.limits import Limits
+
+from helios_operator.decide.facts.precisions import suffix
 from helios_operator.decide.plan import (
     Action,
     CreateRevision,
@@ -40,12 +43,11 @@ def describe(action: Action) -> str:
         case DeleteProfile(name=name):
             return f"Delete profile {name}"
         case CreateRevision(number=number, limits=limits):
-            return f"Create revision {number}: {limits.candidate}, {limits.layer_budget} layers"
+            return f"Create revision {number}: {_what(limits)}"
         case ScaleRevision(number=number, replicas=replicas):
             return f"Scale revision {number} to {replicas}"
         case WriteLimits(revision=number, limits=limits):
-            shape = f"{limits.candidate}, {limits.layer_budget} layers, {limits.max_batch_size} rows"
-            return f"Set limits of revision {number}: {shape}"
+            return f"Set limits of revision {number}: {_what(limits)}, {limits.max_batch_size} rows"
         case Route(revision=number):
             return f"Route to revision {number}"
         case DrainRevision(number=number):
@@ -54,3 +56,7 @@ def describe(action: Action) -> str:
             return f"Delete revision {number}"
         case _:
             assert_never(action)
+
+
+def _what(limits: Limits) -> str:
+    return f"{limits.candidate}, {limits.layer_budget} layers{suffix(limits.precision)}"

@@ -10,12 +10,16 @@ NAMESPACE = "team-a"
 PROMPTS = ["The whale swam on.", "A ship without a crew is only wood.", "Some years ago."]
 
 
+AS_PUBLISHED = {"weightDtypes": ["auto"], "kvCacheDtypes": ["auto"]}
+"""Of a candidate."""
+
+
 def deployment(name: str = "chat", **spec: Any) -> Object:
     """Two models; nothing changes by itself once the first choice is made."""
     wanted = {
         "candidates": [
-            {"name": "deep", "uri": "pvc://models/deep", "exitLayers": [24, 27]},
-            {"name": "flat", "uri": "pvc://models/flat"},
+            {"name": "deep", "uri": "pvc://models/deep", "exitLayers": [24, 27], **AS_PUBLISHED},
+            {"name": "flat", "uri": "pvc://models/flat", **AS_PUBLISHED},
         ],
         "slo": {"minQualityPercent": 30},
         "workload": {"isl": 16, "osl": 16, "concurrency": 4},

@@ -14,7 +14,9 @@ from helios_contract.results import (
     Quality,
     Result,
     Timing,
+    Timings,
 )
+from helios_contract.serves import Precision
 from helios_operator.decide.snapshot import JobKind, JobSpec
 
 from tests.decide.truth import AUDIT_BYTES, EXIT_BYTES, Model
@@ -41,12 +43,8 @@ def _measured(asked: JobSpec) -> Result:
         case JobKind.INSPECT:
             return Inspection({candidate.name: MODEL.resolved() for candidate in asked.candidates})
         case JobKind.TIMING:
-            return Timing(
-                fit=BACKBONE.fit(),
-                memory=BACKBONE.memory(),
-                exit_bytes={"mlp": EXIT_BYTES},
-                audit_bytes=AUDIT_BYTES,
-            )
+            several = tuple(map(_timing, asked.precisions))
+            return several[0] if asked.precisions == (Precision(),) else Timings(several)
     exits = tuple(
         ExitQuality(layer, each * _PROMPTS, 90, 50, 20, 400, (each,) * _PROMPTS)
         for layer, each in _BITS.items()
@@ -57,5 +55,20 @@ def _measured(asked: JobSpec) -> Result:
         tokens=_PROMPTS * 60,
         bytes=_PROMPTS * _PROMPT_BYTES,
         prompt_bytes=(_PROMPT_BYTES,) * _PROMPTS,
-        rows=tuple(CandidateQuality(candidate.name, "", exits) for candidate in asked.candidates),
+        rows=tuple(
+            CandidateQuality(candidate.name, "", exits, precision.weight_dtype, precision.kv_cache_dtype)
+            for precision in asked.precisions
+            for candidate in asked.candidates
+        ),
+    )
+
+
+def _timing(precision: Precision) -> Timing:
+    return Timing(
+        fit=BACKBONE.fit(precision),
+        memory=BACKBONE.memory(precision),
+        exit_bytes={"mlp": EXIT_BYTES},
+        audit_bytes=AUDIT_BYTES,
+        weight_dtype=precision.weight_dtype,
+        kv_cache_dtype=precision.kv_cache_dtype,
     )

@@ -48,6 +48,7 @@ from tests.cluster.admin import (
     as_account,
     operator_account,
 )
+from tests.cluster.fake.objects import AS_PUBLISHED
 from tests.cluster.place import Place, claim, condition, is_ready
 from tests.cluster.pod_runner import LABEL, PodRunner
 from tests.cluster.proxy import Proxy, Record
@@ -151,8 +152,8 @@ class Scene(Place):
         container = {"name": "helios-server", "resources": {"limits": limits}}
         wanted = {
             "candidates": [
-                {"name": "deep", "uri": "pvc://models/deep", "exitLayers": [2]},
-                {"name": "flat", "uri": "pvc://models/flat", "exitLayers": [2]},
+                {"name": "deep", "uri": "pvc://models/deep", "exitLayers": [2], **AS_PUBLISHED},
+                {"name": "flat", "uri": "pvc://models/flat", "exitLayers": [2], **AS_PUBLISHED},
             ],
             "slo": {"minQualityPercent": 30},
             "workload": {"isl": 16, "osl": 16, "concurrency": 4},

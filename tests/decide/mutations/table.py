@@ -192,6 +192,33 @@ MUTANTS = (
         "    return max((*written, *known), default=0) + 1",
         "    return 1",
     ),
+    # -- precisions
+    Mutant(
+        "auto alone is as it was",
+        "precisions",
+        "weights = candidate.weight_dtypes or DEFAULT_DTYPES",
+        "weights = DEFAULT_DTYPES",
+    ),
+    Mutant("choices fit", "precisions", "if precision in wanted)", "if precision)"),
+    Mutant(
+        "limits restart no pod",
+        "strategy",
+        "if same_backbone and reachable:",
+        "if same_backbone and reachable and option.precision == routed.limits.precision:",
+    ),
+    Mutant(
+        "a precision is not had again and again",
+        "evidence",
+        "(self.is_other_traffic and ratio.mean < 100)",
+        "False",
+        also=(("gathering", "(case.several_precisions and is_other_traffic)", "False"),),
+    ),
+    Mutant(
+        "orders",
+        "precisions",
+        "return tuple(precision for precision in ORDER if precision in wanted)",
+        "return tuple(Precision(*pair) for pair in product(weights, keys) if wanted)",
+    ),
     # -- names
     Mutant(
         "names",

@@ -13,6 +13,7 @@ from tests.decide.properties.laws import (
     ALIKE,
     GROWS,
     LAWS,
+    MIXED,
     RARELY_SEEN,
     by_name,
     clocks_do_not_matter,
@@ -69,7 +70,15 @@ def breaks_on_clocks(use) -> bool:  # type: ignore[no-untyped-def]
     return False
 
 
-PAIRED = {"names": breaks_on_names, "clocks": breaks_on_clocks}
+def breaks_on_orders(use) -> bool:  # type: ignore[no-untyped-def]
+    try:
+        names_do_not_matter(MIXED, use)
+    except AssertionError:
+        return True
+    return False
+
+
+PAIRED = {"names": breaks_on_names, "clocks": breaks_on_clocks, "orders": breaks_on_orders}
 """Laws of two worlds that must not differ."""
 
 

@@ -72,6 +72,18 @@ ASKED = story("general", events=(PROSE, CODE, CODE, PROSE, PROSE, PROSE, ("reass
 """Asking again and again does not make new evidence."""
 HASTY = story("general", events=(PROSE, ("few", "code"), ("few", "code"), ("quality", 96)))
 """What is asked right after a change is answered from the profiles."""
+REQUANTIZES = story("frail", events=(PROSE, CODE, CODE, CODE), min_quality=96, weights="auto int4")
+"""In four bits on prose, which code does not bear."""
+HALVES = story("general", events=(PROSE, CODE, CODE, PROSE, PROSE), weights="", keys="")
+STEADY = story(
+    "frail",
+    events=(CODE, CODE, CODE, CODE, CODE, CODE),
+    weights="auto int4",
+    min_quality=96,
+    wins=1,
+    cooldown_seconds=0,
+)
+"""What was measured on prose says little of four bits on code."""
 DROPPED = story("small", "bare", events=(PROSE, ("drop", 0), PROSE), min_quality=85)
 SHIFTY = story("small", "bare", events=(CODE, CODE, CODE), min_quality=85)
 TWO, ONE, CRASH = ("replicas", 2), ("replicas", 1), ("crash", None)
@@ -111,8 +123,12 @@ LAWS = (
         lambda: [rules.AnInfeasibleSloTakesNothingDown()],
         (IMPOSSIBLE,),
     ),
-    Law("one change at a time", lambda: [rules.OneChangeAtATime()], (SLOW_START, RETURNS)),
-    Law("no flapping", lambda: [rules.NoFlapping()], (SHRINKS, ASKED, MODEST, PATIENT)),
+    Law("one change at a time", lambda: [rules.OneChangeAtATime()], (SLOW_START, RETURNS, REQUANTIZES)),
+    Law("no flapping", lambda: [rules.NoFlapping()], (SHRINKS, ASKED, MODEST, PATIENT, HALVES)),
+    Law(
+        "a precision is not had again and again", lambda: [rules.APrecisionIsNotHadAgainAndAgain()], (STEADY,)
+    ),
+    Law("auto alone is as it was", lambda: [rules.AutoAloneIsAsItWas()], (GROWS, SWITCHES)),
     Law("back-off doubles", lambda: [rules.BackOffDoubles()], (REFUSED, BACK_AND_FORTH, RETURNS)),
     Law("cold samples are no evidence", lambda: [rules.ColdSamplesAreNoEvidence()], (EAGER, GROWS, HASTY)),
     Law(
@@ -120,11 +136,15 @@ LAWS = (
         lambda: [rules.RequestsAreCountedOnce()],
         (RARELY_SEEN, COMING_AND_GOING, SHRINKS),
     ),
-    Law("repairs need only an alarm", lambda: [rules.RepairsNeedOnlyAnAlarm()], (RELUCTANT, SHIFTY)),
-    Law("limits restart no pod", lambda: [rules.LimitsRestartNoPod()], (GROWS, SWAPS)),
+    Law(
+        "repairs need only an alarm",
+        lambda: [rules.RepairsNeedOnlyAnAlarm()],
+        (RELUCTANT, SHIFTY, REQUANTIZES),
+    ),
+    Law("limits restart no pod", lambda: [rules.LimitsRestartNoPod()], (GROWS, SWAPS, REQUANTIZES)),
     Law("memory is in the API", lambda: [rules.MemoryIsInTheApi(every=1)], (SHRINKS,)),
     Law("auto says which and why", lambda: [rules.AutoSaysWhichAndWhy()], (SWITCHES, CRAMPED)),
-    Law("choices fit", lambda: [rules.ChoicesFit()], (BOUNDED, GROWS)),
+    Law("choices fit", lambda: [rules.ChoicesFit()], (BOUNDED, GROWS, HALVES)),
     Law("noise is never chosen", lambda: [rules.NoiseIsNeverChosen()], (NOISY, NOISE_ALONE)),
     Law(
         "what is held is held",
@@ -142,10 +162,17 @@ def by_name(name: str) -> Law:
 
 
 def names_do_not_matter(told: Story, prepare: Prepare = as_it_is) -> None:
-    """The same candidates under other names in another order: the same actions on the same models."""
+    """The same candidates under other names, they and what they may be held in in another order: the same
+    actions on the same models."""
     plain, renamed = begin(told), begin(told)
     turned = tuple(
-        replace(c, name=f"x{9 - place}-{c.name[::-1]}") for place, c in enumerate(renamed.spec.candidates)
+        replace(
+            c,
+            name=f"x{9 - place}-{c.name[::-1]}",
+            weight_dtypes=c.weight_dtypes[::-1],
+            kv_cache_dtypes=c.kv_cache_dtypes[::-1],
+        )
+        for place, c in enumerate(renamed.spec.candidates)
     )[::-1]
     renamed.spec = replace(renamed.spec, candidates=turned)
     renamed.deployment = replace(renamed.deployment, spec=renamed.spec)
@@ -160,13 +187,19 @@ def names_do_not_matter(told: Story, prepare: Prepare = as_it_is) -> None:
 def what(action: object) -> tuple[object, ...]:
     limits = getattr(action, "limits", None)
     served = (
-        (limits.model_uri, limits.exits_uri, limits.layer_budget, limits.max_batch_size) if limits else ()
+        (limits.model_uri, limits.exits_uri, limits.layer_budget, limits.max_batch_size, limits.precision)
+        if limits
+        else ()
     )
-    return (type(action).__name__, *served)
+    job = getattr(action, "job", None)
+    return (type(action).__name__, *served, *((job.precisions,) if job else ()))
 
 
 ALIKE = story("general", "prose", events=())
 """Told with two bundles that are equally good on everything."""
+
+
+MIXED = story("general", "small", events=(), weights="auto int8 int4", keys="int8 auto")
 
 
 def make_alike(made: World) -> None:

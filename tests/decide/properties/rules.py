@@ -14,6 +14,7 @@ from helios_contract.limits import Limits
 from helios_contract.serves import Precision
 from helios_operator.api import parse, serialize
 from helios_operator.api.types import ReassessmentStatus, Served, Strategy
+from helios_operator.decide.facts.precisions import REFERENCE, allowed
 from helios_operator.decide.plan import (
     Action,
     CreateRevision,
@@ -22,6 +23,7 @@ from helios_operator.decide.plan import (
     Plan,
     Route,
     ScaleRevision,
+    StartJob,
     WriteLimits,
 )
 from helios_operator.decide.snapshot import Revision, Snapshot
@@ -203,6 +205,23 @@ def _service(served: Served) -> tuple[object, ...]:
     return (served.candidate, served.exits_digest, served.layer_budget, served.precision)
 
 
+@dataclass
+class APrecisionIsNotHadAgainAndAgain(Rule):
+    """While the traffic is of one kind, what was left for its quality is not taken up again."""
+
+    left: list[tuple[str, Service]] = field(default_factory=list)
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        serving, domain = routed(snapshot), made.domains[-1:]
+        for action in decided(snapshot, plan):
+            if not isinstance(action, WriteLimits) or serving is None or not domain:
+                continue
+            before, after = service(running(serving)), service(action.limits)
+            assert (domain[0], after) not in self.left, f"back to {action.limits.precision}"
+            if action.why.reason == "QualityRestored":
+                self.left.append((domain[0], before))
+
+
 class BackOffDoubles(Rule):
     """A reversal or a failure doubles the back-off; while it lasts nothing is decided, repairs included."""
 
@@ -327,6 +346,23 @@ class ChoicesFit(Rule):
                 assert limits.max_batch_size >= 1
                 assert needed <= limits.memory_mib * MIB, "more rows than the memory holds"
                 assert limits.model_uri in candidates
+                held = {p for c in made.spec.candidates if c.uri == limits.model_uri for p in allowed(c)}
+                assert limits.precision in held, "a precision that the spec does not allow"
+
+
+class AutoAloneIsAsItWas(Rule):
+    """Where nothing else is allowed, nothing else is measured, told or remembered, under no new name."""
+
+    def see(self, made: World, snapshot: Snapshot, plan: Plan) -> None:
+        if any(allowed(c) != (REFERENCE,) for c in made.spec.candidates):
+            return
+        told = [action.limits for action in plan.actions if isinstance(action, CreateRevision | WriteLimits)]
+        asked = [action.job for action in plan.actions if isinstance(action, StartJob)]
+        assert all(limits.precision == REFERENCE for limits in told)
+        assert all(job.precisions == (REFERENCE,) for job in asked), "another precision is measured"
+        assert not any(status.profiles or status.weight_dtype for status in plan.status.candidates)
+        words = " ".join(c.message for c in plan.status.conditions) + plan.status.reassessment.message
+        assert "int8" not in words
 
 
 class NoiseIsNeverChosen(Rule):
@@ -432,6 +468,7 @@ class RepairsNeedOnlyAnAlarm(Rule):
         serving = next(r for r in made.revisions.values() if r.routed).limits
         model = made.model_of(serving)
         quality = model.own_quality(serving.layer_budget, last[0]) * model.backbone.worth.get(last[0], 1.0)
+        quality *= model.kept(serving.precision, last[0])
         best = max(made.model(c).backbone.worth.get(last[0], 1.0) for c in made.spec.candidates)
         assert quality / best >= asked - 0.01, (
             f"{serving.candidate} at {serving.layer_budget} serves {last[0]}"
@@ -470,5 +507,6 @@ def standing_rules() -> Iterator[Rule]:
         AutoSaysWhichAndWhy(),
         ChoicesFit(),
         NoiseIsNeverChosen(),
+        AutoAloneIsAsItWas(),
         MemoryIsInTheApi(),
     )

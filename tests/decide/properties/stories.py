@@ -3,18 +3,25 @@ a rule."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from helios_operator.api.annotations import REASSESS, SWITCH_TO, reassess_value, switch_value
-from helios_operator.api.types import Bounds, MaintenanceWindow, Selection, SelectionPolicy, Strategy
+from helios_operator.api.types import (
+    Bounds,
+    Candidate,
+    MaintenanceWindow,
+    Selection,
+    SelectionPolicy,
+    Strategy,
+)
 from helios_operator.decide.snapshot import JobKind
 from hypothesis import strategies as st
 
 from tests.decide.builders import LIVE, inline, spec
 from tests.decide.properties.rules import Rule
-from tests.decide.truth import BARE_BIG, BARE_SMALL, CODE, GENERAL, NOISE, PROSE, Model, candidate
+from tests.decide.truth import BARE_BIG, BARE_SMALL, CODE, FRAIL, GENERAL, NOISE, PROSE, Model, candidate
 from tests.decide.world import World
 
 POOL: dict[str, Model] = {
@@ -24,6 +31,7 @@ POOL: dict[str, Model] = {
     "noise": NOISE,
     "small": BARE_SMALL,
     "bare": BARE_BIG,
+    "frail": FRAIL,
 }
 Event = tuple[str, object]
 
@@ -46,6 +54,9 @@ class Story:
     """By the user from the first selection on: paused, suspended, advisory, window."""
     delay_seconds: int = 1
     stream_seconds: float = 3.0
+    weights: str = "auto"
+    """What may be weighed of every candidate, separated by spaces; "": the operator's default."""
+    keys: str = "auto"
 
 
 domains = st.sampled_from(["prose", "code", "german"])
@@ -84,6 +95,8 @@ stories = st.builds(
     room=st.sampled_from([1.2, 2.5, 10.0]),
     wins=st.integers(1, 3),
     cooldown_seconds=st.sampled_from([0, 10, 60]),
+    weights=st.sampled_from(["auto", "auto", "", "int8 int4 auto"]),
+    keys=st.sampled_from(["auto", "auto", "int8 auto"]),
     events=st.lists(events, min_size=1, max_size=7).map(tuple),
 )
 
@@ -101,10 +114,15 @@ def begin(story: Story) -> World:
     )
     rollout = replace(base.rollout, strategy=story.strategy, scale_down_delay_seconds=story.delay_seconds)
     limits = replace(base.limits, layer_budget=Bounds(*story.bounds))
-    wanted = replace(base, reassessment=rules, rollout=rollout, limits=limits)
+    held = tuple(_held(c, story.weights.split(), story.keys.split()) for c in base.candidates)
+    wanted = replace(base, candidates=held, reassessment=rules, rollout=rollout, limits=limits)
     truth = {candidate_key(name): POOL[name] for name in POOL}
     memory = int((base.limits.memory_mib or 0) * story.room)
     return World(wanted, truth, memory_mib=memory, stream_seconds=story.stream_seconds)
+
+
+def _held(each: Candidate, weights: Sequence[str], keys: Sequence[str]) -> Candidate:
+    return replace(each, weight_dtypes=tuple(weights), kv_cache_dtypes=tuple(keys))
 
 
 def candidate_key(name: str) -> tuple[str, str, str, tuple[int, ...]]:
@@ -160,7 +178,9 @@ def happen(made: World, name: str, value: object) -> None:
             made.edit(candidates=tuple(kept) or made.spec.candidates)
         case "add", str(who):
             if who not in {c.name for c in made.spec.candidates} and len(made.spec.candidates) < 3:
-                made.edit(candidates=(*made.spec.candidates, candidate(who, POOL[who])))
+                like = made.spec.candidates[0]
+                new = _held(candidate(who, POOL[who]), like.weight_dtypes, like.kv_cache_dtypes)
+                made.edit(candidates=(*made.spec.candidates, new))
         case "refuse", bool(refuses):
             made.refuses = (lambda limits: "no memory for it") if refuses else (lambda limits: "")
         case "start", bool(starts):

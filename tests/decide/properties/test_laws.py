@@ -8,6 +8,7 @@ from tests.decide.properties.laws import (
     ALIKE,
     GROWS,
     LAWS,
+    MIXED,
     RARELY_SEEN,
     RETURNS,
     SWAPS,
@@ -26,7 +27,7 @@ def test_the_law_holds(law: Law, told: Story) -> None:
     law.check(told)
 
 
-@pytest.mark.parametrize("told", [SWAPS, RETURNS])
+@pytest.mark.parametrize("told", [SWAPS, RETURNS, MIXED])
 def test_names_and_places_do_not_matter(told: Story) -> None:
     names_do_not_matter(told)
 

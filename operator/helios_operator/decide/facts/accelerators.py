@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from helios_operator.decide.facts.fleet import Fleet
+from helios_operator.decide.facts.precisions import WITH_FP8
 from helios_operator.decide.snapshot import JobKind, JobPhase, JobSpec, Snapshot
 
 TAKEN = "no accelerator is free: it runs when one is, or while spec.replicas is 0"
@@ -49,10 +50,14 @@ class Accelerators:
         return replace(self, free=max(0, self.free - taken), measuring=True)
 
     def place(self, spec: JobSpec) -> JobSpec:
-        """Quality is the same wherever it is computed, so it leaves the last accelerators to serving."""
+        """Quality is the same wherever it is computed, so it leaves the last accelerators to serving; but for
+        a precision that no CPU has."""
         spared = 0 if self.serving else self.pods
         on_cpu = spec.kind in _ANYWHERE and self.free is not None and self.free <= spared
         return replace(spec, on_cpu=on_cpu)
+
+        on_cpu = spec.kind in _ANYWHERE and self.free is not None and self.free <= spared
+        return replace(spec, on_cpu=on_cpu and not is_of_accelerators(spec))
 
     def hold(self, spec: JobSpec) -> str:
         """Why a Job must wait. One that waits for a node is good only while nothing else of this deployment
@@ -69,6 +74,12 @@ class Accelerators:
 
 _ANYWHERE = (JobKind.QUALITY, JobKind.TASKS)
 """What they find is the same wherever it is computed."""
+
+
+def is_of_accelerators(spec: JobSpec) -> bool:
+    """It measures a precision that no CPU has."""
+    measured = (*spec.precisions, *(option.precision for option in spec.options))
+    return any(precision in WITH_FP8 for precision in measured)
 
 
 def _needs_one(spec: JobSpec) -> bool:

@@ -84,6 +84,10 @@ class ProfileEvidence:
         found = _exit(row, layer)
         if row is None or reference is None or found is None:
             return None
+        if precision != REFERENCE and not found.prompt_millibits:
+            published = self.quality(contender, layer)
+            ratio = self.between(contender, layer, REFERENCE, precision)
+            return published.times(ratio) if published and ratio else None
         return _ratio(reference[1].exits[-1], found, row, self.policy)
 
     def agreement(
@@ -99,10 +103,10 @@ class ProfileEvidence:
         return quality.share(found.agreement_percent / 100 * row.tokens, row.tokens, self.policy)
 
     def baseline(self, contender: Contender, layer: int, precision: Precision = REFERENCE) -> Baseline | None:
-        """Below full depth; what a pod compares with is its full depth as published."""
+        """What a pod compares with is full depth as published: of that itself there is none."""
         row, published = self._row(contender, precision), self._row(contender)
         found = _exit(row, layer)
-        if row is None or published is None or found is None or found is row.exits[-1]:
+        if row is None or published is None or found is None or found is published.exits[-1]:
             return None
         full = published.exits[-1].prompt_millibits
         if len(full) != len(found.prompt_millibits):
@@ -163,6 +167,8 @@ class LiveEvidence:
     """For the ratio of the reference to the own full depth, and for those between precisions."""
     policy: Policy = DEFAULT
     precision: Precision = REFERENCE
+    is_other_traffic: bool = False
+    """Than the profiles are of: a precision that they call worse may be much worse here."""
 
     @property
     def source(self) -> str:
@@ -184,7 +190,9 @@ class LiveEvidence:
         if seen is None or precision == self.precision:
             return seen
         ratio = self.profiles.between(contender, layer, self.precision, precision) if self.profiles else None
-        return seen.times(ratio) if ratio else None
+        if ratio is None or (self.is_other_traffic and ratio.mean < 100):
+            return None
+        return seen.times(ratio)
 
     def agreement(
         self, contender: Contender, layer: int, precision: Precision = REFERENCE
@@ -204,9 +212,9 @@ class LiveEvidence:
 
     def baseline(self, contender: Contender, layer: int, precision: Precision = REFERENCE) -> Baseline | None:
         """In the precision that serves alone: what lies between requests is not known of another."""
-        if not same_backbone(self.serving, contender) or _is_full(contender, layer):
+        if not same_backbone(self.serving, contender) or precision != self.precision:
             return None
-        if precision != self.precision:
+        if _is_full(contender, layer) and precision == REFERENCE:
             return None
         full, bits = self._pairs(contender, layer)
         return quality.baseline(full, bits, self.policy)

@@ -17,7 +17,7 @@ from helios_contract.serves import Precision
 from helios_operator.api.annotations import newest_request
 from helios_operator.api.rows import RowPhase
 from helios_operator.decide.facts.candidates import Contender, timing_identity
-from helios_operator.decide.facts.precisions import ORDER, REFERENCE
+from helios_operator.decide.facts.precisions import ORDER, REFERENCE, WITH_FP8
 from helios_operator.decide.measure import jobs, sizes
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobPhase, JobSpec, Snapshot
@@ -47,10 +47,15 @@ class Missing:
         yield from self._in_jobs(make, missing, sizes.timings_fit(kinds, len(wanted)))
 
     def qualities(self, family: Family, prompts: str) -> Iterator[JobSpec]:
-        """On the prompts of that digest, of what is timed by now."""
+        """On the prompts of that digest, of what is timed by now. What no CPU has is not scored with others,
+        which need no accelerator."""
         count = len(self.scored_of(family))
         for lacking, missing in self._unscored(family, prompts):
             make = partial(jobs.quality_job, lacking, prompts)
+            if self.snapshot.accelerators_free is not None:
+                alone = tuple(p for p in missing if p in WITH_FP8)
+                yield from (make((precision,)) for precision in alone)
+                missing = tuple(p for p in missing if p not in alone)
             yield from self._in_jobs(make, missing, sizes.quality_fits(lacking, self._most_prompts, count))
 
     def _in_jobs(

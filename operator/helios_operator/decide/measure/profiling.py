@@ -62,7 +62,9 @@ def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Me
     )
     return Measuring(
         actions=actions,
-        done=not wanted and table.inspected and table.quality_possible is not None,
+        done=not any(map(table.is_waited_for, wanted))
+        and table.inspected
+        and table.quality_possible is not None,
         looked=not any(table.is_awaited(spec) for spec in wanted if spec.kind is JobKind.INSPECT),
         timed=not any(table.is_awaited(spec) for spec in wanted if spec.kind in _FIRST),
         progress=table.progress(wanted, waiting),
@@ -235,6 +237,13 @@ class Table:
         job = self._job(spec.name)
         return bool(job and job.phase is JobPhase.RUNNING and job.message)
 
+    def is_waited_for(self, spec: JobSpec) -> bool:
+        """By a choice. Serving has the accelerator that this one needs: the choice is made without it."""
+        job = self._job(spec.name)
+        runs = job is not None and job.phase is JobPhase.RUNNING
+        is_scoring = spec.kind is JobKind.QUALITY and accelerators.is_of_accelerators(spec)
+        return runs or not (is_scoring and Accelerators.of(self.snapshot, self.fleet).hold(spec))
+
     def is_awaited(self, spec: JobSpec) -> bool:
         """It runs, or may begin soon. One that nobody starts, or that no node takes, keeps nobody from
         serving."""
@@ -359,7 +368,7 @@ class Table:
         names = ", ".join(sorted({candidate.name for candidate in spec.candidates}))
         where = " on the CPU" if spec.on_cpu else ""
         again = f", attempt {seen.attempts + 1}" if seen else ""
-        return Verdict(True, Reason.PROFILING_STARTED, f"{spec.kind} of {names}{where}{again}")
+        return Verdict(True, Reason.PROFILING_STARTED, f"{spec.kind} of {names}{spec.held}{where}{again}")
 
 
 def _unresolved(contender: Contender) -> str:

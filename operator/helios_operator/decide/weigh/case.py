@@ -64,9 +64,11 @@ class Case:
     def measuring_done(self) -> bool:
         return self.scene.measuring_done
 
-    def live(self, audits: tuple[AuditRow, ...], contender: Contender) -> LiveEvidence:
+    def live(
+        self, audits: tuple[AuditRow, ...], contender: Contender, *, is_other_traffic: bool = False
+    ) -> LiveEvidence:
         """What these audits of the pods that serve it tell."""
-        return LiveEvidence(audits, contender, self.profiles, self.policy, self.precision)
+        return LiveEvidence(audits, contender, self.profiles, self.policy, self.precision, is_other_traffic)
 
     # -- what follows from it --------------------------------------------------------------------------------
 
@@ -86,6 +88,11 @@ class Case:
     @property
     def several_backbones(self) -> bool:
         return self.scene.several_backbones
+
+    @property
+    def several_precisions(self) -> bool:
+        """May be chosen, on the serving backbone or on another."""
+        return any(len(c.precisions) > 1 for c in self.bench.contenders if c.competes)
 
     @property
     def must_leave(self) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from helios_contract.limits import Baseline
 from helios_contract.serves import Precision
-from helios_contract.telemetry import AuditRow
+from helios_contract.telemetry import OWN, AuditRow
 
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Trigger
@@ -155,13 +155,15 @@ def _since_alarm(case: Case) -> Gathered:
         )
     if case.spec.reassessment.trigger is Trigger.CONFIDENCE:
         return _since_breach(case, case.contender)
-    if case.spec.reassessment.audit_percent == 0 or (case.serves_full_depth and case.several_backbones):
+    if case.spec.reassessment.audit_percent == 0 or (
+        case.serves_full_depth and (case.several_backbones or _compare_with_themselves(alarms, case))
+    ):
         return on_fresh_prompts(case, since_alarms(alarms))
     audits, least = _most_telling(alarms, case), case.policy.min_audits
     if len(audits) < least:
         message = f"{len(audits)} of {least} audited requests since the shift"
         return Gathered(None, Verdict(False, Reason.NO_EVIDENCE, message), wait=True)
-    evidence = case.live(audits, case.contender)
+    evidence = case.live(audits, case.contender, is_other_traffic=True)
     return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
 
 
@@ -169,6 +171,15 @@ def _tells_of_tasks_alone(case: Case) -> bool:
     """The traffic is what it was: what is known of it stands."""
     kinds = {heard.alarm.kind for heard in pending_alarms(case)}
     return kinds == {tally.TASKS}
+
+
+def _compare_with_themselves(alarms: Sequence[Heard], case: Case) -> bool:
+    """Audits of full depth that would find nothing: what the precision costs on this traffic, prompts of it
+    tell, where there will be some."""
+    live = case.spec.profiling.prompts.live
+    if case.precision == REFERENCE or not (live and live.consent):
+        return False
+    return any(row.reference == OWN for heard in alarms for row in heard.audits)
 
 
 def since_alarms(alarms: Sequence[Heard]) -> dict[str, int]:
@@ -201,13 +212,16 @@ def _since_change(case: Case) -> Gathered:
     since, least, cold = case.fleet.requests_since_change, case.policy.min_audits, case.policy.cold_requests
     is_cold = since < cold
     profiles = case.profiles
-    if case.several_backbones and (profiles is None or _is_stale(profiles, audits, case)):
+    is_other_traffic = profiles is not None and _is_of_other_traffic(profiles, audits, case)
+    is_judged_by_them = case.several_backbones or (case.several_precisions and is_other_traffic)
+    if is_judged_by_them and (profiles is None or _is_stale(profiles, audits, case)):
         fresh = on_fresh_prompts(case, _since_change_of_limits(case))
         if fresh.prompts and (profiles is None or fresh.prompts != profiles.prompts_digest):
             return fresh
-        profiles = None if profiles and _is_of_other_traffic(profiles, audits, case) else profiles
+        profiles = None if is_other_traffic else profiles
     if contender and not is_cold and len(audits) >= least:
-        evidence: Evidence = Combined(case.live(audits, contender), profiles)
+        live = case.live(audits, contender, is_other_traffic=is_other_traffic)
+        evidence: Evidence = Combined(live, profiles)
         return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
     if case.memory.trigger == Cause.REQUESTS and case.spec.reassessment.audit_percent:
         if is_cold:
