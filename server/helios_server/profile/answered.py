@@ -76,22 +76,39 @@ class _Batch:
         self._failed: dict[int, RequestFailed] = {}
 
     def run(self) -> list[tuple[int, ...] | RequestFailed]:
-        """Prompts one after the other, then a token of each row that goes on."""
-        last = [self._read_prompt(index) for index in range(len(self._rows))]
-        going = self._choose(range(len(self._rows)), torch.cat(last))
+        """All prompts, then a token of each row that goes on."""
+        going = self._choose(range(len(self._rows)), self._read_prompts())
         while going:
             stretches = [self._stretch(index, self._rows[index].length - 1, 1) for index in going]
             hidden = self._forward([self._rows[index].output_ids[-1] for index in going], stretches)
             going = self._choose(going, hidden)
         return [self._failed.get(index) or self._answer(row) for index, row in enumerate(self._rows)]
 
-    def _read_prompt(self, index: int) -> Tensor:
-        """The hidden state after the prompt's last token, [1, hidden_size]."""
-        ids = self._rows[index].prompt_ids
-        for start in range(0, len(ids), PIECE_TOKENS):
-            piece = ids[start : start + PIECE_TOKENS]
-            hidden = self._forward(piece, [self._stretch(index, start, len(piece))])
-        return hidden[-1:].clone()
+    def _read_prompts(self) -> Tensor:
+        """The hidden state after each prompt's last token, [rows, hidden_size]."""
+        last: dict[int, Tensor] = {}
+        for stretches in self._pieces():
+            ids = [token for index, each in stretches for token in self._ids(index, each)]
+            hidden, end = self._forward(ids, [each for _, each in stretches]), 0
+            for index, each in stretches:
+                end += each.count
+                last[index] = hidden[end - 1].clone()
+        return torch.stack([last[index] for index in range(len(self._rows))])
+
+    def _pieces(self) -> Iterator[list[tuple[int, Stretch]]]:
+        """Prompts side by side as far as a step has tokens; a long one in several steps."""
+        step: list[tuple[int, Stretch]] = []
+        for index, row in enumerate(self._rows):
+            for start in range(0, len(row.prompt_ids), PIECE_TOKENS):
+                count = min(PIECE_TOKENS, len(row.prompt_ids) - start)
+                if step and sum(each.count for _, each in step) + count > PIECE_TOKENS:
+                    yield step
+                    step = []
+                step.append((index, self._stretch(index, start, count)))
+        yield step
+
+    def _ids(self, index: int, stretch: Stretch) -> tuple[int, ...]:
+        return self._rows[index].prompt_ids[stretch.start : stretch.context]
 
     def _stretch(self, index: int, start: int, count: int) -> Stretch:
         return Stretch(start, count, self._slabs.pages_of[index])

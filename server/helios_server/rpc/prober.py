@@ -126,9 +126,11 @@ class Prober:
         except HeliosError as error:
             self._say(f"task {task.name} is not asked: {error}")
             return None
-        watching = asyncio.create_task(self._give_way(engine, request_id))
+        runs = asyncio.Event()
+        watching = asyncio.create_task(self._give_way(engine, request_id, runs))
         try:
             async for event in stream:
+                runs.set()
                 if isinstance(event, FinishedEvent):
                     return None if event.reason is FinishReason.ABORT else event.text
                 if isinstance(event, FailedEvent):
@@ -139,8 +141,9 @@ class Prober:
                 self._pod.hand_over(engine.abort, request_id)
         return None
 
-    async def _give_way(self, engine: Engine, request_id: str) -> None:
-        while engine.waiting == 0:
+    async def _give_way(self, engine: Engine, request_id: str, runs: asyncio.Event) -> None:
+        """As soon as somebody else waits: until its own first token, one of those that wait is the task."""
+        while engine.waiting <= (0 if runs.is_set() else 1):
             await asyncio.sleep(_LOOK_SECONDS)
         await self._pod.ask(engine.abort, request_id)
 
