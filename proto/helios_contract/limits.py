@@ -50,6 +50,21 @@ class Audit:
     """Of a request's mean confidence. None: learnt from the first requests."""
 
 
+@dataclass(frozen=True)
+class TaskProbe:
+    """Some of the user's tasks, asked of the pod itself beside the traffic."""
+
+    tasks_digest: str
+    """Of the tasks, which the pod was given as a file: others are not asked."""
+    every_seconds: float
+    """Between two rounds."""
+    count: int
+    """Tasks in a round."""
+    passes: str
+    """Bits in the tasks' order (`tasks.bits`): those that what serves passes by its profile. No other is
+    asked."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits(Serves):
     """What serves, and how much it may take."""
@@ -72,6 +87,8 @@ class Limits(Serves):
     """Confidence in [0, 1] under which a token counts as a breach; 0: the bundle's own."""
     tokens_per_request: int = 512
     """Of prompt and output: capacity in rows is counted by it."""
+    task_probe: TaskProbe | None = field(default=None, metadata={"since": 1})
+    """None: what serves is not asked."""
     extra: Mapping[str, Any] = field(default_factory=dict, metadata={"wire": None})
     """What the document holds and this release does not know: kept when the document is written again."""
 

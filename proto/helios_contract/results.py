@@ -225,6 +225,34 @@ class Quality(Texts):
     rows: tuple[CandidateQuality, ...]
 
 
+# -- tasks ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OptionPasses:
+    """Which tasks an option passes: a candidate in a precision at a depth."""
+
+    candidate: str
+    exits_digest: str
+    """ "": the model's own head, as always at full depth."""
+    layer_budget: int
+    """Layers."""
+    passes: str
+    """Bits in the tasks' order, as `tasks.bits` writes them."""
+    weight_dtype: str = AUTO
+    kv_cache_dtype: str = AUTO
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tasks:
+    """What some options passed of the same tasks, answered greedily."""
+
+    tasks_digest: str
+    tasks: int
+    """How many."""
+    rows: tuple[OptionPasses, ...]
+
+
 # -- the document --------------------------------------------------------------------------------------------
 
 
@@ -233,18 +261,19 @@ class Failure:
     """A run that could not measure: what was wrong, and how to put it right."""
 
     kind: str
-    """inspect | timing | quality"""
+    """inspect | timing | quality | tasks"""
     field: str
     problem: str
     fix: str
 
 
-Result = Inspection | Timing | Timings | Quality | Failure
+Result = Inspection | Timing | Timings | Quality | Tasks | Failure
 _KINDS: dict[type[Any], str] = {
     Inspection: "inspect",
     Timing: "timing",
     Timings: "timings",
     Quality: "quality",
+    Tasks: "tasks",
 }
 
 

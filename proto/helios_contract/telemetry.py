@@ -85,7 +85,7 @@ class Alarm:
     """A lasting change that a detector called."""
 
     kind: str
-    """Audit | Confidence | Breach, or a word that is newer."""
+    """Audit | Confidence | Breach | Tasks, or a word that is newer."""
     direction: str
     """Down | Up."""
     at_request: int
@@ -93,7 +93,8 @@ class Alarm:
     since_request: int
     """Ordinal of the estimated change point."""
     statistic: float
-    """What crossed the threshold, in standard deviations; for Breach, breaches."""
+    """What crossed the threshold, in standard deviations; for Breach, breaches; for Tasks, a logarithm of
+    likelihoods."""
     unix_seconds: float
     """By the pod's clock."""
 
@@ -135,6 +136,16 @@ class Energy:
     """nvml | rapl | declared, or a word that is newer."""
     joules: float
     """Since boot."""
+
+
+@dataclass(frozen=True)
+class TaskCounts:
+    """Of the tasks that what serves passes by its profile, asked since it serves."""
+
+    asked: int = 0
+    """Answers that were judged."""
+    passed: int = 0
+    """Of them."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +205,8 @@ class Telemetry:
     """The newest, if newer than `limits`."""
     contract_version: int = field(default=0, metadata={"since": 1})
     """Of the pod's release."""
+    tasks: TaskCounts | None = field(default=None, metadata={"since": 1})
+    """None: none were asked."""
     seconds_since_step: float = field(default=0.0, metadata={"since": 1})
     """Age of the engine's last sign of life; 0: it has nothing to do, or does not tell."""
 

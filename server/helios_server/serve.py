@@ -39,6 +39,8 @@ from helios_server.telemetry.energy import open_meter
 logger = logging.getLogger("helios")
 
 WRONG_INPUT, NO_MEMORY, FAILED = 2, 3, 1
+_TASKS = "tasks.json"
+"""Beside the limits file, where no other file is named."""
 _SECOND_SIGNAL = 128 + signal.SIGTERM
 
 
@@ -46,7 +48,8 @@ _SECOND_SIGNAL = 128 + signal.SIGTERM
 class ServeConfig:
     """All that a serving process is told. ports: 0 for a free one; drain_timeout: seconds; energy_watts: of
     one busy core, None where nothing is declared; ports_file: where the bound ports are written, as JSON;
-    tls: None for clear text; auth_tokens: a folder with the callers' tokens, None for everybody."""
+    tls: None for clear text; auth_tokens: a folder with the callers' tokens, None for everybody; tasks_file:
+    the user's tasks."""
 
     model_name: str
     engine: EngineConfig
@@ -60,6 +63,7 @@ class ServeConfig:
     tls: TlsFiles | None = None
     auth_tokens: Path | None = None
     reflection: bool = True
+    tasks_file: Path | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,7 +113,14 @@ class _Process:
             config.reflection,
         )
         server = PodServer(
-            config.model_name, config.engine, config.limits, token, energy, config.drain_timeout, access
+            config.model_name,
+            config.engine,
+            config.limits,
+            token,
+            energy,
+            config.drain_timeout,
+            access,
+            config.tasks_file,
         )
         self._listen_to_signals()
         ports = await server.open(config.host, config.ports)
@@ -211,6 +222,7 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
         tls=_tls(options),
         auth_tokens=options.auth_tokens,
         reflection=options.reflection,
+        tasks_file=options.tasks_file or (options.limits.with_name(_TASKS) if options.limits else None),
     )
 
 
@@ -293,6 +305,9 @@ def _parser() -> argparse.ArgumentParser:
         help="OpenAI's HTTP API for applications; 0: none, free: a free one (default: %(default)s)",
     )
     parser.add_argument("--ports-file", type=Path, help="write the bound ports here, as JSON")
+    parser.add_argument(
+        "--tasks-file", type=Path, help="tasks that limits may ask to be asked: see docs/tasks.md"
+    )
     parser.add_argument("--control-token-file", type=Path, help="bearer token that Control asks for")
     _add_access_arguments(parser.add_argument_group("who may call, and how"))
     parser.add_argument("--volumes", type=Path, help="folder in which pvc://claim is VOLUMES/claim")

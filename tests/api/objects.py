@@ -50,6 +50,7 @@ def full() -> Json:
                     "percentile": 95,
                     "minQualityPercent": 90,
                     "minAgreementPercent": 80,
+                    "minTaskPercent": 90,
                     "optimizationType": "throughput",
                 },
                 "workload": {"isl": 512, "osl": 128, "concurrency": 8},
@@ -68,6 +69,22 @@ def full() -> Json:
                     "ttlSecondsAfterFinished": 3600,
                     "historyLimit": 10,
                     "prompts": {"live": {"maxPrompts": 64, "consent": True}},
+                    "tasks": {
+                        "inline": [
+                            {
+                                "name": "capital",
+                                "prompt": "The capital of France is",
+                                "maxTokens": 8,
+                                "expect": {
+                                    "equals": "4",
+                                    "contains": "4",
+                                    "regex": "^[0-9]+$",
+                                    "number": {"value": 4, "tolerance": 0.5},
+                                    "jsonSchema": {"type": "integer"},
+                                },
+                            }
+                        ]
+                    },
                     "template": {"spec": {"priorityClassName": "low"}},
                 },
                 "reassessment": {
@@ -79,6 +96,7 @@ def full() -> Json:
                     "consecutiveSuccessLimit": 2,
                     "cooldown": "1h30m",
                     "confidenceThresholdPercent": 60,
+                    "taskProbe": {"every": "10m", "count": 8},
                     "maintenanceWindow": {"schedule": "0 2 * * 1-5", "duration": "4h"},
                     "suspend": False,
                 },
@@ -174,6 +192,30 @@ def quality_profile() -> Json:
                         "exitsDigest": "sha256:2",
                     },
                     "promptsDigest": "sha256:3",
+                },
+            },
+        }
+    )
+
+
+def tasks_profile() -> Json:
+    return deepcopy(
+        {
+            "apiVersion": API_VERSION,
+            "kind": "HeliosProfile",
+            "metadata": {"name": "k-788bfd8e8961"},
+            "spec": {
+                "kind": "Tasks",
+                "tasks": {
+                    "candidate": {
+                        "uri": "hf://acme/small-1b",
+                        "revision": "4ab1c0d",
+                        "exitsDigest": "sha256:2",
+                    },
+                    "layerBudget": 24,
+                    "tasksDigest": "sha256:3",
+                    "weightDtype": "int8",
+                    "kvCacheDtype": "int8",
                 },
             },
         }

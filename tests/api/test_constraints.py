@@ -9,13 +9,14 @@ import pytest
 from helios_operator.api.crds import crds
 from helios_operator.api.validation import Invalid, Problem, admit
 
-from tests.api.objects import full, minimal, model, put, quality_profile, timing_profile
+from tests.api.objects import full, minimal, model, put, quality_profile, tasks_profile, timing_profile
 
 ROOTS = {
     "full": ("HeliosDeployment", full),
     "model": ("HeliosModel", model),
     "timing": ("HeliosProfile", timing_profile),
     "quality": ("HeliosProfile", quality_profile),
+    "tasks": ("HeliosProfile", tasks_profile),
 }
 
 BOUNDS = ("minimum", "maximum", "minLength", "maxLength", "enum", "minItems", "maxItems", "maxProperties")
@@ -130,6 +131,7 @@ def test_the_base_objects_are_admitted_and_lack_no_field() -> None:
         "spec.workload.requestRate",
         "spec.profiling.prompts.configMapRef",
         "spec.profiling.prompts.inline",
+        "spec.profiling.tasks.configMapRef",
     }
     assert (
         set(missing_fields(crds()["HeliosDeployment"].schema["properties"]["spec"], "spec")) == alternatives
@@ -162,6 +164,12 @@ def test_a_selector_in_place_of_candidates(path: str, refused: Any, admitted: An
     admit(put(obj, path, admitted))
 
 
+def chat(*turns: tuple[str, str]) -> dict[str, Any]:
+    """A task that is one."""
+    messages = [{"role": role, "content": content} for role, content in turns]
+    return {"name": "chat", "messages": messages, "expect": {"contains": "x"}}
+
+
 @pytest.mark.parametrize(
     ("path", "refused", "admitted"),
     [
@@ -172,6 +180,11 @@ def test_a_selector_in_place_of_candidates(path: str, refused: Any, admitted: An
         ("spec.profiling.prompts.inline", [""], ["one", "two"]),
         ("spec.profiling.prompts.inline", ["x" * 8193], ["x" * 8192]),
         ("spec.profiling.prompts.inline", ["x"] * 257, ["x"] * 256),
+        ("spec.profiling.tasks.configMapRef", {"name": "a"}, {"name": "a", "key": "b"}),
+        ("spec.profiling.tasks.inline", [chat(("tool", "x"))], [chat(("user", "x"))]),
+        ("spec.profiling.tasks.inline", [chat(("user", ""))], [chat(("system", "x"), ("user", "x"))]),
+        ("spec.profiling.tasks.inline", [chat(*[("user", "x")] * 33)], [chat(*[("user", "x")] * 32)]),
+        ("spec.profiling.tasks.inline", [chat()], [chat(("assistant", "x"))]),
     ],
 )
 def test_the_alternatives_to_fields_of_the_full_object(path: str, refused: Any, admitted: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from helios_operator.api.crds import crds
 from helios_operator.api.validation import Invalid, admit
 
-from tests.api.objects import full, minimal, model, put, quality_profile, timing_profile
+from tests.api.objects import full, minimal, model, put, quality_profile, tasks_profile, timing_profile
 
 BASES = {
     "minimal": minimal,
@@ -17,6 +17,7 @@ BASES = {
     "model": model,
     "timing": timing_profile,
     "quality": quality_profile,
+    "tasks": tasks_profile,
 }
 
 TWINS = [
@@ -34,6 +35,10 @@ WINDOW = "spec.reassessment.maintenanceWindow"
 URI = "spec.candidates[0].uri"
 EXITS = "spec.candidates[0].exits"
 PROMPTS = "spec.profiling.prompts"
+TASKS, PROBE = "spec.profiling.tasks", "spec.reassessment.taskProbe"
+TASK = {"name": "sum", "prompt": "2 + 2 =", "expect": {"contains": "4"}}
+CHAT = [{"role": "user", "content": "2 + 2?"}]
+ASKED = {"tasks": {"inline": [TASK]}}
 
 Case = tuple[str, str, Any, Any, str]
 
@@ -163,6 +168,58 @@ CASES: list[Case] = [
     ("minimal", f"{PROMPTS}.inline", ["text", " \t\n"], ["text", " t"], "the prompt is blank"),
     ("minimal", f"{PROMPTS}.inline", ["x" * 8192] * 123, ["x" * 8192] * 122, "the prompts have more than"),
     ("minimal", f"{PROMPTS}.inline", ["😀" * 8192] * 31, ["😀" * 8192] * 30, "the prompts have more than"),
+    (
+        "minimal",
+        "spec",
+        {"candidates": SIBLINGS, "slo": {"minTaskPercent": 90}},
+        {"candidates": SIBLINGS, "slo": {"minTaskPercent": 90}, "profiling": ASKED},
+        "slo.minTaskPercent needs tasks",
+    ),
+    (
+        "minimal",
+        "spec",
+        {"candidates": SIBLINGS, "profiling": ASKED, "reassessment": {"taskProbe": {"every": "1m"}}},
+        {
+            "candidates": SIBLINGS,
+            "profiling": ASKED,
+            "reassessment": {"taskProbe": {"every": "1m"}},
+            "slo": {"minTaskPercent": 90},
+        },
+        "reassessment.taskProbe tells whether",
+    ),
+    (
+        "minimal",
+        TASKS,
+        {"inline": [TASK], "configMapRef": {"name": "a", "key": "b"}},
+        {"configMapRef": {"name": "a", "key": "b"}},
+        "exactly one source of tasks",
+    ),
+    ("minimal", TASKS, {}, {"inline": [TASK]}, "exactly one source of tasks"),
+    (
+        "minimal",
+        f"{TASKS}.inline",
+        [{**TASK, "messages": CHAT}],
+        [{"name": "sum", "messages": CHAT, "expect": {"contains": "4"}}],
+        "a task is asked by exactly one",
+    ),
+    (
+        "minimal",
+        f"{TASKS}.inline",
+        [{"name": "sum", "expect": {"contains": "4"}}],
+        [TASK],
+        "a task is asked by exactly one",
+    ),
+    (
+        "minimal",
+        f"{TASKS}.inline",
+        [{**TASK, "expect": {"equal": "4"}}],
+        [{**TASK, "expect": {"number": {"value": 4}}}],
+        "nothing is expected of the answer",
+    ),
+    ("full", f"{PROBE}.every", "10 minutes", "10m", "not a duration from 1s"),
+    ("full", f"{PROBE}.every", "0s", "1s", "not a duration from 1s"),
+    ("tasks", "spec.tasks", ..., tasks_profile()["spec"]["tasks"], "kind Tasks and the field tasks"),
+    ("tasks", "spec.kind", "Quality", "Tasks", "kind Tasks and the field tasks"),
     ("minimal", "spec.reassessment", {"auditPercent": 0}, {"auditPercent": 1}, "trigger Audit needs"),
     (
         "minimal",
@@ -269,7 +326,7 @@ def test_every_rule_is_in_the_table(kind: str) -> None:
     bases = {
         "HeliosDeployment": ("minimal", "full"),
         "HeliosModel": ("model",),
-        "HeliosProfile": ("timing", "quality"),
+        "HeliosProfile": ("timing", "quality", "tasks"),
     }
     tried = [message for base, _, _, _, message in CASES if base in bases[kind]]
     tried.append("spec is the identity of a measurement")

@@ -17,10 +17,12 @@ from helios_contract.results import (
     HeadCost,
     Inspection,
     MemoryFacts,
+    OptionPasses,
     Quality,
     Resolved,
     Result,
     StepTimeFit,
+    Tasks,
     Timing,
     TimingPoint,
 )
@@ -48,6 +50,11 @@ FULL: tuple[Result, ...] = (
         bytes=400,
         prompt_bytes=(180, 220),
         rows=(CandidateQuality("a", "", (ExitQuality(30, 940, 100, 40, 8, 710, (430, 510)),)),),
+    ),
+    Tasks(
+        tasks_digest="sha256:t",
+        tasks=9,
+        rows=(OptionPasses("a", "", 30, "ff8"), OptionPasses("b", "sha256:e", 24, "0f8", "int8", "int8")),
     ),
     Failure("quality", "prompts", "holds none", "give one"),
 )
@@ -89,7 +96,7 @@ def test_what_a_newer_release_added_is_left_alone() -> None:
         ("", "document: is not JSON"),
         ("[]", "schema: is None"),
         ('{"schema": "helios-result/9"}', "schema: is 'helios-result/9'"),
-        ('{"schema": "helios-result/1", "kind": "tasks"}', "kind: is 'tasks', which is none of"),
+        ('{"schema": "helios-result/1", "kind": "taste"}', "kind: is 'taste', which is none of"),
         ('{"schema": "helios-result/1", "kind": ["timing"]}', r"kind: is \['timing'\]"),
         ('{"schema": "helios-result/1", "kind": "inspect", "resolved": []}', r"resolved: is \[\]"),
         (

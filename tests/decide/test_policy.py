@@ -28,6 +28,7 @@ NOT_DECIDING = {
     "tally.MOST_PODS": "the CRD's maxItems",
     "sizes.LIMIT_BYTES": "of a termination message",
     "sizes._ENERGY_POINTS": "of a timing, at most",
+    "binomial._HALVINGS": "of an interval, until a double tells no more",
     "record.KEPT_HISTORY": "the CRD's maxItems",
     "window.FIELDS": "of a cron schedule",
 }

@@ -4,18 +4,18 @@ alarms; Jobs run and return what is true. Time is simulated, and nothing here kn
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import assert_never
 
-from helios_contract import VERSION
+from helios_contract import VERSION, tasks
 from helios_contract.limits import Limits
 from helios_contract.results import ExitQuality, Resolved
 from helios_contract.serves import Precision
-from helios_operator.api.identity import quality_name, timing_name
-from helios_operator.api.rows import QualityRow, RowPhase, TimingRow
+from helios_operator.api.identity import quality_name, tasks_name, timing_name
+from helios_operator.api.rows import QualityRow, Row, RowPhase, TasksIdentity, TasksRow, TimingRow
 from helios_operator.api.types import Candidate, Deployment, DeploymentSpec
 from helios_operator.api.types import Model as HeliosModel
 from helios_operator.decide import decide
@@ -32,6 +32,7 @@ from helios_operator.decide.snapshot import (
     PromptSource,
     Revision,
     Snapshot,
+    TaskSet,
 )
 
 from tests.decide.documented import check_words
@@ -87,6 +88,9 @@ class World:
     times: Callable[[Precision], bool] = lambda precision: True
     """Timing Jobs leave the others out."""
     claims: tuple[str, ...] | None = None
+    task_set: TaskSet | None = None
+    passes: Callable[[Candidate, int, Precision], Sequence[bool]] = lambda candidate, layer, precision: ()
+    """What an option makes of the tasks."""
     accelerators_free: int | None = None
     cards: int | None = None
     """Accelerators that there are; each pod and each Job that needs one takes one."""
@@ -100,7 +104,7 @@ class World:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.deployment = Deployment("chat", "default", "uid-1", 1, self.spec)
-        self.rows: dict[str, TimingRow | QualityRow] = {}
+        self.rows: dict[str, Row] = {}
         self.jobs: dict[str, tuple[Job, datetime]] = {}
         self.revisions: dict[int, SimulatedRevision] = {}
         self.sets: dict[str, list[Text]] = {}
@@ -184,6 +188,8 @@ class World:
             models=self.models,
             timings=tuple(row for row in self.rows.values() if isinstance(row, TimingRow)),
             qualities=tuple(row for row in self.rows.values() if isinstance(row, QualityRow)),
+            task_rows=tuple(row for row in self.rows.values() if isinstance(row, TasksRow)),
+            tasks=self.task_set,
             jobs=tuple(job for job, _ in self.jobs.values()),
             revisions=tuple(self._seen(revision) for revision in self.revisions.values()),
             prompts=PromptSource("sha256:inline", len(inline)) if inline else None,
@@ -303,6 +309,8 @@ class World:
                 return replace(done, timings=tuple(self._timings(job.spec)))
             case JobKind.QUALITY:
                 return replace(done, quality=tuple(self._quality_rows(job.spec)))
+            case JobKind.TASKS:
+                return replace(done, tasks=tuple(self._task_rows(job.spec)))
 
     def model_of(self, limits: Limits) -> Model:
         wanted = (limits.model_uri, limits.exits_uri)
@@ -370,6 +378,24 @@ class World:
                 prompt_bytes=tuple(240 for _ in texts),
                 exits=tuple(self._exit(model, layer, texts, precision) for layer in layers),
             )
+
+    def _task_rows(self, spec: JobSpec) -> Iterator[TasksRow]:
+        candidates = {candidate.name: candidate for candidate in spec.candidates}
+        for option, name in zip(spec.options, spec.rows, strict=True):
+            candidate = candidates[option.candidate]
+            model, precision = self.model(candidate), option.precision
+            identity = TasksIdentity(
+                candidate.uri,
+                "rev1",
+                "" if option.layer_budget == model.backbone.layers else model.digest,
+                option.layer_budget,
+                spec.tasks_digest,
+                precision.weight_dtype,
+                precision.kv_cache_dtype,
+            )
+            assert name == tasks_name(identity), "a Job's rows are named by what it asks"
+            passes = self.passes(candidate, option.layer_budget, precision)
+            yield TasksRow(name, identity, RowPhase.COMPLETE, "", self.now, len(passes), tasks.bits(passes))
 
     def _exit(self, model: Model, layer: int, texts: list[Text], precision: Precision) -> ExitQuality:
         bits = tuple(text.millibits(model, layer, precision) for text in texts)

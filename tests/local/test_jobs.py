@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helios_contract import task_file, tasks
+from helios_contract.serves import Precision
 from helios_operator.api.identity import prompts_digest
 from helios_operator.api.types import (
     Candidate,
@@ -19,7 +21,7 @@ from helios_operator.api.types import (
     Profiling,
     WorkloadSpec,
 )
-from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec
+from helios_operator.decide.snapshot import AskedOption, Job, JobKind, JobPhase, JobSpec
 from helios_operator.local import hardware
 from helios_operator.local.jobs import Jobs, JobSettings
 
@@ -75,6 +77,20 @@ async def test_inspect_then_quality_at_the_revision_found(jobs: Jobs) -> None:
     assert row.identity.revision == inspected.resolved["tiny"].revision
     assert row.identity.prompts_digest == prompts_digest(PROMPTS)
     assert [depth.layer for depth in row.exits] == [2, 4]
+
+
+async def test_tasks_are_asked_of_the_options_in_order(jobs: Jobs) -> None:
+    given = '[{"name": "any", "prompt": "x", "maxTokens": 2, "expect": {"regex": "^"}}]'
+    digest = tasks.digest(task_file.read(given))
+    options = (AskedOption("tiny", 4, Precision()), AskedOption("tiny", 2, Precision()))
+    jobs.start(JobSpec("k-1", JobKind.TASKS, (TINY,), tasks_digest=digest, options=options),
+               DEPLOYMENT, (), None, given)  # fmt: skip
+    measured = await finished(jobs, "k-1")
+    assert measured.message == ""
+    assert [(row.identity.layer_budget, row.passes, row.tasks) for row in measured.tasks] == [
+        (4, "8", 1), (2, "8", 1),
+    ]  # fmt: skip
+    assert {row.identity.tasks_digest for row in measured.tasks} == {digest}
 
 
 async def test_a_failed_job_says_why_and_can_be_tried_again(jobs: Jobs) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from helios_operator.api import documents, parse, validation
-from helios_operator.api.rows import Hardware, QualityRow, TimingRow
+from helios_operator.api.rows import Hardware, QualityRow, Row, TimingRow
 from helios_operator.api.types import Deployment, Model
 from helios_operator.decide import missing, weigh
 from helios_operator.decide.facts.candidates import Contender
@@ -99,7 +99,7 @@ def run(argv: Sequence[str]) -> int:
     return 0 if all(view.chosen for view in views) else 1
 
 
-def _rows(folder: Path) -> list[TimingRow | QualityRow]:
+def _rows(folder: Path) -> list[Row]:
     """The HeliosProfiles of a state folder, or of every YAML or JSON file in a folder."""
     if (folder / "objects").is_dir():
         stored = Store.read(folder / "objects").objects(PROFILE)
@@ -116,7 +116,7 @@ def _rows(folder: Path) -> list[TimingRow | QualityRow]:
 def _snapshot(
     deployment: Deployment,
     models: tuple[Model, ...],
-    rows: Sequence[TimingRow | QualityRow],
+    rows: Sequence[Row],
     here: Hardware,
     options: Any,
 ) -> Snapshot:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from helios_operator.api import serialize
-from helios_operator.api.rows import QualityIdentity, TimingIdentity
+from helios_operator.api.rows import QualityIdentity, TasksIdentity, TimingIdentity
 
 
 def timing_name(identity: TimingIdentity) -> str:
@@ -23,6 +23,10 @@ def timing_name(identity: TimingIdentity) -> str:
 
 def quality_name(identity: QualityIdentity) -> str:
     return "q-" + _short_hash(serialize.quality_identity(identity))
+
+
+def tasks_name(identity: TasksIdentity) -> str:
+    return "k-" + _short_hash(serialize.tasks_identity(identity))
 
 
 def prompts_digest(prompts: Sequence[str]) -> str:

@@ -16,14 +16,18 @@ from typing import Any
 
 from helios_contract.results import ExitQuality, Texts, Timing
 from helios_contract.serves import AUTO
+from helios_contract.tasks import passes
 
 from helios_operator.api.codec import Malformed, decode
-from helios_operator.api.identity import quality_name, timing_name
+from helios_operator.api.identity import quality_name, tasks_name, timing_name
 from helios_operator.api.rows import (
     Hardware,
     QualityIdentity,
     QualityRow,
+    Row,
     RowPhase,
+    TasksIdentity,
+    TasksRow,
     TimingIdentity,
     TimingRow,
 )
@@ -38,7 +42,7 @@ from helios_operator.api.types import (
 )
 
 Json = Mapping[str, Any]
-_DERIVED = re.compile("[tq]-[0-9a-f]{12}")
+_DERIVED = re.compile("[kqt]-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -89,12 +93,12 @@ def model(obj: Json) -> Model:
         )
 
 
-def profile_row(obj: Json) -> TimingRow | QualityRow:
+def profile_row(obj: Json) -> Row:
     """The row that a HeliosProfile holds, measured or still to be."""
     with _shape_known():
         name, spec, status = obj["metadata"]["name"], obj["spec"], obj.get("status") or {}
         told = decode(RowStatus, status, "status")
-        row: TimingRow | QualityRow
+        row: Row
         match spec["kind"]:
             case "Timing":
                 row = TimingRow(name, timing_identity(spec["timing"]), told.phase)
@@ -102,15 +106,24 @@ def profile_row(obj: Json) -> TimingRow | QualityRow:
             case "Quality":
                 row = QualityRow(name, quality_identity(spec["quality"]), told.phase)
                 row = with_quality(row, status["quality"]) if "quality" in status else row
+            case "Tasks":
+                row = TasksRow(name, tasks_identity(spec["tasks"]), told.phase)
+                row = with_tasks(row, status["tasks"]) if "tasks" in status else row
             case other:
-                raise Malformed("spec.kind", f"is {other!r}, which is none of Timing, Quality")
+                raise Malformed("spec.kind", f"is {other!r}, which is none of Timing, Quality, Tasks")
         _is_what_its_name_says(row)
         return replace(row, message=told.message, completed=told.completion_time)
 
 
-def _is_what_its_name_says(row: TimingRow | QualityRow) -> None:
+def _is_what_its_name_says(row: Row) -> None:
     """Older CRDs do not keep what is newer of an identity: the row would pass for another one's."""
-    own = timing_name(row.identity) if isinstance(row, TimingRow) else quality_name(row.identity)
+    match row:
+        case TimingRow():
+            own = timing_name(row.identity)
+        case QualityRow():
+            own = quality_name(row.identity)
+        case TasksRow():
+            own = tasks_name(row.identity)
     if _DERIVED.fullmatch(row.name) and row.name != own:
         problem = f"is not the name of what spec says, {own}: part of it was not kept; update the CRDs"
         raise Malformed("metadata.name", problem)
@@ -140,6 +153,18 @@ def quality_identity(document: Json) -> QualityIdentity:
     )
 
 
+def tasks_identity(document: Json) -> TasksIdentity:
+    candidate = document["candidate"]
+    return TasksIdentity(
+        model_uri=candidate["uri"],
+        revision=candidate["revision"],
+        exits_digest=candidate.get("exitsDigest", ""),
+        layer_budget=document["layerBudget"],
+        tasks_digest=document["tasksDigest"],
+        **_precision(document),
+    )
+
+
 def _precision(document: Json) -> dict[str, str]:
     return {
         "weight_dtype": document.get("weightDtype", AUTO),
@@ -156,6 +181,16 @@ def with_quality(row: QualityRow, document: Json) -> QualityRow:
     """The row with `status.quality`."""
     measured = decode(_Measured, document, "status.quality")
     return replace(row, **vars(measured))
+
+
+def with_tasks(row: TasksRow, document: Json) -> TasksRow:
+    """The row with `status.tasks`. Malformed: its bits are not of so many tasks."""
+    asked, digits = document["tasks"], document["passes"]
+    try:
+        passes(digits, asked)
+    except ValueError as error:
+        raise Malformed("status.tasks.passes", str(error)) from None
+    return replace(row, tasks=asked, passes=digits)
 
 
 @dataclass(frozen=True, kw_only=True)

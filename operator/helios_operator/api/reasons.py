@@ -146,6 +146,13 @@ class Reason(StrEnum):
         Where.READY,
         Where.DECISION,
     )
+    NO_TASKS = (
+        "NoTasks",
+        "spec.slo.minTaskPercent is set and no tasks can be read; the message says which and why.",
+        Where.PROFILED,
+        Where.DECISION,
+        Where.CANDIDATE,
+    )
     WAITING_FOR_PROMPTS = (
         "WaitingForPrompts",
         "Live prompts are being collected from traffic.",
@@ -178,6 +185,20 @@ class Reason(StrEnum):
         Where.SLO_MET,
         Where.READY,
         Where.DECISION,
+    )
+    TASKS_MISSED = (
+        "TasksMissed",
+        "Too few of the tasks that the reference passes are passed: below spec.slo.minTaskPercent.",
+        Where.SLO_MET,
+        Where.READY,
+        Where.DECISION,
+    )
+    TOO_FEW_TASKS = (
+        "TooFewTasks",
+        "The reference passes too few tasks itself: spec.slo.minTaskPercent is neither met nor missed.",
+        Where.SLO_MET,
+        Where.DECISION,
+        Where.CANDIDATE,
     )
     INSUFFICIENT_DATA = "InsufficientData", "Too few requests since the last change to tell.", Where.SLO_MET
     NO_TARGET = "NoTarget", "spec.slo names no latency and no quality to meet.", Where.SLO_MET
@@ -262,6 +283,12 @@ class Reason(StrEnum):
     LATENCY_RESTORED = (
         "LatencyRestored",
         "Latency was above the SLO; this brings it back.",
+        Where.DECISION,
+        Where.EVENT,
+    )
+    TASKS_RESTORED = (
+        "TasksRestored",
+        "Too few tasks were passed; this brings them back.",
         Where.DECISION,
         Where.EVENT,
     )
@@ -351,6 +378,13 @@ class Reason(StrEnum):
     )
     UNRESOLVED = "Unresolved", "The model or its exit heads cannot be found or do not match.", Where.CANDIDATE
     QUALITY_TOO_LOW = "QualityTooLow", "No allowed depth reaches minQualityPercent.", Where.CANDIDATE
+    TASKS_NOT_MEASURED = (
+        "TasksNotMeasured",
+        "It meets timing and quality; which tasks it passes is still to be measured, and it waits for that.",
+        Where.CANDIDATE,
+        Where.DECISION,
+    )
+    TASKS_TOO_LOW = "TasksTooLow", "No allowed option passes minTaskPercent of the tasks.", Where.CANDIDATE
     LATENCY_TOO_HIGH = "LatencyTooHigh", "No allowed depth meets the latency SLO.", Where.CANDIDATE
     PRECISION_UNSUPPORTED = (
         "PrecisionUnsupported",
@@ -373,6 +407,11 @@ class Reason(StrEnum):
     CONFIDENCE_ALARM = (
         "ConfidenceAlarm",
         "The confidence of requests changed for good.",
+        Where.EVENT,
+    )
+    TASK_ALARM = (
+        "TaskAlarm",
+        "What serves fails tasks that it passed when it was profiled, and goes on failing them.",
         Where.EVENT,
     )
     BREACH_ALARM = (

@@ -13,15 +13,34 @@ from typing import TypeVar
 
 from helios_contract import results as contract
 from helios_contract.codec import Malformed
-from helios_contract.results import CandidateQuality, Failure, Inspection, Quality, Result, Timing, Timings
+from helios_contract.results import (
+    CandidateQuality,
+    Failure,
+    Inspection,
+    OptionPasses,
+    Quality,
+    Result,
+    Tasks,
+    Timing,
+    Timings,
+)
 from helios_contract.serves import Precision
+from helios_contract.tasks import passes
 
 from helios_operator.api import identity
-from helios_operator.api.rows import QualityIdentity, QualityRow, RowPhase, TimingIdentity, TimingRow
+from helios_operator.api.rows import (
+    QualityIdentity,
+    QualityRow,
+    RowPhase,
+    TasksIdentity,
+    TasksRow,
+    TimingIdentity,
+    TimingRow,
+)
 from helios_operator.api.types import Candidate
 from helios_operator.errors import ResultError
 
-R = TypeVar("R", Inspection, Timing, Quality)
+R = TypeVar("R", Inspection, Timing, Quality, Tasks)
 
 
 def read(text: str) -> Result:
@@ -83,6 +102,38 @@ def quality(
 def _first_of(row: QualityRow, rows: tuple[QualityRow, ...]) -> QualityRow:
     """In its precision."""
     return next(first for first in rows if first.identity.precision == row.identity.precision)
+
+
+def tasks(
+    result: Result, candidates: Mapping[str, Candidate], digest: str, completed: datetime
+) -> tuple[TasksRow, ...]:
+    """The rows of a Tasks Job, one per option. `candidates` by name, their revisions resolved; `digest`: of
+    the tasks that were to be asked."""
+    found = _as(Tasks, result)
+    strangers = [row.candidate for row in found.rows if row.candidate not in candidates]
+    if strangers:
+        raise _unknown(f"asks {', '.join(strangers)}, not asked for")
+    if not found.rows or found.tasks_digest != digest:
+        raise _unknown("is of no option, or of other tasks")
+    return tuple(_tasks_row(found, row, candidates[row.candidate], completed) for row in found.rows)
+
+
+def _tasks_row(found: Tasks, row: OptionPasses, candidate: Candidate, completed: datetime) -> TasksRow:
+    try:
+        passes(row.passes, found.tasks)
+    except ValueError as error:
+        raise _unknown(str(error)) from None
+    asked = TasksIdentity(
+        model_uri=candidate.uri,
+        revision=candidate.revision or "",
+        exits_digest=row.exits_digest,
+        layer_budget=row.layer_budget,
+        tasks_digest=found.tasks_digest,
+        weight_dtype=row.weight_dtype,
+        kv_cache_dtype=row.kv_cache_dtype,
+    )
+    name, phase = identity.tasks_name(asked), RowPhase.COMPLETE
+    return TasksRow(name, asked, phase, completed=completed, tasks=found.tasks, passes=row.passes)
 
 
 def _quality_row(

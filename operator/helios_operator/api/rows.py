@@ -1,4 +1,4 @@
-"""The Performance History Table, typed: one row per HeliosProfile, a Timing or a Quality measurement.
+"""The Performance History Table, typed: one row per HeliosProfile, a measurement of Timing, Quality or Tasks.
 
 Built by `api.parse.profile_row` from an object and by `api.results` from what a Job returned; read by every
 module of `decide`. Rows hold what was measured and under which identity; they must not judge it.
@@ -104,3 +104,41 @@ class QualityRow(Texts):
     def texts(self) -> Texts:
         """What was scored."""
         return Texts(**{each.name: getattr(self, each.name) for each in fields(Texts)})
+
+
+@dataclass(frozen=True)
+class TasksIdentity:
+    model_uri: str
+    revision: str
+    exits_digest: str
+    """ "" at full depth, where heads do not matter."""
+    layer_budget: int
+    """Layers."""
+    tasks_digest: str
+    weight_dtype: str = AUTO
+    """How weights are held."""
+    kv_cache_dtype: str = AUTO
+    """How keys and values are held."""
+
+    @property
+    def precision(self) -> Precision:
+        return Precision(self.weight_dtype, self.kv_cache_dtype)
+
+
+@dataclass(frozen=True)
+class TasksRow:
+    """Which of some tasks one option passes, or is to be asked."""
+
+    name: str
+    identity: TasksIdentity
+    phase: RowPhase
+    message: str = ""
+    completed: datetime | None = None
+    tasks: int = 0
+    """How many were asked."""
+    passes: str = ""
+    """Bits, as `helios_contract.tasks` writes them."""
+
+
+Row = TimingRow | QualityRow | TasksRow
+"""Whatever was measured."""

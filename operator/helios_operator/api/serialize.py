@@ -10,10 +10,20 @@ from typing import Any
 
 from helios_contract.results import Timing
 from helios_contract.serves import AUTO
+from helios_contract.tasks import passes
 
 from helios_operator.api.codec import encode
 from helios_operator.api.reasons import Reason
-from helios_operator.api.rows import QualityIdentity, QualityRow, RowPhase, TimingIdentity, TimingRow
+from helios_operator.api.rows import (
+    QualityIdentity,
+    QualityRow,
+    Row,
+    RowPhase,
+    TasksIdentity,
+    TasksRow,
+    TimingIdentity,
+    TimingRow,
+)
 from helios_operator.api.timestamps import format_time
 from helios_operator.api.types import Deployment, DeploymentStatus, Model, ModelStatus, Owner
 
@@ -66,9 +76,15 @@ def model_status(record: ModelStatus) -> Json:
     return document
 
 
-def profile(row: TimingRow | QualityRow, *, namespace: str = "default", owners: Sequence[Owner] = ()) -> Json:
+def profile(row: Row, *, namespace: str = "default", owners: Sequence[Owner] = ()) -> Json:
     """The HeliosProfile that holds a row. `owners`: the HeliosDeployments that use it."""
-    return timing(row, namespace, owners) if isinstance(row, TimingRow) else quality(row, namespace, owners)
+    match row:
+        case TimingRow():
+            return timing(row, namespace, owners)
+        case QualityRow():
+            return quality(row, namespace, owners)
+        case TasksRow():
+            return tasks(row, namespace, owners)
 
 
 def timing(row: TimingRow, namespace: str = "default", owners: Sequence[Owner] = ()) -> Json:
@@ -85,6 +101,16 @@ def quality(row: QualityRow, namespace: str = "default", owners: Sequence[Owner]
     if row.exits:
         result["quality"] = _quality_measurement(row)
     return _object("HeliosProfile", _row_metadata(row, "quality", namespace, owners), spec, result)
+
+
+def tasks(row: TasksRow, namespace: str = "default", owners: Sequence[Owner] = ()) -> Json:
+    """With the number of passes beside the bits, for people."""
+    spec = {"kind": "Tasks", "tasks": tasks_identity(row.identity)}
+    result = _row_status(row)
+    if row.passes:
+        passed = sum(passes(row.passes, row.tasks))
+        result["tasks"] = {"tasks": row.tasks, "passes": row.passes, "passed": passed}
+    return _object("HeliosProfile", _row_metadata(row, "tasks", namespace, owners), spec, result)
 
 
 def timing_identity(identity: TimingIdentity) -> Json:
@@ -114,7 +140,20 @@ def quality_identity(identity: QualityIdentity) -> Json:
     }
 
 
-def _precision(identity: TimingIdentity | QualityIdentity) -> Json:
+def tasks_identity(identity: TasksIdentity) -> Json:
+    return {
+        "candidate": {
+            "uri": identity.model_uri,
+            "revision": identity.revision,
+            "exitsDigest": identity.exits_digest,
+        },
+        "layerBudget": identity.layer_budget,
+        "tasksDigest": identity.tasks_digest,
+        **_precision(identity),
+    }
+
+
+def _precision(identity: TimingIdentity | QualityIdentity | TasksIdentity) -> Json:
     """Nothing where it is the reference: names are made of this, and rows are older than precisions."""
     named = {"weightDtype": identity.weight_dtype, "kvCacheDtype": identity.kv_cache_dtype}
     return {field: dtype for field, dtype in named.items() if dtype != AUTO}
@@ -139,7 +178,7 @@ def _clip(message: str) -> str:
     return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
 
 
-def _row_metadata(row: TimingRow | QualityRow, kind: str, namespace: str, owners: Sequence[Owner]) -> Json:
+def _row_metadata(row: Row, kind: str, namespace: str, owners: Sequence[Owner]) -> Json:
     return {
         "name": row.name,
         "namespace": namespace,
@@ -160,7 +199,7 @@ def _owner_reference(owner: Owner) -> Json:
     }
 
 
-def _row_status(row: TimingRow | QualityRow) -> Json:
+def _row_status(row: Row) -> Json:
     result: Json = {"phase": row.phase.value}
     if row.message:
         result["message"] = _clip(row.message)
@@ -170,7 +209,7 @@ def _row_status(row: TimingRow | QualityRow) -> Json:
     return result
 
 
-def _complete_condition(row: TimingRow | QualityRow, time: str) -> Json:
+def _complete_condition(row: Row, time: str) -> Json:
     complete = row.phase is RowPhase.COMPLETE
     return {
         "type": "Complete",

@@ -120,6 +120,7 @@ class Slo:
     """Of requests (ttft, e2e) or tokens (itl) that must meet the latencies."""
     min_quality_percent: int | None = None
     min_agreement_percent: int | None = None
+    min_task_percent: int | None = None
     optimization_type: Objective = Objective.THROUGHPUT
 
 
@@ -172,6 +173,15 @@ class Prompts:
 
 
 @dataclass(frozen=True)
+class TaskSource:
+    """Exactly one of the two is set."""
+
+    inline: tuple[dict[str, Any], ...] = ()
+    """As the schema admits them: `helios_contract.tasks.from_document` reads them."""
+    config_map_ref: ConfigMapRef | None = None
+
+
+@dataclass(frozen=True)
 class Profiling:
     search_strategy: str = "rapid"
     max_parallelism: int = 1
@@ -183,6 +193,7 @@ class Profiling:
     history_limit: int = 10
     """HeliosProfile rows that are kept per candidate."""
     prompts: Prompts = Prompts()
+    tasks: TaskSource | None = None
     template: dict[str, Any] = field(default_factory=dict)
     """Partial PodTemplateSpec, merged into the Jobs of a cluster."""
 
@@ -192,6 +203,15 @@ class MaintenanceWindow:
     schedule: str
     """When it opens: cron's five fields, in UTC."""
     duration: timedelta
+
+
+@dataclass(frozen=True)
+class TaskProbe:
+    """Of the pods that serve."""
+
+    every: timedelta
+    count: int = 8
+    """Tasks each time."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +230,8 @@ class Reassessment:
     cooldown: timedelta = timedelta(hours=1)
     """No optimisation sooner after a change; a repair does not wait for it."""
     maintenance_window: MaintenanceWindow | None = None
+    task_probe: TaskProbe | None = None
+    """None: what serves is not asked."""
     suspend: bool = False
     confidence_threshold_percent: int | None = None
     """Of the paper's breach counter (trigger Confidence); None: the bundle's calibrated threshold."""

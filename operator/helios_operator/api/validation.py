@@ -3,8 +3,8 @@ wrong.
 
 Called by `helios up` for every file, by the store of one machine for every write, and by the operator for
 objects that were stored before a rule existed, before anything is rendered from one. The same CRDs rule
-everywhere; nothing here knows a field by name but what CRDs cannot say: what is in pod templates, and how
-long prompts are as JSON.
+everywhere; nothing here knows a field by name but what CRDs cannot say: what is in pod templates, how
+long prompts are as JSON, and whether a task's pattern is one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from jsonschema.exceptions import ValidationError
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
-from helios_operator.api import inline_prompts, pod_ports, pod_template
+from helios_operator.api import inline_prompts, inline_tasks, pod_ports, pod_template
 from helios_operator.api.complaints import path_of, problem_of
 from helios_operator.api.crds import API_VERSION, Crd, crds
 from helios_operator.api.problems import Invalid, Problem
@@ -54,6 +54,7 @@ def _render_problems(admitted: Json) -> Iterator[Problem]:
     if admitted["kind"] != _DEPLOYMENT:
         return
     yield from inline_prompts.problems(admitted)
+    yield from inline_tasks.problems(admitted)
     for path, container in _TEMPLATES.items():
         found = pod_template.problems(_at(admitted, path.split(".")), path, container)
         yield from found or _port_problems(admitted, path, container)

@@ -28,6 +28,7 @@ from helios_operator.cluster.candidates import candidates_of, missing_claims
 from helios_operator.cluster.events import ACTION, NUMBERS, Events
 from helios_operator.cluster.kinds import CONFIG_MAP, JOB, MODEL, POD, REVISION, Object, version_of
 from helios_operator.cluster.mirror import Mirror
+from helios_operator.cluster.observe import tasks_in_config_map
 from helios_operator.cluster.ownership import check, is_own
 from helios_operator.cluster.pods import address
 from helios_operator.cluster.profiles import Profiles
@@ -57,8 +58,14 @@ from helios_operator.passes import jobs as passes
 from helios_operator.passes.actions import describe
 from helios_operator.passes.hands import RefusedError
 from helios_operator.passes.prompts import holder
+from helios_operator.passes.tasks import text_of
 from helios_operator.render import labels, names
-from helios_operator.render.configmap import limits_config_map, limits_of, prompts_config_map
+from helios_operator.render.configmap import (
+    limits_config_map,
+    limits_of,
+    prompts_config_map,
+    tasks_config_map,
+)
 from helios_operator.render.deployment import revision_deployment
 from helios_operator.render.installation import Installation
 from helios_operator.render.job import profiling_job
@@ -173,7 +180,9 @@ class ClusterHands:
     async def _write_limits(self, number: int, limits: Limits) -> None:
         """Over the document that this pass saw, or where it saw none: ConflictError when another operator
         wrote one since, of the same generation perhaps. The next pass sees that one."""
-        wanted = limits_config_map(self._hd, number, limits)
+        source = self._hd.spec.profiling.tasks
+        text = text_of(source, await tasks_in_config_map(self._hd, self._reads)) if source else ""
+        wanted = limits_config_map(self._hd, number, limits, text)
         await self._belongings.keep(self._hd, CONFIG_MAP, wanted, as_seen=True)
 
     async def _change_revision(self, number: int, changes: dict[str, Any]) -> None:
@@ -192,6 +201,8 @@ class ClusterHands:
                 return
             await self._belongings.remove(hd, JOB, names.fitted(asked.name))
         told = passes.pinned(asked, hd, seen.jobs)
+        if (given := hd.spec.profiling.tasks) and asked.kind is JobKind.TASKS and given.inline:
+            await self._belongings.keep(hd, CONFIG_MAP, tasks_config_map(hd))
         source = await self._prompts_from(asked)
         wanted = profiling_job(hd, told, seen.hardware, self._by, source)
         made = await self._belongings.make_once(hd, JOB, wanted)

@@ -13,7 +13,7 @@ from datetime import datetime
 from helios_server.planning import PERFORMANCE_VERSION
 
 from helios_operator.api import identity
-from helios_operator.api.rows import QualityRow, TimingRow
+from helios_operator.api.rows import QualityRow, TasksRow, TimingRow
 from helios_operator.api.types import Deployment
 from helios_operator.cluster import jobs, nodes
 from helios_operator.cluster.candidates import candidates_of, unreachable
@@ -22,6 +22,7 @@ from helios_operator.cluster.mirror import Mirror, source
 from helios_operator.cluster.reads import Reads
 from helios_operator.cluster.revisions import Revisions
 from helios_operator.decide.snapshot import PromptSource, Snapshot
+from helios_operator.passes import tasks
 from helios_operator.passes.prompts import texts
 from helios_operator.passes.unread import Reader, Sight, Source, not_served
 
@@ -55,9 +56,11 @@ class Observer:
             models=tuple(models),
             timings=tuple(row for row in rows if isinstance(row, TimingRow)),
             qualities=tuple(row for row in rows if isinstance(row, QualityRow)),
+            task_rows=tuple(row for row in rows if isinstance(row, TasksRow)),
             jobs=lost + seen,
             revisions=revisions,
             prompts=await self._prompt_source(hd),
+            tasks=tasks.seen(hd.spec.profiling.tasks, await tasks_in_config_map(hd, self._reads)),
             accelerators_free=room.pods if hardware.accelerators else None,
         )
         return Sight(snapshot, (*unread, *unknown, *strange))
@@ -90,3 +93,12 @@ def _with_memory(hd: Deployment) -> Deployment:
     if hd.spec.limits.memory_mib is not None or limit is None:
         return hd
     return replace(hd, spec=replace(hd.spec, limits=replace(hd.spec.limits, memory_mib=limit)))
+
+
+async def tasks_in_config_map(hd: Deployment, reads: Reads) -> str | None:
+    """The text of the user's tasks; None where the spec names no ConfigMap, or it is not there."""
+    ref = hd.spec.profiling.tasks.config_map_ref if hd.spec.profiling.tasks else None
+    if ref is None:
+        return None
+    data = (await reads.get(CONFIG_MAP, hd.namespace, ref.name) or {}).get("data") or {}
+    return str(data[ref.key]) if ref.key in data else None

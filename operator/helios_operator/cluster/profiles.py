@@ -13,7 +13,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from helios_operator.api import parse, serialize
-from helios_operator.api.rows import QualityRow, TimingRow
+from helios_operator.api.rows import Row
 from helios_operator.api.types import Deployment, DeploymentStatus, Owner
 from helios_operator.cluster.client import Client
 from helios_operator.cluster.kinds import DEPLOYMENT, PROFILE, Key, Object
@@ -31,7 +31,7 @@ class Profiles:
         """Of a row: whoever has it sees what the one before has written."""
         return self._turns.setdefault((namespace, name), asyncio.Lock())
 
-    async def write(self, row: TimingRow | QualityRow, hd: Deployment) -> None:
+    async def write(self, row: Row, hd: Deployment) -> None:
         """Created with this deployment as an owner, or completed, and owned by it too."""
         async with self._turn(hd.namespace, row.name):
             existing = self._mirror.get(PROFILE, hd.namespace, row.name)
@@ -70,7 +70,7 @@ class Profiles:
 
     async def _apply(
         self,
-        row: TimingRow | QualityRow,
+        row: Row,
         hd: Deployment,
         its_owners: Sequence[Owner],
         existing: Object | None,

@@ -16,6 +16,7 @@ from helios_operator.decide.facts import candidates, tally, window
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.fleet import Fleet
 from helios_operator.decide.facts.precisions import REFERENCE
+from helios_operator.decide.facts.task_passes import TaskEvidence
 from helios_operator.decide.measure import catalogue, profiling
 from helios_operator.decide.plan import Plan
 from helios_operator.decide.policy import DEFAULT, Policy
@@ -33,7 +34,7 @@ def decide(snapshot: Snapshot, now: datetime, policy: Policy = DEFAULT) -> Plan:
     """One pass: who competes, what must be measured, is what serves still right, and what is the next thing
     to do."""
     fleet = Fleet.of(snapshot)
-    bench = _bench(snapshot, fleet, policy)
+    bench = _bench(snapshot, fleet, now, policy)
     measuring = profiling.measure(snapshot, bench, fleet, now)
     scene = Scene(snapshot, bench, fleet, now, measuring.done, measuring.looked, measuring.timed)
     remembered = snapshot.deployment.status.reassessment
@@ -58,7 +59,7 @@ def weigh(
     """Who competes or was turned away, and every option judged on the profiles, best first: for `helios
     plan`."""
     fleet = Fleet.of(snapshot)
-    bench = _bench(snapshot, fleet, policy)
+    bench = _bench(snapshot, fleet, now, policy)
     scene = Scene(snapshot, bench, fleet, now, measuring_done=True)
     return bench.contenders, scene.allowed_on(scene.profiles)
 
@@ -66,16 +67,17 @@ def weigh(
 def missing(snapshot: Snapshot, now: datetime, policy: Policy = DEFAULT) -> tuple[JobSpec, ...]:
     """The measurements that a choice waits for, the most urgent first: for `helios plan`."""
     fleet = Fleet.of(snapshot)
-    return tuple(profiling.Table(snapshot, _bench(snapshot, fleet, policy), fleet, now).wanted())
+    return tuple(profiling.Table(snapshot, _bench(snapshot, fleet, now, policy), fleet, now).wanted())
 
 
-def _bench(snapshot: Snapshot, fleet: Fleet, policy: Policy) -> Bench:
+def _bench(snapshot: Snapshot, fleet: Fleet, now: datetime, policy: Policy) -> Bench:
     """The contenders, shortlisted, and what serving tells of this machine."""
     known = candidates.gather(snapshot, policy)
     serving = served_contender(fleet.serving, known) if fleet.serving else None
     held = fleet.serving.precision if fleet.serving else REFERENCE
     bench = Bench.of(snapshot, known, fleet.telemetry, serving, policy, held)
-    return replace(bench, contenders=shortlist.shortlist(bench, serving.key if serving else None))
+    listed = shortlist.shortlist(bench, serving.key if serving else None)
+    return replace(bench, contenders=listed, tasks=TaskEvidence.of(snapshot, listed, fleet, now, policy))
 
 
 def _requeue(report: status.Report) -> float | None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from helios_contract.limits import Limits
 
+from helios_operator.api.rows import Row
 from helios_operator.api.types import DeploymentStatus, Model
-from helios_operator.decide.snapshot import JobSpec, QualityRow, TimingRow
+from helios_operator.decide.snapshot import JobSpec
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class DeleteJob(Reasoned):
 
 @dataclass(frozen=True, kw_only=True)
 class WriteProfile(Reasoned):
-    row: TimingRow | QualityRow
+    row: Row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,16 @@ class Policy:
         metadata=_about("natural logarithm", "added to them: as good as the same is no other kind", "0050"),
     )
     min_audits: int = field(default=8, metadata=_about("requests", "audited; fewer are no evidence", "0051"))
+    task_confidence: float = field(
+        default=0.95,
+        metadata=_about("probability", "of the bound of the tasks passed, one-sided", "0162"),
+    )
+    min_tasks: int = field(
+        default=20, metadata=_about("tasks", "that the reference passes; fewer tell nothing", "0162")
+    )
+    tasks_at_once: int = field(
+        default=6, metadata=_about("options", "that one Job asks beside the reference", "0162")
+    )
     enough_audits: int = field(
         default=16,
         metadata=_about(

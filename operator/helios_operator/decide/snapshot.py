@@ -22,6 +22,7 @@ from helios_operator.api.rows import (
     QualityIdentity,
     QualityRow,
     RowPhase,
+    TasksRow,
     TimingIdentity,
     TimingRow,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "QualityIdentity",
     "QualityRow",
     "RowPhase",
+    "TasksRow",
     "TimingIdentity",
     "TimingRow",
 ]
@@ -45,12 +47,24 @@ class JobKind(StrEnum):
     INSPECT = "Inspect"
     TIMING = "Timing"
     QUALITY = "Quality"
+    TASKS = "Tasks"
 
 
 class JobPhase(StrEnum):
     RUNNING = "Running"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class AskedOption:
+    """What a Tasks Job asks."""
+
+    candidate: str
+    """Its name."""
+    layer_budget: int
+    """Layers."""
+    precision: Precision
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,10 @@ class JobSpec:
     """Of a Timing Job: what pods serve at most; 0: what the model is made for."""
     precisions: tuple[Precision, ...] = (Precision(),)
     """That it measures. Of a Quality Job the reference is always one: others are compared with it."""
+    tasks_digest: str = ""
+    """Of the tasks that a Tasks Job asks."""
+    options: tuple[AskedOption, ...] = ()
+    """Whom it asks, in this order; their candidates need not share a backbone."""
     on_cpu: bool = False
     """Though the pods ask for an accelerator. Inspect Jobs never take one."""
 
@@ -92,8 +110,9 @@ class Job:
     """Runs so far; a StartJob of a failed Job's name is its next attempt."""
     message: str = ""
     timings: tuple[TimingRow, ...] = ()
-    """What a succeeded Job returned, as the next two."""
+    """What a succeeded Job returned, as what follows."""
     quality: tuple[QualityRow, ...] = ()
+    tasks: tuple[TasksRow, ...] = ()
     resolved: Mapping[str, Resolved] = field(default_factory=dict)
     """By candidate's name."""
     problems: Mapping[str, str] = field(default_factory=dict)
@@ -160,6 +179,17 @@ class PromptSource:
 
 
 @dataclass(frozen=True)
+class TaskSet:
+    """Tasks given in the spec (inline or a ConfigMap), already read."""
+
+    digest: str = ""
+    """ "": there are none, and `problem` says why."""
+    tasks: int = 0
+    """How many."""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Snapshot:
     deployment: Deployment
     hardware: Hardware
@@ -170,8 +200,11 @@ class Snapshot:
     models: tuple[Model, ...] = ()
     timings: tuple[TimingRow, ...] = ()
     qualities: tuple[QualityRow, ...] = ()
+    task_rows: tuple[TasksRow, ...] = ()
     jobs: tuple[Job, ...] = ()
     revisions: tuple[Revision, ...] = ()
     prompts: PromptSource | None = None
+    tasks: TaskSet | None = None
+    """None: the spec gives none."""
     accelerators_free: int | None = None
     """Of the extended resource that the pod asks for; None when it asks for none."""

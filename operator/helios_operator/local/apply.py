@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from helios_operator.api import parse, serialize
-from helios_operator.api.rows import QualityRow, TimingRow
+from helios_operator.api.rows import Row
 from helios_operator.api.types import DeploymentStatus, Model, Owner
 from helios_operator.decide.plan import (
     Action,
@@ -54,13 +54,15 @@ class LocalHands:
 
     async def create_revision(self, action: CreateRevision) -> None:
         self._site.refuse_missing_secrets(self._deployment)
-        self._site.revisions.create(action.number, action.limits, action.replicas, self._now)
+        tasks = self._observer.given_tasks(self._deployment)
+        self._site.revisions.create(action.number, action.limits, action.replicas, self._now, tasks)
 
     async def scale_revision(self, action: ScaleRevision) -> None:
         self._site.revisions.scale(action.number, action.replicas)
 
     async def write_limits(self, action: WriteLimits) -> None:
-        self._site.revisions.write_limits(action.revision, action.limits)
+        tasks = self._observer.given_tasks(self._deployment)
+        self._site.revisions.write_limits(action.revision, action.limits, tasks)
 
     async def route(self, action: Route) -> None:
         self._site.revisions.route(action.revision)
@@ -76,8 +78,10 @@ class LocalHands:
     async def start_job(self, action: StartJob) -> None:
         job, snapshot = action.job, self._snapshot
         given = self._observer.given_prompts(self._deployment) if job.prompts_digest else ()
+        tasks = self._observer.given_tasks(self._deployment) if job.tasks_digest else ""
         name = None if given else prompts.holder(job.prompts_digest, snapshot)
-        self._site.jobs.start(job, self._deployment, given, self._site.revisions.control_address(name))
+        pod = self._site.revisions.control_address(name)
+        self._site.jobs.start(job, self._deployment, given, pod, tasks)
 
     async def delete_job(self, action: DeleteJob) -> None:
         self._site.jobs.delete(action.name)
@@ -120,7 +124,7 @@ class LocalHands:
             self._store.write_status(MODEL, model.name, serialize.model_status(model.status))
         return True
 
-    def _write_row(self, row: TimingRow | QualityRow, its_owners: tuple[Owner, ...]) -> None:
+    def _write_row(self, row: Row, its_owners: tuple[Owner, ...]) -> None:
         self._store.apply(serialize.profile(row, namespace=self._deployment.namespace, owners=its_owners))
 
     @property

@@ -46,12 +46,13 @@ class JobSettings:
 @dataclass(frozen=True)
 class Work:
     """What a Job is to do. `spec`: pinned; `prompts`: given ones; `pod`: host:port of the Control port that
-    holds live ones."""
+    holds live ones; `tasks`: the text of given ones."""
 
     spec: JobSpec
     deployment: Deployment
     prompts: tuple[str, ...]
     pod: str | None
+    tasks: str = ""
 
 
 class Jobs:
@@ -70,16 +71,23 @@ class Jobs:
     def see(self) -> tuple[Job, ...]:
         return tuple(self._jobs.values())
 
-    def start(self, spec: JobSpec, deployment: Deployment, prompts: tuple[str, ...], pod: str | None) -> None:
-        """`prompts`: given ones; `pod`: host:port of the Control port that holds live ones. A Job that
-        failed is tried again; one that runs or succeeded is left as it is."""
+    def start(
+        self,
+        spec: JobSpec,
+        deployment: Deployment,
+        prompts: tuple[str, ...],
+        pod: str | None,
+        tasks: str = "",
+    ) -> None:
+        """`prompts`: given ones; `pod`: host:port of the Control port that holds live ones; `tasks`: the text
+        of given ones. A Job that failed is tried again; one that runs or succeeded is left as it is."""
         before = self._jobs.get(spec.name)
         if before is not None and before.phase is not JobPhase.FAILED:
             return
         attempts = before.attempts + 1 if before else 1
         self._jobs[spec.name] = Job(spec, JobPhase.RUNNING, datetime.now(UTC), attempts=attempts)
         told = passes.pinned(spec, deployment, self._jobs.values())
-        self._asked[spec.name] = Work(told, deployment, prompts, pod)
+        self._asked[spec.name] = Work(told, deployment, prompts, pod, tasks)
 
     def delete(self, name: str) -> None:
         """Whether it runs or not."""
@@ -145,6 +153,9 @@ class Jobs:
         if work.prompts:
             given = str(folder / "prompts.json")
             write_json(folder / "prompts.json", work.prompts)
+        if work.tasks:
+            given = str(folder / "tasks")
+            (folder / "tasks").write_text(work.tasks, encoding="utf-8")
         words = commands.profile(
             settings.place, work.spec, work.deployment, str(folder / "result.json"), given, work.pod,
             is_limited=not (commands.runs_on_cpu(work.spec) and settings.place.device != "cpu"),

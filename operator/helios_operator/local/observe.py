@@ -13,11 +13,12 @@ from functools import partial
 from helios_server.planning import PERFORMANCE_VERSION
 
 from helios_operator.api import identity, parse
-from helios_operator.api.rows import QualityRow, TimingRow
+from helios_operator.api.rows import QualityRow, TasksRow, TimingRow
 from helios_operator.api.types import Deployment
 from helios_operator.decide.snapshot import PromptSource, Snapshot
 from helios_operator.local.site import Machine, Site
 from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT, MODEL, PROFILE, Store
+from helios_operator.passes import tasks
 from helios_operator.passes.prompts import texts
 from helios_operator.passes.unread import Reader, Sight, Source, not_served
 
@@ -46,9 +47,11 @@ class Observer:
             models=tuple(models),
             timings=tuple(row for row in rows if isinstance(row, TimingRow)),
             qualities=tuple(row for row in rows if isinstance(row, QualityRow)),
+            task_rows=tuple(row for row in rows if isinstance(row, TasksRow)),
             jobs=site.jobs.see(),
             revisions=revisions,
             prompts=self._prompt_source(deployment),
+            tasks=tasks.seen(deployment.spec.profiling.tasks, self._tasks_in_config_map(deployment)),
         )
         return Sight(snapshot, (*unread, *unknown))
 
@@ -60,6 +63,17 @@ class Observer:
         found = self._store.find(CONFIG_MAP, prompts.config_map_ref.name)
         text = str((found or {}).get("data", {}).get(prompts.config_map_ref.key, ""))
         return texts(text)
+
+    def given_tasks(self, deployment: Deployment) -> str:
+        """The text that a Job reads; "" where the spec gives none."""
+        source = deployment.spec.profiling.tasks
+        return tasks.text_of(source, self._tasks_in_config_map(deployment)) if source else ""
+
+    def _tasks_in_config_map(self, deployment: Deployment) -> str | None:
+        source = deployment.spec.profiling.tasks
+        ref = source.config_map_ref if source else None
+        data = ((self._store.find(CONFIG_MAP, ref.name) or {}).get("data") or {}) if ref else {}
+        return str(data[ref.key]) if ref and ref.key in data else None
 
     def _deployment(self, site: Site) -> Deployment:
         deployment = parse.deployment(self._store.get(DEPLOYMENT, site.name))

@@ -56,7 +56,10 @@ class Revision:
         content = vars(self.record) | {"created": self.record.created.isoformat()}
         write_json(self.folder / "revision.json", content)
 
-    def save_limits(self, limits: Limits) -> None:
+    def save_limits(self, limits: Limits, tasks: str = "") -> None:
+        """`tasks`: the text of those that the limits ask for; pods find it beside them."""
+        if limits.task_probe and tasks:
+            write_atomically(self.folder / "tasks.json", tasks)
         write_atomically(self.limits_file, document.to_json(limits))
         self.limits = limits
 
@@ -133,19 +136,20 @@ class Revisions:
 
     # -- written --------------------------------------------------------------------------------------------
 
-    def create(self, number: int, limits: Limits, replicas: int, now: datetime) -> None:
+    def create(self, number: int, limits: Limits, replicas: int, now: datetime, tasks: str = "") -> None:
         if number not in self._by_number:
             revision = Revision(Record(number, replicas, now), limits, self._folder / str(number))
-            revision.save_limits(limits)
+            revision.save_limits(limits, tasks)
             revision.save_record()  # from here on it exists
             self._by_number[number] = revision
 
     def scale(self, number: int, replicas: int) -> None:
         self._update(self._by_number[number], replicas=replicas)
 
-    def write_limits(self, number: int, limits: Limits) -> None:
-        """Pods that run are told when the pass settles, one that starts reads it."""
-        self._by_number[number].save_limits(limits)
+    def write_limits(self, number: int, limits: Limits, tasks: str = "") -> None:
+        """Pods that run are told when the pass settles, one that starts reads it. `tasks`: the text of those
+        that the limits ask for."""
+        self._by_number[number].save_limits(limits, tasks)
 
     def route(self, number: int) -> None:
         """New connections go to this revision and to no other."""

@@ -51,6 +51,9 @@ def succeeded(job: Job, told: JobSpec, text: str, hardware: Hardware, now: datet
             case JobKind.QUALITY:
                 candidates = {candidate.name: candidate for candidate in told.candidates}
                 return replace(done, quality=results.quality(result, candidates, now))
+            case JobKind.TASKS:
+                candidates = {candidate.name: candidate for candidate in told.candidates}
+                return replace(done, tasks=results.tasks(result, candidates, told.tasks_digest, now))
     except ResultError as error:
         return failed(job, str(error), now)
 

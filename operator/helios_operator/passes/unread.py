@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from helios_operator.api import parse
 from helios_operator.api.conditions import ConditionType
-from helios_operator.api.rows import QualityRow, TimingRow
+from helios_operator.api.rows import Row
 from helios_operator.api.types import Deployment, DeploymentStatus, Model
 from helios_operator.decide.plan import Plan
 from helios_operator.decide.snapshot import Snapshot
@@ -61,7 +61,7 @@ class Reader:
     def __init__(self) -> None:
         self._known: dict[Hashable, tuple[str | int, Any]] = {}
 
-    def rows(self, sources: Iterable[Source]) -> tuple[list[TimingRow | QualityRow], list[Unread]]:
+    def rows(self, sources: Iterable[Source]) -> tuple[list[Row], list[Unread]]:
         return _sorted([self.read(source, parse.profile_row) for source in sources])
 
     def models(self, sources: Iterable[Source]) -> tuple[list[Model], list[Unread]]:

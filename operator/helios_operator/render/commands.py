@@ -99,8 +99,9 @@ def profile(
     *,
     is_limited: bool = True,
 ) -> list[str]:
-    """`result`: the file to write; `prompts`: a file of given ones; `prompts_from`: host:port of the Control
-    port that holds live ones. `is_limited` False: `limits.memoryMiB` is of a device that it does not use."""
+    """`result`: the file to write; `prompts`: a file of given ones, or of tasks; `prompts_from`: host:port of
+    the Control port that holds live ones. `is_limited` False: `limits.memoryMiB` is of a device that it does
+    not use."""
     workload, device = hd.spec.workload, "cpu" if runs_on_cpu(asked) else place.device
     memory_mib = hd.spec.limits.memory_mib if is_limited else None
     return [
@@ -109,6 +110,7 @@ def profile(
         *("--candidates", candidates(asked.candidates)),
         *_prompts(asked, place, prompts, prompts_from),
         *_precisions(asked),
+        *_tasks(asked, prompts),
         *(("--memory-mib", str(memory_mib)) if memory_mib else ()),
         *_max_context(hd.spec.limits.max_context_tokens),
         *("--isl", str(workload.isl), "--osl", str(workload.osl)),
@@ -158,6 +160,22 @@ def _precisions(asked: JobSpec) -> tuple[str, ...]:
     if asked.precisions == (Precision(),):
         return ()
     return ("--precisions", ",".join(map(str, asked.precisions)))
+
+
+def _tasks(asked: JobSpec, given: str | None) -> tuple[str, ...]:
+    if asked.kind is not JobKind.TASKS:
+        return ()
+    options = [
+        {
+            "candidate": option.candidate,
+            "layerBudget": option.layer_budget,
+            "weightDtype": option.precision.weight_dtype,
+            "kvCacheDtype": option.precision.kv_cache_dtype,
+        }
+        for option in asked.options
+    ]
+    words = ("--tasks-digest", asked.tasks_digest, "--options", json.dumps(options))
+    return (*(("--tasks-file", given) if given else ()), *words)
 
 
 def _prompts(asked: JobSpec, place: Place, prompts: str | None, prompts_from: str | None) -> list[str]:

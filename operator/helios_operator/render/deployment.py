@@ -120,7 +120,10 @@ def _probe(path: str, period_seconds: int, failures: int) -> Manifest:
 def _template(hd: Deployment, number: int, claims: Sequence[str], container: Manifest) -> Manifest:
     limits = names.revision(hd.name, number)
     extra = [
-        pod.config_volume("limits", limits, configmap.LIMITS_KEY, configmap.LIMITS_KEY),
+        {
+            "name": "limits",
+            "configMap": {"name": limits},
+        },  # whole: tasks may come to stand beside the document
         pod.secret_volume("control", names.control_token(hd.name)),
         *(pod.secret_volume(each.volume, each.secret) for each in secrets.mounted(hd)),
     ]

@@ -15,7 +15,7 @@ from helios_contract.serves import Precision
 
 from helios_operator.api.pod_template import DIRECTIVE
 from helios_operator.api.types import Candidate, Deployment
-from helios_operator.decide.snapshot import Hardware, JobKind, JobSpec
+from helios_operator.decide.snapshot import AskedOption, Hardware, JobKind, JobSpec
 from helios_operator.render import (
     Manifest,
     accelerator,
@@ -35,6 +35,7 @@ _RESULT = "/dev/termination-log"
 _UNREAD_SECONDS = 86400
 """How long a result waits for an operator, beyond the time that the user gives a finished Job."""
 _PROMPTS = "/etc/helios/prompts"
+_TASKS = "/etc/helios/tasks"
 _SERVER_ONLY = (
     DIRECTIVE,
     "args",
@@ -92,6 +93,11 @@ def job_spec(job: Manifest) -> JobSpec:
         max_context_tokens=document.get("maxContextTokens", 0),
         on_cpu=document.get("onCpu", False),
         precisions=_precisions(document),
+        tasks_digest=document.get("tasksDigest", ""),
+        options=tuple(
+            AskedOption(name, layers, Precision(weights, keys))
+            for name, layers, weights, keys in document.get("options", ())
+        ),
     )
 
 
@@ -113,12 +119,18 @@ def _command(hd: Deployment, asked: JobSpec, hardware: Hardware, prompts_from: s
     place = commands.Place(volumes.ROOT, pod.TOKEN_FILE, accelerator.device(hd.spec.template), hardware.dtype)
     is_limited = not (commands.runs_on_cpu(asked) and accelerator.accelerator(hd.spec.template))
     given = f"{_PROMPTS}/{configmap.PROMPTS_KEY}"
+    if asked.kind is JobKind.TASKS:
+        given = f"{_TASKS}/{configmap.TASKS_KEY}"
     words = commands.profile(place, asked, hd, _RESULT, given, prompts_from, is_limited=is_limited)
     return ["helios", *words, "--output", "json"]
 
 
 def _inputs(hd: Deployment, asked: JobSpec, prompts_from: str | None) -> list[tuple[str, str, Manifest]]:
-    """Name, mount path and volume of what a Quality Job reads besides models."""
+    """Name, mount path and volume of what a Job reads besides models."""
+    if asked.kind is JobKind.TASKS:
+        ref = hd.spec.profiling.tasks.config_map_ref if hd.spec.profiling.tasks else None
+        tasks = (ref.name, ref.key) if ref else (names.tasks(hd.name), configmap.TASKS_KEY)
+        return [("tasks", _TASKS, pod.config_volume("tasks", *tasks, configmap.TASKS_KEY))]
     if asked.kind is not JobKind.QUALITY:
         return []
     if prompts_from is not None:
@@ -154,6 +166,12 @@ def _encoded(asked: JobSpec) -> str:
     }
     if asked.precisions != (Precision(),):
         document["precisions"] = [[each.weight_dtype, each.kv_cache_dtype] for each in asked.precisions]
+    if asked.kind is JobKind.TASKS:
+        document["tasksDigest"] = asked.tasks_digest
+        document["options"] = [
+            [each.candidate, each.layer_budget, each.precision.weight_dtype, each.precision.kv_cache_dtype]
+            for each in asked.options
+        ]
     if asked.max_context_tokens:
         document["maxContextTokens"] = asked.max_context_tokens
     return json.dumps(document, separators=(",", ":"))

@@ -32,6 +32,11 @@ def prompts(deployment: str) -> str:
     return fitted(f"{deployment}-inline-prompts")
 
 
+def tasks(deployment: str) -> str:
+    """The ConfigMap that carries the spec's inline tasks to Jobs and pods."""
+    return fitted(f"{deployment}-inline-tasks")
+
+
 def profiling(deployment: str) -> str:
     """The NetworkPolicy of a deployment's Jobs."""
     return fitted(f"{deployment}-profiling")

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Limits(_message.Message):
-    __slots__ = ("generation", "candidate", "model_uri", "model_revision", "exits_uri", "exits_digest", "layer_budget", "max_batch_size", "memory_mib", "max_queue_size", "exit_layers", "audit", "live_prompts", "breach_threshold", "tokens_per_request", "exit_mode", "weight_dtype", "kv_cache_dtype")
+    __slots__ = ("generation", "candidate", "model_uri", "model_revision", "exits_uri", "exits_digest", "layer_budget", "max_batch_size", "memory_mib", "max_queue_size", "exit_layers", "audit", "live_prompts", "breach_threshold", "tokens_per_request", "exit_mode", "weight_dtype", "kv_cache_dtype", "task_probe")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_FIELD_NUMBER: _ClassVar[int]
     MODEL_URI_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class Limits(_message.Message):
     EXIT_MODE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_DTYPE_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    TASK_PROBE_FIELD_NUMBER: _ClassVar[int]
     generation: int
     candidate: str
     model_uri: str
@@ -44,7 +45,20 @@ class Limits(_message.Message):
     exit_mode: str
     weight_dtype: str
     kv_cache_dtype: str
-    def __init__(self, generation: _Optional[int] = ..., candidate: _Optional[str] = ..., model_uri: _Optional[str] = ..., model_revision: _Optional[str] = ..., exits_uri: _Optional[str] = ..., exits_digest: _Optional[str] = ..., layer_budget: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., memory_mib: _Optional[int] = ..., max_queue_size: _Optional[int] = ..., exit_layers: _Optional[_Iterable[int]] = ..., audit: _Optional[_Union[Audit, _Mapping]] = ..., live_prompts: _Optional[int] = ..., breach_threshold: _Optional[float] = ..., tokens_per_request: _Optional[int] = ..., exit_mode: _Optional[str] = ..., weight_dtype: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ...) -> None: ...
+    task_probe: TaskProbe
+    def __init__(self, generation: _Optional[int] = ..., candidate: _Optional[str] = ..., model_uri: _Optional[str] = ..., model_revision: _Optional[str] = ..., exits_uri: _Optional[str] = ..., exits_digest: _Optional[str] = ..., layer_budget: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., memory_mib: _Optional[int] = ..., max_queue_size: _Optional[int] = ..., exit_layers: _Optional[_Iterable[int]] = ..., audit: _Optional[_Union[Audit, _Mapping]] = ..., live_prompts: _Optional[int] = ..., breach_threshold: _Optional[float] = ..., tokens_per_request: _Optional[int] = ..., exit_mode: _Optional[str] = ..., weight_dtype: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ..., task_probe: _Optional[_Union[TaskProbe, _Mapping]] = ...) -> None: ...
+
+class TaskProbe(_message.Message):
+    __slots__ = ("tasks_digest", "every_seconds", "count", "passes")
+    TASKS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    EVERY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    PASSES_FIELD_NUMBER: _ClassVar[int]
+    tasks_digest: str
+    every_seconds: float
+    count: int
+    passes: str
+    def __init__(self, tasks_digest: _Optional[str] = ..., every_seconds: _Optional[float] = ..., count: _Optional[int] = ..., passes: _Optional[str] = ...) -> None: ...
 
 class Audit(_message.Message):
     __slots__ = ("percent", "bundles", "quality", "confidence")
@@ -133,7 +147,7 @@ class GetTelemetryRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Telemetry(_message.Message):
-    __slots__ = ("boot_id", "uptime_seconds", "limits", "capacity", "ready", "draining", "running", "waiting", "requests_finished", "requests_failed", "prompt_tokens", "generation_tokens", "preemptions", "batch_reached", "requests_since_change", "ttft_ms", "itl_ms", "e2e_ms", "confidence_percent", "audits", "alarms", "breaches", "prompts", "steps", "energy", "generation_tokens_per_second", "refused", "contract_version", "seconds_since_step")
+    __slots__ = ("boot_id", "uptime_seconds", "limits", "capacity", "ready", "draining", "running", "waiting", "requests_finished", "requests_failed", "prompt_tokens", "generation_tokens", "preemptions", "batch_reached", "requests_since_change", "ttft_ms", "itl_ms", "e2e_ms", "confidence_percent", "audits", "alarms", "breaches", "prompts", "steps", "energy", "generation_tokens_per_second", "refused", "contract_version", "seconds_since_step", "tasks")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +177,7 @@ class Telemetry(_message.Message):
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
     SECONDS_SINCE_STEP_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
     boot_id: str
     uptime_seconds: float
     limits: Limits
@@ -192,7 +207,16 @@ class Telemetry(_message.Message):
     refused: Refusal
     contract_version: int
     seconds_since_step: float
-    def __init__(self, boot_id: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., requests_finished: _Optional[int] = ..., requests_failed: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., generation_tokens: _Optional[int] = ..., preemptions: _Optional[int] = ..., batch_reached: _Optional[int] = ..., requests_since_change: _Optional[int] = ..., ttft_ms: _Optional[_Union[Histogram, _Mapping]] = ..., itl_ms: _Optional[_Union[Histogram, _Mapping]] = ..., e2e_ms: _Optional[_Union[Histogram, _Mapping]] = ..., confidence_percent: _Optional[_Union[Histogram, _Mapping]] = ..., audits: _Optional[_Iterable[_Union[AuditRow, _Mapping]]] = ..., alarms: _Optional[_Iterable[_Union[Alarm, _Mapping]]] = ..., breaches: _Optional[_Union[BreachCounter, _Mapping]] = ..., prompts: _Optional[_Union[PromptSet, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[StepTiming, _Mapping]]] = ..., energy: _Optional[_Union[Energy, _Mapping]] = ..., generation_tokens_per_second: _Optional[float] = ..., refused: _Optional[_Union[Refusal, _Mapping]] = ..., contract_version: _Optional[int] = ..., seconds_since_step: _Optional[float] = ...) -> None: ...
+    tasks: TaskCounts
+    def __init__(self, boot_id: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ..., ready: _Optional[bool] = ..., draining: _Optional[bool] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., requests_finished: _Optional[int] = ..., requests_failed: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., generation_tokens: _Optional[int] = ..., preemptions: _Optional[int] = ..., batch_reached: _Optional[int] = ..., requests_since_change: _Optional[int] = ..., ttft_ms: _Optional[_Union[Histogram, _Mapping]] = ..., itl_ms: _Optional[_Union[Histogram, _Mapping]] = ..., e2e_ms: _Optional[_Union[Histogram, _Mapping]] = ..., confidence_percent: _Optional[_Union[Histogram, _Mapping]] = ..., audits: _Optional[_Iterable[_Union[AuditRow, _Mapping]]] = ..., alarms: _Optional[_Iterable[_Union[Alarm, _Mapping]]] = ..., breaches: _Optional[_Union[BreachCounter, _Mapping]] = ..., prompts: _Optional[_Union[PromptSet, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[StepTiming, _Mapping]]] = ..., energy: _Optional[_Union[Energy, _Mapping]] = ..., generation_tokens_per_second: _Optional[float] = ..., refused: _Optional[_Union[Refusal, _Mapping]] = ..., contract_version: _Optional[int] = ..., seconds_since_step: _Optional[float] = ..., tasks: _Optional[_Union[TaskCounts, _Mapping]] = ...) -> None: ...
+
+class TaskCounts(_message.Message):
+    __slots__ = ("asked", "passed")
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    PASSED_FIELD_NUMBER: _ClassVar[int]
+    asked: int
+    passed: int
+    def __init__(self, asked: _Optional[int] = ..., passed: _Optional[int] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("generation", "message")

@@ -59,6 +59,7 @@ class Engine(Shown):
         self._auditor = Auditor(self._audited, self._wake.set)
         self._follow()
         self._watch = Watch(serving.exit_in_use)
+        self._watch.probe(serving.limits.task_probe)
         self._changes = Changes(self)
         self._news = News()
         self._tasks = Tasks(self._news)
@@ -143,6 +144,14 @@ class Engine(Shown):
         The future fails with a HeliosError; then nothing has changed.
         """
         return self._changes.submit(limits, if_generation)
+
+    def judged(self, passes: bool, generation: int) -> None:
+        """Any thread: of a task that should pass, asked under the limits of that generation."""
+        self._post(lambda: self._judge(passes, generation))
+
+    def _judge(self, passes: bool, generation: int) -> None:
+        if self.serving.limits.generation == generation:
+            self._watch.task(passes, time.time())
 
     def begin_drain(self) -> None:
         """Takes no more requests; those that run or wait go on."""
@@ -232,7 +241,7 @@ class Engine(Shown):
 
     def _take(self, tokens: list[NewToken], plan: StepPlan, seconds: float) -> None:
         """Counts what a step brought; ends those whose last token came."""
-        self._stats.step(plan, len(tokens), seconds)
+        self._stats.step(plan, sum(token.answer.request.counted for token in tokens), seconds)
         unix_seconds = time.time()
         for token in tokens:
             if token.answer.request.counted:
@@ -329,6 +338,7 @@ class Engine(Shown):
         self._stats.changed()
         self._follow()
         self._watch.follow(self.serving.exit_in_use)
+        self._watch.probe(self.serving.limits.task_probe)
 
     def _follow(self) -> None:
         model, self.serving.audits_take = self.serving.model, self._auditor.takes

@@ -111,6 +111,7 @@ def telemetry(boot_id: str, serving: Serving, budget: int, stats: Stats, watch: 
         audits=tuple(watch.audits),
         alarms=tuple(watch.alarms),
         breaches=watch.breaches(serving.threshold(budget)),
+        tasks=watch.tasks,
         steps=window.steps(),
         generation_tokens_per_second=stats.tokens_per_second,
         refused=None,

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from helios_contract.limits import Baseline
+from helios_contract.limits import Baseline, TaskProbe
 from helios_contract.serves import Precision
-from helios_contract.telemetry import REFERENCE, Alarm, AuditRow, BreachCounter
+from helios_contract.telemetry import REFERENCE, Alarm, AuditRow, BreachCounter, TaskCounts
 
 from helios_server.engine.cusum import BREACH_WINDOW, BreachWindow, Change, Cusum, Expected
+from helios_server.engine.task_watch import TaskWatch
 
 _LEARN_AUDITS, _LEARN_REQUESTS = 20, 40
 # Least deviations between requests, so that a few alike requests cannot make the detectors nervous.
@@ -45,6 +46,7 @@ class Watch:
     def __init__(self, exit_in_use: ExitInUse) -> None:
         self.audits: deque[AuditRow] = deque(maxlen=_AUDITS_KEPT)
         self._breaches_before = 0
+        self._probe: TaskProbe | None = None
         self._begin(exit_in_use)
 
     def _begin(self, exit_in_use: ExitInUse) -> None:
@@ -53,6 +55,7 @@ class Watch:
         self._begin_quality(REFERENCE)
         self._confidence = Cusum(_expected(exit_in_use.confidence), _LEARN_REQUESTS, _CONFIDENCE_FLOOR)
         self._breaches = BreachWindow()
+        self._tasks = TaskWatch()
         self._newest = 0
 
     def _begin_quality(self, reference: str) -> None:
@@ -66,6 +69,20 @@ class Watch:
         if exit_in_use != self._exit:
             self._breaches_before += self._breaches.total
             self._begin(exit_in_use)
+
+    def probe(self, probe: TaskProbe | None) -> None:
+        """Which tasks are asked from now on, and which of them should pass."""
+        if probe != self._probe:
+            self._probe, self._tasks = probe, TaskWatch()
+
+    @property
+    def tasks(self) -> TaskCounts | None:
+        """None: none were asked of what serves."""
+        return TaskCounts(self._tasks.asked, self._tasks.passed) if self._tasks.asked else None
+
+    def task(self, passes: bool, unix_seconds: float) -> None:
+        """An answer to a task that should pass was judged."""
+        self._note("Tasks", self._tasks.observe(passes, self._newest), self._newest, unix_seconds)
 
     def token(self, breach: bool, ordinal: int, unix_seconds: float) -> None:
         """A token of request `ordinal`."""

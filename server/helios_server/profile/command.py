@@ -19,18 +19,21 @@ from helios_server.engine import host_memory
 from helios_server.errors import HeliosError, InvalidRequest
 from helios_server.models.linear import Numerics
 from helios_server.planning.timing import Workload
-from helios_server.profile import document, report
+from helios_server.profile import document, failed_answers, report
 from helios_server.profile.candidates import Candidate, named_by_hand, parse_candidates
 from helios_server.profile.inspect import inspect
-from helios_server.profile.opened import OpenCandidate, open_backbone
+from helios_server.profile.opened import OpenCandidate, open_backbone, open_candidate
 from helios_server.profile.outlook import outlook
 from helios_server.profile.precisions import REFERENCE, parse_precisions
 from helios_server.profile.prompts import check_digest, from_file, from_pod, token_from
 from helios_server.profile.quality import QualitySettings, measure_quality
 from helios_server.profile.report import Progress
+from helios_server.profile.task_options import every_depth, parse_options
+from helios_server.profile.tasks import Answered, TaskSettings, measure_tasks
+from helios_server.profile.tasks import from_file as tasks_from
 from helios_server.profile.timing import TimingSettings, measure_timings
 
-_KINDS = ("inspect", "timing", "quality")
+_KINDS = ("inspect", "timing", "quality", "tasks")
 
 
 def run(argv: Sequence[str] | None) -> int:
@@ -45,6 +48,9 @@ def run(argv: Sequence[str] | None) -> int:
         precisions = _precisions(options)
         quality: Quality | None = None
         for kind in _kinds(options):
+            if kind == "tasks":
+                _ask(options, candidates, precisions, progress)
+                continue
             opened = () if kind == "inspect" else open_backbone(candidates, options.volumes)
             result = _measure(kind, options, candidates, opened, precisions, progress)
             if options.result is not None:
@@ -84,6 +90,36 @@ def _show_outlook(
     report.expected(outlook(opened, timed, quality, limit, workload), limit, workload)
 
 
+def _ask(
+    options: argparse.Namespace,
+    candidates: tuple[Candidate, ...],
+    precisions: tuple[Precision, ...],
+    progress: Progress,
+) -> None:
+    """Candidates need not share a backbone. A person sees the answers that fail too."""
+    found = _answered(options, candidates, precisions, progress)
+    if options.result is not None:
+        document.write(options.result, document.fitted(found.result))
+    report.show(found.result, options.output)
+    if options.result is None and options.output == "table":
+        failed_answers.show(found)
+
+
+def _answered(
+    options: argparse.Namespace,
+    candidates: tuple[Candidate, ...],
+    precisions: tuple[Precision, ...],
+    progress: Progress,
+) -> Answered:
+    if options.tasks_file is None:
+        raise InvalidRequest("tasks-file", "is missing", "Give --tasks FILE")
+    asked = tasks_from(options.tasks_file, options.tasks_digest)
+    opened = [open_candidate(candidate, options.volumes) for candidate in candidates]
+    chosen = parse_options(options.options) if options.options else every_depth(opened, precisions)
+    settings = TaskSettings(options.device, options.dtype, options.memory_mib, options.max_context)
+    return measure_tasks(opened, chosen, asked, settings, progress)
+
+
 def _fail(kind: str, options: argparse.Namespace, error: HeliosError) -> int:
     print(f"error: {error}", file=sys.stderr)
     failed = document.failure(kind, error)
@@ -95,12 +131,15 @@ def _fail(kind: str, options: argparse.Namespace, error: HeliosError) -> int:
 
 
 def _kinds(options: argparse.Namespace) -> tuple[str, ...]:
-    """What a Job asks for; a person without --kind gets timing, and quality where there are prompts."""
+    """What a Job asks for; a person without --kind gets timing, and quality where there are prompts, or what
+    tasks come to where there are tasks."""
     if options.kind:
         return (options.kind,)
     if options.result is not None:
         raise InvalidRequest("kind", "is missing", f"Give one of {', '.join(_KINDS)} with --result")
-    return ("quality", "timing") if options.prompts_file or options.prompts_from else ("timing",)
+    tasks = ("tasks",) if options.tasks_file else ()
+    prompts = ("quality", "timing") if options.prompts_file or options.prompts_from else ()
+    return (*prompts, *tasks) or ("timing",)
 
 
 def _candidates(options: argparse.Namespace) -> tuple[Candidate, ...]:
@@ -167,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measures what the exits of a model cost in quality, time and energy.",
     )
     what = parser.add_argument_group("what to measure")
-    what.add_argument("--kind", choices=_KINDS, help="default: timing, and quality where prompts are given")
+    what.add_argument("--kind", choices=_KINDS, help="default: what is given for; else timing")
     what.add_argument("--model", metavar="URI", help="file://, pvc:// or hf://")
     what.add_argument("--revision")
     what.add_argument("--exits", metavar="URI", action="append", default=[], help="a head bundle; repeatable")
@@ -188,6 +227,16 @@ def _parser() -> argparse.ArgumentParser:
     prompts.add_argument("--prompts-from", metavar="HOST:PORT", help="Control port of a serving pod")
     prompts.add_argument("--control-token-file", metavar="FILE", type=Path)
     prompts.add_argument("--prompts-digest", metavar="DIGEST", default="", help="what the prompts must be")
+    tasks = parser.add_argument_group("tasks")
+    tasks.add_argument(
+        "--tasks", "--tasks-file", metavar="FILE", type=Path, dest="tasks_file", help="YAML or JSON"
+    )
+    tasks.add_argument("--tasks-digest", metavar="DIGEST", default="", help="what the tasks must be")
+    tasks.add_argument(
+        "--options",
+        metavar="JSON",
+        help="a list of {candidate, layerBudget, weightDtype, kvCacheDtype} (default: every depth)",
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="cpu")
     machine.add_argument("--dtype", help="default: auto, as helios serve resolves it")

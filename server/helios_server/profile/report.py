@@ -12,8 +12,17 @@ import sys
 import time
 from collections.abc import Sequence
 
-from helios_contract import results
-from helios_contract.results import CandidateQuality, Inspection, Quality, Result, Timing, Timings
+from helios_contract import results, tasks
+from helios_contract.results import (
+    CandidateQuality,
+    Inspection,
+    OptionPasses,
+    Quality,
+    Result,
+    Tasks,
+    Timing,
+    Timings,
+)
 from helios_contract.serves import Precision
 
 from helios_server.planning.timing import Workload
@@ -47,6 +56,8 @@ def show(result: Result, output: str) -> None:
                 _timing(timing)
         case Quality():
             _quality(result)
+        case Tasks():
+            _tasks(result)
 
 
 def _inspection(found: Inspection) -> None:
@@ -107,6 +118,23 @@ def _timing(found: Timing) -> None:
         _table(f"Energy ({found.energy.source})", ("layers", "rows", "J per million tokens"), joules)
 
 
+def _tasks(found: Tasks) -> None:
+    """Beside the passes of each option, how many tasks of the first it passes too."""
+    passed = [tasks.passes(row.passes, found.tasks) for row in found.rows]
+    rows = [
+        (
+            row.candidate,
+            *_words(row),
+            row.layer_budget,
+            sum(passes),
+            f"{sum(a and b for a, b in zip(passed[0], passes, strict=True))} of {sum(passed[0])}",
+        )
+        for row, passes in zip(found.rows, passed, strict=True)
+    ]
+    columns = ("candidate", *_PRECISION, "layers", "passes", "of the first's")
+    _table(f"Tasks passed, of {found.tasks}", columns, rows)
+
+
 def expected(outlook: Sequence[Outlook], limit_bytes: int, workload: Workload) -> None:
     """Prints what the rows predict; quality where it was measured in the same run."""
     rows = [
@@ -129,7 +157,7 @@ def expected(outlook: Sequence[Outlook], limit_bytes: int, workload: Workload) -
     _table(f"Expected of {asked} in {limit_bytes >> 20} MiB", columns, rows)
 
 
-def _words(of: CandidateQuality | Timing | Precision) -> tuple[str, str]:
+def _words(of: CandidateQuality | OptionPasses | Timing | Precision) -> tuple[str, str]:
     return of.weight_dtype, of.kv_cache_dtype
 
 

@@ -14,6 +14,7 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from grpc_health.v1 import health_pb2_grpc
@@ -40,6 +41,7 @@ from helios_server.rpc.http import HttpServer
 from helios_server.rpc.openai.door import OpenAiDoor
 from helios_server.rpc.pages import pages
 from helios_server.rpc.pod import Pod
+from helios_server.rpc.prober import Prober
 from helios_server.rpc.stream import Stream
 from helios_server.rpc.tls import Certificates
 from helios_server.telemetry.energy import EnergyMeter
@@ -83,7 +85,8 @@ class Access:
 
 
 class PodServer:
-    """`open`, `load`, then `drain` and `close`; or `close` at any time. drain_timeout: seconds."""
+    """`open`, `load`, then `drain` and `close`; or `close` at any time. drain_timeout: seconds; tasks_file:
+    what limits may ask to be asked."""
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class PodServer:
         energy: EnergyMeter | None = None,
         drain_timeout: float = 300.0,
         access: Access = Access(),
+        tasks_file: Path | None = None,
     ) -> None:
         services = (each.full_name for each in _SERVICES)
         health, prompts = Health(services, (*_BESIDE, "helios.v1.Control")), LivePrompts(limits.live_prompts)
@@ -112,6 +116,8 @@ class PodServer:
         self._openai = OpenAiDoor(self.pod, callers, certificates)
         self._letting_go: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
+        self._prober = Prober(self.pod, tasks_file)
+        self._probing: asyncio.Task[None] | None = None
         self._register()
 
     def _register(self) -> None:
@@ -155,6 +161,7 @@ class PodServer:
         await self.pod.health.become(Phase.WARMING)
         await self._warm_up(self.pod.engine)
         await self.pod.health.become(Phase.SERVING)
+        self._probing = asyncio.create_task(self._prober.run())
         info = self.pod.engine.info()
         logger.info(
             "%s serves %s at %d of %d layers",
@@ -226,6 +233,8 @@ class PodServer:
 
     async def close(self) -> None:
         """Ends what still runs, with the word to ask another server, frees the ports and stops the engine."""
+        if self._probing is not None:
+            self._probing.cancel()
         if self.pod.engine is not None:
             self.pod.engine.fail(Draining("server", "was stopped", "Send the request to another server"))
         await self._generation.close(_LAST_BYTES_SECONDS)

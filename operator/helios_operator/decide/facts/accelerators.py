@@ -53,7 +53,10 @@ class Accelerators:
         """Quality is the same wherever it is computed, so it leaves the last accelerators to serving; but for
         a precision that no CPU has."""
         spared = 0 if self.serving else self.pods
-        on_cpu = spec.kind is JobKind.QUALITY and self.free is not None and self.free <= spared
+        on_cpu = spec.kind in _ANYWHERE and self.free is not None and self.free <= spared
+        return replace(spec, on_cpu=on_cpu)
+
+        on_cpu = spec.kind in _ANYWHERE and self.free is not None and self.free <= spared
         return replace(spec, on_cpu=on_cpu and not is_of_accelerators(spec))
 
     def hold(self, spec: JobSpec) -> str:
@@ -69,10 +72,15 @@ class Accelerators:
         return self.free is not None and self.free <= self.pods
 
 
+_ANYWHERE = (JobKind.QUALITY, JobKind.TASKS)
+"""What they find is the same wherever it is computed."""
+
+
 def is_of_accelerators(spec: JobSpec) -> bool:
     """It measures a precision that no CPU has."""
-    return any(precision in WITH_FP8 for precision in spec.precisions)
+    measured = (*spec.precisions, *(option.precision for option in spec.options))
+    return any(precision in WITH_FP8 for precision in measured)
 
 
 def _needs_one(spec: JobSpec) -> bool:
-    return spec.kind is JobKind.TIMING or (spec.kind is JobKind.QUALITY and not spec.on_cpu)
+    return spec.kind is JobKind.TIMING or (spec.kind in _ANYWHERE and not spec.on_cpu)

@@ -22,8 +22,10 @@ from helios_operator.decide.facts.fleet import Fleet
 from helios_operator.decide.snapshot import Snapshot
 
 NEVER = datetime.fromtimestamp(0, UTC)
-KINDS = frozenset({"Audit", "Confidence", "Breach"})
-"""Alarms that tell of other traffic. A word that is newer tells nothing."""
+TASKS = "Tasks"
+"""An alarm that tells of what serves, whatever the traffic is."""
+KINDS = frozenset({"Audit", "Confidence", "Breach", TASKS})
+"""Alarms that are heard; all others tell of other traffic. A word that is newer tells nothing."""
 MOST_PODS = 4096
 """The CRD's maxItems. Pods beyond it are unknown."""
 
@@ -57,7 +59,9 @@ def noted(memory: ReassessmentStatus, snapshot: Snapshot, fleet: Fleet, now: dat
     for pod in fleet.ready_pods:
         if pod.telemetry:
             pods[pod.name] = _seen(pods.get(pod.name), pod.name, pod.telemetry, memory, now)
-    is_shifted = any(at == now for pod in pods.values() for at in pod.alarms.values())
+    is_shifted = any(
+        at == now and not told.startswith(TASKS) for pod in pods.values() for told, at in pod.alarms.items()
+    )
     return replace(
         memory,
         pods=tuple(pods[name] for name in sorted(pods))[:MOST_PODS],
@@ -77,7 +81,7 @@ def _seen(
         requests=count if known.requests is None else known.requests,
         triggered_at_request=None if memory.trigger is None else begun,
         alarms={
-            _label(alarm): known.alarms.get(_label(alarm)) or _first_heard(alarm, memory, now)
+            label(alarm): known.alarms.get(label(alarm)) or _first_heard(alarm, memory, now)
             for alarm in telemetry.alarms
             if alarm.kind in KINDS
         },
@@ -91,7 +95,7 @@ def _first_heard(alarm: Alarm, memory: ReassessmentStatus, now: datetime) -> dat
     return alarm.time if is_older else now
 
 
-def _label(alarm: Alarm) -> str:
+def label(alarm: Alarm) -> str:
     return f"{alarm.kind}/{alarm.direction}/{alarm.at_request}/{alarm.since_request}"
 
 
@@ -115,10 +119,10 @@ def total(memory: ReassessmentStatus, fleet: Fleet) -> int:
 def heard(memory: ReassessmentStatus, fleet: Fleet, kinds: frozenset[str]) -> list[Heard]:
     """The newest first: by when they were heard, then by how many requests ago they were raised."""
     found = [
-        Heard(telemetry, alarm, pod.alarms[_label(alarm)])
+        Heard(telemetry, alarm, pod.alarms[label(alarm)])
         for pod, telemetry in _reached(memory, fleet)
         for alarm in telemetry.alarms
-        if alarm.kind in kinds and _label(alarm) in pod.alarms
+        if alarm.kind in kinds and label(alarm) in pod.alarms
     ]
     return sorted(
         found, key=lambda each: (each.at, -each.requests_ago, each.alarm.since_request), reverse=True
@@ -188,7 +192,7 @@ def _reached(memory: ReassessmentStatus, fleet: Fleet) -> Iterator[tuple[PodTall
 
 
 def _weighed(pod: PodTally, memory: ReassessmentStatus) -> dict[str, datetime]:
-    return {label: at for label, at in pod.alarms.items() if at <= (memory.last_time or NEVER)}
+    return {told: at for told, at in pod.alarms.items() if at <= (memory.last_time or NEVER)}
 
 
 def _unweighed(pod: PodTally, memory: ReassessmentStatus) -> bool:

@@ -16,9 +16,9 @@ from helios_contract.serves import Precision
 
 from helios_operator.api.annotations import newest_request
 from helios_operator.api.conditions import ConditionType
-from helios_operator.api.identity import quality_name, timing_name
+from helios_operator.api.identity import quality_name, tasks_name, timing_name
 from helios_operator.api.reasons import Reason
-from helios_operator.api.rows import QualityRow, RowPhase, TimingRow
+from helios_operator.api.rows import QualityRow, Row, RowPhase, TasksRow, TimingRow
 from helios_operator.decide.facts.candidates import (
     Contender,
     backbones,
@@ -27,11 +27,11 @@ from helios_operator.decide.facts.candidates import (
     timing_identity,
 )
 from helios_operator.decide.facts.precisions import REFERENCE
+from helios_operator.decide.facts.task_passes import tasks_identity
 from helios_operator.decide.plan import Action, DeleteJob, Verdict, WriteProfile
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
 
-Row = TimingRow | QualityRow
 LEFT_OUT = "its Job left it out: the memory does not hold it, or the device does not have it"
 
 
@@ -48,7 +48,7 @@ def timing_job(
     wanted = [timing_identity(family, snapshot, precision) for precision in precisions]
     rows = tuple(timing_name(identity) for identity in wanted)
     return JobSpec(
-        name=_named("t", rows),
+        name=named("t", rows),
         kind=JobKind.TIMING,
         candidates=tuple(c.candidate for c in family),
         head_kinds=wanted[0].head_kinds,
@@ -65,7 +65,7 @@ def quality_job(
     need be: agreement is with it. `precisions`: whose rows it fills."""
     rows = tuple(quality_name(quality_identity(c, prompts_digest, p)) for p in precisions for c in family)
     return JobSpec(
-        name=_named("q", rows),
+        name=named("q", rows),
         kind=JobKind.QUALITY,
         candidates=tuple(c.candidate for c in family),
         prompts_digest=prompts_digest,
@@ -76,7 +76,7 @@ def quality_job(
 
 def is_of_several(spec: JobSpec) -> bool:
     """It fills rows of more than one precision: when it fails, one of them may have spoilt the others."""
-    of_one = 1 if spec.kind is JobKind.TIMING else len(spec.candidates)
+    of_one = len(spec.candidates) if spec.kind is JobKind.QUALITY else 1
     return len(spec.rows) > of_one
 
 
@@ -89,7 +89,7 @@ def harvest(
     snapshot: Snapshot, contenders: tuple[Contender, ...], now: datetime, policy: Policy
 ) -> Iterator[Action]:
     """Rows of finished Jobs that the table lacks; then the Job itself goes, after its time to live."""
-    table: list[Row] = [*snapshot.timings, *snapshot.qualities]
+    table: list[Row] = [*snapshot.timings, *snapshot.qualities, *snapshot.task_rows]
     settled = {row.name: row.phase for row in table}
     for job in sorted(snapshot.jobs, key=lambda job: job.spec.name):
         if job.phase is JobPhase.RUNNING or (job.phase is JobPhase.FAILED and not exhausted(job, snapshot)):
@@ -108,7 +108,7 @@ def _rows(job: Job, contenders: tuple[Contender, ...], snapshot: Snapshot, now: 
         if not is_of_several(job.spec):
             yield from _failed_rows(job, contenders, snapshot, now)
         return
-    found: tuple[Row, ...] = (*job.timings, *job.quality)
+    found: tuple[Row, ...] = (*job.timings, *job.quality, *_of_today(job, snapshot))
     for row in found:
         yield _completed(row, job, now)
     if found:
@@ -125,6 +125,7 @@ def _failed_rows(
     job: Job, contenders: tuple[Contender, ...], snapshot: Snapshot, now: datetime
 ) -> Iterator[Row]:
     """So that the failure is remembered when the Job is gone."""
+    yield from _failed_tasks(job, contenders, now)
     when = job.finished or now
     for family in backbones(contenders).values():
         for precision in job.spec.precisions:
@@ -135,6 +136,21 @@ def _failed_rows(
                 quality = quality_identity(contender, job.spec.prompts_digest, precision)
                 if quality_name(quality) in job.spec.rows:
                     yield QualityRow(quality_name(quality), quality, RowPhase.FAILED, job.message, when)
+
+
+def _of_today(job: Job, snapshot: Snapshot) -> tuple[Row, ...]:
+    """What it found of other tasks than there are now, nobody asks for."""
+    return job.tasks if snapshot.tasks and job.spec.tasks_digest == snapshot.tasks.digest else ()
+
+
+def _failed_tasks(job: Job, contenders: tuple[Contender, ...], now: datetime) -> Iterator[Row]:
+    by_name = {contender.name: contender for contender in contenders if contender.resolved}
+    for option in job.spec.options:
+        if contender := by_name.get(option.candidate):
+            asked = tasks_identity(contender, option.layer_budget, option.precision, job.spec.tasks_digest)
+            if tasks_name(asked) in job.spec.rows:
+                when = job.finished or now
+                yield TasksRow(tasks_name(asked), asked, RowPhase.FAILED, job.message, when)
 
 
 def _is_news(row: Row, phase: RowPhase | None) -> bool:
@@ -179,7 +195,7 @@ def _found_fault(job: Job) -> bool:
     return job.phase is JobPhase.FAILED or bool(job.problems)
 
 
-def _named(letter: str, rows: tuple[str, ...]) -> str:
+def named(letter: str, rows: tuple[str, ...]) -> str:
     """As the row where it is one."""
     return rows[0] if len(rows) == 1 else f"{letter}-{_hash(sorted(rows))}"
 

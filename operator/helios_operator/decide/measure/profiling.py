@@ -7,13 +7,13 @@ after a restart and not for another deployment. It must not judge candidates: it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
 from helios_operator.api.conditions import ConditionType
 from helios_operator.api.reasons import Reason
-from helios_operator.api.rows import RowPhase
+from helios_operator.api.rows import RowPhase, TasksRow
 from helios_operator.api.types import JobStatus
 from helios_operator.decide.facts import accelerators, candidates
 from helios_operator.decide.facts.accelerators import Accelerators
@@ -21,12 +21,15 @@ from helios_operator.decide.facts.candidates import Contender, backbones
 from helios_operator.decide.facts.evidence import age, newest_common
 from helios_operator.decide.facts.fleet import Fleet, all_ready
 from helios_operator.decide.facts.precisions import ORDER, REFERENCE
-from helios_operator.decide.measure import attempts, jobs, racing
+from helios_operator.decide.measure import attempts, jobs, racing, task_jobs
 from helios_operator.decide.measure.missing import Missing
 from helios_operator.decide.plan import Action, DeleteProfile, StartJob, Verdict
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
 from helios_operator.decide.weigh.options import Bench
+
+_FIRST = (JobKind.INSPECT, JobKind.TIMING)
+"""What the first pod may wait for."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Me
         *jobs.harvest(snapshot, bench.contenders, now, bench.policy),
         *starts,
         *_expired_rows(snapshot, bench, table.prompts),
+        *_expired_tasks(snapshot, bench),
+        *task_jobs.expired(snapshot, fleet, now),
     )
     return Measuring(
         actions=actions,
@@ -61,7 +66,7 @@ def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Me
         and table.inspected
         and table.quality_possible is not None,
         looked=not any(table.is_awaited(spec) for spec in wanted if spec.kind is JobKind.INSPECT),
-        timed=not any(table.is_awaited(spec) for spec in wanted if spec.kind is not JobKind.QUALITY),
+        timed=not any(table.is_awaited(spec) for spec in wanted if spec.kind in _FIRST),
         progress=table.progress(wanted, waiting),
         jobs=attempts.remembered(snapshot, wished, [action.job for action in starts], now),
         again_at=table.again_at(wished),
@@ -128,7 +133,14 @@ class Table:
         return self._half_measured() or self._newest_live_set()
 
     def wanted(self) -> Iterator[JobSpec]:
-        """Missing measurements, the most urgent first: what is it, how fast is it, how good is it."""
+        """Missing measurements, the most urgent first: what is it, how fast is it, how good is it; and then,
+        what does it do of the user's own."""
+        before = list(self._wanted_first())
+        yield from before
+        if not before:
+            yield from task_jobs.wanted(self.snapshot, self.bench, self.fleet, self.now)
+
+    def _wanted_first(self) -> Iterator[JobSpec]:
         unknown = tuple(c for c in self.competing if c.resolved is None)
         if unknown:
             yield jobs.inspect_job(unknown)
@@ -198,6 +210,9 @@ class Table:
             return Verdict(False, Reason.NO_CAPACITY_FOR_PROFILING, f"{text}; {waiting}")
         if waiting and "quiet" in waiting:
             return Verdict(False, Reason.WAITING_FOR_IDLE, f"{text}; {waiting}")
+        tasks = self.bench.tasks
+        if tasks and not tasks.asked.digest:
+            return Verdict(False, Reason.NO_TASKS, f"{text}; {tasks.asked.problem}")
         if wanted:
             return Verdict(False, Reason.PROFILING_RUNNING, f"{text}; {under_way}")
         if self.quality_possible is None:
@@ -250,7 +265,7 @@ class Table:
         if any(spec.kind is JobKind.TIMING for spec in wanted):
             patience = (self.policy.idle_patience, self.policy.start_patience)
             times += [self._waiting_since() + each for each in patience]
-        if any(spec.kind is not JobKind.QUALITY for spec in wanted):
+        if any(spec.kind in _FIRST for spec in wanted):
             times.append(self._patient_until)
         return min((time for time in times if time > self.now), default=None)
 
@@ -369,4 +384,22 @@ def _expired_rows(snapshot: Snapshot, bench: Bench, prompts: str) -> Iterator[Ac
         for row in (row for p in ORDER for row in contender.qualities_at(p)[limit:]):
             if row.identity.prompts_digest != prompts and not (active and active.quality == row.name):
                 message = f"older than the {limit} newest of {contender.name}"
+                yield DeleteProfile(name=row.name, why=Verdict(True, Reason.ROW_EXPIRED, message))
+
+
+def _expired_tasks(snapshot: Snapshot, bench: Bench) -> Iterator[Action]:
+    """Tasks rows of candidates beyond the history limit of each option, oldest first, none of today's
+    tasks."""
+    limit = snapshot.deployment.spec.profiling.history_limit
+    today = snapshot.tasks.digest if snapshot.tasks else ""
+    models = {(c.candidate.uri, c.resolved.revision) for c in bench.contenders if c.resolved}
+    options: dict[object, list[TasksRow]] = {}
+    for row in snapshot.task_rows:
+        if (row.identity.model_uri, row.identity.revision) in models and row.completed:
+            options.setdefault(replace(row.identity, tasks_digest=""), []).append(row)
+    for rows in options.values():
+        newest = sorted(rows, key=lambda row: (row.completed, row.name), reverse=True)
+        for row in newest[limit:]:
+            if row.identity.tasks_digest != today:
+                message = f"older than the {limit} newest of what it passes"
                 yield DeleteProfile(name=row.name, why=Verdict(True, Reason.ROW_EXPIRED, message))

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from helios_contract.limits import Audit, Limits
+from helios_contract.limits import Audit, Limits, TaskProbe
 from helios_contract.serves import Bundle
 
+from helios_operator.api.rows import RowPhase
 from helios_operator.api.types import Trigger
 from helios_operator.decide.facts.candidates import Contender, backbones
 from helios_operator.decide.facts.evidence import Evidence
+from helios_operator.decide.facts.task_passes import tasks_identity
 from helios_operator.decide.snapshot import Snapshot
 from helios_operator.decide.weigh.options import Option, memory_mib
 
@@ -50,6 +52,7 @@ def limits_for(
         tokens_per_request=spec.workload.isl + spec.workload.osl,
         live_prompts=_live_prompts(snapshot),
         breach_threshold=_breach_threshold(option, snapshot),
+        task_probe=_task_probe(option, snapshot),
     )
 
 
@@ -74,6 +77,17 @@ def _bundles(contender: Contender, contenders: tuple[Contender, ...]) -> tuple[B
         if member.resolved
     }
     return tuple(refs[digest] for digest in sorted(refs))
+
+
+def _task_probe(option: Option, snapshot: Snapshot) -> TaskProbe | None:
+    """None until it is known what the option passes."""
+    probe, asked = snapshot.deployment.spec.reassessment.task_probe, snapshot.tasks
+    if probe is None or asked is None or not asked.digest:
+        return None
+    mine = tasks_identity(option.contender, option.layer_budget, option.precision, asked.digest)
+    rows = (row for row in snapshot.task_rows if row.identity == mine and row.phase is RowPhase.COMPLETE)
+    row = next(rows, None)
+    return TaskProbe(asked.digest, probe.every.total_seconds(), probe.count, row.passes) if row else None
 
 
 def _live_prompts(snapshot: Snapshot) -> int:

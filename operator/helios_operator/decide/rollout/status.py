@@ -173,7 +173,7 @@ def _ready(report: Report, available: Verdict, progressing: Verdict, slo: Verdic
         return Verdict(False, reason, report.measuring.progress.message)
     if progressing.reason == Reason.PROGRESS_DEADLINE_EXCEEDED:
         return progressing
-    if slo.reason in (Reason.LATENCY_MISSED, Reason.QUALITY_MISSED) and not slo.ok:
+    if slo.reason in live.MISSED and not slo.ok:
         return slo
     return Verdict(True, Reason.SERVING, available.message)
 
@@ -256,7 +256,8 @@ def _state(contender: Contender, options: list[Option], report: Report) -> str:
     ):
         return "Failed"
     verdicts = {option.verdict.reason for option in options}
-    return "Profiling" if Reason.NOT_PROFILED in verdicts else "Infeasible"
+    is_open = {Reason.NOT_PROFILED, Reason.TASKS_NOT_MEASURED} & verdicts
+    return "Profiling" if is_open else "Infeasible"
 
 
 def _measured(contender: Contender) -> bool:

@@ -107,7 +107,7 @@ def gather(case: Case) -> Gathered:
     """For the reassessment under way."""
     if case.memory.prompts:
         return _on_new_prompts(case)
-    if case.memory.trigger == Cause.ALARM:
+    if case.memory.trigger == Cause.ALARM and not _tells_of_tasks_alone(case):
         return _since_alarm(case)
     return _since_change(case)
 
@@ -145,7 +145,7 @@ def _on_new_prompts(case: Case) -> Gathered:
 
 
 def _since_alarm(case: Case) -> Gathered:
-    alarms = pending_alarms(case)
+    alarms = [heard for heard in pending_alarms(case) if heard.alarm.kind != tally.TASKS]
     if not alarms and tally.is_silent(case.memory, case.fleet):
         message = "the pod that raised the alarm does not answer"
         return Gathered(None, Verdict(False, Reason.NO_EVIDENCE, message), wait=True)
@@ -165,6 +165,12 @@ def _since_alarm(case: Case) -> Gathered:
         return Gathered(None, Verdict(False, Reason.NO_EVIDENCE, message), wait=True)
     evidence = case.live(audits, case.contender, is_other_traffic=True)
     return Gathered(evidence, Verdict(True, Reason.MEASURED, evidence.source))
+
+
+def _tells_of_tasks_alone(case: Case) -> bool:
+    """The traffic is what it was: what is known of it stands."""
+    kinds = {heard.alarm.kind for heard in pending_alarms(case)}
+    return kinds == {tally.TASKS}
 
 
 def _compare_with_themselves(alarms: Sequence[Heard], case: Case) -> bool:

@@ -13,7 +13,7 @@ from helios_operator.decide.plan import Verdict
 from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.case import Case
 
-MISSED = (Reason.LATENCY_MISSED, Reason.QUALITY_MISSED)
+MISSED = (Reason.LATENCY_MISSED, Reason.QUALITY_MISSED, Reason.TASKS_MISSED)
 
 
 def slo_met(case: Case) -> Verdict:
@@ -22,12 +22,12 @@ def slo_met(case: Case) -> Verdict:
     if since < cold:
         said = f"{since} of {cold} requests since the last change"
         return Verdict(False, Reason.INSUFFICIENT_DATA, said)
-    latency, quality = _latency(case), _quality(case)
-    said = ", ".join(verdict.message for verdict in (latency, quality) if verdict.message)
-    for missed in (latency, quality):
-        if missed.reason in (Reason.LATENCY_MISSED, Reason.QUALITY_MISSED):
+    latency, quality, tasks = _latency(case), _quality(case), _tasks(case)
+    said = ", ".join(verdict.message for verdict in (latency, quality, tasks) if verdict.message)
+    for missed in (latency, quality, tasks):
+        if missed.reason in MISSED:
             return replace(missed, message=said)
-    for verdict in (quality, latency):
+    for verdict in (tasks, quality, latency):
         if verdict.reason != Reason.NO_TARGET:
             return replace(verdict, message=said)
     return Verdict(False, Reason.NO_TARGET, said)
@@ -63,4 +63,20 @@ def _quality(case: Case) -> Verdict:
     said = f"quality {estimate.mean:.1f} % of {target} asked, on {estimate.samples} audited requests"
     if estimate.high < target:
         return Verdict(False, Reason.QUALITY_MISSED, said)
+    return Verdict(True, Reason.WITHIN_TARGET, said)
+
+
+def _tasks(case: Case) -> Verdict:
+    """Of what serves, as a Job found it."""
+    target, current = case.spec.slo.min_task_percent, case.current_on(case.profiles)
+    if target is None or current is None or current.tasks is None:
+        return Verdict(False, Reason.NO_TARGET, "")
+    share = current.tasks
+    if share.estimate is None:
+        reason = share.why.reason if share.why else ""
+        known = reason if reason == Reason.TOO_FEW_TASKS else Reason.INSUFFICIENT_DATA
+        return Verdict(False, known, share.why.message if share.why else "")
+    said = f"tasks {share.estimate.mean:.1f} % of {target} asked"
+    if share.estimate.mean < target:
+        return Verdict(False, Reason.TASKS_MISSED, said)
     return Verdict(True, Reason.WITHIN_TARGET, said)

@@ -26,6 +26,7 @@ from helios_operator.decide.facts.candidates import Contender, Key, backbones, l
 from helios_operator.decide.facts.evidence import Evidence
 from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.facts.quality import Estimate
+from helios_operator.decide.facts.task_passes import TaskEvidence, TaskShare
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.snapshot import Snapshot
@@ -69,6 +70,8 @@ class Option:
     quality: Estimate | None = None
     """None: not known on this evidence."""
     agreement: Estimate | None = None
+    tasks: TaskShare | None = None
+    """None: the SLO asks for none."""
     verdict: Verdict = field(default=Verdict(True, "", ""))
     """Why it is out before any SLO is asked: no memory, not timed."""
     precision: Precision = REFERENCE
@@ -113,6 +116,8 @@ class Bench:
     process_start_bytes: int = 0
     """What a serving process holds beside the model; 0: no pod told yet."""
     policy: Policy = DEFAULT
+    tasks: TaskEvidence | None = None
+    """None: the SLO asks for none."""
     contract_version: int = VERSION
     """That every pod which serves understands."""
     _known: dict[tuple[str, Key, int, Precision], Option] = field(
@@ -163,6 +168,7 @@ class Bench:
             known,
             quality=evidence.quality(contender, layer, precision),
             agreement=evidence.agreement(contender, layer, precision),
+            tasks=self.tasks.share(contender, layer, precision) if self.tasks else None,
         )
 
     def _without_evidence(self, contender: Contender, layer: int, precision: Precision) -> Option:

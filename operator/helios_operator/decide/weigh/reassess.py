@@ -17,15 +17,18 @@ from helios_operator.decide.plan import Verdict
 from helios_operator.decide.weigh import gathering, hysteresis, remedies, select, triggers
 from helios_operator.decide.weigh.case import Case
 from helios_operator.decide.weigh.options import Option
-from helios_operator.decide.weigh.standing import Standing, standing_of, weighed
+from helios_operator.decide.weigh.standing import Standing, fallen, standing_of, weighed
 from helios_operator.decide.weigh.strategy import Path, path_for
 from helios_operator.decide.weigh.triggers import Call, Cause
 
 RESTORED: dict[str, Reason] = {
     Reason.LATENCY_MISSED: Reason.LATENCY_RESTORED,
     Reason.NOT_ENOUGH_MEMORY: Reason.SPEC_CHANGED,
+    Reason.TASKS_MISSED: Reason.TASKS_RESTORED,
 }
 """What a repair restores, by what was missed; else quality."""
+_UNKNOWN_TASKS = (Reason.TOO_FEW_TASKS, Reason.NO_TASKS, Reason.TASKS_NOT_MEASURED)
+"""They are neither met nor missed."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ def _first_selection(case: Case) -> Outcome:
     evidence = case.profiles
     current, judged = case.current_on(evidence), case.allowed_on(evidence)
     best = next((option for option in judged if option.verdict.ok), None)
+    if best is None and (unknown := _unknown_tasks(judged)):
+        return _note(case, Decision.INCONCLUSIVE, unknown)
     if best is None:
         return _nothing_feasible(case, judged, current, evidence)
     verdict = Verdict(
@@ -83,6 +88,12 @@ def _first_selection(case: Case) -> Outcome:
     if current and best.service == current.service:
         return _conclude(case, Decision.KEEP, verdict)
     return _commit(case, Decision.SELECT, best, evidence, verdict)
+
+
+def _unknown_tasks(judged: tuple[Option, ...]) -> Verdict | None:
+    """The best meets all that is asked but for the tasks, of which nobody can tell."""
+    best = min(judged, key=lambda option: option.verdict.reason not in _UNKNOWN_TASKS, default=None)
+    return best.verdict if best and best.verdict.reason in _UNKNOWN_TASKS else None
 
 
 def _first_reason(case: Case) -> Reason:
@@ -157,6 +168,8 @@ def _weigh(case: Case) -> Outcome:
         )
     judged = case.allowed_on(evidence)
     standing = standing_of(current, case.spec, case.policy, confirmed=case.memory.trigger == Cause.ALARM)
+    if triggers.fallen_tasks(case):
+        standing = fallen(current, [told.tasks for told in case.fleet.telemetry if told.tasks])
     match standing.state:
         case Standing.INFEASIBLE:
             return _repair(case, current, judged, evidence, standing.verdict)
@@ -226,7 +239,10 @@ def _no_remedy(case: Case, evidence: Evidence | None, straddling: list[Option], 
 
 
 def _unsure(case: Case, evidence: Evidence | None, verdict: Verdict) -> Outcome:
-    """An alarm waits for more audits; otherwise the next reassessment will have them."""
+    """An alarm waits for more audits, tasks for the Job that asks them; otherwise the next reassessment will
+    have more."""
+    if verdict.reason == Reason.TASKS_NOT_MEASURED and not case.measuring_done:
+        return _note(case, Decision.INCONCLUSIVE, verdict)
     if case.memory.trigger == Cause.ALARM and _is_thin(evidence, case):
         return _note(case, Decision.INCONCLUSIVE, verdict)
     return _conclude(case, Decision.INCONCLUSIVE, verdict)

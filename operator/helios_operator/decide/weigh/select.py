@@ -30,7 +30,11 @@ def judge(option: Option, spec: DeploymentSpec, policy: Policy = DEFAULT) -> Opt
     if not option.verdict.ok:
         return option
     return replace(
-        option, verdict=_quality(option, spec.slo, policy) or _latency(option, spec) or _fine(option)
+        option,
+        verdict=_quality(option, spec.slo, policy)
+        or _latency(option, spec)
+        or _tasks(option, spec.slo)
+        or _fine(option),
     )
 
 
@@ -98,6 +102,9 @@ def describe(option: Option) -> str:
     parts = []
     if option.quality:
         parts.append(f"quality {option.quality.mean:.0f} % (at least {option.quality.low:.1f})")
+    if option.tasks and option.tasks.estimate:
+        share = option.tasks.estimate
+        parts.append(f"tasks {share.mean:.0f} % (at least {share.low:.1f})")
     if option.performance:
         parts.append(
             f"{option.performance.expected.tokens_per_second:.0f} tok/s with {option.max_batch_size} rows"
@@ -113,6 +120,9 @@ def numbers(option: Option) -> dict[str, float]:
             "qualityPercent": round(option.quality.mean, 2),
             "qualityLowPercent": round(option.quality.low, 2),
         }
+    if option.tasks and option.tasks.estimate:
+        share = option.tasks.estimate
+        figures |= {"taskPercent": round(share.mean, 2), "taskLowPercent": round(share.low, 2)}
     if performance := option.performance:
         figures |= _performance_numbers(performance)
     return figures
@@ -160,6 +170,20 @@ def _latency(option: Option, spec: DeploymentSpec) -> Verdict | None:
             where = f"at layerBudget {option.layer_budget}{suffix(option.precision)}"
             message = f"best {what} p{slo.percentile} {predicted:.0f} ms > {target} ms {where}"
             return Verdict(False, Reason.LATENCY_TOO_HIGH, message, numbers(option))
+    return None
+
+
+def _tasks(option: Option, slo: Slo) -> Verdict | None:
+    """Last: only what is feasible otherwise is asked."""
+    target, share = slo.min_task_percent, option.tasks
+    if target is None or share is None:
+        return None
+    if share.why:
+        return share.why
+    estimate = share.estimate
+    if estimate and estimate.low < target:
+        message = f"tasks {estimate.mean:.1f} % (at least {estimate.low:.1f}) < {target}"
+        return Verdict(False, Reason.TASKS_TOO_LOW, message, numbers(option))
     return None
 
 

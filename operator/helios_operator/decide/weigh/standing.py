@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from helios_contract.telemetry import TaskCounts
+
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Decision, DeploymentSpec
 from helios_operator.decide.plan import Verdict
@@ -42,6 +44,7 @@ def standing_of(
         _memory(current)
         or _quality(current, spec, policy, confirmed)
         or _latency(current, spec)
+        or _tasks(current, spec)
         or Judgement(Standing.FEASIBLE, current.verdict)
     )
 
@@ -90,6 +93,30 @@ def _latency(current: Option, spec: DeploymentSpec) -> Judgement | None:
             text = f"{current} has a mean {what} of {predicted:.0f} ms, {target} ms asked"
             return Judgement(Standing.INFEASIBLE, Verdict(False, Reason.LATENCY_MISSED, text))
     return None
+
+
+def _tasks(current: Option, spec: DeploymentSpec) -> Judgement | None:
+    """By the mean: the tasks are the user's own and always the same, so that waiting brings no more of
+    them. What is not known, or not to be known, takes nothing down."""
+    target, share = spec.slo.min_task_percent, current.tasks
+    if target is None or share is None:
+        return None
+    if share.why:
+        text = f"{current}: {share.why.message}"
+        return Judgement(Standing.UNSURE, replace(share.why, message=text))
+    estimate = share.estimate
+    if estimate is None or estimate.mean >= target:
+        return None
+    bounds = f"{estimate.low:.1f} to {estimate.high:.1f}"
+    text = f"{current} passes {estimate.mean:.1f} % of the tasks ({bounds}), {target} asked"
+    return Judgement(Standing.INFEASIBLE, Verdict(False, Reason.TASKS_MISSED, text))
+
+
+def fallen(current: Option, counts: Sequence[TaskCounts]) -> Judgement:
+    """By an alarm of the pods themselves, whatever its profile says."""
+    asked, passed = sum(each.asked for each in counts), sum(each.passed for each in counts)
+    text = f"{current} passes {passed} of {asked} tasks that its profile says it passes"
+    return Judgement(Standing.INFEASIBLE, Verdict(False, Reason.TASKS_MISSED, text))
 
 
 def weighed(judged: Sequence[Option], current: Option) -> tuple[str, dict[str, float]]:

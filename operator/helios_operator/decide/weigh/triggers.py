@@ -18,10 +18,11 @@ from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.case import Case
 
 KINDS = {
-    Trigger.AUDIT: frozenset({"Audit", "Confidence"}),
-    Trigger.CONFIDENCE: frozenset({"Breach"}),
+    Trigger.AUDIT: frozenset({"Audit", "Confidence", tally.TASKS}),
+    Trigger.CONFIDENCE: frozenset({"Breach", tally.TASKS}),
 }
-"""Alarms that each policy listens to; Breach is the paper's counter."""
+"""Alarms that each policy listens to; Breach is the paper's counter. Tasks only alarm where a probe is asked
+for."""
 
 
 class Cause(StrEnum):
@@ -34,7 +35,12 @@ class Cause(StrEnum):
     INTERVAL = "Interval"
 
 
-ALARMS = {"Audit": Reason.AUDIT_ALARM, "Confidence": Reason.CONFIDENCE_ALARM, "Breach": Reason.BREACH_ALARM}
+ALARMS = {
+    "Audit": Reason.AUDIT_ALARM,
+    "Confidence": Reason.CONFIDENCE_ALARM,
+    "Breach": Reason.BREACH_ALARM,
+    tally.TASKS: Reason.TASK_ALARM,
+}
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,12 @@ def due(case: Case) -> Call | None:
 def pending_alarms(case: Case) -> list[Heard]:
     """Heard since the last reassessment ended, newest first."""
     return tally.pending(case.memory, case.fleet, KINDS[case.spec.reassessment.trigger])
+
+
+def fallen_tasks(case: Case) -> bool:
+    """Whether what serves does not pass what it did, by an alarm that nobody weighed."""
+    heard = any(each.alarm.kind == tally.TASKS for each in pending_alarms(case))
+    return heard and case.memory.trigger == Cause.ALARM
 
 
 def _is_news(heard: Heard, case: Case) -> bool:

@@ -1,30 +1,24 @@
 """A chat's messages as the text that the model's own template makes of them.
 
-Called by `requests`. The template is rendered by transformers, whose sandbox and rules every published
-template was written for; the import is here so that it is paid before memory is measured. It must not choose
-a template.
+Called by `requests`. `models.chat_text` renders; it is imported here so that what it needs is paid before
+memory is measured. It must not choose a template.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import jinja2
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from helios_server.engine.serving import Model
-from helios_server.errors import HeliosError, InvalidRequest
-from helios_server.models.chat_template import ChatTemplate
+from helios_server.errors import InvalidRequest
+from helios_server.models.chat_text import NoTemplate, render
 from helios_server.models.json_file import shown
 from helios_server.rpc import conversation
 from helios_server.rpc.conversation import Prompt
 from helios_server.rpc.openai.fields import Fields, Neutral
 
-_render: Callable[..., Any] = render_jinja_template
-"""Returns more than its annotation says: the texts, and where in them an assistant speaks."""
+__all__ = ["Chat", "NoTemplate"]
+
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 """As clients say, as templates know. A developer's word is the newer name of a system's."""
 _HEEDED = frozenset({"role", "content", "name"})
@@ -38,12 +32,6 @@ _NEUTRAL = {
     "tool_calls": _EMPTY,
 }
 """What an answer holds, and clients send back with it."""
-
-
-class NoTemplate(HeliosError):
-    """The model cannot chat: nobody says how."""
-
-    code = "INVALID_ARGUMENT"
 
 
 @dataclass(frozen=True)
@@ -66,24 +54,6 @@ class Chat:
                 "messages", "the model's template makes no text of them", "Give other messages"
             )
         return await conversation.of_text(model, text, add_special=False)
-
-
-def render(template: ChatTemplate, messages: tuple[dict[str, str], ...]) -> str:
-    """The text up to where the assistant's answer begins."""
-    if not template.text:
-        fix = "Use /v1/completions, or a model whose tokenizer has one"
-        raise NoTemplate("messages", template.lacking, fix)
-    try:
-        (text,), _ = _render(
-            [list(messages)], chat_template=template.text, add_generation_prompt=True, **template.special
-        )
-    except jinja2.TemplateSyntaxError as error:
-        problem = f"the model's chat template is broken ({error})"
-        raise NoTemplate("messages", problem, "Use /v1/completions, or mend the template") from None
-    except Exception as error:  # whatever a template does with messages that it was not written for
-        problem = f"the model's chat template refuses them ({error})"
-        raise InvalidRequest("messages", problem, "Give messages as the model knows them") from None
-    return str(text)
 
 
 def _message(given: Fields) -> dict[str, str]:
