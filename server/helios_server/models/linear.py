@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helios_server.errors import UnsupportedModelError
+from helios_server.native.interface import MULTIPLY_BFLOAT16
 from helios_server.native.library import Library, library
 from helios_server.native.matrix import Matrix
 
@@ -91,7 +92,7 @@ def default_dtype(device_type: str) -> str:
     if device_type != "cpu":
         return "bfloat16"
     kernels = library()
-    return "bfloat16" if kernels is not None and kernels.isa == "amx" else "float16"
+    return "bfloat16" if kernels is not None and kernels.isa in MULTIPLY_BFLOAT16 else "float16"
 
 
 def _usable(device: str | torch.device) -> torch.device:
