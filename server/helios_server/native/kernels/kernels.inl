@@ -10,6 +10,7 @@ constexpr bool kTiles = HELIOS_TILES, kPairs = HELIOS_PAIRS;
 #include "math.inl"
 #include "output.inl"
 #include "input.inl"
+#include "fetch.inl"
 #include "matmul_fma.inl"
 #if HELIOS_VECTOR == 8
 #include "matmul_int8_avx2.inl"

@@ -17,20 +17,9 @@ static inline void add_pair(vf& sum, vf x, vf w) {
   asm("" : "+v"(sum));  // stays in its register: GCC would copy sums about, and into memory when they are many
 }
 
-// Lines of weights that a tile asks for while it computes: so many at each step over k, from there on. Memory is then
-// read at an even pace, whatever there is to do with what comes.
-struct Fetch {
-  const char* from;
-  int lines;
-
-  void step() {
-    for (const char* stop = from + lines * 64; from < stop; from += 64) _mm_prefetch(from, _MM_HINT_T1);
-  }
-};
-
 // R rows of one panel.
 template <int R>
-static void pair_tile(const Bfloat* w, int64_t depth, const Bfloat* x, Fetch fetch, int64_t row, const Output& out,
+static void pair_tile(const Bfloat* w, int64_t depth, const Bfloat* x, Fetch& fetch, int64_t row, const Output& out,
                       int64_t panel) {
   vf sums[R][2];
 #pragma GCC unroll 16
@@ -51,23 +40,21 @@ static void pair_tile(const Bfloat* w, int64_t depth, const Bfloat* x, Fetch fet
   for (int m = 0; m < R; ++m) finish(out, row + m, panel, sums[m][0], sums[m][1]);
 }
 
-using PairTile = void (*)(const Bfloat*, int64_t, const Bfloat*, Fetch, int64_t, const Output&, int64_t);
+using PairTile = void (*)(const Bfloat*, int64_t, const Bfloat*, Fetch&, int64_t, const Output&, int64_t);
 template <int... I> static PairTile pair_tile_of(int64_t rows, std::integer_sequence<int, I...>) {
   static constexpr PairTile tiles[] = {pair_tile<I + 1>...};
   return tiles[rows - 1];
 }
 
-// Rows are cut in tiles as alike as can be. Each fetches its share of the next panel; one alone runs ahead of itself.
+// Rows are cut in tiles as alike as can be. Each fetches its share of the next panel.
 static void pair_rows(const Bfloat* w, int64_t depth, const Input& in, int64_t start, int64_t stop, const Output& out,
                       int64_t panel) {
-  constexpr int kAhead = 8192;
   int64_t tiles = (stop - start + kPairRows - 1) / kPairRows;
-  Fetch fetch{(const char*)w + (tiles == 1 ? kAhead : kPanel * depth * sizeof(Bfloat)), (int)((32 + tiles - 1) / tiles)};
+  Fetch fetch = fetch_beside(w, kPanel * depth * sizeof(Bfloat), 2048, tiles);
   for (int64_t row = start; row < stop; --tiles) {
     const int64_t height = (stop - row + tiles - 1) / tiles;
     const auto tile = pair_tile_of(height, std::make_integer_sequence<int, kPairRows>());
     tile(w, depth, in.narrow(row, depth), fetch, row, out, panel);
-    fetch.from += fetch.lines * 64 * (depth / 32);
     row += height;
   }
 }
