@@ -15,8 +15,8 @@ settings.load_profile("helios")
 
 @pytest.fixture(autouse=True, scope="session")
 def _auto_as_on_another_machine() -> None:
-    """HELIOS_TEST_AUTO=bfloat16 has `auto` resolve as on a processor with AMX, float16 as on one without: no
-    test may be decided by the machine that it runs on."""
+    """HELIOS_TEST_AUTO=bfloat16 has `auto` resolve as where a processor multiplies it, float16 as elsewhere:
+    no test may be decided by the machine that it runs on."""
     if forced := os.environ.get("HELIOS_TEST_AUTO"):
         from helios_server.models import linear  # a session of pure tests never imports torch
 

@@ -100,14 +100,19 @@ def test_hardware_is_that_of_the_nodes_that_offer_the_accelerator() -> None:
     assert (cpu.accelerator, cpu.cores, cpu.memory_mib, cpu.cpu) == (None, 8, 16384, "arm64")
 
 
-def test_a_node_that_multiplies_tiles_computes_in_bfloat16() -> None:
+def test_a_node_that_multiplies_bfloat16_computes_in_it() -> None:
     mark = "feature.node.kubernetes.io/cpu-cpuid"
-    both = {f"{mark}.AMXTILE": "true", f"{mark}.AMXBF16": "true"}
+    tiles, pairs = ("AMXTILE", "AMXBF16"), ("AVX512BF16", "AVX512VNNI")
     found = {
-        name: nodes.hardware(deployment({}), mirror(node("a", labels))).dtype
-        for name, labels in (("both", both), ("one", {f"{mark}.AMXTILE": "true"}), ("none", {}))
+        words: nodes.hardware(
+            deployment({}), mirror(node("a", {f"{mark}.{word}": "true" for word in words}))
+        ).dtype
+        for words in (tiles, pairs, tiles[:1], pairs[:1], pairs[1:], ())
     }
-    assert found == {"both": "bfloat16", "one": "float16", "none": "float16"}
+    assert found == {
+        tiles: "bfloat16", pairs: "bfloat16", tiles[:1]: "float16", pairs[:1]: "float16",
+        pairs[1:]: "float16", (): "float16",
+    }  # fmt: skip
 
 
 def test_a_free_accelerator_is_room_a_taken_one_is_not() -> None:

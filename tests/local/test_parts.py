@@ -112,6 +112,9 @@ def test_this_machine_is_described() -> None:
     assert hardware.detect("cpu", "float32")[1].dtype == "float32"
 
 
+PAIRS = "fpu avx2 avx512f avx512dq avx512bw avx512vl avx512_bf16 avx512_vnni"
+
+
 @pytest.mark.parametrize(
     ("flags", "said", "expected"),
     [
@@ -120,9 +123,14 @@ def test_this_machine_is_described() -> None:
         ("fpu avx2 amx_bf16 amx_tile", "avx512", "float16"),
         ("fpu avx2 amx_bf16 amx_tile", "off", "float16"),
         ("fpu avx2 avx512f", None, "float16"),
+        (PAIRS, None, "bfloat16"),
+        (PAIRS, "avx512_bf16", "bfloat16"),
+        (PAIRS, "avx512", "float16"),
+        (PAIRS, "amx", "float16"),
+        (PAIRS.replace("avx512_vnni", ""), None, "float16"),
     ],
 )
-def test_auto_is_bfloat16_where_kernels_have_tiles(
+def test_auto_is_bfloat16_where_kernels_multiply_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, said: str | None, expected: str
 ) -> None:
     cpuinfo, library = tmp_path / "cpuinfo", tmp_path / "library.so"

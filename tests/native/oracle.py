@@ -33,11 +33,16 @@ def _int4_group(group: Tensor) -> Tensor:
     return (values * unit + minimum).double()
 
 
+def rounds_rows(isa: str, fmt: str) -> bool:
+    """Whether rows are rounded to the weights' format before they are multiplied."""
+    return fmt == "bfloat16" and isa not in ("avx2", "avx512")
+
+
 def product_error(x: Tensor, weight: Tensor, fmt: str, isa: str) -> Tensor:
     """How far a product may be from the exact one: [M, N].
 
     x: [M, K], weight: [N, K] as packed. A float32 sum of K terms errs by K roundings of its terms' sizes at
-    most; tiles round a row to bfloat16 first; int8 rounds it to 16-bit integers, whose sums are exact.
+    most; tiles and pairs have it in bfloat16 first; int8 in 16-bit integers, whose sums are exact.
     """
     terms = x.double().abs() @ weight.abs().T
     k = x.shape[1]
@@ -45,7 +50,7 @@ def product_error(x: Tensor, weight: Tensor, fmt: str, isa: str) -> Tensor:
     if fmt == "int8":
         unit = x.double().abs().amax(1, keepdim=True) / min(2147483647 // (128 * k), 32512)
         return unit / 2 * weight.abs().sum(1)[None, :] * 1.001 + 8 * rounding * terms
-    narrowed = 2.0**-8 if fmt == "bfloat16" and isa.startswith("amx") else 0.0
+    narrowed = 2.0**-8 if rounds_rows(isa, fmt) else 0.0
     return (k + 2) * rounding * terms * 1.01 + narrowed * terms
 
 

@@ -10,27 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.native.libraries import every_isa, kernels
-from tests.native.oracle import run_layer
+from tests.native.oracle import rounds_rows, run_layer
 from tests.native.worlds import Row, World, rows, shapes
 
 every_format = pytest.mark.parametrize("fmt", FORMATS)
 # Of the largest value that passes through: a float32 sum's rounding, grown by norms and softmax; 16-bit
-# integers, of which a long row has fewer; tiles round every row to bfloat16; keys and values are rounded on
-# both sides, which may fall apart by one step.
+# integers, of which a long row has fewer; tiles and pairs have every row in bfloat16; keys and values are
+# rounded on both sides, which may fall apart by one step.
 _FORMAT = {"float16": 2.0**-14, "bfloat16": 2.0**-14, "int8": 2.0**-11, "int4": 2.0**-14}
-_TILES = 2.0**-5
+_ROUNDED = 2.0**-5
 _KV = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.int8: 2.0**-7}
 
 
 def _tolerance(isa: str, fmt: str, shape: Shape) -> float:
     longest = max(shape.hidden, shape.heads * shape.head_dim, shape.inner)
     integers = 8 * (127 * longest) / 2**31 if fmt == "int8" else 0
-    return (
-        _FORMAT[fmt]
-        + integers
-        + 4 * _KV[shape.kv]
-        + (_TILES if fmt == "bfloat16" and isa.startswith("amx") else 0)
-    )
+    return _FORMAT[fmt] + integers + 4 * _KV[shape.kv] + (_ROUNDED if rounds_rows(isa, fmt) else 0)
 
 
 @every_isa

@@ -22,6 +22,13 @@ from tests.native.libraries import EMULATED, every_isa, kernels, kernels_file, n
 from tests.native.worlds import Row, World
 
 _SHAPE = Shape(24, 4, 2, 8, 20, 1e-5, 4, torch.float32)
+# By instruction set: a file, what stands there, what would be wrong, and what is computed wrongly then.
+_FAULTS = {
+    "avx512": (
+        "matmul_int8_vnni.inl", "_mm512_slli_epi32(high, 8)", "_mm512_slli_epi32(high, 7)", "int8 products",
+    ),
+    "avx512_bf16": ("matmul_pairs.inl", "w + 512 + q * 16", "w + 512", "bfloat16 products"),
+}  # fmt: skip
 
 
 def _machine() -> list[str]:
@@ -97,22 +104,38 @@ def test_kernels_that_compute_wrongly_are_not_used(
 ) -> None:
     """A build whose best instruction set has one wrong number in one loop: the next lower one serves."""
     machine = _machine()
-    if machine[-1] != "avx512":
-        pytest.skip("the fault is put into the kernels of AVX-512, and they are not the best here")
+    if machine[-1] not in _FAULTS:
+        pytest.skip(f"there is no fault to put into the kernels of {machine[-1]}, the best here")
+    name, right, wrong, products = _FAULTS[machine[-1]]
     sources = tmp_path / "kernels"
     shutil.copytree(building.SOURCES, sources)
-    file = sources / "matmul_int8_vnni.inl"
-    right = file.read_text()
-    assert "_mm512_slli_epi32(high, 8)" in right
-    file.write_text(right.replace("_mm512_slli_epi32(high, 8)", "_mm512_slli_epi32(high, 7)"))
+    file = sources / name
+    assert right in file.read_text()
+    file.write_text(file.read_text().replace(right, wrong))
     monkeypatch.setattr(building, "SOURCES", sources)
     broken = building.build(("-O1",), tmp_path)
     chosen = choose_library("", broken)
     assert chosen is not None
     assert chosen.isa == machine[-2]
-    assert "the avx512 kernels compute int8 products wrongly on this machine and are not used" in caplog.text
-    with pytest.raises(HeliosError, match="HELIOS_NATIVE: 'avx512' computes int8 products wrongly"):
-        choose_library("avx512", broken)
+    best = machine[-1]
+    assert f"the {best} kernels compute {products} wrongly on this machine and are not used" in caplog.text
+    with pytest.raises(HeliosError, match=f"HELIOS_NATIVE: '{best}' computes {products} wrongly"):
+        choose_library(best, broken)
+
+
+def test_what_the_compiler_lacked_says_so_and_is_refused_when_pinned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if _machine()[-1] != "avx512_bf16":
+        pytest.skip("avx512_bf16 is left out of a build here, and it is not the best of this processor")
+    caplog.set_level(logging.INFO)
+    without = building.build(("-O0", "-DHELIOS_WITHOUT_BF16"), tmp_path)
+    chosen = choose_library("", without)
+    assert chosen is not None
+    assert chosen.isa == "avx512"
+    assert "the kernels are built without 'avx512_bf16', which this processor has" in caplog.text
+    with pytest.raises(HeliosError, match="HELIOS_NATIVE: the kernels are built without 'avx512_bf16'"):
+        choose_library("avx512_bf16", without)
 
 
 @every_isa

@@ -22,8 +22,9 @@ from helios_operator.render import containers, labels
 from helios_operator.render.accelerator import Accelerator, accelerator, device
 from helios_operator.render.merge import said
 
-_TILES = ("feature.node.kubernetes.io/cpu-cpuid.AMXTILE", "feature.node.kubernetes.io/cpu-cpuid.AMXBF16")
-"""Labels of a node whose processor multiplies matrices of bfloat16."""
+_CPUID = "feature.node.kubernetes.io/cpu-cpuid"
+_MULTIPLY_BFLOAT16 = ({"AMXTILE", "AMXBF16"}, {"AVX512BF16", "AVX512VNNI"})
+"""What the labels of a node say of a processor that multiplies bfloat16: the one or the other."""
 _STEP_MIB = 256
 """Memory in the identity of a measurement is rounded to this: nodes of one kind differ by a few MiB."""
 _CPU_MODEL = (
@@ -66,8 +67,10 @@ def hardware(hd: Deployment, mirror: Mirror) -> Hardware:
 def _dtype(kind: str, marks: Mapping[str, str]) -> str:
     """What `auto` comes to on a node with these labels: the image has the kernels. All pods are told it, so
     that replicas on unlike nodes compute alike."""
-    tiles = all(marks.get(label) == "true" for label in _TILES)
-    return "bfloat16" if kind != "cpu" or tiles else "float16"
+    multiplied = any(
+        all(marks.get(f"{_CPUID}.{word}") == "true" for word in needed) for needed in _MULTIPLY_BFLOAT16
+    )
+    return "bfloat16" if kind != "cpu" or multiplied else "float16"
 
 
 def memory_limit_mib(hd: Deployment) -> int | None:

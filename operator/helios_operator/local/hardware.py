@@ -21,8 +21,9 @@ from helios_server.native.build import library_file
 from helios_operator.decide.snapshot import Hardware
 
 _MIB = 1024 * 1024
-_TILES = {"amx_tile", "amx_bf16"}
-"""Of a processor: it multiplies matrices of bfloat16."""
+_PAIRS = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16"}
+_MULTIPLY_BFLOAT16 = {"avx512_bf16": _PAIRS, "amx": {"amx_tile", "amx_bf16"}}
+"""Flags of a processor on which the server's kernels multiply bfloat16 as it is, by instruction set."""
 _CPUINFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _UNKNOWN = ("cuda", 0)
@@ -49,13 +50,14 @@ def detect(device: str = "auto", dtype: str | None = None) -> tuple[str, Hardwar
 
 def default_dtype(device: str, cpuinfo: Path = _CPUINFO) -> str:
     """What `auto` comes to in a pod here, so that a row of Timing can be named before one has run: bfloat16
-    on an accelerator, and where the server's kernels are there and have AMX; else float16."""
+    on an accelerator, and where the server's kernels are there and multiply it; else float16."""
     if device != "cpu":
         return "bfloat16"
     said = os.environ.get("HELIOS_NATIVE", "")
     flags = re.search(r"^flags\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
-    tiles = flags is not None and set(flags[1].split()) >= _TILES
-    return "bfloat16" if tiles and said in ("", "amx") and library_file().exists() else "float16"
+    has = set(flags[1].split()) if flags else set()
+    usable = {isa for isa, needed in _MULTIPLY_BFLOAT16.items() if has >= needed and said in ("", isa)}
+    return "bfloat16" if usable and library_file().exists() else "float16"
 
 
 def memory_mib(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROUP) -> int:

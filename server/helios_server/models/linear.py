@@ -16,6 +16,7 @@ from helios_contract.serves import AUTO, Precision
 from torch import Tensor
 
 from helios_server.errors import UnsupportedModelError
+from helios_server.native.interface import MULTIPLY_BFLOAT16
 from helios_server.native.library import Library, library
 from helios_server.native.matrix import Matrix
 from helios_server.native.quantised import WEIGHT_DTYPES, Quantised, floats, quantise
@@ -121,7 +122,7 @@ def default_dtype(device_type: str) -> str:
     if device_type != "cpu":
         return "bfloat16"
     kernels = library()
-    return "bfloat16" if kernels is not None and kernels.isa == "amx" else "float16"
+    return "bfloat16" if kernels is not None and kernels.isa in MULTIPLY_BFLOAT16 else "float16"
 
 
 def _check_precision(precision: Precision, device: torch.device) -> None:

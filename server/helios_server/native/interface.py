@@ -7,7 +7,13 @@ from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_uint6
 from pathlib import Path
 from typing import Any, Final
 
-ISAS: Final = ("avx2", "avx512", "amx")  # a number of HeliosIsa each, from the least to the best
+ISAS: Final = (
+    "avx2",
+    "avx512",
+    "avx512_bf16",
+    "amx",
+)  # a number of HeliosIsa each, from the least to the best
+MULTIPLY_BFLOAT16: Final = ("avx512_bf16", "amx")  # of ISAS: in pairs, in tiles; others widen it first
 TYPES: Final = ("float32", "float16", "bfloat16", "int8", "int4")  # of HeliosType
 
 
@@ -42,6 +48,7 @@ class CStep(Structure):
 
 _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[Any, ...]]] = {
     "helios_supports": (c_int, (c_int,)),
+    "helios_built": (c_int, (c_int,)),
     "helios_pack": (
         c_int,
         (

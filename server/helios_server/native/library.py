@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 VARIABLE = "HELIOS_NATIVE"
 _FIX = f"Set {VARIABLE} to off, {', '.join(ISAS)}, or leave it out"
+_REBUILD = "build them with a newer compiler"
 _STATUS = {
     1: "there is no memory for it",
     2: "its sizes do not fit together",
@@ -74,6 +75,8 @@ class Library:
         functions = _load(file or library_file())
         if isa not in ISAS or not functions.helios_supports(ISAS.index(isa)):
             raise HeliosError(VARIABLE, f"this machine lacks '{isa}'", _FIX)
+        if not functions.helios_built(ISAS.index(isa)):
+            raise HeliosError(VARIABLE, f"the kernels are built without '{isa}'", _REBUILD)
         return cls(functions, isa, threads)
 
     def pack(
@@ -254,6 +257,9 @@ def _pinned(isa: str, file: Path) -> Library:
 def _best(functions: ctypes.CDLL) -> Library | None:
     supported = [isa for index, isa in enumerate(ISAS) if functions.helios_supports(index)]
     for isa in reversed(supported):
+        if not functions.helios_built(ISAS.index(isa)):
+            logger.info("the kernels are built without '%s', which this processor has: %s", isa, _REBUILD)
+            continue
         kernels = Library(functions, isa)
         wrong = _difference(kernels)
         if wrong is None:

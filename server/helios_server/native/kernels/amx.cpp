@@ -13,6 +13,7 @@ namespace helios {
 namespace {
 #define HELIOS_VECTOR 16
 #define HELIOS_TILES 1
+#define HELIOS_PAIRS 0
 #ifdef HELIOS_EMULATE_AMX
 #include "tile_emulation.h"
 #endif

@@ -7,6 +7,7 @@ namespace helios {
 namespace {
 #define HELIOS_VECTOR 16
 #define HELIOS_TILES 0
+#define HELIOS_PAIRS 0
 #include "simd_avx512.h"
 #include "kernels.inl"
 }  // namespace

@@ -11,9 +11,9 @@ namespace {
 
 struct Leaf { unsigned a, b, c, d; };
 
-Leaf leaf_of(unsigned number) {
+Leaf leaf_of(unsigned number, unsigned part = 0) {
   Leaf leaf{};
-  __get_cpuid_count(number, 0, &leaf.a, &leaf.b, &leaf.c, &leaf.d);
+  __get_cpuid_count(number, part, &leaf.a, &leaf.b, &leaf.c, &leaf.d);
   return leaf;
 }
 
@@ -36,6 +36,8 @@ bool has_avx512() {
   return has_avx2() && kept(0xe6) && all(seventh.b, {16, 17, 30, 31}) && all(seventh.c, {11});  // F, DQ, BW, VL; VNNI
 }
 
+bool has_avx512_bf16() { return has_avx512() && all(leaf_of(7, 1).a, {5}); }
+
 // Linux lends the tiles to a process that asks.
 bool has_amx() {
   constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
@@ -52,6 +54,7 @@ bool supports(int isa) {
   switch (isa) {
     case HELIOS_AVX2: return has_avx2();
     case HELIOS_AVX512: return has_avx512();
+    case HELIOS_AVX512_BF16: return has_avx512_bf16();
     case HELIOS_AMX: return has_amx();
     default: return false;
   }

@@ -13,6 +13,9 @@ const Kernels* kernels_of(int isa) {
   switch (isa) {
     case HELIOS_AVX2: return &helios::kAvx2;
     case HELIOS_AVX512: return &helios::kAvx512;
+#if HELIOS_KNOWS_BF16
+    case HELIOS_AVX512_BF16: return &helios::kAvx512Bf16;
+#endif
     case HELIOS_AMX: return &helios::kAmx;
     default: return nullptr;
   }
@@ -67,6 +70,8 @@ int check(const HeliosStep& step, int64_t page_tokens, int64_t slab_pages) {
 extern "C" {
 
 int helios_supports(int isa) { return helios::supports(isa); }
+
+int helios_built(int isa) { return kernels_of(isa) != nullptr; }
 
 int helios_pack(int isa, const void* weight, int type, int64_t out, int64_t in, const void* units, const void* minima,
                 const float* bias, int format, int gated, int threads, HeliosMatrix** matrix) {

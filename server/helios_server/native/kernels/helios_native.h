@@ -22,7 +22,7 @@ typedef enum {
   HELIOS_BAD_PAGE = 7,       // a slot, page, context or table row that is outside what was given
 } HeliosStatus;
 
-typedef enum { HELIOS_AVX2 = 0, HELIOS_AVX512 = 1, HELIOS_AMX = 2 } HeliosIsa;
+typedef enum { HELIOS_AVX2 = 0, HELIOS_AVX512 = 1, HELIOS_AVX512_BF16 = 2, HELIOS_AMX = 3 } HeliosIsa;
 typedef enum { HELIOS_FLOAT32 = 0, HELIOS_FLOAT16 = 1, HELIOS_BFLOAT16 = 2, HELIOS_INT8 = 3, HELIOS_INT4 = 4 } HeliosType;
 
 typedef struct HeliosMatrix HeliosMatrix;  // weights as one instruction set reads them
@@ -52,8 +52,11 @@ typedef struct {
   int64_t rope_rows;
 } HeliosStep;
 
-// 1 when this build, this processor and its operating system have the instruction set, else 0.
+// 1 when this processor and its operating system have the instruction set, else 0.
 int helios_supports(int isa);
+
+// 1 when the compiler of this build had it, else 0.
+int helios_built(int isa);
 
 // Packs weight: [out, in] of `type`, row by row, float for a float format and quantised already for the others. gated: the
 // first half of the rows is the gate, the second what it lets through, and a product is silu(gate) * up: [rows, out / 2].

@@ -1,9 +1,18 @@
-// The kernels of one instruction set, as a table: avx2.cpp, avx512.cpp and amx.cpp each fill one in from the same .inl
+// The kernels of one instruction set, as a table: avx2.cpp, avx512.cpp, avx512_bf16.cpp and amx.cpp each fill one in from the same .inl
 // files; helios_native.cpp calls through it.
 #pragma once
 
 #include "helios_native.h"
 #include "matrix.h"
+
+// Whether the compiler has vdpbf16ps. HELIOS_WITHOUT_BF16: as if it were one that has not.
+#if defined(HELIOS_WITHOUT_BF16)
+#define HELIOS_KNOWS_BF16 0
+#elif defined(__clang__)
+#define HELIOS_KNOWS_BF16 (__clang_major__ >= 9)
+#else
+#define HELIOS_KNOWS_BF16 (__GNUC__ >= 10)
+#endif
 
 namespace helios {
 
@@ -29,6 +38,6 @@ struct Kernels {
   int64_t (*loud)(uint64_t key, int64_t count, uint64_t least, int64_t* ids, uint64_t* bits, int64_t room);
 };
 
-extern const Kernels kAvx2, kAvx512, kAmx;
+extern const Kernels kAvx2, kAvx512, kAvx512Bf16, kAmx;
 
 }  // namespace helios

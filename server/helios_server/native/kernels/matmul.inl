@@ -3,7 +3,7 @@
 static Layout layout_of(int format) {
   if (format == HELIOS_INT4) return Layout::kNibbles;
   if (format == HELIOS_INT8) return kLanes == 8 ? Layout::kPairs : Layout::kTileQuads;
-  return format == HELIOS_BFLOAT16 && kTiles ? Layout::kTilePairs : Layout::kColumns;
+  return format == HELIOS_BFLOAT16 && (kTiles || kPairs) ? Layout::kTilePairs : Layout::kColumns;
 }
 
 // wide: [in, panel] of this thread. Whoever reads `out` waits for the team.
@@ -15,9 +15,11 @@ static void multiply(const HeliosMatrix& m, const Input& in, int64_t rows, const
     else multiply_fma<Bfloat>(m, in, rows, out, first, last, wide);
     return;
   }
+#if HELIOS_TILES || HELIOS_PAIRS
+  if (m.layout == Layout::kTilePairs) return multiply_bfloat(m, in, rows, out, first, last);
+#endif
 #if HELIOS_TILES
-  if (m.layout == Layout::kTilePairs) multiply_bfloat(m, in, rows, out, first, last);
-  else multiply_int8_tiles(m, in, rows, out, first, last);
+  multiply_int8_tiles(m, in, rows, out, first, last);
 #else
   multiply_int8(m, in, rows, out, first, last);
 #endif
