@@ -59,13 +59,18 @@ template <class W, int... I> static FmaTile<W> fma_tile_of(int64_t rows, std::in
   return tiles[rows - 1];
 }
 
+struct Packed {  // a panel as the matrix keeps it
+  const void* data;
+  int64_t bytes;
+};
+
 // Rows are cut in tiles as alike as can be: 13 are 7 and 6, not 12 and 1. Each fetches its share of the panel behind
 // `packed`, which `w` is the same as, or widened.
 template <class W>
-static void fma_rows(const W* w, const void* packed, int64_t depth, const Input& in, int64_t start, int64_t stop,
+static void fma_rows(const W* w, Packed packed, int64_t depth, const Input& in, int64_t start, int64_t stop,
                      const Output& out, int64_t panel) {
   int64_t tiles = (stop - start + kTileRows - 1) / kTileRows;
-  Fetch fetch = fetch_beside(packed, depth * kPanel * 2, kFmaStep * kPanel * 2, tiles);
+  Fetch fetch = fetch_beside(packed.data, packed.bytes, packed.bytes * kFmaStep / depth, tiles);
   for (int64_t row = start; row < stop; --tiles) {
     const int64_t height = (stop - row + tiles - 1) / tiles;
     fma_tile_of<W>(height, std::make_integer_sequence<int, kTileRows>())(w, depth, in, fetch, row, out, panel);
@@ -93,12 +98,13 @@ static void multiply_fma(const HeliosMatrix& m, const Input& in, int64_t rows, c
     const int64_t stop = start + kFmaBlockRows < rows ? start + kFmaBlockRows : rows;
     for (int64_t panel = first; panel < last; ++panel) {
       const W* own = w + panel * size;
+      const Packed packed{own, size * (int64_t)sizeof(W)};
       if (stop - start <= kWideRows) {
-        fma_rows(own, own, m.depth, in, start, stop, out, panel);
+        fma_rows(own, packed, m.depth, in, start, stop, out, panel);
         continue;
       }
       for (int64_t i = 0; i < size; i += kLanes) vstore(wide + i, vload(own + i));
-      fma_rows<float>(wide, own, m.depth, in, start, stop, out, panel);
+      fma_rows<float>(wide, packed, m.depth, in, start, stop, out, panel);
     }
   }
 }

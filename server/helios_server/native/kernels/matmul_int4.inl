@@ -81,8 +81,10 @@ static void int4_lone_row(const HeliosMatrix& m, const Input& in, const Output& 
 static void multiply_int4(const HeliosMatrix& m, const Input& in, int64_t rows, const Output& out, int64_t first,
                           int64_t last, float* wide) {
   if (rows == 1) return int4_lone_row(m, in, out, first, last);
+  const int64_t size = m.depth / HELIOS_GROUP * m.group_bytes();
   for (int64_t panel = first; panel < last; ++panel) {
     widen_int4(m, panel, wide);
-    fma_rows<float>(wide, m.in, in, rows, out, panel);
+    const Packed packed{(const char*)m.data + panel * size, size};
+    fma_rows<float>(wide, packed, m.in, in, 0, rows, out, panel);
   }
 }
