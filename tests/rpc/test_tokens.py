@@ -22,6 +22,7 @@ from helios_proto.v1 import generation_pb2 as pb
 from helios_server.errors import InvalidRequest
 from helios_server.rpc.auth import Token
 from helios_server.rpc.callers import CallerTokens
+from helios_server.rpc.errors import Unauthenticated
 from helios_server.rpc.server import Access
 from helios_server.rpc.tls import Certificates, TlsFiles
 
@@ -356,6 +357,33 @@ def test_tokens_that_cannot_be_used_are_named_and_the_old_ones_stay(
     assert callers.authenticate(f"Bearer {tokens.bob}") == "bob"
     assert tokens.alice not in caplog.text
     assert "tokens in use stay" in caplog.text
+
+
+def test_a_secret_is_followed_as_a_kubelet_replaces_it(tmp_path: Path) -> None:
+    """Files are links into a folder that is a link itself; that one is put in its place."""
+    mounted = tmp_path / "mounted"
+
+    def hold(version: str, **content: str) -> None:
+        (mounted / version).mkdir(parents=True)
+        for name, token in content.items():
+            (mounted / version / name).write_text(token)
+        (mounted / "..new").symlink_to(version)
+        (mounted / "..new").replace(mounted / "..data")
+        for name in content:
+            if not (mounted / name).is_symlink():
+                (mounted / name).symlink_to(f"..data/{name}")
+
+    hold("..1", alice="first", bob="other")
+    callers = CallerTokens(mounted)
+    assert callers.names == {"alice", "bob"}
+    hold("..2", alice="second", carol="third")
+    (mounted / "bob").unlink()
+    assert [callers.look(), callers.look()] == [None, True]
+    assert callers.names == {"alice", "carol"}
+    assert callers.authenticate("Bearer second") == "alice"
+    for gone in ("first", "other"):
+        with pytest.raises(Unauthenticated):
+            callers.authenticate(f"Bearer {gone}")
 
 
 def test_a_folder_that_was_emptied_leaves_nobody(tokens: Tokens) -> None:

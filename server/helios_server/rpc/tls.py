@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-from cryptography import x509
+from typing import TYPE_CHECKING
 
 from helios_server.errors import HeliosError, InvalidRequest
 from helios_server.rpc.watched import Watched
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +131,8 @@ def _unfit(files: TlsFiles, error: ssl.SSLError) -> InvalidRequest:
 
 def _certificates(field: str, path: Path) -> list[x509.Certificate]:
     """At least one."""
+    from cryptography import x509  # 8 MiB, which pods that speak clear text do without
+
     try:
         return x509.load_pem_x509_certificates(_content(field, path))
     except ValueError:
