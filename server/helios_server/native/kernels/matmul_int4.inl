@@ -71,15 +71,17 @@ static void widen_int4(const HeliosMatrix& m, int64_t panel, float* wide) {
   }
 }
 
+static void int4_lone_row(const HeliosMatrix& m, const Input& in, const Output& out, int64_t first, int64_t last) {
+  constexpr int kSide = kLanes == 8 ? 2 : 4;  // as many as have their units and minima in registers
+  int64_t panel = first;
+  for (; panel + kSide <= last; panel += kSide) int4_lone<kSide>(m, in, out, panel);
+  for (; panel < last; ++panel) int4_lone<1>(m, in, out, panel);
+}
+
 static void multiply_int4(const HeliosMatrix& m, const Input& in, int64_t rows, const Output& out, int64_t first,
                           int64_t last, float* wide) {
-  int64_t panel = first;
-  if (rows == 1) {
-    constexpr int kSide = kLanes == 8 ? 2 : 4;  // as many as have their units and minima in registers
-    for (; panel + kSide <= last; panel += kSide) int4_lone<kSide>(m, in, out, panel);
-    for (; panel < last; ++panel) int4_lone<1>(m, in, out, panel);
-  }
-  for (; panel < last; ++panel) {
+  if (rows == 1) return int4_lone_row(m, in, out, first, last);
+  for (int64_t panel = first; panel < last; ++panel) {
     widen_int4(m, panel, wide);
     fma_rows<float>(wide, m.in, in, rows, out, panel);
   }
