@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 
 from tests.engine.faults import LONG, PROMPTS, Fault, still_serves, under_way
 from tests.engine.helpers import limits_for, running, send
-from tests.sizes import examples
+from tests.sizes import LONG as LONG_RUN
 
 ERRORS = [
     MemoryError(),
@@ -75,10 +75,10 @@ GROW = [
 
 
 REQUANTIZE = [  # `make test-long` breaks all; otherwise the first few
-    (Engine, "wait_for_audits"),
     (Backbone, "load_layer"),
-    (Source, "settle"),
     (Serving, "_hold"),
+    (Engine, "wait_for_audits"),
+    (Source, "settle"),
     (requantize, "check_bundles"),
     (requantize, "check_same"),
     (changes, "check_pool"),
@@ -136,8 +136,8 @@ def test_an_exchange_that_breaks_anywhere_is_undone(
 @pytest.mark.parametrize(
     ("precision", "point"),
     [
-        *((WEIGHTS, point) for point in REQUANTIZE[: examples(4, long=99)]),
-        *((KEYS, point) for point in KEYS_AND_VALUES[: examples(3, long=99)]),
+        *((WEIGHTS, point) for point in REQUANTIZE[: 99 if LONG_RUN else 2]),
+        *((KEYS, point) for point in KEYS_AND_VALUES[: 99 if LONG_RUN else 1]),
     ],
     ids=lambda value: f"{value[0].__name__}.{value[1]}" if isinstance(value, tuple) else next(iter(value)),
 )
@@ -185,7 +185,7 @@ def test_a_grow_that_breaks_anywhere_is_undone(
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("way", ["exchange", "requantize", "grow"])
+@pytest.mark.parametrize("way", ["exchange", "grow", *(["requantize"] if LONG_RUN else [])])
 def test_whatever_is_raised_it_is_the_changes_failure(
     tiny: Path, other: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, way: str
 ) -> None:

@@ -105,13 +105,13 @@ def test_a_checkpoint_that_is_published_quantised_is_the_reference(tiny: Path, t
     with running(model, config, **limits(Precision("int4"))) as engine:
         send(engine, PROMPTS[0], max_tokens=5, ignore_eos=True).result()
         row = audits(engine, 1)[1]
-        stream = send(engine, PROMPTS[0], max_tokens=100, ignore_eos=True)
+        stream = send(engine, PROMPTS[0], max_tokens=60, ignore_eos=True)
         for generation, precision in ((2, Precision()), (3, Precision("int4"))):
             stream.wait_for(5 * generation)
             engine.set_limits(limits_for(model, generation=generation, **limits(precision))).result(60)
         event = stream.result()
     check(row, model, PROMPTS[0], "float32", Precision("int4"))
-    Library("float32").check(PROMPTS[0], event, SamplingParams(max_tokens=100, ignore_eos=True))
+    Library("float32").check(PROMPTS[0], event, SamplingParams(max_tokens=60, ignore_eos=True))
     assert [span.served.weight_dtype for span in event.spans] == ["int4", "auto", "int4"]
 
 
@@ -212,13 +212,14 @@ def test_audits_wait_until_they_are_earned(tiny: Path, monkeypatch: pytest.Monke
     clocks = Clocks()
     with running(tiny, **limits(BOTH)) as engine:
         engine._auditor._share = clocks.share()
-        engine._auditor.follow(BOTH, reading_seconds=0.5)
+        engine._auditor.follow(BOTH, reading_seconds=0.1)
         for prompt in PROMPTS:
             assert send(engine, prompt, max_tokens=3).result()
         assert engine.audits_passed_over == len(PROMPTS)
         assert engine.telemetry().audits == ()
-        clocks.process = 10.0
-        engine.at_boundary(lambda: [send(engine, prompt, max_tokens=3) for prompt in PROMPTS[:2]]).result()
+        clocks.process = 2.0
+        for prompt in PROMPTS[:2]:  # one batch, which waits for company although nothing else runs
+            send(engine, prompt, max_tokens=3).result()
         rows = audits(engine, 2)
         assert engine.audits_passed_over == len(PROMPTS)
         assert engine.audits_skipped == 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -43,6 +43,7 @@ published.
 """
 STATE_TOKENS = 4096
 """Hidden states held for audits, all layers together; prompts beyond that are not audited."""
+_SOON_SECONDS = 0.01
 _GOLDEN_RATIO = 0.6180339887498949
 
 
@@ -69,6 +70,11 @@ def drawn(sequence: Sequence, limits: Limits) -> bool:
     """
     long_enough = len(sequence.prompt_ids) >= MIN_TOKENS
     return long_enough and sequence.ordinal > 0 and chosen(sequence.ordinal, limits.audit.percent)
+
+
+def _is_full(prompts: Collection[PromptStates]) -> bool:
+    """Whether they make a batch."""
+    return len(prompts) >= BATCH_PROMPTS or sum(prompt.tokens for prompt in prompts) >= BATCH_TOKENS
 
 
 class Auditor:
@@ -117,10 +123,26 @@ class Auditor:
         """Whether a prompt that was drawn will be scored; one that will not is counted. Nothing of the prompt
         decides it.
         """
-        waiting = len(self.captures) + len(self._pending)
-        takes = self._may_begin() and (not self._quantised or (not self._batch and waiting < BATCH_PROMPTS))
+        waiting = (*self.captures.values(), *self._pending)
+        takes = not self._quantised or (not self._batch and not _is_full(waiting) and self._may_begin())
         self.passed_over += not takes
         return takes
+
+    def wakes_in(self, now: float) -> float | None:
+        """Seconds until a batch may begin that waits for company; None: nothing waits for time to pass."""
+        if self._batch or not self._pending or not self._reads_all() or not self._may_begin():
+            return None
+        return max(_SOON_SECONDS, self._pending[0].arrived + self._patience() - now)
+
+    def _reads_all(self) -> bool:
+        """Whether a batch reads the whole model, as published, however few its prompts are."""
+        return self._quantised and self.reference == REFERENCE
+
+    def _patience(self) -> float:
+        """Seconds that a batch waits to be full. No other one could begin before so much CPU time is spent as
+        makes the next one's share, so one that reads the whole model waits as long.
+        """
+        return self._seconds[REFERENCE] / SHARE if self._reads_all() else WAIT_SECONDS
 
     def _may_begin(self) -> bool:
         """Whether another batch stays within the share, which a quantised model is held to."""
@@ -214,8 +236,10 @@ class Auditor:
         """Starts a batch when one is full, its oldest prompt has waited, or there is nothing else to do."""
         if not self._pending:
             return False
-        waited = now - self._pending[0].arrived > WAIT_SECONDS
-        if not (idle or waited or len(self._pending) >= BATCH_PROMPTS) or not self._may_begin():
+        waited = now - self._pending[0].arrived > self._patience()
+        full = _is_full(self._pending) if self._reads_all() else len(self._pending) >= BATCH_PROMPTS
+        alone = idle and not self._reads_all()
+        if not (alone or waited or full) or not self._may_begin():
             return False
         prompts = self._take_batch()
         digests = dict.fromkeys((limits.exits_digest, *(bundle.digest for bundle in limits.audit.bundles)))

@@ -197,7 +197,8 @@ class Engine(Shown):
             while not self._stopping and not self._failed:
                 if not self.step():
                     self._pulse.beat(None, time.monotonic())
-                    self._wake.wait(_RETRY_SECONDS if self._tasks else None)
+                    audits = self._auditor.wakes_in(time.monotonic())
+                    self._wake.wait(_RETRY_SECONDS if self._tasks else audits)
                     self._wake.clear()
         except BaseException as error:
             logger.exception("the engine failed")

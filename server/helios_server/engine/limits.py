@@ -106,7 +106,7 @@ class LimitsOutcome:
     seconds: float
     """From the call to the step boundary that published it."""
     reprefilled: int = 0
-    """Requests that were prefilled again (the model was exchanged in place)."""
+    """Requests that were prefilled again (the model or its precision was exchanged in place)."""
 
 
 def _check(field_name: str, holds: bool, problem: str, fix: str) -> None:

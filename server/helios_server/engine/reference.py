@@ -13,8 +13,9 @@ from helios_contract.serves import AUTO, Precision
 from torch import Tensor
 
 from helios_server.models.backbone import Backbone, Layer
-from helios_server.models.linear import Linear, floats
+from helios_server.models.linear import Linear
 from helios_server.models.shapes import layer_shapes
+from helios_server.native.quantised import floats
 
 
 class Reference:
