@@ -1,4 +1,4 @@
-"""Another precision on one machine: measured beside what is known, then told to the running pod under streams."""
+"""Another precision on one machine: measured beside what is known, then told to the running pod."""
 
 from __future__ import annotations
 
