@@ -157,7 +157,8 @@ def test_what_a_detector_starts_from_is_of_the_precision_that_serves() -> None:
     me = known.contenders[0]
     published, four = known.baseline(me, 24, AUTO), known.baseline(me, 24, INT4)
     assert four.mean == pytest.approx(published.mean / 1.1, rel=1e-4)
-    assert known.baseline(me, 30, INT4) is None
+    assert known.baseline(me, 30, INT4).mean == pytest.approx(1 / 1.1, rel=1e-4)
+    assert known.baseline(me, 30, AUTO) is None
     seen = live(INT8, REFERENCE)
     assert seen.baseline(seen.serving, 24, INT8) is not None
     assert seen.baseline(seen.serving, 24, AUTO) is None

@@ -126,6 +126,11 @@ def test_its_cost_is_the_layers_as_published_and_the_prefill_of_what_runs() -> N
     prefill = rows * (64 + 24) * 27 * new.timing.fit.per_layer_row_ns / 1e9
     cost = remedies.cost_seconds(new, current, Way.LIMITS, WorkloadSpec(isl=64, osl=48), ())
     assert cost == pytest.approx(0.5 + read + prefill)
+    keys = known["general", 27, Precision("auto", "int8")]
+    added = 3 * published.layer_bytes / 200e6
+    prefill = keys.performance.expected.rows * 88 * 27 * keys.timing.fit.per_layer_row_ns / 1e9
+    cost = remedies.cost_seconds(keys, current, Way.LIMITS, WorkloadSpec(isl=64, osl=48), ())
+    assert cost == pytest.approx(0.5 + added + prefill), "weights stay"
 
 
 # -- when it is made -----------------------------------------------------------------------------------------
@@ -188,6 +193,7 @@ def test_pods_of_a_release_that_knows_none_are_never_told_one() -> None:
     assert serving(made) == (30, "int8/int8")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(10 if LONG else 2))
 def test_steady_traffic_changes_no_precision(seed: int) -> None:
     made = holding(world(min_quality=90, seed=seed, general=GENERAL))

@@ -103,10 +103,10 @@ class ProfileEvidence:
         return quality.share(found.agreement_percent / 100 * row.tokens, row.tokens, self.policy)
 
     def baseline(self, contender: Contender, layer: int, precision: Precision = REFERENCE) -> Baseline | None:
-        """Below full depth; what a pod compares with is its full depth as published."""
+        """What a pod compares with is full depth as published: of that itself there is none."""
         row, published = self._row(contender, precision), self._row(contender)
         found = _exit(row, layer)
-        if row is None or published is None or found is None or found is row.exits[-1]:
+        if row is None or published is None or found is None or found is published.exits[-1]:
             return None
         full = published.exits[-1].prompt_millibits
         if len(full) != len(found.prompt_millibits):
@@ -212,9 +212,9 @@ class LiveEvidence:
 
     def baseline(self, contender: Contender, layer: int, precision: Precision = REFERENCE) -> Baseline | None:
         """In the precision that serves alone: what lies between requests is not known of another."""
-        if not same_backbone(self.serving, contender) or _is_full(contender, layer):
+        if not same_backbone(self.serving, contender) or precision != self.precision:
             return None
-        if precision != self.precision:
+        if _is_full(contender, layer) and precision == REFERENCE:
             return None
         full, bits = self._pairs(contender, layer)
         return quality.baseline(full, bits, self.policy)

@@ -99,10 +99,23 @@ def _predicted_seconds(
             added = new.layer_budget - (current.layer_budget if current else 0)
             return policy.step_seconds + added * layer_seconds
         case Effort.REQUANTIZES:
-            return policy.step_seconds + _read_seconds(new, policy) + _prefill_seconds(new, workload)
+            return (
+                policy.step_seconds
+                + _requantize_seconds(new, current, policy)
+                + _prefill_seconds(new, workload)
+            )
         case Effort.LOSES_KV:
             begins = _prefill_seconds(new, workload) if way is Way.IN_PLACE else policy.start_seconds
             return _read_seconds(new, policy) + begins
+
+
+def _requantize_seconds(new: Option, current: Option | None, policy: Policy) -> float:
+    """Where only keys and values are held otherwise, weights stay, and a deeper target adds its layers."""
+    if current is None or new.precision.weight_dtype != current.precision.weight_dtype:
+        return _read_seconds(new, policy)
+    memory = new.timing.memory if new.timing else None
+    added = max(0, new.layer_budget - current.layer_budget)
+    return added * memory.layer_bytes / policy.load_bytes_per_second if memory else 0.0
 
 
 def _read_seconds(new: Option, policy: Policy) -> float:
