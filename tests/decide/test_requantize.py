@@ -193,6 +193,7 @@ def test_pods_of_a_release_that_knows_none_are_never_told_one() -> None:
     assert serving(made) == (30, "int8/int8")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(10 if LONG else 2))
 def test_steady_traffic_changes_no_precision(seed: int) -> None:
     made = holding(world(min_quality=90, seed=seed, general=GENERAL))
