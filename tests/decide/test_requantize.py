@@ -53,7 +53,7 @@ def test_what_is_poor_on_other_traffic_gives_way_in_the_running_pods(audits_own:
     writes = [a for a in made_since if isinstance(a, WriteLimits) and a.limits.precision == AUTO]
     assert len(writes) == 1
     assert "frail at 30 in int4/auto has quality 8" in writes[0].why.message
-    assert "Requantize to frail at 30" in writes[0].why.message
+    assert "Requantize to frail at 30 in auto/auto" in writes[0].why.message
     assert list(made.revisions) == [1]
     done = made.status.history[-1]
     assert (done.kind, done.from_.precision, done.to.precision) == (Decision.REQUANTIZE, INT4, AUTO)
@@ -68,7 +68,7 @@ def test_it_is_announced_and_comes_to_an_end_like_any_change() -> None:
     made.serve(200, "code")
     assert AUTO in targets
     assert targets[-1] is None
-    assert "Requantize to frail at 30 layers" in events
+    assert "Requantize to frail at 30 layers in auto/auto" in events
     assert made.status.rollout.phase == "Completed"
     assert made.status.active.timing != made.status.history[-1].from_.timing
 
