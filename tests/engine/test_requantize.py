@@ -45,6 +45,9 @@ def config_of(isa: str) -> EngineConfig:
     )
 
 
+NATIVE = config_of("native")
+
+
 def ask(engine: Engine, precision: Precision | None = None, **changes: Any) -> Limits:
     """The limits that hold, in another precision and with other changes."""
     current = engine.serving.limits
@@ -191,8 +194,7 @@ def test_keys_and_values_alone_change_without_reading(
         return real(self, name, *rest)
 
     served = {"weight_dtype": precision.weight_dtype}
-    config = replace(config_of("native"), dtype="float16")
-    with running(tiny, config, **served, **DEPTHS) as engine:
+    with running(tiny, NATIVE, **served, **DEPTHS) as engine:
         streams, before = under_way(engine, count=6), engine.serving.weights.backbone
         facts = engine.serving.model.facts
         monkeypatch.setattr(Checkpoint, "tensor", noted)
@@ -242,10 +244,11 @@ def bytes_for(engine: Engine, pages: int) -> int:
     return facts.fixed_bytes + layers * facts.layer_bytes + steps + pages * page
 
 
+@needs_kernels
 @pytest.mark.usefixtures("exact_limit")
 def test_a_request_that_would_not_fit_refuses_it_before_anything_is_let_go(tiny: Path) -> None:
     """What a precision took when it served before is known."""
-    with running(tiny, config_of(TORCH), **ROOMY) as engine:
+    with running(tiny, NATIVE, **ROOMY) as engine:
         limit = bytes_for(engine, 6)
         change(engine, BOTH, memory_mib=limit)
         assert engine.serving.pool.pages > 11
@@ -264,10 +267,11 @@ def test_a_request_that_would_not_fit_refuses_it_before_anything_is_let_go(tiny:
         assert change(engine, PUBLISHED).capacity.kv_capacity_tokens == 96
 
 
+@needs_kernels
 @pytest.mark.usefixtures("exact_limit")
 def test_a_precision_that_cannot_fit_is_refused_before_anything_is_let_go(tiny: Path) -> None:
     """It never served here; its weights take no less than their elements do."""
-    with running(tiny, config_of(TORCH), weight_dtype="int8", kv_cache_dtype="int8", **ROOMY) as engine:
+    with running(tiny, NATIVE, weight_dtype="int8", kv_cache_dtype="int8", **ROOMY) as engine:
         change(engine, memory_mib=bytes_for(engine, 11))
         stream, runner = send(engine, PROMPTS[19], **LONG), engine.serving.runner
         stream.wait_for(5)
@@ -277,14 +281,15 @@ def test_a_precision_that_cannot_fit_is_refused_before_anything_is_let_go(tiny: 
         assert precisions(stream.result()) == [BOTH]
 
 
+@needs_kernels
 @pytest.mark.usefixtures("exact_limit")
 def test_what_is_found_not_to_fit_when_it_is_loaded_is_undone(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running(tiny, config_of(TORCH), **ROOMY) as engine:
+    with running(tiny, NATIVE, **ROOMY) as engine:
         limit = bytes_for(engine, 6)
     monkeypatch.setattr(requantize, "_least", lambda *_: _NOTHING)
-    with running(tiny, config_of(TORCH), weight_dtype="int8", kv_cache_dtype="int8", **ROOMY) as engine:
+    with running(tiny, NATIVE, weight_dtype="int8", kv_cache_dtype="int8", **ROOMY) as engine:
         change(engine, memory_mib=limit)
         stream = send(engine, PROMPTS[19], **LONG)
         stream.wait_for(5)
@@ -294,19 +299,20 @@ def test_what_is_found_not_to_fit_when_it_is_loaded_is_undone(
         assert precisions(event) == [BOTH]
         assert event.preemptions == 1
         assert engine.telemetry().capacity.kv_capacity_tokens > 167
-        Library("float32").check(PROMPTS[19], event, SamplingParams(**LONG))  # type: ignore[arg-type]
+        Library("float16").check(PROMPTS[19], event, SamplingParams(**LONG))  # type: ignore[arg-type]
 
 
 _NOTHING = MemoryFacts(0, 0, 0, 1, 0, 1, 48, 16)
 
 
+@needs_kernels
 @pytest.mark.usefixtures("exact_limit")
 def test_requests_that_come_meanwhile_are_held_to_what_will_be(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = list[str]()
     real = Backbone.load_layer
-    with running(tiny, config_of(TORCH), **ROOMY) as engine:
+    with running(tiny, NATIVE, **ROOMY) as engine:
         limit = bytes_for(engine, 6)
         change(engine, BOTH)
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helios_contract.serves import Bundle
+from helios_contract.serves import PRECISIONS, Bundle, Precision
 from helios_server.engine.engine import Engine
 from helios_server.engine.limits import EngineConfig
 from helios_server.engine.sampling import SamplingParams
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
+from helios_server.models.step import whole_sequences
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import open_backbone
 from helios_server.profile.report import Progress
@@ -235,3 +236,23 @@ def test_a_timing_row_with_the_devices_own_energy(large: Path, monkeypatch: pyte
     assert all(point["joulesPerMegatoken"] > 0 for point in document["energy"]["points"])
     assert document["fit"]["perLayerNs"] > 0
     assert document["memory"]["layerBytes"] == Backbone.load(Checkpoint.open(large), 1, "cuda").layer_bytes
+
+
+@pytest.mark.parametrize(
+    "precision",
+    [*PRECISIONS[1:], Precision("auto", "fp8"), Precision("int8", "fp8")],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_a_precision_computes_what_the_processor_does(tiny: Path, precision: Precision, dtype: str) -> None:
+    """fp8 is refused there: what it may be apart is the rounding of its keys and values."""
+    checkpoint, ids = Checkpoint.open(tiny), torch.arange(60)
+    on_cpu = Precision(precision.weight_dtype, "auto") if precision.kv_cache_dtype == "fp8" else precision
+    logits = []
+    for device, asked, computed in (("cuda", precision, dtype), ("cpu", on_cpu, "float64")):
+        backbone = Backbone.load(checkpoint, 6, device, computed, precision=asked)
+        step = whole_sequences(backbone.layout, [len(ids)])
+        hidden = backbone.run_layers(backbone.embed(ids.to(device), step.positions), 0, 6, step)
+        logits.append(backbone.logits(backbone.final_norm(hidden)).double().cpu())
+    apart = float((logits[0] - logits[1]).norm() / logits[1].norm())
+    assert apart < (0.1 if dtype == "bfloat16" or precision.kv_cache_dtype == "fp8" else 1e-6)

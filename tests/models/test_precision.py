@@ -11,6 +11,7 @@ from helios_contract.serves import PRECISIONS, Precision
 from helios_server.engine import host_memory
 from helios_server.errors import HeliosError, UnsupportedModelError
 from helios_server.exits.head import KINDS, head_shapes
+from helios_server.models import linear
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.kv_units import with_units, without_units
@@ -176,6 +177,26 @@ def test_heads_keep_their_floats(tmp_path: Path, isa: str, kind: str) -> None:
     assert len(set(sizes)) == 1
 
 
+@given(st.sampled_from([2, 20, 64]), st.sampled_from([1e-6, 1.0, 1e4]), st.integers(0, 99))
+def test_an_fp8_key_is_within_its_rounding(size: int, scale: float, seed: int) -> None:
+    x = scale * torch.randn(9, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    read = without_units(with_units(x, torch.float8_e4m3fn), torch.float8_e4m3fn, torch.float64)
+    least = x.abs().amax(1, keepdim=True) / 448 * 2.0**-9  # below, elements are subnormal
+    assert ((read - x).abs() <= x.abs() * 2.0**-4 + least).all()
+
+
+def test_attention_over_fp8_as_a_cuda_device_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "_check_precision", lambda *_: None)  # this processor would refuse it
+    checkpoint = Checkpoint.open(make_checkpoint(tmp_path, layers=3, seed=1))
+    exact, fp8 = (
+        Backbone.load(checkpoint, 3, dtype="float64", precision=Precision("auto", kv))
+        for kv in ("auto", "fp8")
+    )
+    assert fp8.layout.token_bytes == 2 * 2 * (16 + 4)
+    for ours, theirs in zip(run(fp8, sequences(60, 3), 3), run(exact, sequences(60, 3), 3), strict=True):
+        assert 0 < (ours - theirs).norm() / theirs.norm() < 0.1
+
+
 # -- what is held --------------------------------------------------------------------------------------------
 
 
@@ -219,6 +240,15 @@ def test_no_float_copy_is_kept_and_no_more_than_a_part_is_ever_read(
     whole = WIDTHS[dtype] * table + (0 if tied else 2 * table) + rope
     assert backbone.fixed_bytes == pytest.approx(whole, rel=0.01)
     assert max(read) <= (4096 * 576 if tied else table)  # of another embedding all is kept
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_torch_makes_floats_of_a_block_at_a_time(dtype: str) -> None:
+    weight, x = torch.randn(40000, 64), torch.randn(3, 64)
+    linear = Linear(weight, None, Numerics.of("cpu", "float32", Precision(dtype)))
+    held = quantise(weight, dtype)
+    assert len(list(held.blocks())) == 3
+    assert torch.allclose(linear(x), x @ held.wide(torch.float32).T, atol=1e-4)
 
 
 @pytest.mark.parametrize("head_dim", [16, 64])

@@ -2,7 +2,7 @@
 
 SmolLM2's layers come from a file of 4 bits in groups of 32, a unit and a minimum each: int4, which has such
 groups, is lossless for them by construction (it costs what the head costs), and says nothing of other models.
-So it is measured on the same model with its weights moved off those grids as well, which computes what it did.
+So it is measured on the same model with its weights moved off those grids too, which computes what it did.
 """
 
 from __future__ import annotations

@@ -211,9 +211,10 @@ def _activation_bytes(backbone: Backbone, config: EngineConfig) -> int:
     attention = 4 * d + 2 * heads_out + model.q_size
     layer = config.step_tokens * size * max(mlp, attention)
     context = context_tokens(backbone.config, config)
-    gathered = 2 * model.kv_size * size * max(gather_tokens(backbone.numerics.device), context)
+    stored = 1 + 2 * max(size, 4) if backbone.layout.has_units else 0  # elements, and they and a product wide
+    gathered = 2 * model.kv_size * (size + stored) * max(gather_tokens(backbone.numerics.device), context)
     mask = config.step_tokens * context * (size + 1) * (2 if model.sliding else 1)
-    return layer + max(gathered + mask, picking) + slack
+    return layer + max(gathered + mask, picking, backbone.widening_bytes) + slack
 
 
 def _logit_bytes(backbone: Backbone) -> int:

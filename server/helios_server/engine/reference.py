@@ -14,7 +14,8 @@ from torch import Tensor
 
 from helios_server.models.backbone import Backbone, Layer
 from helios_server.models.layout import layer_shapes
-from helios_server.models.linear import Linear, floats
+from helios_server.models.linear import Linear
+from helios_server.native.quantised import floats
 
 
 class Reference:

@@ -21,7 +21,7 @@ from helios_server.models.block import DecoderLayer
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
 from helios_server.models.layout import norm_parts
-from helios_server.models.linear import REFERENCE, Linear, Numerics, floats, joined
+from helios_server.models.linear import REFERENCE, Linear, Numerics
 from helios_server.models.native_path import NativeLayer, NativePath
 from helios_server.models.norm import Norm, make_norm
 from helios_server.models.reading import reading
@@ -29,7 +29,7 @@ from helios_server.models.rope import Rope, RopeTable
 from helios_server.models.slabs import SlabLayout
 from helios_server.models.source import Source
 from helios_server.models.step import Step
-from helios_server.native.quantised import Quantised
+from helios_server.native.quantised import Quantised, floats, joined, widening_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -240,6 +240,13 @@ class Backbone:
     def layer_bytes(self) -> int:
         """Resident bytes of one layer (all layers of a model are alike)."""
         return self.layers[0].nbytes
+
+    @property
+    def widening_bytes(self) -> int:
+        """Temporaries of a product on torch's path, where weights are quantised."""
+        numerics = self.numerics
+        floats_only = numerics.precision.weight_dtype == AUTO and self.config.published is None
+        return 0 if self.is_native or floats_only else widening_bytes(numerics.device, numerics.activations)
 
     @property
     def resident_bytes(self) -> int:

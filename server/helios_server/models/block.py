@@ -15,10 +15,10 @@ from torch import Tensor
 
 from helios_server.models.config import ModelConfig
 from helios_server.models.families import Activation
-from helios_server.models.linear import Linear, Numerics, floats, joined
+from helios_server.models.linear import Linear, Numerics
 from helios_server.models.norm import Norm, make_norm
 from helios_server.models.rope import Rope, of_base, rotate
-from helios_server.native.quantised import Quantised
+from helios_server.native.quantised import Quantised, floats, joined
 
 # attend(q, k, v, window) -> [T, heads, head_dim]; q: [T, heads, head_dim], k and v: [T, kv_heads, head_dim];
 # q and k are rotated already. window: tokens that a token attends to, itself included; None: all before it.

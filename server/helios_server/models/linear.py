@@ -6,7 +6,7 @@ result may not depend on the rows beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from helios_server.errors import UnsupportedModelError
 from helios_server.native.library import Library, library
 from helios_server.native.matrix import Matrix
-from helios_server.native.quantised import WEIGHT_DTYPES, Quantised, quantise
+from helios_server.native.quantised import WEIGHT_DTYPES, Quantised, floats, quantise
 
 REFERENCE = Precision()
 _TORCH_DTYPES = {
@@ -138,22 +138,6 @@ def _check_precision(precision: Precision, device: torch.device) -> None:
         raise UnsupportedModelError(
             "kv_cache_dtype", f"'fp8' needs a CUDA device, this is {device.type}", "Use int8, or auto"
         )
-
-
-def floats(weight: Tensor | Quantised) -> Tensor:
-    """A matrix as floats: [out, in], as stored or float32."""
-    return weight.wide(torch.float32) if isinstance(weight, Quantised) else weight
-
-
-def joined(parts: Sequence[Tensor | Quantised]) -> Tensor | Quantised:
-    """One matrix out of the rows of several."""
-    first, *others = parts
-    if not others:
-        return first
-    quantised = [part for part in parts if isinstance(part, Quantised)]
-    if len(quantised) == len(parts) and len({part.dtype for part in quantised}) == 1:
-        return Quantised.joined(quantised)
-    return torch.cat([floats(part) for part in parts])
 
 
 def _usable(device: str | torch.device) -> torch.device:

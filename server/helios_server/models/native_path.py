@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from helios_server.models.config import ModelConfig
-from helios_server.models.linear import Numerics, floats, joined
+from helios_server.models.linear import Numerics
 from helios_server.models.rope import RopeTable
 from helios_server.models.rows import Rows
 from helios_server.models.step import Step
@@ -25,7 +25,7 @@ from helios_server.native.layers import Layer, Shape
 from helios_server.native.layers import Step as NativeStep
 from helios_server.native.library import Library
 from helios_server.native.matrix import Matrix
-from helios_server.native.quantised import Quantised
+from helios_server.native.quantised import Quantised, floats, joined
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from helios_server.native.build import library_file, why_not_here
 from helios_server.native.interface import ISAS, TYPES
 from helios_server.native.layers import FLOATS, Layer, Shape, Step, check_tensor
 from helios_server.native.matrix import FORMATS, Matrix
-from helios_server.native.quantised import WEIGHT_DTYPES, Quantised, quantise
+from helios_server.native.quantised import WEIGHT_DTYPES, Quantised, floats, quantise
 from helios_server.native.selfcheck import difference
 
 logger = logging.getLogger(__name__)
@@ -185,19 +185,13 @@ class _Given(NamedTuple):
 def _as_packed(weight: Tensor | Quantised, fmt: str) -> _Given:
     if fmt in WEIGHT_DTYPES:
         held = (
-            weight
-            if isinstance(weight, Quantised) and weight.dtype == fmt
-            else quantise(_floats(weight), fmt)
+            weight if isinstance(weight, Quantised) and weight.dtype == fmt else quantise(floats(weight), fmt)
         )
         minima = None if held.minima is None else held.minima.contiguous()
         return _Given(fmt, held.values.contiguous(), held.units.contiguous(), minima)
-    floats = _floats(weight)
-    floats = floats if floats.dtype in FLOATS else floats.float()
-    return _Given(FLOATS[floats.dtype], floats.contiguous())
-
-
-def _floats(weight: Tensor | Quantised) -> Tensor:
-    return weight.wide(torch.float32) if isinstance(weight, Quantised) else weight
+    as_stored = floats(weight)
+    known = as_stored if as_stored.dtype in FLOATS else as_stored.float()
+    return _Given(FLOATS[known.dtype], known.contiguous())
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -19,7 +19,9 @@ WEIGHT_DTYPES: Final = ("int8", "int4")
 GROUP: Final = 32
 """Weights of a row that share a unit and a minimum in int4."""
 _BLOCK = 1 << 20
-"""Elements that are widened at a time: what is held beside a matrix stays small."""
+_BLOCK_OF_ACCELERATOR = 1 << 24
+"""Elements that are widened at a time: what is held beside a matrix stays small. An accelerator wants few and
+large operations."""
 _LEAST_UNIT = torch.finfo(torch.float32).tiny
 
 
@@ -62,8 +64,8 @@ class Quantised:
         return self._of([part[chosen] for part in self._parts()])
 
     def blocks(self) -> Iterator[slice]:
-        """All its rows, so many together that widening them takes little."""
-        return _row_blocks(*self.shape)
+        """All its rows, so many together that widening them takes at most `widening_bytes`."""
+        return _row_blocks(*self.shape, _block(self.values.device))
 
     def wide(self, dtype: torch.dtype) -> Tensor:
         """[out, in] in a float dtype: exact in float64, else rounded once to float32, and then to it."""
@@ -98,11 +100,40 @@ def quantise(weight: Tensor, dtype: str) -> Quantised:
             "weight_dtype", f"'{dtype}' is not supported", f"Use auto, {' or '.join(WEIGHT_DTYPES)}"
         )
     quantise_block = _int8 if dtype == "int8" else _int4
-    return Quantised.joined([quantise_block(weight[rows].float()) for rows in _row_blocks(*weight.shape)])
+    out_features, in_features = weight.shape
+    blocks = _row_blocks(out_features, in_features, _BLOCK)
+    return Quantised.joined([quantise_block(weight[rows].float()) for rows in blocks])
 
 
-def _row_blocks(rows: int, size: int) -> Iterator[slice]:
-    step = max(1, _BLOCK // size)
+def floats(weight: Tensor | Quantised) -> Tensor:
+    """A matrix as floats: [out, in], as stored or float32."""
+    return weight.wide(torch.float32) if isinstance(weight, Quantised) else weight
+
+
+def joined(parts: Sequence[Tensor | Quantised]) -> Tensor | Quantised:
+    """One matrix out of the rows of several."""
+    first, *others = parts
+    if not others:
+        return first
+    quantised = [part for part in parts if isinstance(part, Quantised)]
+    if len(quantised) == len(parts) and len({part.dtype for part in quantised}) == 1:
+        return Quantised.joined(quantised)
+    return torch.cat([floats(part) for part in parts])
+
+
+def widening_bytes(device: torch.device, dtype: torch.dtype) -> int:
+    """Bytes of temporaries while a block of rows becomes floats of a dtype: values, product and sum, in
+    float32 or wider, the block itself, and the values' own bytes."""
+    exact = torch.promote_types(dtype, torch.float32)
+    return _block(device) * (3 * exact.itemsize + dtype.itemsize + 1)
+
+
+def _block(device: torch.device) -> int:
+    return _BLOCK if device.type == "cpu" else _BLOCK_OF_ACCELERATOR
+
+
+def _row_blocks(rows: int, size: int, elements: int) -> Iterator[slice]:
+    step = max(1, elements // size)
     return (slice(first, min(first + step, rows)) for first in range(0, max(rows, 1), step))
 
 

@@ -52,11 +52,11 @@ int pack_16(HeliosMatrix& m, const Source& source, int64_t column, int64_t row) 
 
 int pack_8(HeliosMatrix& m, const Source& source, int64_t column, int64_t row) {
   const int8_t* from = (const int8_t*)source.data + row * m.in;
+  const int64_t group = group_of(m.layout);
+  for (int64_t k = 0; k < m.in; k += group)
+    memcpy((int8_t*)m.data + m.offset(column, k), from + k, m.in - k < group ? m.in - k : group);
   int32_t sum = 0;
-  for (int64_t k = 0; k < m.in; ++k) {
-    ((int8_t*)m.data)[m.offset(column, k)] = from[k];
-    sum += from[k];
-  }
+  for (int64_t k = 0; k < m.in; ++k) sum += from[k];
   m.scales[column] = ((const float*)source.units)[row];
   m.sums[column] = sum;
   return HELIOS_OK;
