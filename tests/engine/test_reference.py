@@ -113,13 +113,13 @@ def test_a_checkpoint_that_is_published_quantised_is_the_reference(tiny: Path, t
     with running(model, config, **limits(Precision("int4"))) as engine:
         send(engine, PROMPTS[0], max_tokens=5, ignore_eos=True).result()
         row = audits(engine, 1)[1]
-        stream = send(engine, PROMPTS[0], max_tokens=60, ignore_eos=True)
+        stream = send(engine, PROMPTS[0], max_tokens=150, ignore_eos=True)
         for generation, precision in ((2, Precision()), (3, Precision("int4"))):
-            stream.wait_for(5 * generation)
+            stream.wait_for(len(stream.tokens) + 4)
             engine.set_limits(limits_for(model, generation=generation, **limits(precision))).result(60)
         event = stream.result()
     check(row, model, PROMPTS[0], "float32", Precision("int4"))
-    Library("float32").check(PROMPTS[0], event, SamplingParams(max_tokens=60, ignore_eos=True))
+    Library("float32").check(PROMPTS[0], event, SamplingParams(max_tokens=150, ignore_eos=True))
     assert [span.served.weight_dtype for span in event.spans] == ["int4", "auto", "int4"]
 
 

@@ -41,7 +41,7 @@ every_path = pytest.mark.parametrize("isa", [TORCH, *(name for name in names() i
 
 def config_of(isa: str) -> EngineConfig:
     return EngineConfig(
-        dtype="float32" if isa == TORCH else "float16", max_context=256, step_tokens=48, threads=1
+        dtype="float32" if isa == TORCH else "float16", max_context=512, step_tokens=48, threads=1
     )
 
 
@@ -62,7 +62,7 @@ def change(engine: Engine, precision: Precision | None = None, **changes: Any) -
 
 def sampling(index: int, count: int) -> dict[str, Any]:
     """Greedy and sampled. The last stream has long to go, whatever the others do."""
-    tokens = 140 if index == count - 1 else 40
+    tokens = 300 if index == count - 1 else 40
     return {"max_tokens": tokens, "ignore_eos": True, "temperature": 0.8 * (index % 2)}
 
 
@@ -71,6 +71,11 @@ def under_way(engine: Engine, count: int = len(PROMPTS)) -> list[Stream]:
     for stream in streams:
         stream.wait_for(4)
     return streams
+
+
+def go_on(stream: Stream) -> None:
+    """Waits for tokens that what serves now produces."""
+    stream.wait_for(len(stream.tokens) + 4)
 
 
 def finished(streams: list[Stream], library: Library) -> Iterator[FinishedEvent]:
@@ -97,8 +102,8 @@ def test_twenty_streams_live_through_it_in_both_directions(tiny: Path, isa: str)
         with running(tiny, config_of(isa), **DEPTHS) as engine:
             assert engine.serving.weights.backbone.is_native == (isa != TORCH)
             streams = under_way(engine, count=8 if isa == TORCH else 20)
-            for turn, precision in enumerate(others, start=1):
-                streams[-1].wait_for(8 * turn)
+            for precision in others:
+                go_on(streams[-1])
                 outcome = change(engine, precision)
                 assert outcome.limits.precision == engine.serving.model.precision == precision
                 assert outcome.reprefilled > 0
@@ -148,7 +153,7 @@ def test_budget_batch_and_heads_change_along_with_it(tiny: Path, tmp_path: Path)
         bundle = {"exits_uri": heads.uri, "exits_digest": heads.digest}
         outcome = change(engine, BOTH, layer_budget=4, max_batch_size=5, **bundle)
         assert (outcome.capacity.layers_loaded, outcome.capacity.max_batch_size) == (4, 5)
-        streams[-1].wait_for(25)
+        go_on(streams[-1])
         change(engine, Precision("int8"), layer_budget=6, max_batch_size=0)
         events = list(finished(streams, library))
         info = engine.info()
@@ -209,7 +214,7 @@ def test_keys_and_values_alone_change_without_reading(
         assert facts.kv_bytes_per_token_layer == element
         assert held.kv_bytes_per_token_layer == element // 2 + unit == after.layout.page_bytes // 16
         assert engine.serving.capacity.kv_bytes == engine.serving.pool.nbytes
-        streams[-1].wait_for(20)
+        go_on(streams[-1])
         change(engine, precision)
         assert not read
         assert engine.serving.model.facts == facts
