@@ -34,7 +34,8 @@ from tests.models.test_published import publish
 from tests.native.libraries import names
 
 EXITS = (2, 4)
-PROMPTS = [prompt_of(length, seed) for seed, length in enumerate((40, 9, 77, 31, 150))]
+PROMPTS = [prompt_of(length, seed) for seed, length in enumerate((40, 9, 77, 31, 150, 12, 25, 60))]
+"""As many as a batch takes: it begins when the last one is there."""
 BOTH, KEYS = Precision("int8", "int8"), Precision("auto", "int8")
 
 
@@ -61,6 +62,15 @@ def direct(
     return found
 
 
+def of_one_batch(engine: Engine, precision: Precision) -> dict[int, AuditRow]:
+    """By ordinal, however slow this machine is: there is CPU time, and patience."""
+    engine._auditor._share = CpuShare(lambda: 1e9)
+    engine._auditor.follow(precision, reading_seconds=30.0)
+    for prompt in PROMPTS:
+        send(engine, prompt, max_tokens=5, ignore_eos=True)
+    return audits(engine, len(PROMPTS))
+
+
 def check(row: AuditRow, model: Path, prompt: tuple[int, ...], dtype: str, precision: Precision) -> None:
     """Exits in the precision that serves, full depth as published: of a direct pass through each."""
     published, own = (direct(model, prompt, dtype, each) for each in (Precision(), precision))
@@ -82,9 +92,7 @@ def test_rows_equal_direct_passes(tiny: Path, isa: str, precision: Precision) ->
     config = EngineConfig(dtype=dtype, max_context=256, step_tokens=48, threads=1)
     with computing_with(isa):
         with running(tiny, config, **limits(precision, layer_budget=4)) as engine:
-            for prompt in PROMPTS:
-                send(engine, prompt, max_tokens=5, ignore_eos=True)
-            rows = audits(engine, len(PROMPTS))
+            rows = of_one_batch(engine, precision)
         for ordinal, prompt in enumerate(PROMPTS, start=1):
             check(rows[ordinal], tiny, prompt, dtype, precision)
 
@@ -105,13 +113,13 @@ def test_a_checkpoint_that_is_published_quantised_is_the_reference(tiny: Path, t
     with running(model, config, **limits(Precision("int4"))) as engine:
         send(engine, PROMPTS[0], max_tokens=5, ignore_eos=True).result()
         row = audits(engine, 1)[1]
-        stream = send(engine, PROMPTS[0], max_tokens=60, ignore_eos=True)
+        stream = send(engine, PROMPTS[0], max_tokens=150, ignore_eos=True)
         for generation, precision in ((2, Precision()), (3, Precision("int4"))):
-            stream.wait_for(5 * generation)
+            stream.wait_for(len(stream.tokens) + 4)
             engine.set_limits(limits_for(model, generation=generation, **limits(precision))).result(60)
         event = stream.result()
     check(row, model, PROMPTS[0], "float32", Precision("int4"))
-    Library("float32").check(PROMPTS[0], event, SamplingParams(max_tokens=60, ignore_eos=True))
+    Library("float32").check(PROMPTS[0], event, SamplingParams(max_tokens=150, ignore_eos=True))
     assert [span.served.weight_dtype for span in event.spans] == ["int4", "auto", "int4"]
 
 
@@ -149,9 +157,7 @@ def test_one_layer_as_published_is_held_at_a_time(tiny: Path, monkeypatch: pytes
     with running(tiny, **limits(BOTH, layer_budget=2)) as engine:
         monkeypatch.setattr(Backbone, "load_layer", loaded)
         monkeypatch.setattr(AuditBatch, "_run_layer", ran)
-        for prompt in PROMPTS:
-            send(engine, prompt, max_tokens=3)
-        audits(engine, len(PROMPTS))
+        of_one_batch(engine, BOTH)
     assert set(most) == {1}
     assert len(most) >= 6
 
@@ -207,6 +213,20 @@ def test_a_prompt_beyond_the_rate_is_passed_over_and_counted() -> None:
     auditor.close()
 
 
+def test_a_batch_that_reads_the_whole_model_waits_for_company(tiny: Path) -> None:
+    """Although nothing else runs; one of the model as published, which reads what is missing, does not."""
+    with running(tiny, **limits(BOTH)) as engine:
+        engine._auditor._share = CpuShare(lambda: 1e9)
+        engine._auditor.follow(BOTH, reading_seconds=30.0)
+        send(engine, PROMPTS[0], max_tokens=3).result()
+        wait_for(lambda: engine._auditor.wakes_in(0.0) is not None)
+        assert engine.telemetry().audits == ()
+        for prompt in PROMPTS[1:]:
+            assert send(engine, prompt, max_tokens=3).result()
+        assert len(audits(engine, len(PROMPTS))) == len(PROMPTS)
+        assert engine.audits_passed_over == 0
+
+
 def test_audits_wait_until_they_are_earned(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a prompt is taken is asked once, before its text is looked at."""
     clocks = Clocks()
@@ -218,8 +238,7 @@ def test_audits_wait_until_they_are_earned(tiny: Path, monkeypatch: pytest.Monke
         assert engine.audits_passed_over == len(PROMPTS)
         assert engine.telemetry().audits == ()
         clocks.process = 2.0
-        for prompt in PROMPTS[:2]:  # one batch, which waits for company although nothing else runs
-            send(engine, prompt, max_tokens=3).result()
+        engine.at_boundary(lambda: [send(engine, prompt, max_tokens=3) for prompt in PROMPTS[:2]]).result()
         rows = audits(engine, 2)
         assert engine.audits_passed_over == len(PROMPTS)
         assert engine.audits_skipped == 0
