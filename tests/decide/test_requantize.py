@@ -53,7 +53,7 @@ def test_what_is_poor_on_other_traffic_gives_way_in_the_running_pods(audits_own:
     writes = [a for a in made_since if isinstance(a, WriteLimits) and a.limits.precision == AUTO]
     assert len(writes) == 1
     assert "frail at 30 in int4/auto has quality 8" in writes[0].why.message
-    assert "Requantize to frail at 30" in writes[0].why.message
+    assert "Requantize to frail at 30 in auto/auto" in writes[0].why.message
     assert list(made.revisions) == [1]
     done = made.status.history[-1]
     assert (done.kind, done.from_.precision, done.to.precision) == (Decision.REQUANTIZE, INT4, AUTO)
@@ -68,7 +68,7 @@ def test_it_is_announced_and_comes_to_an_end_like_any_change() -> None:
     made.serve(200, "code")
     assert AUTO in targets
     assert targets[-1] is None
-    assert "Requantize to frail at 30 layers" in events
+    assert "Requantize to frail at 30 layers in auto/auto" in events
     assert made.status.rollout.phase == "Completed"
     assert made.status.active.timing != made.status.history[-1].from_.timing
 
@@ -193,6 +193,7 @@ def test_pods_of_a_release_that_knows_none_are_never_told_one() -> None:
     assert serving(made) == (30, "int8/int8")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(10 if LONG else 2))
 def test_steady_traffic_changes_no_precision(seed: int) -> None:
     made = holding(world(min_quality=90, seed=seed, general=GENERAL))

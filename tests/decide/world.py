@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from itertools import product
 from typing import assert_never
 
@@ -16,7 +15,6 @@ from helios_contract.limits import Limits
 from helios_contract.results import ExitQuality, Resolved
 from helios_contract.serves import Precision
 from helios_operator.api.identity import quality_name, tasks_name, timing_name
-from helios_operator.api.reasons import Reason, Where
 from helios_operator.api.rows import QualityRow, Row, RowPhase, TasksIdentity, TasksRow, TimingRow
 from helios_operator.api.types import Candidate, Deployment, DeploymentSpec
 from helios_operator.api.types import Model as HeliosModel
@@ -37,6 +35,7 @@ from helios_operator.decide.snapshot import (
     TaskSet,
 )
 
+from tests.decide.documented import check_words
 from tests.decide.pods import SimulatedPod, Text
 from tests.decide.truth import AUDIT_BYTES, EXIT_BYTES, Model
 
@@ -409,26 +408,3 @@ class World:
         """Inline prompts are written "domain" once per prompt."""
         seeds = random.Random(7)
         return [Text(domain, seeds.random(), seeds.random()) for domain in self.spec.profiling.prompts.inline]
-
-
-def check_words(plan: Plan) -> None:
-    """Every reason is one that the API documents, where it documents it; nothing is done or refused in
-    silence."""
-    for condition in plan.status.conditions:
-        assert condition.reason in reasons_of(Where(condition.type)), (condition.type, condition.reason)
-        assert condition.status == "True" or condition.message, condition
-    memory = plan.status.reassessment
-    assert memory.reason in {"", *reasons_of(Where.DECISION)}, memory.reason
-    for entry in plan.status.history:
-        assert entry.reason in reasons_of(Where.DECISION), entry.reason
-    for event in plan.events:
-        assert event.reason in set(Reason), event.reason
-        assert event.message
-    for action in plan.actions:
-        assert action.why.reason in reasons_of(Where.EVENT), action.why.reason
-        assert action.why.message
-
-
-@cache
-def reasons_of(where: Where) -> set[Reason]:
-    return {reason for reason in Reason if where in reason.where}

@@ -26,7 +26,7 @@ from helios_operator.decide.rollout import record
 from helios_operator.decide.rollout.limits import limits_for
 from helios_operator.decide.rollout.step import Carried, Step, shape
 from helios_operator.decide.snapshot import Revision
-from helios_operator.decide.weigh import hysteresis
+from helios_operator.decide.weigh import hysteresis, remedies
 from helios_operator.decide.weigh.reassess import Change
 from helios_operator.decide.weigh.strategy import Way
 
@@ -34,7 +34,8 @@ from helios_operator.decide.weigh.strategy import Way
 def change(step: Step, routed: Revision, wanted: Change) -> Carried:
     snapshot, contenders = step.case.snapshot, step.case.bench.contenders
     limits = limits_for(wanted.option, contenders, snapshot, wanted.evidence, step.generation)
-    said = f"{wanted.kind} to {wanted.option}: {wanted.verdict.message}; {wanted.path.verdict.message}"
+    what = remedies.named(wanted.kind, wanted.option, wanted.option.precision)
+    said = f"{what}: {wanted.verdict.message}; {wanted.path.verdict.message}"
     why = replace(wanted.verdict, message=said)
     match wanted.path.way:
         case Way.SURGE:

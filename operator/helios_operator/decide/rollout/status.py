@@ -19,7 +19,7 @@ from helios_operator.decide.facts.precisions import REFERENCE, suffix
 from helios_operator.decide.measure.profiling import Measuring
 from helios_operator.decide.plan import Event, Verdict
 from helios_operator.decide.rollout.step import Carried
-from helios_operator.decide.weigh import live
+from helios_operator.decide.weigh import live, remedies
 from helios_operator.decide.weigh.case import Case
 from helios_operator.decide.weigh.options import Option
 from helios_operator.decide.weigh.reassess import Outcome
@@ -92,7 +92,11 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
         yield Event(
             "Normal",
             Reason.ROLLOUT_COMPLETED,
-            f"{done.kind} to {done.to.candidate} at {done.to.layer_budget} layers{suffix(done.to.precision)}",
+            remedies.named(
+                done.kind,
+                f"{done.to.candidate} at {done.to.layer_budget} layers{suffix(done.to.precision)}",
+                done.to.precision,
+            ),
         )
     known = {c.type: c.status for c in old.conditions}
     for condition in new.conditions:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from helios_contract import VERSION
-from helios_contract.results import EnergyCost, MemoryFacts, StepTimeFit
+from helios_contract.results import MemoryFacts
 from helios_contract.serves import Precision
 from helios_contract.telemetry import Telemetry
 from helios_server.planning.memory import MIB, capacity, limit_for_rows
-from helios_server.planning.timing import Prediction, Workload, predict, step_ns
+from helios_server.planning.timing import Prediction, Workload, predict
 
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import TimingRow
@@ -31,6 +31,7 @@ from helios_operator.decide.plan import Verdict
 from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.snapshot import Snapshot
 from helios_operator.decide.weigh.pace import pace_of
+from helios_operator.decide.weigh.predicting import joules, scaled, slow_step
 
 _UNKNOWN_TO_PODS = Verdict(
     False,
@@ -303,13 +304,13 @@ class Bench:
 
         def predicted(load: Workload) -> Prediction:
             mean = predict(fit, layers=layer, head_kind=kind, batch=batch, workload=load, step_tokens=steps)
-            return _scaled(mean, pace)
+            return scaled(mean, pace)
 
         mean = predicted(workload)
         names_load = workload.concurrency or workload.request_rate
         compared = mean if names_load else predicted(replace(workload, concurrency=1))
         error = 1 + fit.error_percent / 100
-        slow = _slow_step(fit, layer, kind, mean.rows, workload, steps, self.spec.slo.percentile) * pace / 1e6
+        slow = slow_step(fit, layer, kind, mean.rows, workload, steps, self.spec.slo.percentile) * pace / 1e6
         return Performance(
             expected=mean,
             tokens_per_second=mean.tokens_per_second / error,
@@ -317,7 +318,7 @@ class Bench:
             itl_ms=max(mean.itl_ms, slow) * error,
             e2e_ms=mean.e2e_ms * error,
             latency_ms=compared.e2e_ms * error,
-            joules_per_megatoken=_joules(timing.energy, layer, mean.rows, error),
+            joules_per_megatoken=joules(timing.energy, layer, mean.rows, error),
         )
 
 
@@ -353,52 +354,3 @@ def _halvings(rows: int) -> Iterator[int]:
     while rows >= 1:
         yield rows
         rows //= 2
-
-
-def _scaled(mean: Prediction, pace: float) -> Prediction:
-    return Prediction(
-        rows=mean.rows,
-        tokens_per_second=mean.tokens_per_second / pace,
-        itl_ms=mean.itl_ms * pace,
-        ttft_ms=mean.ttft_ms * pace,
-        e2e_ms=mean.e2e_ms * pace,
-    )
-
-
-def _slow_step(
-    fit: StepTimeFit,
-    layers: int,
-    head_kind: str,
-    rows: float,
-    workload: Workload,
-    step_tokens: int,
-    percentile: int,
-) -> float:
-    """Nanoseconds of the step at the percentile: one that carries a whole prefill chunk, when at least that
-    many steps do, else the mean step (0)."""
-    chunks = ceil(workload.isl / step_tokens)
-    if rows * chunks / workload.osl < 1 - percentile / 100:
-        return 0.0
-    return step_ns(
-        fit,
-        layers=layers,
-        rows=max(rows, min(step_tokens, rows + workload.isl)),
-        kv_tokens=rows * (workload.isl + workload.osl / 2),
-        sampled=rows,
-        head_kind=head_kind,
-    )
-
-
-def _joules(energy: EnergyCost | None, layer: int, rows: float, error: float) -> float | None:
-    """Of the nearest measured number of rows, linear in the layers between measured depths."""
-    if energy is None or not energy.joules_per_megatoken:
-        return None
-    points = energy.joules_per_megatoken
-    nearest = min({r for _, r in points}, key=lambda r: (abs(r - rows), r))
-    by_depth = sorted((k, joules) for (k, r), joules in points.items() if r == nearest)
-    below = max((p for p in by_depth if p[0] <= layer), default=by_depth[0])
-    above = min((p for p in by_depth if p[0] >= layer), default=by_depth[-1])
-    if above[0] == below[0]:
-        return below[1] * max(1.0, layer / by_depth[-1][0]) * error
-    share = (layer - below[0]) / (above[0] - below[0])
-    return (below[1] + share * (above[1] - below[1])) * error

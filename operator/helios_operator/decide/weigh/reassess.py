@@ -308,7 +308,8 @@ def _commit(
     if hold is None:
         memory = _closed(case, kind, verdict)
         return Outcome(memory, Change(kind, option, path, evidence, verdict))
-    blocked = replace(hold, message=f"{kind} to {option} is wanted ({verdict.message}): {hold.message}")
+    wanted = remedies.named(kind, option, option.precision)
+    blocked = replace(hold, message=f"{wanted} is wanted ({verdict.message}): {hold.message}")
     if hold.reason == Reason.ADVISORY and case.memory.last_time is not None:
         return _conclude(case, Decision.BLOCKED, blocked)
     return replace(_note(case, Decision.BLOCKED, blocked), waiting=hold if path.way is None else None)

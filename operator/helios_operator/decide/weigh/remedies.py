@@ -12,9 +12,10 @@ from dataclasses import replace
 from datetime import datetime
 from enum import IntEnum
 
-from helios_contract.serves import AUTO
+from helios_contract.serves import AUTO, Precision
 
 from helios_operator.api.types import Decision, HistoryEntry, WorkloadSpec
+from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.weigh.options import Option
 from helios_operator.decide.weigh.strategy import Way
@@ -49,6 +50,12 @@ def kind_of(new: Option, current: Option) -> Decision:
     if new.service[1] != current.service[1] and not (new.is_full_depth or current.is_full_depth):
         return Decision.SWAP_HEADS
     return Decision.GROW if new.layer_budget > current.layer_budget else Decision.SHRINK
+
+
+def named(kind: Decision, what: object, precision: Precision) -> str:
+    """ "Grow to chat at 27"; a change of precision names what it comes to, though it be the reference."""
+    held = f" in {precision}" if kind is Decision.REQUANTIZE and precision == REFERENCE else ""
+    return f"{kind} to {what}{held}"
 
 
 def effort(new: Option, current: Option | None) -> Effort:

@@ -133,6 +133,6 @@ def weighed(judged: Sequence[Option], current: Option) -> tuple[str, dict[str, f
         if kind in best:
             option = best[kind]
             what = select.describe(option).split(": ", 1)[1] if option.verdict.ok else option.verdict.message
-            lines.append(f"{kind} to {option}: {what}")
+            lines.append(f"{remedies.named(kind, option, option.precision)}: {what}")
             figures |= {f"{kind}.{name}": number for name, number in select.numbers(option).items()}
     return "; ".join(lines), figures

@@ -1,0 +1,61 @@
+"""What the timing law leaves to be said of an option: at today's pace, at the percentile, in joules.
+
+Called by `options` for each batch. Numbers of one timing come in; it must not know candidates, or what is
+asked for.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from helios_contract.results import EnergyCost, StepTimeFit
+from helios_server.planning.timing import Prediction, Workload, step_ns
+
+
+def scaled(mean: Prediction, pace: float) -> Prediction:
+    return Prediction(
+        rows=mean.rows,
+        tokens_per_second=mean.tokens_per_second / pace,
+        itl_ms=mean.itl_ms * pace,
+        ttft_ms=mean.ttft_ms * pace,
+        e2e_ms=mean.e2e_ms * pace,
+    )
+
+
+def slow_step(
+    fit: StepTimeFit,
+    layers: int,
+    head_kind: str,
+    rows: float,
+    workload: Workload,
+    step_tokens: int,
+    percentile: int,
+) -> float:
+    """Nanoseconds of the step at the percentile: one that carries a whole prefill chunk, when at least that
+    many steps do, else the mean step (0)."""
+    chunks = ceil(workload.isl / step_tokens)
+    if rows * chunks / workload.osl < 1 - percentile / 100:
+        return 0.0
+    return step_ns(
+        fit,
+        layers=layers,
+        rows=max(rows, min(step_tokens, rows + workload.isl)),
+        kv_tokens=rows * (workload.isl + workload.osl / 2),
+        sampled=rows,
+        head_kind=head_kind,
+    )
+
+
+def joules(energy: EnergyCost | None, layer: int, rows: float, error: float) -> float | None:
+    """Of the nearest measured number of rows, linear in the layers between measured depths."""
+    if energy is None or not energy.joules_per_megatoken:
+        return None
+    points = energy.joules_per_megatoken
+    nearest = min({r for _, r in points}, key=lambda r: (abs(r - rows), r))
+    by_depth = sorted((k, joules) for (k, r), joules in points.items() if r == nearest)
+    below = max((p for p in by_depth if p[0] <= layer), default=by_depth[0])
+    above = min((p for p in by_depth if p[0] >= layer), default=by_depth[-1])
+    if above[0] == below[0]:
+        return below[1] * max(1.0, layer / by_depth[-1][0]) * error
+    share = (layer - below[0]) / (above[0] - below[0])
+    return (below[1] + share * (above[1] - below[1])) * error
