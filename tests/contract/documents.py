@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
-from helios_contract.limits import Audit, Baseline, Limits
+from helios_contract.limits import Audit, Baseline, Limits, TaskProbe
 from helios_contract.serves import Bundle
 from helios_contract.telemetry import (
     Alarm,
@@ -19,6 +19,7 @@ from helios_contract.telemetry import (
     PromptSet,
     Refusal,
     StepTiming,
+    TaskCounts,
     Telemetry,
 )
 from hypothesis import strategies as st
@@ -60,6 +61,7 @@ limits = st.builds(
     live_prompts=small,
     breach_threshold=fraction,
     tokens_per_request=positive,
+    task_probe=st.none() | st.builds(TaskProbe, text, st.floats(0, 1e9), small, text),
 )
 histograms = st.builds(
     Histogram,
@@ -105,6 +107,7 @@ telemetries = st.builds(
     generation_tokens_per_second=single,
     refused=st.none() | st.builds(Refusal, large, text),
     contract_version=small,
+    tasks=st.none() | st.builds(TaskCounts, large, large),
     seconds_since_step=st.floats(0, 1e9),
 )
 

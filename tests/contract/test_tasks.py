@@ -11,8 +11,10 @@ from helios_contract import answers, task_file, tasks
 from helios_contract.answers import judge, last_number
 from helios_contract.task_file import WrongTasks
 from helios_contract.tasks import Expectation, Message, Number, Task
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.sizes import examples
 
 GOOD: dict[str, Any] = {"name": "one", "prompt": "The capital of France is", "expect": {"contains": "Paris"}}
 PERSON = {
@@ -194,6 +196,7 @@ def test_a_text_that_holds_no_tasks_is_refused_by_name(text: str, problem: str) 
         task_file.read(text)
 
 
+@settings(max_examples=examples(40))
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: (
     st.lists(inner, max_size=3)
     | st.dictionaries(st.sampled_from([*task_file._TASK, *task_file._EXPECTATIONS, "$ref", "x"]), inner)

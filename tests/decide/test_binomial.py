@@ -7,8 +7,10 @@ from math import comb, isclose
 
 import pytest
 from helios_operator.decide.facts.binomial import lower, tail, upper
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.sizes import examples
 
 COUNTS = st.integers(1, 90).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))
 CONFIDENCE = st.sampled_from([0.8, 0.9, 0.95, 0.99])
@@ -38,6 +40,7 @@ def test_all_passed_is_a_root() -> None:
         assert isclose(lower(trials, trials, 0.95), 0.05 ** (1 / trials), rel_tol=1e-12)
 
 
+@settings(max_examples=examples(40))
 @given(COUNTS, CONFIDENCE)
 def test_the_bound_is_where_the_tail_is_as_rare_as_asked(counts: tuple[int, int], confidence: float) -> None:
     hits, trials = counts
@@ -49,6 +52,7 @@ def test_the_bound_is_where_the_tail_is_as_rare_as_asked(counts: tuple[int, int]
         assert isclose(1 - exact_tail(hits + 1, trials, high), 1 - confidence, rel_tol=1e-9)
 
 
+@settings(max_examples=examples(40))
 @given(COUNTS, CONFIDENCE)
 def test_one_more_pass_is_better_and_the_sides_mirror_each_other(
     counts: tuple[int, int], confidence: float
@@ -62,6 +66,7 @@ def test_one_more_pass_is_better_and_the_sides_mirror_each_other(
     assert lower(hits, trials, 0.99) <= lower(hits, trials, 0.8)
 
 
+@settings(max_examples=examples(40))
 @given(st.integers(1, 60), st.fractions(0, 1), CONFIDENCE)
 def test_it_covers(trials: int, share: Fraction, confidence: float) -> None:
     """Whatever the true share is, the bound is above it no more often than allowed: over all outcomes."""

@@ -1,6 +1,8 @@
 """SmolLM2 with the built-in heads: an exit that keeps the quality of prose loses tasks, and a pod tells so.
 
-The change is a shallow exit of a head bundle, as it would be chosen by bits per byte alone: 24 of 30 layers.
+The change is a shallow exit of a head bundle, as it would be chosen by bits per byte alone: 24 of 30 layers
+keep more than 91 % of the quality of prose (`tests/profile/test_real_model.py`), and minQualityPercent 90
+takes them.
 """
 
 from __future__ import annotations
@@ -25,25 +27,22 @@ from helios_server.profile.tasks import TaskSettings, measure_tasks
 from helios_server.rpc import prober
 from helios_server.rpc.server import PodServer, Ports
 
-from tests.profile.test_real_model import exits, quality
-
 FILE = Path(__file__).parents[2] / "examples" / "tasks-smollm2.json"
-QUALITY, TASKS = 90, 80
-"""minQualityPercent and minTaskPercent."""
+TASKS = 80
+"""minTaskPercent."""
 
 
 @pytest.fixture(scope="module")
 def passes() -> dict[int, tuple[bool, ...]]:
     """By depth."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     opened = [open_candidate(Candidate("one", f"file://{ensure_smollm2()}", None, "builtin://general"), None)]
     options = [TaskOption("one", layers, Precision()) for layers in (30, 24)]
     found = measure_tasks(opened, options, task_file.read(FILE.read_text()), TaskSettings(), Progress())
     return {row.layer_budget: tasks.passes(row.passes, found.result.tasks) for row in found.result.rows}
 
 
-def test_the_exit_passes_the_quality_and_is_refused_by_the_tasks(passes: dict[int, tuple[bool, ...]]) -> None:
-    assert quality(exits("prose", "builtin://general"), 24) >= QUALITY
+def test_the_exit_is_refused_by_the_tasks(passes: dict[int, tuple[bool, ...]]) -> None:
     trials = sum(passes[30])
     assert trials >= 30 >= Policy().min_tasks  # most of what it is asked it can do
     both = sum(a and b for a, b in zip(passes[30], passes[24], strict=True))

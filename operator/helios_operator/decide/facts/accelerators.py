@@ -54,9 +54,6 @@ class Accelerators:
         a precision that no CPU has."""
         spared = 0 if self.serving else self.pods
         on_cpu = spec.kind in _ANYWHERE and self.free is not None and self.free <= spared
-        return replace(spec, on_cpu=on_cpu)
-
-        on_cpu = spec.kind in _ANYWHERE and self.free is not None and self.free <= spared
         return replace(spec, on_cpu=on_cpu and not is_of_accelerators(spec))
 
     def hold(self, spec: JobSpec) -> str:

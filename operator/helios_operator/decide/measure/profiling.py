@@ -7,13 +7,13 @@ after a restart and not for another deployment. It must not judge candidates: it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
 from helios_operator.api.conditions import ConditionType
 from helios_operator.api.reasons import Reason
-from helios_operator.api.rows import RowPhase, TasksRow
+from helios_operator.api.rows import RowPhase
 from helios_operator.api.types import JobStatus
 from helios_operator.decide.facts import accelerators, candidates
 from helios_operator.decide.facts.accelerators import Accelerators
@@ -57,8 +57,7 @@ def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Me
         *jobs.harvest(snapshot, bench.contenders, now, bench.policy),
         *starts,
         *_expired_rows(snapshot, bench, table.prompts),
-        *_expired_tasks(snapshot, bench),
-        *task_jobs.expired(snapshot, fleet, now),
+        *task_jobs.expired(snapshot, bench, fleet, now),
     )
     return Measuring(
         actions=actions,
@@ -384,22 +383,4 @@ def _expired_rows(snapshot: Snapshot, bench: Bench, prompts: str) -> Iterator[Ac
         for row in (row for p in ORDER for row in contender.qualities_at(p)[limit:]):
             if row.identity.prompts_digest != prompts and not (active and active.quality == row.name):
                 message = f"older than the {limit} newest of {contender.name}"
-                yield DeleteProfile(name=row.name, why=Verdict(True, Reason.ROW_EXPIRED, message))
-
-
-def _expired_tasks(snapshot: Snapshot, bench: Bench) -> Iterator[Action]:
-    """Tasks rows of candidates beyond the history limit of each option, oldest first, none of today's
-    tasks."""
-    limit = snapshot.deployment.spec.profiling.history_limit
-    today = snapshot.tasks.digest if snapshot.tasks else ""
-    models = {(c.candidate.uri, c.resolved.revision) for c in bench.contenders if c.resolved}
-    options: dict[object, list[TasksRow]] = {}
-    for row in snapshot.task_rows:
-        if (row.identity.model_uri, row.identity.revision) in models and row.completed:
-            options.setdefault(replace(row.identity, tasks_digest=""), []).append(row)
-    for rows in options.values():
-        newest = sorted(rows, key=lambda row: (row.completed, row.name), reverse=True)
-        for row in newest[limit:]:
-            if row.identity.tasks_digest != today:
-                message = f"older than the {limit} newest of what it passes"
                 yield DeleteProfile(name=row.name, why=Verdict(True, Reason.ROW_EXPIRED, message))

@@ -8,7 +8,7 @@ must not choose.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from helios_contract.serves import Precision
 from helios_operator.api.annotations import newest_request
 from helios_operator.api.identity import tasks_name
 from helios_operator.api.reasons import Reason
-from helios_operator.api.rows import TasksIdentity
+from helios_operator.api.rows import TasksIdentity, TasksRow
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import Evidence, LiveEvidence
 from helios_operator.decide.facts.fleet import Fleet
@@ -136,7 +136,7 @@ def _job(asked: tuple[_Asked, ...], digest: str) -> JobSpec:
     )
 
 
-def expired(snapshot: Snapshot, fleet: Fleet, now: datetime) -> Iterator[Action]:
+def expired(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Iterator[Action]:
     """What is doubted goes, to be asked anew, and the Jobs that found it: they would say it again."""
     why = Verdict(True, Reason.TASK_ALARM, "a pod fails tasks that it passed when it was profiled")
     names = doubted(snapshot, fleet, now)
@@ -145,3 +145,22 @@ def expired(snapshot: Snapshot, fleet: Fleet, now: datetime) -> Iterator[Action]
             yield DeleteJob(name=job.spec.name, why=why)
     for name in sorted(names):
         yield DeleteProfile(name=name, why=why)
+    yield from _beyond_the_limit(snapshot, bench)
+
+
+def _beyond_the_limit(snapshot: Snapshot, bench: Bench) -> Iterator[Action]:
+    """Tasks rows of candidates beyond the history limit of each option, oldest first, none of today's
+    tasks."""
+    limit = snapshot.deployment.spec.profiling.history_limit
+    today = snapshot.tasks.digest if snapshot.tasks else ""
+    models = {(c.candidate.uri, c.resolved.revision) for c in bench.contenders if c.resolved}
+    options: dict[object, list[TasksRow]] = {}
+    for row in snapshot.task_rows:
+        if (row.identity.model_uri, row.identity.revision) in models and row.completed:
+            options.setdefault(replace(row.identity, tasks_digest=""), []).append(row)
+    for rows in options.values():
+        newest = sorted(rows, key=lambda row: (row.completed, row.name), reverse=True)
+        for row in newest[limit:]:
+            if row.identity.tasks_digest != today:
+                message = f"older than the {limit} newest of what it passes"
+                yield DeleteProfile(name=row.name, why=Verdict(True, Reason.ROW_EXPIRED, message))
