@@ -272,6 +272,7 @@ def _about(contender: Contender) -> dict[str, Any]:
         "bitsOfAWeight": contender.variant.bits,
         "numerics": contender.numerics,
         "heldToIsa": contender.held,
+        "isa": contender.isa_of,
         "versions": contender.versions,
         "errors": contender.errors,
     }

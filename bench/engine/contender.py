@@ -61,6 +61,13 @@ class Contender:
         return self.isa == "native" or self.isa in self.peer.pinned
 
     @property
+    def isa_of(self) -> dict[str, Any]:
+        """Which instruction set it may use, by which variables; without any it was built for no more."""
+        if not self.held:
+            return {"set": "native", "by": {}}
+        return {"set": self.isa, "by": dict(self.peer.pinned.get(self.isa, {}))}
+
+    @property
     def open(self) -> bool:
         return self._process is not None
 

@@ -51,7 +51,11 @@ def test_it_answers_whatever_its_libraries_print(opened: Opened) -> None:
 
 
 def test_it_is_held_to_an_instruction_set(opened: Opened) -> None:
-    assert opened("good", isa="avx2").numerics == "good of model, avx2"
+    held = opened("good", isa="avx2")
+    assert held.numerics == "good of model, avx2"
+    assert held.isa_of == {"set": "avx2", "by": {"FAKE_ISA": "avx2"}}
+    for isa in ("native", "amx"):  # nothing holds it to the latter
+        assert opened("good", isa=isa).isa_of == {"set": "native", "by": {}}
 
 
 def test_another_model_is_converted_again(opened: Opened, tmp_path: Path) -> None:
