@@ -30,6 +30,7 @@ from helios_server.engine.sampling import SamplingParams
 from helios_server.models.store import ensure_smollm2
 
 from bench.engine import quiet
+from bench.engine.formats import FORMATS, asked
 from bench.engine.parts import PARTS, median_step, watched
 from bench.report import Claim, arguments, claim, publish
 
@@ -92,10 +93,12 @@ class Bench:
     """An engine on a model at one format. depths: below full depth; exits: bundle of heads, "" for none."""
 
     def __init__(self, model: str, exits: str, dtype: str, depths: Sequence[int], options: Namespace) -> None:
+        named, precision = asked(dtype)
         self._limits = Limits(
             generation=1,
             candidate="bench",
             model_uri=model,
+            weight_dtype=precision.weight_dtype,
             exits_uri=exits,
             exit_layers=tuple(depths),
             max_batch_size=max(options.batches),
@@ -104,7 +107,7 @@ class Bench:
             tokens_per_request=options.prompt + options.new,
             audit=Audit(percent=0),
         )
-        config = EngineConfig(dtype=dtype, threads=options.threads, prefix_caching=False)
+        config = EngineConfig(dtype=named, threads=options.threads, prefix_caching=False)
         self.engine = Engine.start(config, self._limits)
         self.full = self.engine.serving.num_layers
         self.heads = {depth: self._head(depth) for depth in (*depths, self.full)}
@@ -170,7 +173,7 @@ def _options() -> Namespace:
     add("--model", help="file:///path (default: SmolLM2-135M)")
     add("--exits", default="builtin://general", help="bundle of heads (default: builtin://general)")
     add("--depths", type=int, nargs="+", default=[6, 12, 18, 24, 27], help="layers (default: 6 12 18 24 27)")
-    add("--formats", nargs="+", default=["float16", "bfloat16"], help="(default: float16 bfloat16)")
+    add("--formats", nargs="+", default=FORMATS, help="(default: float16 bfloat16 int8)")
     add("--batches", type=int, nargs="+", default=[1, 8, 32], help="rows at once (default: 1 8 32)")
     add("--prompt", type=int, default=64, help="tokens of a prompt (default: 64)")
     add("--new", type=int, default=48, help="tokens of an answer (default: 48)")

@@ -28,6 +28,7 @@ from helios_server.profile.timing import Bench, TimingSettings
 from helios_server.profile.workload import Shape, shapes_to_fit
 
 from bench.engine import quiet
+from bench.engine.formats import FORMATS, asked
 from bench.report import Claim, arguments, claim, publish
 
 _CONTEXTS = (96, 200)
@@ -55,7 +56,7 @@ def _options() -> Namespace:
     add = parser.add_argument
     add("--model", help="file:///path (default: SmolLM2-135M)")
     add("--exits", default="builtin://general", help="bundle of heads (default: builtin://general)")
-    add("--formats", nargs="+", default=["float16", "bfloat16"], help="(default: float16 bfloat16)")
+    add("--formats", nargs="+", default=FORMATS, help="(default: float16 bfloat16 int8)")
     add("--depths", type=int, nargs="+", default=[15, 20, 24, 27, 30], help="(default: 15 20 24 27 30)")
     add("--batches", type=int, nargs="+", default=[2, 4, 12, 24], help="(default: 2 4 12 24)")
     add("--sweeps", type=int, default=5, help="each with a fit of its own (default: 5)")
@@ -72,8 +73,9 @@ def _options() -> Namespace:
 def measure(model: str, dtype: str, options: Namespace) -> dict[str, Any]:
     """sweeps: by sweep, law over measured by "layers-batch-head"; fit: of the last sweep."""
     names = [Candidate("own", model), Candidate("heads", model, None, options.exits)]
-    settings = TimingSettings(dtype=dtype, memory_mib=_MEMORY_MIB)
-    bench = Bench.open(open_backbone(names, cache_root()), settings)
+    named, precision = asked(dtype)
+    settings = TimingSettings(dtype=named, memory_mib=_MEMORY_MIB)
+    bench = Bench.open(open_backbone(names, cache_root()), settings, precision)
     fitted = shapes_to_fit(bench.deepest, bench.digests, bench.room)
     unseen = list(held_out(options.depths, options.batches, bench.digests, bench.deepest))
     steps = [bench.step(shape) for shape in (*fitted, *unseen)]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MEMORY_MIB = 6144
 _AUDIT_SECONDS = 120.0
+_QUANTISED = ("int8", "int4")  # weights; the rest in the format that the machine names
 
 
 class Helios:
@@ -28,6 +29,7 @@ class Helios:
 
         fields = EngineConfig.__dataclass_fields__  # a release without the switch finds nothing again anyway
         off: dict[str, Any] = {"prefix_caching": False} if "prefix_caching" in fields else {}
+        quantised = setting.variant in _QUANTISED
         limits = Limits(
             generation=1,
             candidate="bench",
@@ -37,8 +39,10 @@ class Helios:
             memory_mib=_MEMORY_MIB,
             tokens_per_request=setting.tokens,
             audit=Audit(percent=0),
+            **({"weight_dtype": setting.variant} if quantised else {}),
         )
-        config = EngineConfig(dtype=setting.variant, threads=setting.threads, **off)
+        dtype = None if quantised else setting.variant
+        config = EngineConfig(dtype=dtype, threads=setting.threads, **off)
         self.engine: Engine = Engine.start(config, limits)
         self._limits = limits
         self._numbers = itertools.count()
@@ -113,7 +117,7 @@ def _open(setting: Setting) -> Adapter:
 
 PEER = Peer(
     title="HELIOS",
-    variants={"float16": Variant(16), "bfloat16": Variant(16), "int8": Variant(8, default=False)},
+    variants={"float16": Variant(16), "bfloat16": Variant(16), "int8": Variant(8)},
     open=_open,
     pinned={"avx2": TORCH_AVX2 | {"HELIOS_NATIVE": "avx2"}},
 )
