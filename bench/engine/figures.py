@@ -141,7 +141,8 @@ def outside_kernels(parts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> I
     """What of a step is not the arithmetic of the model. parts: time by contender, batch and part."""
     for name, by_batch in parts.items():
         for batch, spent in by_batch.items():
-            share = round(1 - (spent["layers"] + spent["lm head"]) / spent["step"], 4)
+            inside = sum(spent.get(kernel, 0.0) for kernel in ("layers", "lm head", "exit head"))
+            share = round(1 - inside / spent["step"], 4)
             yield Claim(f"outside-kernels-batch-{batch}-{_word(name)}", share, share, share, "share")
 
 
