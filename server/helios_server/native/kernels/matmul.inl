@@ -41,10 +41,9 @@ static int matmul(const HeliosMatrix& m, const float* x, int64_t rows, float* to
   const Input in{x, m.in, input_room(rows), packed, arena.take<float>(input_room(rows))};
   float* wide = arena.take<float>(threads * Room::wide(m.depth) / sizeof(float));
   const Output out = output_of(m, to, Put::kStore);
-  Meeting place;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    const Team team = Team::here(place);
+    const Team team = Team::here();
     if (converts(m)) {
       convert(m, in, team.first(rows), team.last(rows));
       team.meet();

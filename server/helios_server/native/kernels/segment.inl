@@ -103,7 +103,7 @@ class SegmentRun {
   template <class T> void attend_all(void* slab) const {
     float* scratch = s_.attention + team_.index * Arena::room<float>(z_.attention) / sizeof(float);
     const int64_t kv_heads = g_.shape.kv_heads, blocks = s_.stretch_count * kv_heads;
-#pragma omp for schedule(dynamic, 1) nowait
+#pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < blocks; ++i) {
       const int64_t next = i + team_.size < blocks ? i + team_.size : i;
       const int32_t first = s_.stretches[next / kv_heads].first;
@@ -112,7 +112,6 @@ class SegmentRun {
                            g_.step.pages + g_.step.table_rows[first] * g_.step.page_width, next % kv_heads};
       attend(block, s_.qkv, z_.width, s_.mixed);
     }
-    team_.meet();
   }
 
   const Segment& g_;
@@ -136,10 +135,9 @@ static int run_layers(const Segment& segment) {
   if (!arena.open(sizes.bytes())) return HELIOS_NO_MEMORY;
   SegmentScratch scratch = take_scratch(sizes, arena);
   find_stretches(segment, scratch);
-  Meeting place;
 #pragma omp parallel num_threads(segment.threads) if (segment.threads > 1)
   {
-    const SegmentRun run(segment, sizes, scratch, Team::here(place));
+    const SegmentRun run(segment, sizes, scratch, Team::here());
     switch (segment.shape.kv_type) {
       case HELIOS_FLOAT32: run_typed<float>(segment, run); break;
       case HELIOS_FLOAT16: run_typed<Half>(segment, run); break;
