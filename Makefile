@@ -9,7 +9,7 @@ KERNELS := $(VENV)/.kernels-$(shell cat $(NATIVE)/build.py $(NATIVE)/kernels/* 2
 # They run side by side, a core each (the cluster of these tests is one of dictionaries). The others start pods and Jobs, which
 # take all cores and wait for each other.
 ONE_CORE := tests/engine tests/exits tests/models tests/native tests/profile tests/contract tests/api tests/chart tests/decide \
-  tests/render tests/passes tests/cluster
+  tests/render tests/passes tests/cluster tests/rpc
 ON_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # `make check` leaves out what makes mutants of decide/ and what needs a cluster.
 CHECKED := tests/contract tests/api tests/decide tests/render tests/cluster

@@ -58,7 +58,7 @@ async def test_a_pod_that_serves_it_unnoticed_tells_so(
     digest = tasks.digest(task_file.read(FILE.read_text()))
     limits = Limits(
         generation=1, candidate="one", model_uri=f"file://{ensure_smollm2()}", exits_uri="builtin://general",
-        layer_budget=24, max_batch_size=2, memory_mib=2048, exit_layers=(24, 27),
+        layer_budget=24, max_batch_size=2, exit_layers=(24, 27),
         task_probe=TaskProbe(digest, 0.01, 8, tasks.bits(passes[30])),
     )  # fmt: skip
     server = PodServer("chat", EngineConfig(), limits, tasks_file=FILE)
