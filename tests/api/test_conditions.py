@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 from helios_operator.api.conditions import ConditionType
-from helios_operator.api.reasons import Reason, Where
+from helios_operator.api.reasons import EVERY_REASON
 from helios_operator.api.reference import api_page, conditions_page
+from helios_operator.api.words import Where, Word
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.parametrize("reason", list(Reason))
-def test_a_reason_is_a_word_with_a_sentence_and_a_place(reason: Reason) -> None:
+@pytest.mark.parametrize("reason", EVERY_REASON)
+def test_a_reason_is_a_word_with_a_sentence_and_a_place(reason: Word) -> None:
     assert re.fullmatch(r"([A-Z][a-z]+)+", reason.value)
     assert reason.name == re.sub(r"(?<!^)(?=[A-Z])", "_", reason.value).upper()
     assert reason.sentence.endswith(".")

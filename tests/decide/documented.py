@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from helios_operator.api.reasons import Reason, Where
+from helios_operator.api.reasons import EVERY_REASON
+from helios_operator.api.words import Where, Word
 from helios_operator.decide.plan import Plan
 
 
@@ -19,7 +20,7 @@ def check_words(plan: Plan) -> None:
     for entry in plan.status.history:
         assert entry.reason in reasons_of(Where.DECISION), entry.reason
     for event in plan.events:
-        assert event.reason in set(Reason), event.reason
+        assert event.reason in set(EVERY_REASON), event.reason
         assert event.message
     for action in plan.actions:
         assert action.why.reason in reasons_of(Where.EVENT), action.why.reason
@@ -27,5 +28,5 @@ def check_words(plan: Plan) -> None:
 
 
 @cache
-def reasons_of(where: Where) -> set[Reason]:
-    return {reason for reason in Reason if where in reason.where}
+def reasons_of(where: Where) -> set[Word]:
+    return {reason for reason in EVERY_REASON if where in reason.where}

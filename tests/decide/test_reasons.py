@@ -13,8 +13,10 @@ from functools import cache, partial
 from pathlib import Path
 
 import pytest
-from helios_operator.api.reasons import Reason
+from helios_operator.api.event_reasons import EventReason
+from helios_operator.api.reasons import EVERY_REASON, Reason
 from helios_operator.api.types import Bounds
+from helios_operator.api.words import Word
 from helios_operator.decide import Policy, decide
 
 from tests.decide import (
@@ -104,7 +106,7 @@ def a_budget_that_no_exit_lies_in() -> None:
     made.run(10)
 
 
-STORIES: dict[Reason, Callable[[], None]] = {
+STORIES: dict[Word, Callable[[], None]] = {
     Reason.MINIMUM_REPLICAS_SERVING: test_spec_changes.test_settings_are_told_to_running_pods,
     Reason.NO_REPLICA_SERVING: test_starting.test_zero_replicas_serve_nothing_and_are_no_failure,
     Reason.STARTING: test_stories.test_the_reference_serves_at_full_depth_until_all_is_measured,
@@ -164,7 +166,7 @@ STORIES: dict[Reason, Callable[[], None]] = {
     Reason.UNRESOLVED: test_starting.test_a_candidate_that_cannot_be_found_does_not_spoil_the_others,
     Reason.QUALITY_TOO_LOW: test_shortlist.test_nine_are_turned_away_each_with_its_reason,
     Reason.TASKS_NOT_MEASURED: test_tasks.test_a_reference_that_cannot_be_asked_is_named,
-    Reason.TASK_ALARM: test_tasks.test_a_fall_is_repaired_and_what_fell_is_asked_anew,
+    EventReason.TASK_ALARM: test_tasks.test_a_fall_is_repaired_and_what_fell_is_asked_anew,
     Reason.TASKS_TOO_LOW: test_tasks.test_a_bundle_that_keeps_quality_and_breaks_tasks_is_refused,
     Reason.TASKS_MISSED: test_tasks.test_what_nothing_mends_is_told_as_missed,
     Reason.TASKS_RESTORED: test_tasks.test_a_service_that_breaks_the_tasks_is_left,
@@ -173,23 +175,23 @@ STORIES: dict[Reason, Callable[[], None]] = {
     Reason.LATENCY_TOO_HIGH: test_spec_changes.test_an_impossible_slo_takes_nothing_down,
     Reason.PRECISION_UNSUPPORTED: test_precisions.a_precision_that_no_cpu_has,
     Reason.OUT_OF_BUDGET: a_budget_that_no_exit_lies_in,
-    Reason.PROFILING_STARTED: test_spec_changes.test_settings_are_told_to_running_pods,
-    Reason.PROFILING_FINISHED: test_spec_changes.test_settings_are_told_to_running_pods,
-    Reason.ROW_EXPIRED: test_profiling.test_old_rows_beyond_the_history_limit_go_and_those_in_use_stay,
-    Reason.JOB_EXPIRED: test_profiling.test_finished_jobs_are_deleted_after_their_time,
-    Reason.REASSESSMENT_STARTED: test_spec_changes.test_settings_are_told_to_running_pods,
-    Reason.AUDIT_ALARM: test_failures.test_an_alarm_that_vanishes_with_its_pod_ends_the_reassessment,
-    Reason.CONFIDENCE_ALARM: test_stories.test_code_switches_in_place_when_memory_holds_one_pod,
-    Reason.BREACH_ALARM: test_triggers.test_the_papers_trigger_loads_the_remaining_layers,
-    Reason.TRAFFIC_MOVED: test_stories.test_the_reference_serves_at_full_depth_until_all_is_measured,
-    Reason.REVISION_DELETED: test_spec_changes.test_the_successor_of_a_removed_candidate_serves_first,
-    Reason.ROLLOUT_COMPLETED: test_spec_changes.test_settings_are_told_to_running_pods,
+    EventReason.PROFILING_STARTED: test_spec_changes.test_settings_are_told_to_running_pods,
+    EventReason.PROFILING_FINISHED: test_spec_changes.test_settings_are_told_to_running_pods,
+    EventReason.ROW_EXPIRED: test_profiling.test_old_rows_beyond_the_history_limit_go_and_those_in_use_stay,
+    EventReason.JOB_EXPIRED: test_profiling.test_finished_jobs_are_deleted_after_their_time,
+    EventReason.REASSESSMENT_STARTED: test_spec_changes.test_settings_are_told_to_running_pods,
+    EventReason.AUDIT_ALARM: test_failures.test_an_alarm_that_vanishes_with_its_pod_ends_the_reassessment,
+    EventReason.CONFIDENCE_ALARM: test_stories.test_code_switches_in_place_when_memory_holds_one_pod,
+    EventReason.BREACH_ALARM: test_triggers.test_the_papers_trigger_loads_the_remaining_layers,
+    EventReason.TRAFFIC_MOVED: test_stories.test_the_reference_serves_at_full_depth_until_all_is_measured,
+    EventReason.REVISION_DELETED: test_spec_changes.test_the_successor_of_a_removed_candidate_serves_first,
+    EventReason.ROLLOUT_COMPLETED: test_spec_changes.test_settings_are_told_to_running_pods,
     Reason.MEASURED: test_spec_changes.test_settings_are_told_to_running_pods,
     Reason.MEASUREMENT_FAILED: test_accelerators.test_a_timing_that_fails_does_not_keep_serving_from_starting,
     Reason.REVISION_FOUND: test_catalogue.test_what_inspect_finds_is_said_of_the_entry,
     Reason.REVISION_NOT_FOUND: test_catalogue.test_what_inspect_finds_is_said_of_the_entry,
 }
-SAID_ELSEWHERE: dict[Reason, str] = {
+SAID_ELSEWHERE: dict[Word, str] = {
     Reason.STATUS_UNREADABLE: (
         "tests/cluster/test_unreadable.py::test_a_status_of_another_release_stops_its_object_alone"
     ),
@@ -199,7 +201,7 @@ SAID_ELSEWHERE: dict[Reason, str] = {
     Reason.NAME_TAKEN: "tests/cluster/test_names.py::test_what_is_anothers_stays_as_it_is",
     Reason.WRITE_REFUSED: "tests/cluster/test_refusals.py::test_a_quota_on_jobs",
     Reason.PODS_REFUSED: "tests/cluster/test_refusals.py::test_pods_that_nobody_can_make",
-    Reason.CRDS_OUTDATED: "tests/cluster/test_skew.py::test_a_field_that_the_server_does_not_keep",
+    EventReason.CRDS_OUTDATED: "tests/cluster/test_skew.py::test_a_field_that_the_server_does_not_keep",
 }
 """Reasons that no pass decides: the test that asserts on each, as "tests/cluster/test_x.py::test_name"."""
 
@@ -220,16 +222,16 @@ def said_in(story: Callable[[], None]) -> frozenset[str]:
     return frozenset(said)
 
 
-@pytest.mark.parametrize("reason", list(Reason))
-def test_a_documented_reason_is_said(reason: Reason) -> None:
+@pytest.mark.parametrize("reason", EVERY_REASON)
+def test_a_documented_reason_is_said(reason: Word) -> None:
     if (elsewhere := SAID_ELSEWHERE.get(reason)) is not None:
         assert asserts_on(reason, elsewhere), f"{elsewhere} does not assert on {reason.value}"
         return
-    assert reason in STORIES, f"write a story that provokes {reason.value}, or take it out of reasons.py"
+    assert reason in STORIES, f"write a story that provokes {reason.value}, or take it out of its list"
     assert reason.value in said_in(STORIES[reason])
 
 
-def asserts_on(reason: Reason, node: str) -> bool:
+def asserts_on(reason: Word, node: str) -> bool:
     """The named test is there and names the reason."""
     file, _, name = node.partition("::")
     source = (ROOT / file).read_text(encoding="utf-8")
@@ -240,4 +242,4 @@ def asserts_on(reason: Reason, node: str) -> bool:
 
 def test_a_story_is_of_a_reason_that_there_is() -> None:
     assert set(STORIES).isdisjoint(SAID_ELSEWHERE)
-    assert {*STORIES, *SAID_ELSEWHERE} == set(Reason)
+    assert {*STORIES, *SAID_ELSEWHERE} == set(EVERY_REASON)

@@ -1,53 +1,21 @@
 """Every reason, each with its sentence and the places where it appears: all that a condition, an event or a
 verdict may give as its reason.
 
-Used by whoever writes a status, an event or a Verdict. To add a reason, add a line here;
-`docs/conditions.md` is generated from it. The sentence explains the reason to a person who meets it in
-`kubectl describe` or `helios why`; the message of a condition carries the numbers. Reasons are API: they
-are added, never renamed; one that nothing says has no place here, and `tests/decide/test_reasons.py` provokes
-each.
+Used by whoever writes a status, an event or a Verdict. To add a reason, add a line here, or to
+`api.event_reasons` if events and actions alone give it; `docs/conditions.md` is generated from both. The
+sentence explains the reason to a person who meets it in `kubectl describe` or `helios why`; the message of a
+condition carries the numbers. Reasons are API: they are added, never renamed; one that nothing says has no
+place here, and `tests/decide/test_reasons.py` provokes each.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
+from helios_operator.api.event_reasons import EventReason
+from helios_operator.api.words import Where, Word
 
 
-class Where(StrEnum):
-    """Where a reason appears; `place` says it in words where the name does not."""
-
-    place: str
-
-    def __new__(cls, value: str, place: str = "") -> Where:
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.place = place
-        return member
-
-    AVAILABLE = "Available"
-    PROGRESSING = "Progressing"
-    PROFILED = "Profiled"
-    SLO_MET = "SLOMet"
-    READY = "Ready"
-    DECISION = "Decision", "status.reassessment, status.history and `helios why`"
-    CANDIDATE = "Candidate", "status.candidates"
-    EVENT = "Event", "`kubectl events` and the lines of `helios up`"
-    PROFILE = "Complete", "of a HeliosProfile"
-    MODEL = "Resolved", "of a HeliosModel"
-
-
-class Reason(StrEnum):
-    """A word for machines, its sentence for people, and where it appears."""
-
-    sentence: str
-    where: tuple[Where, ...]
-
-    def __new__(cls, value: str, sentence: str, *where: Where) -> Reason:
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.sentence = sentence
-        member.where = where
-        return member
+class Reason(Word):
+    """Of conditions, decisions and candidates; events give many of them too."""
 
     # -- Available ---------------------------------------------------------------------------------
     MINIMUM_REPLICAS_SERVING = "MinimumReplicasServing", "At least one pod serves.", Where.AVAILABLE
@@ -393,43 +361,12 @@ class Reason(StrEnum):
     )
     OUT_OF_BUDGET = "OutOfBudget", "No exit lies within the layer budget's bounds.", Where.CANDIDATE
 
-    # -- Events and actions ------------------------------------------------------------------------
-    PROFILING_STARTED = "ProfilingStarted", "A profiling Job was started.", Where.EVENT
-    PROFILING_FINISHED = "ProfilingFinished", "A profiling Job returned its rows.", Where.EVENT
-    ROW_EXPIRED = "RowExpired", "A row beyond profiling.historyLimit was deleted.", Where.EVENT
-    JOB_EXPIRED = "JobExpired", "A finished Job was deleted.", Where.EVENT
-    REASSESSMENT_STARTED = "ReassessmentStarted", "What serves is being weighed again.", Where.EVENT
-    AUDIT_ALARM = (
-        "AuditAlarm",
-        "Audited requests show a lasting change of quality.",
-        Where.EVENT,
-    )
-    CONFIDENCE_ALARM = (
-        "ConfidenceAlarm",
-        "The confidence of requests changed for good.",
-        Where.EVENT,
-    )
-    TASK_ALARM = (
-        "TaskAlarm",
-        "What serves fails tasks that it passed when it was profiled, and goes on failing them.",
-        Where.EVENT,
-    )
-    BREACH_ALARM = (
-        "BreachAlarm",
-        "Too many tokens of the window fell under the confidence threshold (the paper's trigger).",
-        Where.EVENT,
-    )
-    TRAFFIC_MOVED = "TrafficMoved", "New connections go to the new revision.", Where.EVENT
-    REVISION_DELETED = "RevisionDeleted", "A revision that serves nothing was deleted.", Where.EVENT
-    ROLLOUT_COMPLETED = "RolloutCompleted", "The change is complete.", Where.EVENT
-    CRDS_OUTDATED = (
-        "CrdsOutdated",
-        "The CustomResourceDefinitions are older than the operator; some of the status is not kept.",
-        Where.EVENT,
-    )
-
     # -- HeliosProfile, HeliosModel ----------------------------------------------------------------
     MEASURED = "Measured", "The Job returned its measurement.", Where.PROFILE
     MEASUREMENT_FAILED = "MeasurementFailed", "The Job failed; the message says why.", Where.PROFILE
     REVISION_FOUND = "RevisionFound", "The uri resolves to the revision in the message.", Where.MODEL
     REVISION_NOT_FOUND = "RevisionNotFound", "The uri cannot be resolved; the message says why.", Where.MODEL
+
+
+EVERY_REASON: tuple[Word, ...] = (*Reason, *EventReason)
+"""In the order of docs/conditions.md."""

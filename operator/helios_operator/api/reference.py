@@ -13,7 +13,8 @@ from typing import Any
 
 from helios_operator.api.conditions import ConditionType
 from helios_operator.api.crds import Crd, crds
-from helios_operator.api.reasons import Reason, Where
+from helios_operator.api.reasons import EVERY_REASON
+from helios_operator.api.words import Where
 
 Json = dict[str, Any]
 
@@ -51,7 +52,7 @@ def conditions_page() -> str:
 def _reasons(where: Where) -> str:
     rows = [
         f"| {reason.value} | {reason.sentence} | {', '.join(place.value for place in reason.where[1:])} |"
-        for reason in Reason
+        for reason in EVERY_REASON
         if reason.where[0] is where
     ]
     title = f"## {where.value}: {where.place}" if where.place else f"## {where.value}"

@@ -14,6 +14,7 @@ from typing import Any
 
 from helios_operator.api import serialize
 from helios_operator.api.conditions import ConditionType
+from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Condition, Deployment, DeploymentStatus
 from helios_operator.cluster.events import WARNING, Events
@@ -63,7 +64,7 @@ class StatusWriter:
         if lost and self._told.get(hd.uid) != lost:
             self._told[hd.uid] = lost
             problem = f"the server does not keep {', '.join(lost)}; apply the CRDs of this release"
-            await self._events.say(hd, WARNING, Reason.CRDS_OUTDATED, problem)
+            await self._events.say(hd, WARNING, EventReason.CRDS_OUTDATED, problem)
 
     def _is_due(self, uid: str, before: Object, after: Object) -> bool:
         if before == after:

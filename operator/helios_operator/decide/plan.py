@@ -21,7 +21,7 @@ class Verdict:
 
     ok: bool
     reason: str
-    """A PascalCase word of api.reasons."""
+    """A PascalCase word of api.reasons or api.event_reasons."""
     message: str
     """A sentence with numbers."""
     numbers: dict[str, float] = field(default_factory=dict)

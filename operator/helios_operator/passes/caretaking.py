@@ -16,6 +16,7 @@ from typing import Any
 from helios_operator.api import parse
 from helios_operator.api.codec import Malformed, decode, encode
 from helios_operator.api.conditions import ConditionType
+from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Condition, Deployment, DeploymentSpec, DeploymentStatus, Rollout
 from helios_operator.decide.facts.fleet import ANALYSING, Fleet, is_empty, trouble
@@ -72,7 +73,7 @@ def drains(obj: Mapping[str, Any], revisions: Sequence[Revision], now: datetime)
             seconds = hd.spec.rollout.drain.timeout_seconds
             yield DrainRevision(number=revision.number, timeout_seconds=seconds, why=why)
         elif is_empty(revision) and revision.number not in fleet.kept:
-            gone = Verdict(True, Reason.REVISION_DELETED, "its last stream has ended")
+            gone = Verdict(True, EventReason.REVISION_DELETED, "its last stream has ended")
             yield DeleteRevision(number=revision.number, why=gone)
 
 

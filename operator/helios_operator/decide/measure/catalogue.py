@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from helios_operator.api.reasons import Reason, Where
+from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import RowPhase
 from helios_operator.api.types import Condition, Model, ModelStatus
+from helios_operator.api.words import Where
 from helios_operator.decide.facts.candidates import Contender, identity, inspected
 from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.snapshot import Snapshot

@@ -16,6 +16,7 @@ from helios_contract.serves import Precision
 
 from helios_operator.api.annotations import newest_request
 from helios_operator.api.conditions import ConditionType
+from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.identity import quality_name, tasks_name, timing_name
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import QualityRow, Row, RowPhase, TasksRow, TimingRow
@@ -99,7 +100,7 @@ def harvest(
             yield WriteProfile(row=row, why=_news(row, job))
         if not rows and _is_over(job, snapshot, now, policy):
             yield DeleteJob(
-                name=job.spec.name, why=Verdict(True, Reason.JOB_EXPIRED, f"{job.spec.kind} Job is over")
+                name=job.spec.name, why=Verdict(True, EventReason.JOB_EXPIRED, f"{job.spec.kind} Job is over")
             )
 
 
@@ -166,7 +167,7 @@ def _news(row: Row, job: Job) -> Verdict:
             Reason.PROFILE_FAILED,
             f"{job.spec.kind} failed after {job.attempts} attempts: {row.message}",
         )
-    return Verdict(True, Reason.PROFILING_FINISHED, f"{job.spec.kind} row {row.name}")
+    return Verdict(True, EventReason.PROFILING_FINISHED, f"{job.spec.kind} row {row.name}")
 
 
 def _is_over(job: Job, snapshot: Snapshot, now: datetime, policy: Policy) -> bool:

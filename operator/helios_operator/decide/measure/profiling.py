@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import cached_property
 
 from helios_operator.api.conditions import ConditionType
+from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import RowPhase
 from helios_operator.api.types import JobStatus
@@ -367,7 +368,9 @@ class Table:
         names = ", ".join(sorted({candidate.name for candidate in spec.candidates}))
         where = " on the CPU" if spec.on_cpu else ""
         again = f", attempt {seen.attempts + 1}" if seen else ""
-        return Verdict(True, Reason.PROFILING_STARTED, f"{spec.kind} of {names}{spec.held}{where}{again}")
+        return Verdict(
+            True, EventReason.PROFILING_STARTED, f"{spec.kind} of {names}{spec.held}{where}{again}"
+        )
 
 
 def _unresolved(contender: Contender) -> str:
@@ -383,4 +386,4 @@ def _expired_rows(snapshot: Snapshot, bench: Bench, prompts: str) -> Iterator[Ac
         for row in (row for p in ORDER for row in contender.qualities_at(p)[limit:]):
             if row.identity.prompts_digest != prompts and not (active and active.quality == row.name):
                 message = f"older than the {limit} newest of {contender.name}"
-                yield DeleteProfile(name=row.name, why=Verdict(True, Reason.ROW_EXPIRED, message))
+                yield DeleteProfile(name=row.name, why=Verdict(True, EventReason.ROW_EXPIRED, message))

@@ -15,6 +15,7 @@ from functools import cached_property
 from helios_contract.serves import Precision
 
 from helios_operator.api.annotations import newest_request
+from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.identity import tasks_name
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import TasksIdentity, TasksRow
@@ -138,7 +139,7 @@ def _job(asked: tuple[_Asked, ...], digest: str) -> JobSpec:
 
 def expired(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Iterator[Action]:
     """What is doubted goes, to be asked anew, and the Jobs that found it: they would say it again."""
-    why = Verdict(True, Reason.TASK_ALARM, "a pod fails tasks that it passed when it was profiled")
+    why = Verdict(True, EventReason.TASK_ALARM, "a pod fails tasks that it passed when it was profiled")
     names = doubted(snapshot, fleet, now)
     for job in snapshot.jobs:
         if any(row.name in names for row in job.tasks):
@@ -163,4 +164,4 @@ def _beyond_the_limit(snapshot: Snapshot, bench: Bench) -> Iterator[Action]:
         for row in newest[limit:]:
             if row.identity.tasks_digest != today:
                 message = f"older than the {limit} newest of what it passes"
-                yield DeleteProfile(name=row.name, why=Verdict(True, Reason.ROW_EXPIRED, message))
+                yield DeleteProfile(name=row.name, why=Verdict(True, EventReason.ROW_EXPIRED, message))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Served
 from helios_operator.decide.facts import tally
@@ -41,7 +42,7 @@ def complete(step: Step, routed: Revision) -> Carried:
     progress = Verdict(True, Reason.WAITING_FOR_DRAIN if step.fleet.retired else Reason.NO_ROLLOUT, message)
     phase = "Draining" if step.fleet.retired else "Completed"
     began = step.status.rollout.message if step.status.rollout else message
-    ended = step.ended(routed.number, phase, Verdict(True, Reason.ROLLOUT_COMPLETED, began))
+    ended = step.ended(routed.number, phase, Verdict(True, EventReason.ROLLOUT_COMPLETED, began))
     carried = replace(step.still(progress, target=None), active=now, rollout=ended)
     if step.status.rollout and step.status.rollout.phase == "RolledBack":
         carried = replace(carried, rollout=step.status.rollout)
@@ -89,7 +90,7 @@ def _retirement(step: Step, revision: Revision) -> Action | None:
             return None
         return DeleteRevision(
             number=revision.number,
-            why=Verdict(True, Reason.REVISION_DELETED, "its last stream has ended"),
+            why=Verdict(True, EventReason.REVISION_DELETED, "its last stream has ended"),
         )
     since = step.status.active.since if step.status.active else None
     delay = timedelta(seconds=step.case.spec.rollout.scale_down_delay_seconds)

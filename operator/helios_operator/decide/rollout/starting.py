@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import HistoryEntry
 from helios_operator.decide.facts.accelerators import Accelerators
@@ -70,7 +71,7 @@ def await_successor(step: Step, pending: Revision) -> Carried:
     unwanted = _is_unwanted(step, pending)
     if all_ready(pending) and not (unwanted and step.fleet.routed):
         ready = f"{pending.replicas} of {pending.replicas} pods of revision {pending.number} are ready"
-        why = Verdict(True, Reason.TRAFFIC_MOVED, ready)
+        why = Verdict(True, EventReason.TRAFFIC_MOVED, ready)
         return step.still(why, Route(revision=pending.number, why=why), target=step.coming(pending))
     if (why_not := unwanted or _will_not_serve(step, pending)) is not None:
         return _give_up(step, pending, why_not)

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from helios_operator.api.conditions import ConditionType
-from helios_operator.api.reasons import Reason, Where
+from helios_operator.api.event_reasons import EventReason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import CandidateStatus, Condition, Decision, DeploymentStatus
+from helios_operator.api.words import Where
 from helios_operator.decide.facts.candidates import Contender, identity
 from helios_operator.decide.facts.evidence import ProfileEvidence
 from helios_operator.decide.facts.fleet import trouble
@@ -77,7 +79,7 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
     if call := report.outcome.call:
         if call.alarm:
             yield Event("Normal", call.alarm, call.message)
-        yield Event("Normal", Reason.REASSESSMENT_STARTED, call.message)
+        yield Event("Normal", EventReason.REASSESSMENT_STARTED, call.message)
     before, after = old.reassessment, new.reassessment
     committed = report.outcome.change is not None
     if (
@@ -91,7 +93,7 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
         done = new.history[-1]
         yield Event(
             "Normal",
-            Reason.ROLLOUT_COMPLETED,
+            EventReason.ROLLOUT_COMPLETED,
             remedies.named(
                 done.kind,
                 f"{done.to.candidate} at {done.to.layer_budget} layers{suffix(done.to.precision)}",
@@ -151,7 +153,7 @@ def _available(report: Report) -> Verdict:
 def _progressing(report: Report) -> Verdict:
     """In the condition's own words; what else was said stands in the message, or in Ready."""
     progress = report.carried.progress
-    if progress.reason in (Reason.REFERENCE_CANDIDATE, Reason.TRAFFIC_MOVED):
+    if progress.reason in (Reason.REFERENCE_CANDIDATE, EventReason.TRAFFIC_MOVED):
         return replace(progress, reason=Reason.ROLLOUT_STARTED)
     return progress if progress.reason in PROGRESS_WORDS else replace(progress, reason=Reason.NO_ROLLOUT)
 

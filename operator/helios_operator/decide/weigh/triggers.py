@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from helios_operator.api.annotations import Request, newest_request
-from helios_operator.api.reasons import Reason
+from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.types import ReassessmentStatus, Trigger
 from helios_operator.decide.facts import tally
 from helios_operator.decide.facts.precisions import REFERENCE
@@ -36,10 +36,10 @@ class Cause(StrEnum):
 
 
 ALARMS = {
-    "Audit": Reason.AUDIT_ALARM,
-    "Confidence": Reason.CONFIDENCE_ALARM,
-    "Breach": Reason.BREACH_ALARM,
-    tally.TASKS: Reason.TASK_ALARM,
+    "Audit": EventReason.AUDIT_ALARM,
+    "Confidence": EventReason.CONFIDENCE_ALARM,
+    "Breach": EventReason.BREACH_ALARM,
+    tally.TASKS: EventReason.TASK_ALARM,
 }
 
 
@@ -49,7 +49,7 @@ class Call:
 
     cause: Cause
     message: str
-    alarm: Reason | None = None
+    alarm: EventReason | None = None
 
 
 def opened(case: Case) -> tuple[ReassessmentStatus, Call | None]:
