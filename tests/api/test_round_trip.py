@@ -16,6 +16,7 @@ from helios_contract.results import (
     TimingPoint,
 )
 from helios_operator.api import parse, serialize
+from helios_operator.api.models import Model
 from helios_operator.api.rows import QualityIdentity, QualityRow, RowPhase, TimingIdentity, TimingRow
 from helios_operator.api.types import (
     Condition,
@@ -24,7 +25,6 @@ from helios_operator.api.types import (
     DeploymentSpec,
     DeploymentStatus,
     HistoryEntry,
-    Model,
     Owner,
     Served,
 )

@@ -11,6 +11,7 @@ from helios_contract.codec import Codec, camel, layout
 from helios_contract.results import ExitQuality, Resolved, Timing
 from helios_operator.api import codec, parse
 from helios_operator.api.crds import crds
+from helios_operator.api.status import ModelStatus
 from helios_operator.api.types import (
     Analysis,
     Auth,
@@ -22,7 +23,6 @@ from helios_operator.api.types import (
     LivePrompts,
     MaintenanceWindow,
     ModelCache,
-    ModelStatus,
     SecretKeyRef,
     Tls,
 )

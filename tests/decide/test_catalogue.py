@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from helios_operator.api.types import Candidate, CandidateSelector, Model, ModelStatus, Published
+from helios_operator.api.models import Model, Published
+from helios_operator.api.status import ModelStatus
+from helios_operator.api.types import Candidate, CandidateSelector
 
 from tests.decide import truth
 from tests.decide.builders import inline, spec

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from helios_operator.api.types import Candidate, CandidateSelector, Model, Objective, Published
+from helios_operator.api.models import Model, Published
+from helios_operator.api.types import Candidate, CandidateSelector, Objective
 from helios_operator.decide.plan import StartJob
 from helios_operator.decide.snapshot import JobKind
 

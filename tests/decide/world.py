@@ -15,9 +15,9 @@ from helios_contract.limits import Limits
 from helios_contract.results import ExitQuality, Resolved
 from helios_contract.serves import Precision
 from helios_operator.api.identity import quality_name, tasks_name, timing_name
+from helios_operator.api.models import Model as HeliosModel
 from helios_operator.api.rows import QualityRow, Row, RowPhase, TasksIdentity, TasksRow, TimingRow
 from helios_operator.api.types import Candidate, Deployment, DeploymentSpec
-from helios_operator.api.types import Model as HeliosModel
 from helios_operator.decide import decide
 from helios_operator.decide import plan as plans
 from helios_operator.decide.facts.candidates import Key, key

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from helios_operator.api import documents, parse, validation
+from helios_operator.api.models import Model
 from helios_operator.api.rows import Hardware, QualityRow, Row, TimingRow
-from helios_operator.api.types import Deployment, Model
+from helios_operator.api.types import Deployment
 from helios_operator.decide import missing, weigh
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot

@@ -20,6 +20,7 @@ from helios_contract.tasks import passes
 
 from helios_operator.api.codec import Malformed, decode
 from helios_operator.api.identity import quality_name, tasks_name, timing_name
+from helios_operator.api.models import Model, Published
 from helios_operator.api.rows import (
     Hardware,
     QualityIdentity,
@@ -31,15 +32,8 @@ from helios_operator.api.rows import (
     TimingIdentity,
     TimingRow,
 )
-from helios_operator.api.types import (
-    Candidate,
-    Deployment,
-    DeploymentSpec,
-    DeploymentStatus,
-    Model,
-    ModelStatus,
-    Published,
-)
+from helios_operator.api.status import ModelStatus
+from helios_operator.api.types import Candidate, Deployment, DeploymentSpec, DeploymentStatus
 
 Json = Mapping[str, Any]
 _DERIVED = re.compile("[kqt]-[0-9a-f]{12}")

@@ -13,6 +13,7 @@ from helios_contract.serves import AUTO
 from helios_contract.tasks import passes
 
 from helios_operator.api.codec import encode
+from helios_operator.api.models import Model
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import (
     QualityIdentity,
@@ -24,8 +25,9 @@ from helios_operator.api.rows import (
     TimingIdentity,
     TimingRow,
 )
+from helios_operator.api.status import ModelStatus
 from helios_operator.api.timestamps import format_time
-from helios_operator.api.types import Deployment, DeploymentStatus, Model, ModelStatus, Owner
+from helios_operator.api.types import Deployment, DeploymentStatus, Owner
 
 API_VERSION = "helios.dev/v1alpha1"
 MESSAGE_LIMIT = 32768

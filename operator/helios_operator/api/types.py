@@ -1,8 +1,8 @@
-"""Typed, read-only view of HeliosDeployment and HeliosModel. Built by `api.parse` from admitted dicts.
+"""Typed, read-only view of HeliosDeployment. Built by `api.parse` from admitted dicts.
 
 Field names are the CRDs' in snake_case; quantities are integers with the unit in the name; durations are
 timedeltas. Everything that decides reads these types and never a dict. They must not validate: the schema and
-the CEL rules did. (The status is `api.status`; the third kind, HeliosProfile, is `api.rows`.)
+the CEL rules did. (The status is `api.status`; the other kinds are `api.models` and `api.rows`.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from helios_operator.api.status import (
     DeploymentStatus,
     HistoryEntry,
     JobStatus,
-    ModelStatus,
     PodTally,
     ReassessmentStatus,
     RolloutStatus,
@@ -33,7 +32,6 @@ __all__ = [
     "DeploymentStatus",
     "HistoryEntry",
     "JobStatus",
-    "ModelStatus",
     "PodTally",
     "ReassessmentStatus",
     "RolloutStatus",
@@ -377,29 +375,3 @@ class Owner:
 
     name: str
     uid: str
-
-
-@dataclass(frozen=True)
-class Published:
-    """The author's figures of a HeliosModel: enough for a shortlist, corrected by the first profile."""
-
-    parameters_millions: int | None = None
-    num_layers: int | None = None
-    memory_mib: int | None = None
-    quality_percent: int | None = None
-    tokens_per_second: int | None = None
-    accelerator: str | None = None
-
-
-@dataclass(frozen=True)
-class Model:
-    """A HeliosModel: an entry of the Model Repository."""
-
-    name: str
-    labels: dict[str, str]
-    candidate: Candidate
-    published: Published
-    namespace: str = "default"
-    generation: int = 0
-    """The API server raises it with every change of the spec."""
-    status: ModelStatus = field(default=ModelStatus())

@@ -21,7 +21,8 @@ from helios_proto import addresses
 
 from helios_operator.api import ports, serialize
 from helios_operator.api.conditions import ConditionType
-from helios_operator.api.types import DeploymentStatus, Model
+from helios_operator.api.models import Model
+from helios_operator.api.types import DeploymentStatus
 from helios_operator.cluster import events
 from helios_operator.cluster.belongings import Belongings
 from helios_operator.cluster.candidates import candidates_of, missing_claims

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from helios_operator.api.types import Candidate, Deployment, Model
+from helios_operator.api.models import Model
+from helios_operator.api.types import Candidate, Deployment
 from helios_operator.cluster.kinds import CLAIM
 from helios_operator.cluster.reads import Reads
 from helios_operator.decide.facts.candidates import identity

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from helios_contract.limits import Limits
 
+from helios_operator.api.models import Model
 from helios_operator.api.rows import Row
-from helios_operator.api.types import DeploymentStatus, Model
+from helios_operator.api.types import DeploymentStatus
 from helios_operator.decide.snapshot import JobSpec
 
 

@@ -17,6 +17,7 @@ from helios_contract.results import Resolved
 from helios_contract.serves import Precision
 from helios_contract.telemetry import Telemetry
 
+from helios_operator.api.models import Model
 from helios_operator.api.rows import (
     Hardware,
     QualityIdentity,
@@ -26,7 +27,7 @@ from helios_operator.api.rows import (
     TimingIdentity,
     TimingRow,
 )
-from helios_operator.api.types import Candidate, Deployment, Model
+from helios_operator.api.types import Candidate, Deployment
 
 __all__ = [
     "Hardware",

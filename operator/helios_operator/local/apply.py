@@ -12,8 +12,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from helios_operator.api import parse, serialize
+from helios_operator.api.models import Model
 from helios_operator.api.rows import Row
-from helios_operator.api.types import DeploymentStatus, Model, Owner
+from helios_operator.api.types import DeploymentStatus, Owner
 from helios_operator.decide.plan import (
     Action,
     CreateRevision,

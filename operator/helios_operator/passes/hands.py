@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Protocol, assert_never
 
-from helios_operator.api.types import DeploymentStatus, Model
+from helios_operator.api.models import Model
+from helios_operator.api.types import DeploymentStatus
 from helios_operator.decide.plan import (
     Action,
     CreateRevision,

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 from helios_operator.api import parse
 from helios_operator.api.conditions import ConditionType
+from helios_operator.api.models import Model
 from helios_operator.api.rows import Row
-from helios_operator.api.types import Deployment, DeploymentStatus, Model
+from helios_operator.api.types import Deployment, DeploymentStatus
 from helios_operator.decide.plan import Plan
 from helios_operator.decide.snapshot import Snapshot
 from helios_operator.errors import StateError

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
+from helios_operator.api.models import Model
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import RowPhase
-from helios_operator.api.types import Condition, Model, ModelStatus
+from helios_operator.api.status import ModelStatus
+from helios_operator.api.types import Condition
 from helios_operator.api.words import Where
 from helios_operator.decide.facts.candidates import Contender, identity, inspected
 from helios_operator.decide.facts.precisions import REFERENCE
