@@ -101,6 +101,11 @@ class EngineFailed(HeliosError):
 
     code = "INTERNAL"
 
+    @classmethod
+    def of(cls, error: BaseException) -> EngineFailed:
+        """In the words of what it met."""
+        return cls("engine", f"{type(error).__name__}: {error}", "Restart the server; report this")
+
 
 class LimitsRefused(HeliosError):
     """A change of limits cannot be made; nothing was changed."""

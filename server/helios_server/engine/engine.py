@@ -212,9 +212,7 @@ class Engine(Shown):
                     self._wake.clear()
         except BaseException as error:
             logger.exception("the engine failed")
-            self.fail(
-                EngineFailed("engine", f"{type(error).__name__}: {error}", "Restart the server; report this")
-            )
+            self.fail(EngineFailed.of(error))
         self._end(self._failed or Draining("server", "was stopped", "Send the request to another server"))
 
     def _apply(self, plan: StepPlan, result: StepResult, began: float) -> None:
