@@ -4,19 +4,17 @@ alarms; Jobs run and return what is true. Time is simulated, and nothing here kn
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import product
 from typing import assert_never
 
-from helios_contract import VERSION, tasks
+from helios_contract import VERSION
 from helios_contract.limits import Limits
-from helios_contract.results import ExitQuality, Resolved
+from helios_contract.results import Resolved
 from helios_contract.serves import Precision
-from helios_operator.api.identity import quality_name, tasks_name, timing_name
 from helios_operator.api.models import Model as HeliosModel
-from helios_operator.api.rows import QualityRow, Row, RowPhase, TasksIdentity, TasksRow, TimingRow
+from helios_operator.api.rows import QualityRow, Row, TasksRow, TimingRow
 from helios_operator.api.types import Candidate, Deployment, DeploymentSpec
 from helios_operator.decide import decide
 from helios_operator.decide import plan as plans
@@ -35,9 +33,10 @@ from helios_operator.decide.snapshot import (
     TaskSet,
 )
 
+from tests.decide import measurements
 from tests.decide.documented import check_words
 from tests.decide.pods import SimulatedPod, Text
-from tests.decide.truth import AUDIT_BYTES, EXIT_BYTES, Model
+from tests.decide.truth import Model
 
 START = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)
 LISTENERS: list[Callable[[Snapshot, Plan], None]] = []
@@ -306,11 +305,11 @@ class World:
                 problems = {name: m.problem for name, m in models.items() if m.problem}
                 return replace(done, resolved=resolved, problems=problems)
             case JobKind.TIMING:
-                return replace(done, timings=tuple(self._timings(job.spec)))
+                return replace(done, timings=tuple(measurements.timings(self, job.spec)))
             case JobKind.QUALITY:
-                return replace(done, quality=tuple(self._quality_rows(job.spec)))
+                return replace(done, quality=tuple(measurements.quality_rows(self, job.spec)))
             case JobKind.TASKS:
-                return replace(done, tasks=tuple(self._task_rows(job.spec)))
+                return replace(done, tasks=tuple(measurements.task_rows(self, job.spec)))
 
     def model_of(self, limits: Limits) -> Model:
         wanted = (limits.model_uri, limits.exits_uri)
@@ -321,90 +320,3 @@ class World:
 
     def resolved(self, candidate: Candidate) -> Resolved:
         return self.model(candidate).resolved()
-
-    def _timings(self, spec: JobSpec) -> Iterator[TimingRow]:
-        for precision, name in zip(spec.precisions, spec.rows, strict=True):
-            if self.times(precision):
-                yield self._timing(spec, precision, name)
-
-    def _timing(self, spec: JobSpec, precision: Precision, name: str) -> TimingRow:
-        from helios_operator.decide.snapshot import TimingIdentity
-
-        first = min(spec.candidates, key=key)
-        backbone = self.model(first).backbone
-        wanted = TimingIdentity(first.uri, "rev1", "float16", spec.head_kinds, self.hardware, 1)
-        wanted = replace(
-            wanted,
-            max_context_tokens=spec.max_context_tokens,
-            weight_dtype=precision.weight_dtype,
-            kv_cache_dtype=precision.kv_cache_dtype,
-        )
-        assert name == timing_name(wanted), "a Job's rows are named by what it measures"
-        return TimingRow(
-            name=name,
-            identity=wanted,
-            phase=RowPhase.COMPLETE,
-            fit=backbone.fit(precision),
-            memory=backbone.memory(precision),
-            exit_bytes={"mlp": EXIT_BYTES, "affine": EXIT_BYTES // 3},
-            audit_bytes=AUDIT_BYTES,
-            device_memory_bytes=self.device_memory_bytes,
-            energy=backbone.energy(),
-        )
-
-    def _quality_rows(self, spec: JobSpec):  # type: ignore[no-untyped-def]
-        from helios_operator.decide.snapshot import QualityIdentity
-
-        texts = self.sets.get(spec.prompts_digest) or self._inline_texts()
-        for precision, candidate in product(spec.precisions, spec.candidates):
-            model = self.model(candidate)
-            identity = QualityIdentity(
-                candidate.uri,
-                "rev1",
-                model.digest,
-                spec.prompts_digest,
-                precision.weight_dtype,
-                precision.kv_cache_dtype,
-            )
-            layers = (*(k for k in model.exits if k < model.backbone.layers), model.backbone.layers)
-            yield QualityRow(
-                name=quality_name(identity),
-                identity=identity,
-                phase=RowPhase.COMPLETE,
-                completed=self.now,
-                prompts=len(texts),
-                tokens=60 * len(texts),
-                bytes=240 * len(texts),
-                prompt_bytes=tuple(240 for _ in texts),
-                exits=tuple(self._exit(model, layer, texts, precision) for layer in layers),
-            )
-
-    def _task_rows(self, spec: JobSpec) -> Iterator[TasksRow]:
-        candidates = {candidate.name: candidate for candidate in spec.candidates}
-        for option, name in zip(spec.options, spec.rows, strict=True):
-            candidate = candidates[option.candidate]
-            model, precision = self.model(candidate), option.precision
-            identity = TasksIdentity(
-                candidate.uri,
-                "rev1",
-                "" if option.layer_budget == model.backbone.layers else model.digest,
-                option.layer_budget,
-                spec.tasks_digest,
-                precision.weight_dtype,
-                precision.kv_cache_dtype,
-            )
-            assert name == tasks_name(identity), "a Job's rows are named by what it asks"
-            passes = self.passes(candidate, option.layer_budget, precision)
-            yield TasksRow(name, identity, RowPhase.COMPLETE, "", self.now, len(passes), tasks.bits(passes))
-
-    def _exit(self, model: Model, layer: int, texts: list[Text], precision: Precision) -> ExitQuality:
-        bits = tuple(text.millibits(model, layer, precision) for text in texts)
-        domain = texts[0].domain
-        kept = model.own_quality(layer, domain) * model.kept(precision, domain)
-        agreement = round(100 * (0.3 + 0.7 * kept**3))
-        return ExitQuality(layer, sum(bits), min(100, agreement), 50, 20, 400, bits)
-
-    def _inline_texts(self) -> list[Text]:
-        """Inline prompts are written "domain" once per prompt."""
-        seeds = random.Random(7)
-        return [Text(domain, seeds.random(), seeds.random()) for domain in self.spec.profiling.prompts.inline]
