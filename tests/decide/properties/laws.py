@@ -12,8 +12,8 @@ from datetime import timedelta
 
 from helios_operator.api.types import Strategy
 
-from tests.decide.properties import rules
-from tests.decide.properties.rules import Rule
+from tests.decide.properties.rules import calm, changing, choices, evidence, memory, precisions, serving
+from tests.decide.properties.rules.rule import Rule
 from tests.decide.properties.stories import POOL, Story, begin, tell
 from tests.decide.world import World
 
@@ -115,45 +115,49 @@ def held(how: str) -> tuple[Story, ...]:
 
 LAWS = (
     Law(
-        "serving is never taken away", lambda: [rules.ServingIsNeverTakenAway()], (RETURNS, DROPPED, CRAMPED)
+        "serving is never taken away",
+        lambda: [serving.ServingIsNeverTakenAway()],
+        (RETURNS, DROPPED, CRAMPED),
     ),
-    Law("no request is lost", lambda: [rules.NothingIsLost()], (RETURNS, GROWS)),
+    Law("no request is lost", lambda: [serving.NothingIsLost()], (RETURNS, GROWS)),
     Law(
         "an infeasible SLO takes nothing down",
-        lambda: [rules.AnInfeasibleSloTakesNothingDown()],
+        lambda: [serving.AnInfeasibleSloTakesNothingDown()],
         (IMPOSSIBLE,),
     ),
-    Law("one change at a time", lambda: [rules.OneChangeAtATime()], (SLOW_START, RETURNS, REQUANTIZES)),
-    Law("no flapping", lambda: [rules.NoFlapping()], (SHRINKS, ASKED, MODEST, PATIENT, HALVES)),
+    Law("one change at a time", lambda: [changing.OneChangeAtATime()], (SLOW_START, RETURNS, REQUANTIZES)),
+    Law("no flapping", lambda: [calm.NoFlapping()], (SHRINKS, ASKED, MODEST, PATIENT, HALVES)),
     Law(
-        "a precision is not had again and again", lambda: [rules.APrecisionIsNotHadAgainAndAgain()], (STEADY,)
+        "a precision is not had again and again",
+        lambda: [precisions.APrecisionIsNotHadAgainAndAgain()],
+        (STEADY,),
     ),
-    Law("auto alone is as it was", lambda: [rules.AutoAloneIsAsItWas()], (GROWS, SWITCHES)),
-    Law("back-off doubles", lambda: [rules.BackOffDoubles()], (REFUSED, BACK_AND_FORTH, RETURNS)),
-    Law("cold samples are no evidence", lambda: [rules.ColdSamplesAreNoEvidence()], (EAGER, GROWS, HASTY)),
+    Law("auto alone is as it was", lambda: [precisions.AutoAloneIsAsItWas()], (GROWS, SWITCHES)),
+    Law("back-off doubles", lambda: [calm.BackOffDoubles()], (REFUSED, BACK_AND_FORTH, RETURNS)),
+    Law("cold samples are no evidence", lambda: [evidence.ColdSamplesAreNoEvidence()], (EAGER, GROWS, HASTY)),
     Law(
         "requests are counted once",
-        lambda: [rules.RequestsAreCountedOnce()],
+        lambda: [evidence.RequestsAreCountedOnce()],
         (RARELY_SEEN, COMING_AND_GOING, SHRINKS),
     ),
     Law(
         "repairs need only an alarm",
-        lambda: [rules.RepairsNeedOnlyAnAlarm()],
+        lambda: [evidence.RepairsNeedOnlyAnAlarm()],
         (RELUCTANT, SHIFTY, REQUANTIZES),
     ),
-    Law("limits restart no pod", lambda: [rules.LimitsRestartNoPod()], (GROWS, SWAPS, REQUANTIZES)),
-    Law("memory is in the API", lambda: [rules.MemoryIsInTheApi(every=1)], (SHRINKS,)),
-    Law("auto says which and why", lambda: [rules.AutoSaysWhichAndWhy()], (SWITCHES, CRAMPED)),
-    Law("choices fit", lambda: [rules.ChoicesFit()], (BOUNDED, GROWS, HALVES)),
-    Law("noise is never chosen", lambda: [rules.NoiseIsNeverChosen()], (NOISY, NOISE_ALONE)),
+    Law("limits restart no pod", lambda: [changing.LimitsRestartNoPod()], (GROWS, SWAPS, REQUANTIZES)),
+    Law("memory is in the API", lambda: [memory.MemoryIsInTheApi(every=1)], (SHRINKS,)),
+    Law("auto says which and why", lambda: [changing.AutoSaysWhichAndWhy()], (SWITCHES, CRAMPED)),
+    Law("choices fit", lambda: [choices.ChoicesFit()], (BOUNDED, GROWS, HALVES)),
+    Law("noise is never chosen", lambda: [choices.NoiseIsNeverChosen()], (NOISY, NOISE_ALONE)),
     Law(
         "what is held is held",
-        lambda: [rules.WhatIsHeldIsHeld()],
+        lambda: [changing.WhatIsHeldIsHeld()],
         tuple(told for how in ("paused", "suspended", "advisory", "window") for told in held(how)),
     ),
-    Law("the first choice is measured", lambda: [rules.TheFirstChoiceIsMeasured()], (SWITCHES, SWAPS)),
-    Law("old pods stay as long as asked", lambda: [rules.OldPodsStayAsLongAsAsked()], (SLOW_START,)),
-    Law("it settles", lambda: [rules.ItSettles()], (GROWS, RETURNS, IMPOSSIBLE)),
+    Law("the first choice is measured", lambda: [evidence.TheFirstChoiceIsMeasured()], (SWITCHES, SWAPS)),
+    Law("old pods stay as long as asked", lambda: [serving.OldPodsStayAsLongAsAsked()], (SLOW_START,)),
+    Law("it settles", lambda: [calm.ItSettles()], (GROWS, RETURNS, IMPOSSIBLE)),
 )
 
 

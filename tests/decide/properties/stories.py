@@ -20,7 +20,7 @@ from helios_operator.decide.snapshot import JobKind
 from hypothesis import strategies as st
 
 from tests.decide.builders import LIVE, inline, spec
-from tests.decide.properties.rules import Rule
+from tests.decide.properties.rules.rule import Rule
 from tests.decide.truth import BARE_BIG, BARE_SMALL, CODE, FRAIL, GENERAL, NOISE, PROSE, Model, candidate
 from tests.decide.world import World
 

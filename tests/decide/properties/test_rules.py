@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, given, settings
 
-from tests.decide.properties.rules import standing_rules
+from tests.decide.properties.rules.standing import standing_rules
 from tests.decide.properties.stories import Story, stories, tell
 from tests.sizes import examples
 
