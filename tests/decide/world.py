@@ -87,6 +87,8 @@ class World:
     """Pods compare with full depth in the precision that serves."""
     times: Callable[[Precision], bool] = lambda precision: True
     """Timing Jobs leave the others out."""
+    scores: Callable[[Precision], bool] = lambda precision: True
+    """The same of Quality Jobs."""
     claims: tuple[str, ...] | None = None
     task_set: TaskSet | None = None
     passes: Callable[[Candidate, int, Precision], Sequence[bool]] = lambda candidate, layer, precision: ()
@@ -357,6 +359,8 @@ class World:
 
         texts = self.sets.get(spec.prompts_digest) or self._inline_texts()
         for precision, candidate in product(spec.precisions, spec.candidates):
+            if not self.scores(precision):
+                continue
             model = self.model(candidate)
             identity = QualityIdentity(
                 candidate.uri,
