@@ -64,6 +64,8 @@ def _timing(made: World, spec: JobSpec, precision: Precision, name: str) -> Timi
 def quality_rows(made: World, spec: JobSpec) -> Iterator[QualityRow]:
     texts = made.sets.get(spec.prompts_digest) or _inline_texts(made)
     for precision, candidate in product(spec.precisions, spec.candidates):
+        if not made.scores(precision):
+            continue
         model = made.model(candidate)
         identity = QualityIdentity(
             candidate.uri,

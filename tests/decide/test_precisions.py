@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from helios_contract.serves import PRECISIONS, Precision
-from helios_operator.api.types import Candidate
+from helios_operator.api.types import Bounds, Candidate
 from helios_operator.decide.plan import StartJob
 from helios_operator.decide.snapshot import JobKind, JobSpec
 
@@ -240,3 +240,48 @@ def test_what_no_cpu_has_is_scored_on_an_accelerator_and_holds_nothing_up_where_
     (last,) = started(made, JobKind.QUALITY)[1:]
     assert (last.precisions, last.on_cpu) == ((AUTO, Precision("auto", "fp8")), False)
     assert condition(made, "Profiled") == ("True", "AllCandidatesCurrent")
+
+
+# -- what failed ---------------------------------------------------------------------------------------------
+
+
+def test_what_fails_again_and_again_is_tried_once_an_hour_and_leaves_the_table_complete_between() -> None:
+    made = holding(world(inline(), 97, general=GENERAL))
+    made.fails = lambda job: "no such kernel" if BOTH in job.precisions else ""
+    made.run(200, every=2)
+    before = len(started(made, JobKind.TIMING))
+    made.run(3 * 3600, every=20)
+    again = started(made, JobKind.TIMING)[before:]
+    assert {job.precisions for job in again} == {(BOTH,)}
+    assert len(again) <= 3 * (1 + made.spec.profiling.backoff_limit)
+    made.run(600, every=20)
+    assert condition(made, "Profiled") == ("True", "AllCandidatesCurrent")
+
+
+def test_what_a_job_leaves_out_again_and_again_is_tried_once_an_hour_however_long_jobs_are_kept() -> None:
+    for kept in (0, 24 * 3600):
+        made = holding(world(inline(), 97, general=GENERAL))
+        made.edit(profiling=replace(made.spec.profiling, ttl_seconds_after_finished=kept))
+        made.scores = lambda precision: precision != BOTH
+        made.run(100, every=2)
+        before = len(started(made, JobKind.QUALITY))
+        made.run(3 * 3600, every=20)
+        assert 2 <= len(started(made, JobKind.QUALITY)) - before <= 3
+        assert condition(made, "Profiled")[1] in ("AllCandidatesCurrent", "ProfileFailed")
+
+
+def test_memory_that_is_too_small_for_one_candidate_of_a_backbone_may_do_for_another() -> None:
+    """Both are one model under two names; one of them is only to be served in full."""
+    for names in (("deep", "shallow"), ("shallow", "deep")):
+        made = world(inline(), 60, **dict.fromkeys(names, GENERAL))
+        bounds = {"deep": Bounds(min=30), "shallow": Bounds(max=24)}
+        made.edit(
+            candidates=tuple(replace(c, layer_budget=bounds[c.name]) for c in made.spec.candidates),
+            limits=replace(made.spec.limits, memory_mib=640),
+        )
+        holding(made, "auto int8", "auto int8")
+        published = holding(world(inline(), 60, general=GENERAL), "auto", "auto")
+        published.run(30)
+        made.rows = {name: row for name, row in published.rows.items() if name.startswith("t-")}
+        made.run(60)
+        assert {p for job in started(made, JobKind.TIMING) for p in job.precisions} == set(FOUR[1:])

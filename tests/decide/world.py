@@ -86,6 +86,8 @@ class World:
     """Pods compare with full depth in the precision that serves."""
     times: Callable[[Precision], bool] = lambda precision: True
     """Timing Jobs leave the others out."""
+    scores: Callable[[Precision], bool] = lambda precision: True
+    """The same of Quality Jobs."""
     claims: tuple[str, ...] | None = None
     task_set: TaskSet | None = None
     passes: Callable[[Candidate, int, Precision], Sequence[bool]] = lambda candidate, layer, precision: ()

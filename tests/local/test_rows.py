@@ -80,3 +80,11 @@ async def test_an_owner_that_came_again_is_another(tmp_path: Path) -> None:
     kept = place.store.get(PROFILE, "t-1")
     assert parse.profile_row(kept) == ROW
     assert serialize.profile(ROW)["status"] == kept["status"]
+
+
+async def test_a_row_that_is_wrong_goes_for_all_who_use_it(tmp_path: Path) -> None:
+    place = Place(tmp_path, "first", "second")
+    for name in ("first", "second"):
+        await place.hands(name).write_profile(WriteProfile(row=ROW, why=WHY))
+    await place.hands("first").delete_profile(DeleteProfile(name="t-1", for_all=True, why=WHY))
+    assert place.store.find(PROFILE, "t-1") is None

@@ -237,7 +237,7 @@ class ClusterHands:
 
     @_patiently(ConditionType.PROFILED)
     async def delete_profile(self, action: DeleteProfile) -> None:
-        await self._profiles.release(action.name, self._hd)
+        await self._profiles.release(action.name, self._hd, for_all=action.for_all)
 
     async def adopt_rows(self, status: DeploymentStatus) -> None:
         await self._profiles.adopt(status, self._hd)

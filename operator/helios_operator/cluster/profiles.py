@@ -42,13 +42,14 @@ class Profiles:
             answer = await self._client.apply(PROFILE, kept | {"metadata": metadata}, "status")
             self._mirror.put(PROFILE, answer)
 
-    async def release(self, name: str, hd: Deployment) -> None:
-        """Deleted when no other deployment uses it."""
+    async def release(self, name: str, hd: Deployment, *, for_all: bool = False) -> None:
+        """Deleted when no other deployment uses it, or for all of them."""
         async with self._turn(hd.namespace, name):
             existing = self._mirror.get(PROFILE, hd.namespace, name)
             if existing is None:
                 return
-            if others := owners.others(existing, hd, self._there(hd)):
+            others = owners.others(existing, hd, self._there(hd))
+            if others and not for_all:
                 await self._apply(parse.profile_row(existing), hd, others, existing)
             else:
                 await self._client.delete(PROFILE, hd.namespace, name)

@@ -63,7 +63,10 @@ class WriteProfile(Reasoned):
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteProfile(Reasoned):
+    """`for_all`: what it says is wrong for whoever uses it; else others keep it."""
+
     name: str
+    for_all: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,11 +97,12 @@ class LocalHands:
         self._store.write_status(PROFILE, action.row.name, status)
 
     async def delete_profile(self, action: DeleteProfile) -> None:
-        """Deleted when no other deployment uses it."""
+        """Deleted when no other deployment uses it, or for all of them."""
         existing = self._store.find(PROFILE, action.name)
         if existing is None:
             return
-        if others := owners.others(existing, self._deployment, self._there):
+        others = owners.others(existing, self._deployment, self._there)
+        if others and not action.for_all:
             self._write_row(parse.profile_row(existing), others)
         else:
             self._store.delete(PROFILE, action.name)

@@ -91,11 +91,12 @@ def harvest(
 ) -> Iterator[Action]:
     """Rows of finished Jobs that the table lacks; then the Job itself goes, after its time to live."""
     table: list[Row] = [*snapshot.timings, *snapshot.qualities, *snapshot.task_rows]
-    settled = {row.name: row.phase for row in table}
+    settled = {row.name: row for row in table}
     for job in sorted(snapshot.jobs, key=lambda job: job.spec.name):
         if job.phase is JobPhase.RUNNING or (job.phase is JobPhase.FAILED and not exhausted(job, snapshot)):
             continue
-        rows = [row for row in _rows(job, contenders, snapshot, now) if _is_news(row, settled.get(row.name))]
+        found = _rows(job, contenders, snapshot, now)
+        rows = [row for row in found if _is_news(row, job, settled.get(row.name))]
         for row in rows:
             yield WriteProfile(row=row, why=_news(row, job))
         if not rows and _is_over(job, snapshot, now, policy):
@@ -154,8 +155,12 @@ def _failed_tasks(job: Job, contenders: tuple[Contender, ...], now: datetime) ->
                 yield TasksRow(tasks_name(asked), asked, RowPhase.FAILED, job.message, when)
 
 
-def _is_news(row: Row, phase: RowPhase | None) -> bool:
-    return phase is None or (phase is not RowPhase.COMPLETE and phase is not row.phase)
+def _is_news(row: Row, job: Job, known: Row | None) -> bool:
+    """A failure of a Job that began after the one that is known is: it is what the next attempt waits for."""
+    if known is None:
+        return True
+    is_of_before = known.completed is not None and known.completed < job.started
+    return known.phase is not RowPhase.COMPLETE and (known.phase is not row.phase or is_of_before)
 
 
 def _news(row: Row, job: Job) -> Verdict:
@@ -193,7 +198,13 @@ def _patience(job: Job, snapshot: Snapshot, finished: datetime, policy: Policy) 
 
 
 def _found_fault(job: Job) -> bool:
-    return job.phase is JobPhase.FAILED or bool(job.problems)
+    return job.phase is JobPhase.FAILED or bool(job.problems) or _left_some_out(job)
+
+
+def _left_some_out(job: Job) -> bool:
+    """Rows that it was to fill failed, though it did not."""
+    found: tuple[Row, ...] = (*job.timings, *job.quality, *job.tasks)
+    return bool(found) and not set(job.spec.rows) <= {row.name for row in found}
 
 
 def named(letter: str, rows: tuple[str, ...]) -> str:

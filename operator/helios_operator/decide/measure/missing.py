@@ -111,7 +111,11 @@ class Missing:
         """What some candidate may be served in, and the memory may hold. Where it holds none, measuring says
         so better."""
         wanted = tuple(p for p in ORDER if any(p in c.precisions for c in family))
-        return tuple(p for p in wanted if not self.bench.overfull(family[0], p)) or wanted
+        return tuple(p for p in wanted if any(self._may_hold(c, p) for c in family)) or wanted
+
+    def _may_hold(self, contender: Contender, precision: Precision) -> bool:
+        """Candidates of a backbone differ in the depths that they may be served at."""
+        return precision in contender.precisions and not self.bench.overfull(contender, precision)
 
     def scored_of(self, family: Family) -> tuple[Precision, ...]:
         """What is timed, and the reference in any case: the others are compared with it."""

@@ -137,7 +137,7 @@ class Table:
         what does it do of the user's own."""
         before = list(self._wanted_first())
         yield from before
-        if not before:
+        if not any(map(self.is_waited_for, before)):
             yield from task_jobs.wanted(self.snapshot, self.bench, self.fleet, self.now)
 
     def _wanted_first(self) -> Iterator[JobSpec]:
@@ -241,7 +241,7 @@ class Table:
         """By a choice. Serving has the accelerator that this one needs: the choice is made without it."""
         job = self._job(spec.name)
         runs = job is not None and job.phase is JobPhase.RUNNING
-        is_scoring = spec.kind is JobKind.QUALITY and accelerators.is_of_accelerators(spec)
+        is_scoring = spec.kind is not JobKind.TIMING and accelerators.is_of_accelerators(spec)
         return runs or not (is_scoring and Accelerators.of(self.snapshot, self.fleet).hold(spec))
 
     def is_awaited(self, spec: JobSpec) -> bool:

@@ -7,7 +7,7 @@ must not choose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -22,7 +22,7 @@ from helios_operator.api.rows import TasksIdentity, TasksRow
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import Evidence, LiveEvidence
 from helios_operator.decide.facts.fleet import Fleet
-from helios_operator.decide.facts.precisions import REFERENCE
+from helios_operator.decide.facts.precisions import REFERENCE, WITH_FP8
 from helios_operator.decide.facts.task_passes import TaskEvidence, doubted, tasks_identity
 from helios_operator.decide.measure import jobs
 from helios_operator.decide.plan import Action, DeleteJob, DeleteProfile, Verdict
@@ -64,8 +64,8 @@ class _Wishes:
         asked = {tasks_name(each.identity(digest)): each for each in self._to_ask()}
         missing = {name: each for name, each in asked.items() if self._lacks(each.identity(digest))}
         together = [each for name, each in missing.items() if not self._spoilt(name)]
-        if together:
-            yield _job(tuple(together), digest)
+        for beside in self._by_device(together):
+            yield _job(beside, digest)
         yield from (_job((each,), digest) for name, each in missing.items() if self._spoilt(name))
 
     def _to_ask(self) -> Iterator[_Asked]:
@@ -73,8 +73,18 @@ class _Wishes:
         reference = self.evidence.reference
         if reference is not None and reference.resolved is not None:
             yield _Asked(reference, reference.resolved.num_layers, REFERENCE)
-        options = [*self._serving(), *self._best_unasked()][: self.bench.policy.tasks_at_once]
-        yield from (_Asked(each.contender, each.layer_budget, each.precision) for each in options)
+        options = [*self._serving(), *self._best_unasked()]
+        wishes = (_Asked(each.contender, each.layer_budget, each.precision) for each in options)
+        for beside in self._by_device(wishes):
+            yield from beside[: self.bench.policy.tasks_at_once]
+
+    def _by_device(self, asked: Iterable[_Asked]) -> Iterator[tuple[_Asked, ...]]:
+        """What no CPU has is not asked with others, which need no accelerator."""
+        everywhere, elsewhere = list[_Asked](), list[_Asked]()
+        for each in asked:
+            is_bound = self.snapshot.accelerators_free is not None and each.precision in WITH_FP8
+            (elsewhere if is_bound else everywhere).append(each)
+        yield from (tuple(beside) for beside in (everywhere, elsewhere) if beside)
 
     @cached_property
     def _scene(self) -> Scene:
@@ -126,7 +136,7 @@ class _Wishes:
 
 def _job(asked: tuple[_Asked, ...], digest: str) -> JobSpec:
     rows = tuple(tasks_name(each.identity(digest)) for each in asked)
-    candidates = {each.contender.key: each.contender.candidate for each in asked}
+    candidates = {each.contender.name: each.contender.candidate for each in asked}
     return JobSpec(
         name=jobs.named("k", rows),
         kind=JobKind.TASKS,
@@ -145,7 +155,7 @@ def expired(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> It
         if any(row.name in names for row in job.tasks):
             yield DeleteJob(name=job.spec.name, why=why)
     for name in sorted(names):
-        yield DeleteProfile(name=name, why=why)
+        yield DeleteProfile(name=name, for_all=True, why=why)
     yield from _beyond_the_limit(snapshot, bench)
 
 
