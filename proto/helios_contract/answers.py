@@ -133,9 +133,21 @@ def _number_complaint(expected: Number, answer: str) -> str:
     high = math.inf if expected.max is None else expected.max
     if expected.value is not None:
         low, high = expected.value - (expected.tolerance or 0), expected.value + (expected.tolerance or 0)
-    if math.isfinite(found) and low <= found <= high:
+    if not math.isfinite(found):
+        return "has a last number that is too large to compare"
+    if low <= found <= high:
         return ""
-    return f"has {found:g} as its last number, which is not within {low:g} to {high:g}"
+    return f"has {found:g} as its last number, which is {_missed(low, high)}"
+
+
+def _missed(low: float, high: float) -> str:
+    if low == high:
+        return f"not {low:g}"
+    if math.isinf(high):
+        return f"not {low:g} or more"
+    if math.isinf(low):
+        return f"not {high:g} or less"
+    return f"not within {low:g} to {high:g}"
 
 
 # -- JSON schemas --------------------------------------------------------------------------------------------

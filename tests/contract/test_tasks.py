@@ -247,6 +247,21 @@ def test_what_is_expected_holds_or_not(expected: Expectation, answer: str, passe
 
 
 @pytest.mark.parametrize(
+    ("number", "answer", "why"),
+    [
+        (Number(value=4), "2", "has 2 as its last number, which is not 4"),
+        (Number(value=4, tolerance=1), "2", "has 2 as its last number, which is not within 3 to 5"),
+        (Number(min=4), "2", "has 2 as its last number, which is not 4 or more"),
+        (Number(max=4), "5", "has 5 as its last number, which is not 4 or less"),
+        (Number(min=4), "9" * 400, "has a last number that is too large to compare"),
+        (Number(min=4), "two", "has no number"),
+    ],
+)
+def test_a_number_that_was_missed_is_told_as_it_was_asked(number: Number, answer: str, why: str) -> None:
+    assert judge(Expectation(number=number), answer).why == why
+
+
+@pytest.mark.parametrize(
     ("answer", "number"),
     [
         ("the answer is 42.", 42), ("-3", -3), ("−3 °C", -3), ("+7", 7), ("3-4", 4), ("x-1", 1), ("(2)-5", 5),

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from helios_operator.api.types import Decision, Strategy
 from helios_operator.decide.plan import CreateRevision, DrainRevision, WriteLimits
+from helios_server.telemetry.prompts import MIN_TOKENS
 
 from tests.decide.builders import selected, world
 from tests.decide.truth import BARE_BIG, BARE_SMALL, CODE, GENERAL, PROSE, bundle, candidate
@@ -18,6 +19,8 @@ def test_the_reference_serves_at_full_depth_until_all_is_measured() -> None:
     made.run(10)
     assert made.active == ("general", 30)
     assert condition(made, "Profiled") == ("False", "WaitingForPrompts")
+    awaited = f"live prompts are being collected: the first 32 of {MIN_TOKENS} tokens or more"
+    assert awaited in next(c.message for c in made.status.conditions if c.type == "Profiled")
     assert condition(made, "Ready") == ("False", "NotProfiled")
     assert condition(made, "Available")[0] == "True"
 

@@ -133,12 +133,13 @@ def test_a_person_sees_passes_of_every_depth_and_the_failed_answers(
     chat = Task(
         "talks", Expectation(contains="never said"), messages=(Message("user", "hello"),), max_tokens=4
     )
+    quoted = Task("quoted", Expectation(regex=r"^'\."), prompt="say 'it'\nin \"C:\\x\"", max_tokens=2)
     same = Task("same", Expectation(regex="^"), prompt="x", max_tokens=2)
     copies = Task("copies", Expectation(equals=deep), prompt=PROMPTS[0], max_tokens=6)
     arguments = ["--model", f"file://{model}", "--exit-layers", "1,2", "--dtype", "float32"]
-    assert main([*arguments, "--tasks", written(tmp_path, copies, same, chat)]) == 0
+    assert main([*arguments, "--tasks", written(tmp_path, copies, same, chat, quoted)]) == 0
     shown = capsys.readouterr().out
-    assert "Tasks passed, of 3" in shown
+    assert "Tasks passed, of 4" in shown
     rows = [line.split() for line in shown.splitlines() if line.startswith("own-head")]
     assert rows == [
         ["own-head", "auto", "auto", "4", "2", "2", "of", "2"],
@@ -149,6 +150,8 @@ def test_a_person_sees_passes_of_every_depth_and_the_failed_answers(
     assert "talks: hello" in shown
     assert "same:" not in shown
     assert "does not contain 'never said'" in shown
+    assert "quoted: say 'it'\\nin \"C:\\x\"\n" in shown
+    assert '[does not match "^\'\\\\."]' in shown
 
 
 def test_precisions_are_asked_side_by_side(tmp_path: Path, model: Path) -> None:

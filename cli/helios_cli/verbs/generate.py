@@ -43,7 +43,10 @@ def run(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     address = _given(options.address) if options.address else _endpoint(options.name, options.state)
     client = way_in.client(address, options)
-    return asyncio.run(_generate(address, client, _request(options), options.timeout, options.json))
+    try:
+        return asyncio.run(_generate(client, _request(options), options.timeout, options.json))
+    except grpc.aio.AioRpcError as error:
+        raise _failed(address, error, tls=options.tls_ca is not None) from None
 
 
 def _given(address: str) -> str:
@@ -72,7 +75,6 @@ def _request(options: Any) -> GenerateRequest:
 
 
 async def _generate(
-    address: str,
     connect: Callable[[], GenerationClient],
     request: GenerateRequest,
     timeout: float | None,
@@ -81,10 +83,7 @@ async def _generate(
     began = time.monotonic()
     async with connect() as client:
         answer = client.generate(request, timeout)
-        try:
-            complete = await _read(answer, streaming=not as_json)
-        except grpc.aio.AioRpcError as error:
-            raise _failed(address, error) from None
+        complete = await _read(answer, streaming=not as_json)
         seconds = time.monotonic() - began
         if as_json:
             print(json.dumps(_summary(complete, seconds, await answer.spans()), indent=2, ensure_ascii=False))
@@ -149,13 +148,14 @@ def _endpoint(name: str | None, folder: Any) -> str:
     raise NotRunningError("name", problem, fix)
 
 
-def _failed(address: str, error: grpc.aio.AioRpcError) -> OperatorError:
-    """The server's own words name field and fix; a connection that fails is put into words here."""
+def _failed(address: str, error: grpc.aio.AioRpcError, tls: bool) -> OperatorError:
+    """The server's own words name field and fix; a connection that fails is put into words here: clear text
+    to a port that speaks TLS, or the reverse, looks like nobody there."""
     details = error.details() or ""
     field, colon, rest = details.partition(": ")
     problem, semicolon, fix = rest.partition("; ")
     if colon and semicolon:
         return OperatorError(field, problem, fix)
-    return OperatorError(
-        address, f"{error.code().name} {details}".strip(), "check that a deployment serves there"
-    )
+    fix = "check that a deployment serves there, "
+    fix += "and speaks TLS, by a certificate of --tls-ca" if tls else "and give --tls-ca if it speaks TLS"
+    return OperatorError(address, f"{error.code().name} {details}".strip(), fix)

@@ -32,5 +32,5 @@ def _said(answer: Answer) -> str:
 
 def _line(text: str) -> str:
     """On one line, as long as it may be."""
-    line = repr(text.strip())[1:-1]
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text.strip())
     return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"

@@ -216,10 +216,16 @@ class Table:
         if wanted:
             return Verdict(False, Reason.PROFILING_RUNNING, f"{text}; {under_way}")
         if self.quality_possible is None:
-            return Verdict(False, Reason.WAITING_FOR_PROMPTS, f"{text}; live prompts are being collected")
+            return Verdict(False, Reason.WAITING_FOR_PROMPTS, f"{text}; {self._what_prompts_are_awaited()}")
         if failed:
             return Verdict(False, Reason.PROFILE_FAILED, text)
         return Verdict(True, Reason.ALL_CANDIDATES_CURRENT, text)
+
+    def _what_prompts_are_awaited(self) -> str:
+        """A pod keeps no shorter ones (`helios_server.telemetry.prompts`): traffic alone may not do."""
+        live = self.snapshot.deployment.spec.profiling.prompts.live
+        first = f"the first {live.max_prompts} " if live else ""
+        return f"live prompts are being collected: {first}of 8 tokens or more"
 
     def _where_prompts_are_missing(self) -> str:
         ref = self.snapshot.deployment.spec.profiling.prompts.config_map_ref
