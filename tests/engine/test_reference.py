@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,8 @@ from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.step import whole_sequences
 from helios_server.models.tokenizer import Tokenizer
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.checkpoints import FAMILIES, make_checkpoint
 from tests.engine.helpers import limits_for, prompt_of, running, send
@@ -138,6 +141,26 @@ def test_the_head_comes_in_parts(tiny: Path) -> None:
     assert torch.allclose(scores.all().bits, wanted)
     assert scores.all().top.tolist() == logits.argmax(-1).tolist()
     assert scores.all().top[2] == 30
+
+
+class Largest(TorchDispatchMode):
+    """Bytes of the largest tensor that is made."""
+
+    nbytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for each in made if isinstance(made, tuple | list) else (made,):
+            self.nbytes = max(self.nbytes, each.nbytes if isinstance(each, Tensor) else 0)
+        return made
+
+
+def test_the_logits_of_a_whole_vocabulary_are_never_there_in_float64() -> None:
+    """What audits may take has them once, as they are multiplied."""
+    logits, targets = torch.zeros(32, 5000), torch.zeros(32, dtype=torch.int64)
+    with Largest() as largest:
+        PartialScores(targets).add(slice(0, 32), 0, logits)
+    assert largest.nbytes <= logits.nbytes
 
 
 def test_one_layer_as_published_is_held_at_a_time(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@ fits where its rows can."""
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from helios_contract.results import (
 )
 from helios_contract.serves import PRECISIONS, Precision
 from helios_server.errors import InvalidRequest, OutOfMemoryBudget
+from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.shapes import shape_of
 from helios_server.planning.shape import facts_of
@@ -200,6 +202,32 @@ def test_of_several_those_that_do_not_fit_are_left_out(
     scarce = {REFERENCE, INT8}
     code, document = run(tmp_path, *arguments, "--precisions", "auto/auto,int8/auto")
     assert (code, document.field) == (2, "memory-mib")
+
+
+def test_what_was_left_out_is_gone_before_the_next_is_measured(
+    tmp_path: Path, brief: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it is counted as what a process takes from its start on."""
+    model = make_checkpoint(tmp_path / "model", layers=2)
+    deepest, held = timing._deepest, list[int]()
+
+    def refuses_the_first(*arguments: Any) -> tuple[int, int, int]:
+        held.append(backbones())
+        if len(held) == 1:
+            raise OutOfMemoryBudget("memory-mib", "timing one layer takes 9 MiB, 8 are given", "Raise it")
+        return deepest(*arguments)
+
+    monkeypatch.setattr(timing, "_deepest", refuses_the_first)
+    before = backbones()
+    arguments = ("--kind", "timing", "--model", f"file://{model}", "--dtype", "float16")
+    code, document = run(tmp_path, *arguments, "--precisions", "auto/auto,int8/auto")
+    assert (code, [one.weight_dtype for one in document.timings]) == (0, ["int8"])
+    assert held == [before + 1, before + 1]
+
+
+def backbones() -> int:
+    gc.collect()
+    return sum(type(each) is Backbone for each in gc.get_objects())
 
 
 # -- what a person sees --------------------------------------------------------------------------------------

@@ -14,7 +14,10 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from helios_proto.v1 import generation_pb2 as pb
 from helios_proto.v1 import generation_pb2_grpc as rpc
+from helios_server.engine.request import GenerationRequest, TokensEvent
+from helios_server.engine.sampling import SamplingParams
 from helios_server.rpc import stream
+from helios_server.rpc.conversation import Prompt, answered
 from helios_server.rpc.server import Access
 from helios_server.rpc.tls import Certificates, TlsFiles
 
@@ -227,3 +230,18 @@ async def test_a_connection_that_is_half_closed_leaves_nothing(pod: Served, door
 
     await eventually(gone)
     await eventually(lambda: idle(pod))
+
+
+async def test_what_comes_when_a_client_has_left_is_no_fault(tiny: Path) -> None:
+    """As many tokens as may wait do, it goes, and one more comes before its request is taken back."""
+    async with serving(tiny) as pod:
+        assert pod.server is not None
+        served, faults = pod.server.pod, list[dict[str, Any]]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        asked = GenerationRequest("left", (5, 6, 7), SamplingParams(max_tokens=8))
+        prompt = Prompt(asked.prompt_ids, str)
+        async with answered(served, served.loaded_engine(), asked, prompt) as events:
+            events.most_unread = 0
+        events.on_event(TokensEvent("left", 0, (5,), "", (), (0.5,), (False,), 2))
+        await eventually(lambda: idle(pod))
+        assert not faults

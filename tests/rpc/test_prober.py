@@ -41,12 +41,14 @@ def probe(listed: list[Task], passes: list[bool] | None = None) -> TaskProbe:
 
 
 @asynccontextmanager
-async def pod(model: Path, file: Path, asked: TaskProbe | None, rows: int = 2) -> AsyncIterator[PodServer]:
+async def pod(
+    model: Path, file: Path, asked: TaskProbe | None, rows: int = 2, context: int | None = None
+) -> AsyncIterator[PodServer]:
     limits = Limits(
         generation=1, candidate="one", model_uri=f"file://{model}", max_batch_size=rows, live_prompts=4,
         audit=Audit(percent=100), task_probe=asked, tokens_per_request=64, memory_mib=4096,
     )  # fmt: skip
-    server = PodServer("chat", EngineConfig(dtype="float32"), limits, tasks_file=file)
+    server = PodServer("chat", EngineConfig(dtype="float32", max_context=context), limits, tasks_file=file)
     await server.open("127.0.0.1", Ports(0, 0, 0, None))
     try:
         await server.load()
@@ -141,3 +143,17 @@ async def test_other_tasks_than_the_limits_name_are_not_asked(
         assert "is to be asked" in caplog.text
         file.write_text(tasks.document(ANY))  # as a ConfigMap that was edited arrives
         await until(server, lambda told: asked_of(told) > 0)
+
+
+async def test_a_task_that_may_not_be_asked_here_holds_up_no_other(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its answer would be longer than the context: it is passed over, no failure, and said."""
+    listed = [replace(ANY[0], max_tokens=200), *ANY[1:]]
+    file = tmp_path / "tasks.json"
+    file.write_text(tasks.document(listed))
+    async with pod(model, file, probe(listed), context=100) as server:
+        told = await until(server, lambda told: asked_of(told) >= 8)
+        assert told.tasks is not None
+        assert told.tasks.passed == told.tasks.asked
+    assert "task t0 is passed over: sampling_params.max_tokens" in caplog.text

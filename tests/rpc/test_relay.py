@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -186,6 +187,29 @@ async def test_a_client_that_vanished_does_not_hold_up_the_rest() -> None:
         await between.close(0.1)
     writer.close()
     backend.close()
+
+
+async def test_a_client_that_was_being_encrypted_is_let_go_too(tmp_path: Path) -> None:
+    """It is connected when the others have been told: its farewell comes behind the server's SETTINGS."""
+    tls, roots = encryption(tmp_path)
+    pod = Pod(tls)
+    port = await pod.door.open("127.0.0.1", 0)
+    with socket.create_connection(("127.0.0.1", port)) as early:
+        early.setblocking(False)
+        await asyncio.sleep(0.1)  # it is accepted
+        await pod.door.let_go(SERVICE)
+        trusted = ssl.create_default_context(cadata=roots.decode())
+        trusted.set_alpn_protocols(["h2"])
+        reader, writer = await asyncio.open_connection(sock=early, ssl=trusted, server_hostname="localhost")
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"))
+        kinds = set[int]()
+        async with asyncio.timeout(60):
+            while 0x7 not in kinds:  # GOAWAY
+                header = await reader.readexactly(9)
+                await reader.readexactly(int.from_bytes(header[:3]))
+                kinds.add(header[3])
+        writer.close()
+    await pod.door.close(0)
 
 
 def frames(sizes: list[int]) -> bytes:

@@ -253,6 +253,13 @@ def empty_ca(place: Place) -> None:
     put(place.folder / "clients.crt", b"")
 
 
+def no_revocations(place: Place) -> None:
+    """Behind a certificate, what says to be a list of revoked ones."""
+    path = place.mutual.client_ca
+    assert path is not None
+    path.write_text(f"{path.read_text()}-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
+
+
 BROKEN: dict[Callable[[Place], None], str] = {
     missing: r"tls-cert: \S+tls\.crt cannot be read \(No such file",
     no_certificate: r"tls-cert: \S+tls\.crt holds no certificate",
@@ -262,6 +269,7 @@ BROKEN: dict[Callable[[Place], None], str] = {
     expired: r"tls-cert: \S+tls\.crt expired at 20",
     folder_for_a_key: r"tls-key: \S+tls\.key cannot be read \(Is a directory",
     empty_ca: r"tls-client-ca: \S+clients\.crt holds no certificate",
+    no_revocations: r"tls-client-ca: \S+clients\.crt cannot be used",
 }
 
 

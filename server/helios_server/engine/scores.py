@@ -39,7 +39,11 @@ class PartialScores:
 
     def add(self, rows: slice, start: int, logits: Tensor) -> None:
         """logits: [n, part] of predictions `rows`, for the ids from `start` on; ascending parts."""
-        logits, targets = logits.double().cpu(), self._targets[rows].cpu() - start
+        for place, row in enumerate(logits.cpu().split(1), rows.start):  # one at a time is there in float64
+            self._add(slice(place, place + 1), start, row.double())
+
+    def _add(self, rows: slice, start: int, logits: Tensor) -> None:
+        targets = self._targets[rows].cpu() - start
         best, top = logits.max(dim=-1)
         before = self._highest[rows]
         highest = torch.maximum(before, best)

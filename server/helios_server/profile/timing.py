@@ -78,7 +78,7 @@ def measure_timings(
             found.append(measure_timing(candidates, settings, progress, precision))
         except OutOfMemoryBudget as error:
             progress(f"{precision} is left out: {error}")
-            refused.append(error)
+            refused.append(error.with_traceback(None))  # which would keep what was loaded
         _give_back(torch.device(settings.device))
     if not found:
         raise refused[0]

@@ -120,6 +120,7 @@ async def answered(
                 await asyncio.wrap_future(handed_over)
                 yield stream
             finally:
+                stream.leave()
                 if not stream.ended:
                     pod.hand_over(_take_back, engine, handed_over, request.request_id)
     except TimeoutError:

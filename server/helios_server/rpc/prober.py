@@ -23,7 +23,7 @@ from helios_contract.tasks import Task
 from helios_server.engine.engine import Engine
 from helios_server.engine.request import FailedEvent, FinishedEvent, FinishReason, GenerationRequest
 from helios_server.engine.sampling import SamplingParams
-from helios_server.errors import HeliosError
+from helios_server.errors import HeliosError, InvalidRequest
 from helios_server.models.task_prompt import ids_of
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.stream import Stream
@@ -95,13 +95,18 @@ class Prober:
     # -- asking
 
     async def _ask(self, engine: Engine, task: Task, probe: TaskProbe) -> None:
-        """Until it is answered, or it is another time's."""
+        """Until it is answered, or it is another time's; one that is refused for what it is, is passed
+        over: it says nothing of what serves, and others would wait behind it."""
         while True:
             limits = engine.telemetry().limits
             if limits.task_probe != probe:
                 return
             if self._has_room(engine):
-                answer = await self._answer(engine, task)
+                try:
+                    answer = await self._answer(engine, task)
+                except InvalidRequest as error:
+                    self._say(f"task {task.name} is passed over: {error}")
+                    return
                 if answer is not None:
                     passes = judge(task.expect, answer).passes
                     await self._pod.ask(engine.judged, passes, limits.generation)
@@ -115,7 +120,7 @@ class Prober:
 
     async def _answer(self, engine: Engine, task: Task) -> str | None:
         """None: others came first, or it could not be asked now. What cannot be answered at all is no
-        answer, which passes nothing."""
+        answer, which passes nothing. Raises InvalidRequest for what may not be asked here."""
         stream, request_id = Stream(lambda event, now: None), f"task-{uuid.uuid4().hex}"
         tokenizer = engine.serving.model.tokenizer
         try:
@@ -123,6 +128,8 @@ class Prober:
             sampling = SamplingParams(max_tokens=task.max_tokens)
             request = GenerationRequest(request_id, ids, sampling, counted=False)
             await self._pod.ask(engine.submit, request, stream.on_event)
+        except InvalidRequest:
+            raise
         except HeliosError as error:
             self._say(f"task {task.name} is not asked: {error}")
             return None

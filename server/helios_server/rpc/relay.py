@@ -174,6 +174,8 @@ class _Client(_End):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._relay.clients.add(self)
+        if self._relay.letting_go:  # it was being encrypted meanwhile
+            self.let_go()
         self._connecting = asyncio.create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -235,6 +237,7 @@ class Relay:
         self._tls = tls
         self._listeners: list[asyncio.Server] = []
         self.clients: set[_Client] = set()
+        self.letting_go = False
 
     async def listen(self, host: str, port: int) -> int:
         """Returns the port bound. OSError when it cannot be."""
@@ -263,6 +266,7 @@ class Relay:
         on no new call can arrive, while the running ones go on.
         """
         self._stop_listening()
+        self.letting_go = True
         for client in self.clients:
             client.let_go()
         await self._all([client.understood for client in self.clients], patience_seconds)

@@ -35,6 +35,7 @@ class Stream:
         """The engine has said its last word."""
         self.overran = False
         """The client does not read."""
+        self._left = False
 
     def on_event(self, event: Event) -> None:
         """Called by the engine thread."""
@@ -45,8 +46,12 @@ class Stream:
         self._keep(event)  # first: whatever happens to the observer, the caller gets its answer
         self._observe(event, now)
 
+    def leave(self) -> None:
+        """Nobody reads any more: what comes is observed, and not kept."""
+        self._left = True
+
     def _keep(self, event: Event) -> None:
-        if self.overran:
+        if self.overran or self._left:
             return
         if self._queue.qsize() < self.most_unread or self.ended:
             self._queue.put_nowait(event)

@@ -105,9 +105,17 @@ def _context(files: TlsFiles, protocols: tuple[str, ...]) -> ssl.SSLContext:
     if files.client_ca:
         # Nobody comes in by an old session, which would be asked for no certificate: TLS 1.3 without tickets.
         context.minimum_version, context.num_tickets = ssl.TLSVersion.TLSv1_3, 0
-        context.load_verify_locations(files.client_ca)
+        _trust(context, files.client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def _trust(context: ssl.SSLContext, path: Path) -> None:
+    try:
+        context.load_verify_locations(path)
+    except OSError as error:  # of OpenSSL as well, which reads more of the file than its certificates
+        problem = f"{path} cannot be used ({error.strerror or error})"
+        raise InvalidRequest(_CLIENT_CA, problem, "Give certificates in PEM, and nothing else") from None
 
 
 def _no_password(key: Path) -> Callable[[], str]:
