@@ -267,7 +267,8 @@ class PodRunner:
     async def _content(self, volume: Object) -> Any:
         if source := volume.get("configMap"):
             found = await self._await(CONFIG_MAP, source["name"])
-            for item in source["items"]:
+            whole = [{"key": key, "path": key} for key in found["data"]]
+            for item in source.get("items") or whole:
                 yield item["path"], found["data"][item["key"]].encode()
         elif source := volume.get("secret"):
             found = await self._await(SECRET, source["secretName"])

@@ -120,10 +120,8 @@ def _probe(path: str, period_seconds: int, failures: int) -> Manifest:
 def _template(hd: Deployment, number: int, claims: Sequence[str], container: Manifest) -> Manifest:
     limits = names.revision(hd.name, number)
     extra = [
-        {
-            "name": "limits",
-            "configMap": {"name": limits},
-        },  # whole: tasks may come to stand beside the document
+        # Whole: tasks may come to stand beside the document.
+        {"name": "limits", "configMap": {"name": limits}},
         pod.secret_volume("control", names.control_token(hd.name)),
         *(pod.secret_volume(each.volume, each.secret) for each in secrets.mounted(hd)),
     ]
