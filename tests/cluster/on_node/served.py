@@ -23,6 +23,7 @@ from helios_operator.cluster.kinds import (
 from helios_server.exits.data import prompts
 
 from examples.demo.traffic import Ledger, Traffic
+from tests.cluster.fake.objects import AS_PUBLISHED
 from tests.cluster.on_node import release
 from tests.cluster.on_node.means import ROOT
 from tests.cluster.place import Place, condition
@@ -36,9 +37,11 @@ class ServedPlace(Place):
         release.kubectl_run("apply", "--namespace", self.namespace, "--filename", file)
 
     async def create(self, file: str, **spec: Any) -> None:
-        """The deployment of an example, with other fields."""
+        """The deployment of an example, with other fields. Its candidates are weighed as published only: these
+        tests are about depth, heads and models, and a precision is quicker to measure than four."""
         obj = list(yaml.safe_load_all((ROOT / file).read_text(encoding="utf-8")))[-1]
         obj["metadata"]["namespace"] = self.namespace
+        obj["spec"]["candidates"] = [each | AS_PUBLISHED for each in obj["spec"]["candidates"]]
         await self.admin.create(DEPLOYMENT, obj | {"spec": obj["spec"] | spec})
 
     async def chosen(self, traffic: Traffic, domain: str, name: str = "chat") -> Object:

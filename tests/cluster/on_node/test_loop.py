@@ -20,7 +20,7 @@ _TELLING = (55, 80)
 
 async def test_the_quickstart_becomes_ready_and_grows_when_prose_turns_to_code(place: ServedPlace) -> None:
     """In one go from nothing; no pod restarts."""
-    place.apply("examples/quickstart.yaml")
+    await place.create("examples/quickstart.yaml")
     full = await place.timed()
     traffic = await place.traffic()
     chosen = await place.chosen(traffic, "prose")
@@ -43,7 +43,7 @@ async def test_the_quickstart_becomes_ready_and_grows_when_prose_turns_to_code(p
 
 async def test_the_specialists_are_swapped_when_prose_turns_to_code(place: ServedPlace) -> None:
     """Heads trained on prose, then those trained on code: on the same backbone, in the same pod."""
-    place.apply("examples/specialists.yaml")
+    await place.create("examples/specialists.yaml")
     await place.timed()
     traffic = await place.traffic()
     chosen = await place.chosen(traffic, "prose")
