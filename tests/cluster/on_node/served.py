@@ -37,8 +37,8 @@ class ServedPlace(Place):
         release.kubectl_run("apply", "--namespace", self.namespace, "--filename", file)
 
     async def create(self, file: str, **spec: Any) -> None:
-        """The deployment of an example, with other fields. Its candidates are weighed as published only: these
-        tests are about depth, heads and models, and a precision is quicker to measure than four."""
+        """The deployment of an example, with other fields. Its candidates are weighed as published only: the
+        tests that use it are about depth and models, and one precision is sooner measured than four."""
         obj = list(yaml.safe_load_all((ROOT / file).read_text(encoding="utf-8")))[-1]
         obj["metadata"]["namespace"] = self.namespace
         obj["spec"]["candidates"] = [each | AS_PUBLISHED for each in obj["spec"]["candidates"]]
