@@ -210,8 +210,11 @@ def test_nothing_else_than_auto_is_decided_as_it_was_before_there_was_anything_e
     made.run(40)
     made.serve(160, "code")
     made.serve(200, "prose")
-    said = [(type(action).__name__, str(action.why)) for action in made.actions]
-    assert hashlib.sha256(repr(said).encode()).hexdigest().startswith("dd2f4686e4118320")
+    said = [
+        (type(action).__name__, str(action.why.reason), action.why.message, action.why.numbers)
+        for action in made.actions
+    ]
+    assert hashlib.sha256(repr(said).encode()).hexdigest().startswith("f7592e5a85e2e56f")
     names = [action.job.name for action in made.actions if isinstance(action, StartJob)]
     assert names == ["i-c2e7c0c255e5", "t-9fc97f789d6c", "t-d8b40f792b18", "q-a21aa3339aa5", "q-6d5cc52a7041"]
     assert sorted(made.rows) == [
