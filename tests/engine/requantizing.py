@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 from helios_contract.limits import Limits
 from helios_contract.serves import Precision
 from helios_server.engine.engine import Engine
 from helios_server.engine.limits import EngineConfig, LimitsOutcome
 from helios_server.engine.request import FinishedEvent
+from helios_server.engine.runner import Runner
 from helios_server.engine.sampling import SamplingParams
 
 from tests.engine.helpers import Stream, prompt_of, send
@@ -42,6 +46,22 @@ def ask(engine: Engine, precision: Precision | None = None, **changes: Any) -> L
 
 def change(engine: Engine, precision: Precision | None = None, **changes: Any) -> LimitsOutcome:
     return engine.set_limits(ask(engine, precision, **changes)).result(60)
+
+
+@contextmanager
+def unhurried() -> Iterator[None]:
+    """Steps take their time until the end of it: what a tiny model answers is still under way then."""
+    over, real = threading.Event(), Runner.run
+
+    def run(self: Runner, *arguments: Any) -> Any:
+        over.wait(0.02)
+        return real(self, *arguments)
+
+    with patch.object(Runner, "run", run):
+        try:
+            yield
+        finally:
+            over.set()
 
 
 def sampling(index: int, count: int) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from tests.engine.requantizing import (
     go_on,
     precisions,
     under_way,
+    unhurried,
 )
 from tests.native.libraries import names
 
@@ -52,13 +53,14 @@ def test_twenty_streams_live_through_it_in_both_directions(tiny: Path, isa: str)
     with computing_with(isa):
         with running(tiny, config_of(isa), **DEPTHS) as engine:
             assert engine.serving.weights.backbone.is_native == (isa != TORCH)
-            streams = under_way(engine, count=8 if isa == TORCH else 20)
-            for precision in others:
-                go_on(streams[-1])
-                outcome = change(engine, precision)
-                assert outcome.limits.precision == engine.serving.model.precision == precision
-                assert outcome.reprefilled > 0
-                assert outcome.seconds > 0
+            with unhurried():
+                streams = under_way(engine, count=8 if isa == TORCH else 20)
+                for precision in others:
+                    go_on(streams[-1])
+                    outcome = change(engine, precision)
+                    assert outcome.limits.precision == engine.serving.model.precision == precision
+                    assert outcome.reprefilled > 0
+                    assert outcome.seconds > 0
             told = engine.telemetry()
             events = list(finished(streams, Library(config_of(isa).dtype)))
         assert told.requests_failed == 0
@@ -75,16 +77,17 @@ def test_shrink_grow_and_heads_in_int8_are_exact(tiny: Path, isa: str, tmp_path:
     with computing_with(isa):
         served = {"weight_dtype": "int8", "kv_cache_dtype": "int8"}
         with running(tiny, config_of(isa), **served, **DEPTHS) as engine:
-            streams = [send(engine, prompt, **sampling) for prompt, sampling in asked]
-            for stream in streams:
-                stream.wait_for(3)
-            shrunk = ask(engine, layer_budget=4)
-            exchanged = replace(
-                shrunk, generation=3, layer_budget=2, exits_uri=heads.uri, exits_digest=heads.digest
-            )
-            changes = [engine.set_limits(each) for each in (shrunk, exchanged)]
-            assert [each.result(60).limits.layer_budget for each in changes] == [4, 2]
-            change(engine, layer_budget=6)
+            with unhurried():
+                streams = [send(engine, prompt, **sampling) for prompt, sampling in asked]
+                for stream in streams:
+                    stream.wait_for(3)
+                shrunk = ask(engine, layer_budget=4)
+                exchanged = replace(
+                    shrunk, generation=3, layer_budget=2, exits_uri=heads.uri, exits_digest=heads.digest
+                )
+                changes = [engine.set_limits(each) for each in (shrunk, exchanged)]
+                assert [each.result(60).limits.layer_budget for each in changes] == [4, 2]
+                change(engine, layer_budget=6)
             late = [send(engine, prompt, **sampling) for prompt, sampling in asked]
             events = [stream.result() for stream in (*streams, *late)]
             assert engine.telemetry().preemptions == 0
@@ -100,12 +103,13 @@ def test_budget_batch_and_heads_change_along_with_it(tiny: Path, tmp_path: Path)
     heads = random_bundle(tmp_path / "heads", tiny, (2, 4), 3)
     library = Library("float32", {heads.digest: heads.uri})
     with running(tiny, config_of(TORCH), layer_budget=2, **DEPTHS) as engine:
-        streams = under_way(engine, count=6)
-        bundle = {"exits_uri": heads.uri, "exits_digest": heads.digest}
-        outcome = change(engine, BOTH, layer_budget=4, max_batch_size=5, **bundle)
-        assert (outcome.capacity.layers_loaded, outcome.capacity.max_batch_size) == (4, 5)
-        go_on(streams[-1])
-        change(engine, Precision("int8"), layer_budget=6, max_batch_size=0)
+        with unhurried():
+            streams = under_way(engine, count=6)
+            bundle = {"exits_uri": heads.uri, "exits_digest": heads.digest}
+            outcome = change(engine, BOTH, layer_budget=4, max_batch_size=5, **bundle)
+            assert (outcome.capacity.layers_loaded, outcome.capacity.max_batch_size) == (4, 5)
+            go_on(streams[-1])
+            change(engine, Precision("int8"), layer_budget=6, max_batch_size=0)
         events = list(finished(streams, library))
         info = engine.info()
     assert (info.weight_dtype, info.kv_cache_dtype, info.layer_budget) == ("int8", "auto", 6)
@@ -120,9 +124,10 @@ def test_budget_batch_and_heads_change_along_with_it(tiny: Path, tmp_path: Path)
 
 def test_a_request_keeps_the_depth_that_it_asked_for(tiny: Path) -> None:
     with running(tiny, config_of(TORCH), **DEPTHS) as engine:
-        stream = send(engine, PROMPTS[3], depth=2, **LONG)
-        stream.wait_for(5)
-        change(engine, BOTH)
+        with unhurried():
+            stream = send(engine, PROMPTS[3], depth=2, **LONG)
+            stream.wait_for(5)
+            change(engine, BOTH)
         event = stream.result()
     assert [span.served.depth for span in event.spans] == [2, 2]
     Library("float32").check(PROMPTS[3], event, SamplingParams(**LONG))  # type: ignore[arg-type]
@@ -151,22 +156,23 @@ def test_keys_and_values_alone_change_without_reading(
 
     served = {"weight_dtype": precision.weight_dtype}
     with running(tiny, NATIVE, **served, **DEPTHS) as engine:
-        streams, before = under_way(engine, count=6), engine.serving.weights.backbone
-        facts = engine.serving.model.facts
-        monkeypatch.setattr(Checkpoint, "tensor", noted)
-        change(engine, replace(precision, kv_cache_dtype="int8"))
-        assert not read
-        after, held = engine.serving.weights.backbone, engine.serving.model.facts
-        assert after.head is before.head
-        element, unit = (
-            2 * 2 * 16 * 2,
-            2 * 2 * 4,
-        )  # of float16: two sides, two heads of 16; of int8: a float32 each
-        assert facts.kv_bytes_per_token_layer == element
-        assert held.kv_bytes_per_token_layer == element // 2 + unit == after.layout.page_bytes // 16
-        assert engine.serving.capacity.kv_bytes == engine.serving.pool.nbytes
-        go_on(streams[-1])
-        change(engine, precision)
+        with unhurried():
+            streams, before = under_way(engine, count=6), engine.serving.weights.backbone
+            facts = engine.serving.model.facts
+            monkeypatch.setattr(Checkpoint, "tensor", noted)
+            change(engine, replace(precision, kv_cache_dtype="int8"))
+            assert not read
+            after, held = engine.serving.weights.backbone, engine.serving.model.facts
+            assert after.head is before.head
+            element, unit = (
+                2 * 2 * 16 * 2,
+                2 * 2 * 4,
+            )  # of float16: two sides, two heads of 16; of int8: a float32 each
+            assert facts.kv_bytes_per_token_layer == element
+            assert held.kv_bytes_per_token_layer == element // 2 + unit == after.layout.page_bytes // 16
+            assert engine.serving.capacity.kv_bytes == engine.serving.pool.nbytes
+            go_on(streams[-1])
+            change(engine, precision)
         assert not read
         assert engine.serving.model.facts == facts
         events = list(finished(streams, Library("float16")))
@@ -200,17 +206,18 @@ def test_one_model_and_one_layer_are_held_and_only_what_is_gone_is_read_again(
     monkeypatch.setattr(backbone_module, "DecoderLayer", _Counted)
     monkeypatch.setattr(Backbone, "load_layer", counted)
     with running(tiny, config_of(TORCH)) as engine:
-        stream = send(engine, PROMPTS[0], **LONG)
-        stream.wait_for(3)
-        read.clear()
-        if breaks_at is None:
-            change(engine, WEIGHTS)
-            assert read == [("int8", index) for index in range(6)]
-        else:
-            with pytest.raises(HeliosError, match="broken on purpose"):
+        with unhurried():
+            stream = send(engine, PROMPTS[0], **LONG)
+            stream.wait_for(3)
+            read.clear()
+            if breaks_at is None:
                 change(engine, WEIGHTS)
-            again = [index for precision, index in read if precision == "auto"]
-            assert again == list(range(breaks_at))  # the rest was still there
+                assert read == [("int8", index) for index in range(6)]
+            else:
+                with pytest.raises(HeliosError, match="broken on purpose"):
+                    change(engine, WEIGHTS)
+                again = [index for precision, index in read if precision == "auto"]
+                assert again == list(range(breaks_at))  # the rest was still there
         event = stream.result()
         assert len(alive) == 6
     assert max(most) == 7

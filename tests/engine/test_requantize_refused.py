@@ -32,6 +32,7 @@ from tests.engine.requantizing import (
     change,
     config_of,
     precisions,
+    unhurried,
 )
 
 
@@ -67,12 +68,13 @@ def test_a_request_that_would_not_fit_refuses_it_before_anything_is_let_go(tiny:
         limit = bytes_for(engine, 6)
         change(engine, BOTH, memory_mib=limit)
         assert engine.serving.pool.pages > 11
-        stream, runner = send(engine, PROMPTS[19], **LONG), engine.serving.runner
-        stream.wait_for(5)
-        with pytest.raises(
-            LimitsRefused, match=r"a request under way may need 167 tokens of KV, 6 layers leave 96"
-        ):
-            change(engine, PUBLISHED)
+        with unhurried():
+            stream, runner = send(engine, PROMPTS[19], **LONG), engine.serving.runner
+            stream.wait_for(5)
+            with pytest.raises(
+                LimitsRefused, match=r"a request under way may need 167 tokens of KV, 6 layers leave 96"
+            ):
+                change(engine, PUBLISHED)
         assert engine.serving.runner is runner
         assert precisions(stream.result()) == [BOTH]
         refused = engine.telemetry().refused
@@ -88,10 +90,11 @@ def test_a_precision_that_cannot_fit_is_refused_before_anything_is_let_go(tiny: 
     """It never served here; its weights take no less than their elements do."""
     with running(tiny, NATIVE, weight_dtype="int8", kv_cache_dtype="int8", **ROOMY) as engine:
         change(engine, memory_mib=bytes_for(engine, 11))
-        stream, runner = send(engine, PROMPTS[19], **LONG), engine.serving.runner
-        stream.wait_for(5)
-        with pytest.raises(OutOfMemoryBudget, match="one request of 16 tokens at 6 layers needs"):
-            change(engine, PUBLISHED)
+        with unhurried():
+            stream, runner = send(engine, PROMPTS[19], **LONG), engine.serving.runner
+            stream.wait_for(5)
+            with pytest.raises(OutOfMemoryBudget, match="one request of 16 tokens at 6 layers needs"):
+                change(engine, PUBLISHED)
         assert engine.serving.runner is runner
         assert precisions(stream.result()) == [BOTH]
 
@@ -106,10 +109,11 @@ def test_what_is_found_not_to_fit_when_it_is_loaded_is_undone(
     monkeypatch.setattr(requantize, "_least", lambda *_: _NOTHING)
     with running(tiny, NATIVE, weight_dtype="int8", kv_cache_dtype="int8", **ROOMY) as engine:
         change(engine, memory_mib=limit)
-        stream = send(engine, PROMPTS[19], **LONG)
-        stream.wait_for(5)
-        with pytest.raises(LimitsRefused, match="a request under way may need 167 tokens of KV, 6 layers"):
-            change(engine, PUBLISHED)
+        with unhurried():
+            stream = send(engine, PROMPTS[19], **LONG)
+            stream.wait_for(5)
+            with pytest.raises(LimitsRefused, match="a request under way may need 167 tokens of KV, 6"):
+                change(engine, PUBLISHED)
         event = stream.result()
         assert precisions(event) == [BOTH]
         assert event.preemptions == 1
@@ -158,10 +162,11 @@ def test_wrong_limits_are_named_and_change_nothing(
     tiny: Path, changes: dict[str, Any], error: type[HeliosError], message: str
 ) -> None:
     with running(tiny, config_of(TORCH), **DEPTHS) as engine:
-        stream, runner = send(engine, PROMPTS[0], **LONG), engine.serving.runner
-        stream.wait_for(3)
-        with pytest.raises(error, match=message):
-            change(engine, **changes)
+        with unhurried():
+            stream, runner = send(engine, PROMPTS[0], **LONG), engine.serving.runner
+            stream.wait_for(3)
+            with pytest.raises(error, match=message):
+                change(engine, **changes)
         assert engine.serving.runner is runner
         assert precisions(stream.result()) == [PUBLISHED]
         assert engine.telemetry().preemptions == 0
@@ -176,11 +181,12 @@ def test_files_that_were_replaced_refuse_it_before_anything_is_let_go(tiny: Path
     model = shutil.copytree(tiny, tmp_path / "model")
     alike = make_checkpoint(tmp_path / "alike", layers=6, seed=77)
     with running(model, config_of(TORCH)) as engine:
-        stream = send(engine, PROMPTS[0], **LONG)
-        stream.wait_for(5)
-        shutil.copyfile(alike / "model.safetensors", model / "model.safetensors")
-        with pytest.raises(HeliosError, match="holds other weights than those that served"):
-            change(engine, WEIGHTS)
+        with unhurried():
+            stream = send(engine, PROMPTS[0], **LONG)
+            stream.wait_for(5)
+            shutil.copyfile(alike / "model.safetensors", model / "model.safetensors")
+            with pytest.raises(HeliosError, match="holds other weights than those that served"):
+                change(engine, WEIGHTS)
         assert precisions(stream.result()) == [PUBLISHED]
         assert engine.failed is None
         change(engine, Precision("auto", "int8"))  # which reads none of them
@@ -200,11 +206,12 @@ def test_files_replaced_in_the_middle_fail_the_engine_for_all_to_see(
         return real(self, index)
 
     with running(model, config_of(TORCH)) as engine:
-        stream = send(engine, PROMPTS[0], **LONG)
-        stream.wait_for(5)
-        monkeypatch.setattr(Backbone, "load_layer", replaced_before)
-        with pytest.raises(HeliosError, match="changed while they were read"):
-            change(engine, WEIGHTS)
+        with unhurried():
+            stream = send(engine, PROMPTS[0], **LONG)
+            stream.wait_for(5)
+            monkeypatch.setattr(Backbone, "load_layer", replaced_before)
+            with pytest.raises(HeliosError, match="changed while they were read"):
+                change(engine, WEIGHTS)
         end = stream.end()
         assert isinstance(end, FailedEvent)
         assert "what served cannot be loaded back" in str(end.error)
