@@ -3,13 +3,12 @@ weights beside the dtype that the machine names."""
 
 from __future__ import annotations
 
-from helios_contract.serves import AUTO, PRECISIONS, Precision
+from helios_contract.serves import AUTO, WEIGHT_DTYPES, Precision
 
 FORMATS = ["float16", "bfloat16", "int8"]
 """What is measured unless others are named."""
-_WEIGHTS = {precision.weight_dtype for precision in PRECISIONS} - {AUTO}
 
 
 def asked(name: str) -> tuple[str | None, Precision]:
     """The dtype, None for the machine's own, and the precision."""
-    return (None, Precision(name)) if name in _WEIGHTS else (name, Precision())
+    return (None, Precision(name)) if name in set(WEIGHT_DTYPES) - {AUTO} else (name, Precision())

@@ -28,11 +28,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from helios_contract.serves import PRECISIONS, Precision
+from helios_contract.serves import PRECISIONS, REFERENCE, Precision
 from helios_server.exits.data import prompts
 from helios_server.models.store import ensure_smollm2
 from helios_server.models.tokenizer import Tokenizer
-from helios_server.profile.precisions import REFERENCE, parse_precisions
+from helios_server.profile.precisions import parse_precisions
 
 from bench.engine.texts import DOMAINS
 from bench.frontier import front, law

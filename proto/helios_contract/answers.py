@@ -115,11 +115,10 @@ def _said(error: Exception) -> str:
 def last_number(answer: str) -> float | None:
     """The last number that stands in a text, thousands' commas and a sign before it included; None without
     one. A minus behind a letter, a digit or a bracket joins words, or subtracts."""
-    found = None
-    for found in _NUMBER.finditer(answer):  # noqa: B007
-        pass
-    if found is None:
+    numbers = list(_NUMBER.finditer(answer))
+    if not numbers:
         return None
+    found = numbers[-1]
     before, earlier = answer[: found.start()][-1:], answer[: found.start()][-2:-1]
     sign = _SIGNS.get(before, 1) if not (earlier.isalnum() or earlier in (")", "]")) else 1
     return sign * float(found.group().replace(",", ""))

@@ -28,6 +28,11 @@ class Precision:
         return f"{self.weight_dtype}/{self.kv_cache_dtype}"
 
 
+WEIGHT_DTYPES = (AUTO, "int8", "int4")
+KV_CACHE_DTYPES = (AUTO, "int8", "fp8")
+"""The words there are; what a device or a release can have of them is said where it is known."""
+REFERENCE = Precision()
+"""As published: what all others are compared with."""
 PRECISIONS = tuple(
     Precision(*pair)
     for pair in (
@@ -42,6 +47,18 @@ PRECISIONS = tuple(
 """What is measured of a backbone, in this order, as far as the spec allows it and memory holds it."""
 
 
+class InPrecision:
+    """What a record with the two words has beside them."""
+
+    weight_dtype: str
+    kv_cache_dtype: str
+
+    @property
+    def precision(self) -> Precision:
+        """Of weights, and of keys and values."""
+        return Precision(self.weight_dtype, self.kv_cache_dtype)
+
+
 @dataclass(frozen=True)
 class Bundle:
     """An exit-head bundle of a backbone."""
@@ -54,7 +71,7 @@ class Bundle:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Serves:
+class Serves(InPrecision):
     """A model at a depth, in a precision, with its exit heads."""
 
     candidate: str
@@ -78,11 +95,6 @@ class Serves:
     def serves(self) -> Serves:
         """This part alone, of whatever it is part of."""
         return Serves(**{each.name: getattr(self, each.name) for each in fields(Serves)})
-
-    @property
-    def precision(self) -> Precision:
-        """Of weights, and of keys and values."""
-        return Precision(self.weight_dtype, self.kv_cache_dtype)
 
     @property
     def bundle(self) -> Bundle:

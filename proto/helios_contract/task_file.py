@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from helios_contract import answers, tasks
+from helios_contract.problems import Problem
+from helios_contract.strict_yaml import StrictLoader
 from helios_contract.tasks import Task
 
 _TASK = ("name", "prompt", "messages", "maxTokens", "expect")
@@ -25,18 +26,6 @@ _MOST_TEXT = 4 * tasks.MOST_BYTES
 """Characters of a file: indentation takes some."""
 _SAID = 20
 """Problems that a message names; a file that is none has hundreds."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """field: a path such as tasks[3].expect.regex."""
-
-    field: str
-    problem: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.problem}; {self.fix}"
 
 
 class WrongTasks(ValueError):
@@ -109,29 +98,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-class _Loader(yaml.SafeLoader):
-    """A key given twice is an error, and so is an alias: a few of them hold more than any memory does. Times
-    stay text."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+class _Loader(StrictLoader):
+    """An alias is an error too: a few of them hold more than any memory does."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(problem="an alias is not read here")
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"the key {key!r} stands twice", problem_mark=node.start_mark
-                )
-        return super().construct_mapping(node, deep)
 
 
 # -- tasks ---------------------------------------------------------------------------------------------------

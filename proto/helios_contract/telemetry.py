@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from helios_contract.limits import Limits
 from helios_contract.serves import AUTO
 
-REFERENCE, OWN = AUTO, "own"
+AS_PUBLISHED, OWN = AUTO, "own"
 """Precisions of the full depth that audits compare with: as published, or the one that serves."""
 
 
@@ -76,7 +76,7 @@ class AuditRow:
     """Total at the backbone's full depth."""
     exits: Mapping[tuple[str, int], tuple[int, int]]
     """(bundle digest, layer) -> (total millibits, tokens whose most likely one is full depth's)."""
-    reference: str = field(default=REFERENCE, metadata={"since": 1})
+    reference: str = field(default=AS_PUBLISHED, metadata={"since": 1})
     """What full depth is here: auto, the model as published | own, the precision that serves."""
 
 

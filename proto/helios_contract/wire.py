@@ -20,7 +20,7 @@ from helios_proto.v1 import control_pb2 as pb
 
 from helios_contract import codec
 from helios_contract.limits import Limits
-from helios_contract.telemetry import REFERENCE, AuditRow, Capacity, Telemetry
+from helios_contract.telemetry import AS_PUBLISHED, AuditRow, Capacity, Telemetry
 
 T = TypeVar("T")
 
@@ -130,7 +130,7 @@ def _audit_to_message(row: AuditRow) -> pb.AuditRow:
         for (digest, layer), (millibits, agreeing) in row.exits.items()
     ]
     totals = {"request": row.request, "tokens": row.tokens, "bytes": row.bytes}
-    reference = "" if row.reference == REFERENCE else row.reference
+    reference = "" if row.reference == AS_PUBLISHED else row.reference
     return pb.AuditRow(**totals, full_millibits=row.full_millibits, exits=exits, reference=reference)
 
 
@@ -138,5 +138,5 @@ def _audit_from_message(row: pb.AuditRow) -> AuditRow:
     exits: Mapping[tuple[str, int], tuple[int, int]] = {
         (bits.digest, bits.layer): (bits.millibits, bits.agreeing) for bits in row.exits
     }
-    reference = row.reference or REFERENCE
+    reference = row.reference or AS_PUBLISHED
     return AuditRow(row.request, row.tokens, row.bytes, row.full_millibits, exits, reference)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from helios_contract.limits import Limits
 from helios_contract.serves import Precision
 from helios_contract.telemetry import (
+    AS_PUBLISHED,
     OWN,
-    REFERENCE,
     Alarm,
     AuditRow,
     Capacity,
@@ -151,7 +151,10 @@ class SimulatedPod:
                 exits[bundle.digest, layer] = (bits, min(60, agreeing))
         depth = model.backbone.layers
         compared = precision if self.world.audits_own else PUBLISHED
-        full, reference = text.millibits(model, depth, compared), OWN if self.world.audits_own else REFERENCE
+        full, reference = (
+            text.millibits(model, depth, compared),
+            OWN if self.world.audits_own else AS_PUBLISHED,
+        )
         if precision != compared:
             exits[self.limits.exits_digest, depth] = (text.millibits(model, depth, precision), 60)
         self.audits = [*self.audits, AuditRow(self.requests, 60, 240, full, exits, reference)][-128:]

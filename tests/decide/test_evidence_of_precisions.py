@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from helios_contract.results import ExitQuality
 from helios_contract.serves import Precision
-from helios_contract.telemetry import OWN, REFERENCE, AuditRow
+from helios_contract.telemetry import AS_PUBLISHED, OWN, AuditRow
 from helios_operator.api.rows import QualityRow
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import LiveEvidence, ProfileEvidence
@@ -74,9 +74,9 @@ def audited(precision: Precision, reference: str, live_loss: float = 1.0) -> tup
         full, exit_24 = 1_000_000 * n, round(1_120_000 * n * loss)
         own_full = round(full * loss)
         exits = {("sha256:g", 24): (exit_24, 50)}
-        if reference == REFERENCE and precision != AUTO:
+        if reference == AS_PUBLISHED and precision != AUTO:
             exits["sha256:g", 30] = (own_full, 57)
-        compared = full if reference == REFERENCE else own_full
+        compared = full if reference == AS_PUBLISHED else own_full
         rows.append(AuditRow(n, 60, 240, compared, exits, reference))
     return tuple(rows)
 
@@ -88,7 +88,7 @@ def live(precision: Precision, reference: str, *rows: QualityRow, live_loss: flo
     )
 
 
-@pytest.mark.parametrize("reference", [REFERENCE, OWN])
+@pytest.mark.parametrize("reference", [AS_PUBLISHED, OWN])
 @pytest.mark.parametrize("precision", [AUTO, INT8, INT4])
 def test_both_references_say_the_same_of_the_traffic_that_the_profile_is_of(
     precision: Precision, reference: str
@@ -101,14 +101,14 @@ def test_both_references_say_the_same_of_the_traffic_that_the_profile_is_of(
 
 
 def test_only_the_model_as_published_shows_what_a_precision_costs_here_and_nowhere_else() -> None:
-    seen = live(INT4, REFERENCE, live_loss=1.3)
+    seen = live(INT4, AS_PUBLISHED, live_loss=1.3)
     assert seen.quality(seen.serving, 30, INT4).mean == pytest.approx(100 / 1.1 / 1.3, rel=1e-4)
     blind = live(INT4, OWN, live_loss=1.3)
     assert blind.quality(blind.serving, 30, INT4).mean == pytest.approx(100 / 1.1, rel=1e-4)
 
 
 def test_the_profiles_ratio_carries_over_to_what_does_not_serve() -> None:
-    seen = live(INT8, REFERENCE)
+    seen = live(INT8, AS_PUBLISHED)
     me = seen.serving
     assert seen.quality(me, 24, AUTO).mean == pytest.approx(100 / 1.12, rel=1e-4)
     assert seen.quality(me, 24, INT4).mean == pytest.approx(100 / 1.12 / 1.1, rel=1e-4)
@@ -117,7 +117,7 @@ def test_the_profiles_ratio_carries_over_to_what_does_not_serve() -> None:
 
 def test_on_other_traffic_only_to_what_is_no_worse() -> None:
     """It may be much worse there: a profile of other text does not say."""
-    seen = replace(live(INT8, REFERENCE), is_other_traffic=True)
+    seen = replace(live(INT8, AS_PUBLISHED), is_other_traffic=True)
     me = seen.serving
     assert seen.quality(me, 24, AUTO) is not None
     assert seen.quality(me, 24, INT8) is not None
@@ -125,7 +125,7 @@ def test_on_other_traffic_only_to_what_is_no_worse() -> None:
 
 
 def test_agreement_is_with_the_model_as_published() -> None:
-    seen = live(INT8, REFERENCE)
+    seen = live(INT8, AS_PUBLISHED)
     assert seen.agreement(seen.serving, 24, INT8).mean == pytest.approx(100 * 50 / 60)
     assert seen.agreement(seen.serving, 30, INT8).mean == pytest.approx(100 * 57 / 60)
     blind = live(INT8, OWN)
@@ -159,6 +159,6 @@ def test_what_a_detector_starts_from_is_of_the_precision_that_serves() -> None:
     assert four.mean == pytest.approx(published.mean / 1.1, rel=1e-4)
     assert known.baseline(me, 30, INT4).mean == pytest.approx(1 / 1.1, rel=1e-4)
     assert known.baseline(me, 30, AUTO) is None
-    seen = live(INT8, REFERENCE)
+    seen = live(INT8, AS_PUBLISHED)
     assert seen.baseline(seen.serving, 24, INT8) is not None
     assert seen.baseline(seen.serving, 24, AUTO) is None

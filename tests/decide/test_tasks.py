@@ -9,13 +9,12 @@ from datetime import timedelta
 import pytest
 from helios_contract.limits import Limits
 from helios_contract.limits import TaskProbe as LimitsProbe
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 from helios_contract.telemetry import Alarm
 from helios_operator.api.conditions import ConditionType
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import RowPhase, TasksRow
 from helios_operator.api.types import Bounds, Candidate, Decision, TaskProbe, TaskSource
-from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.plan import DeleteProfile, StartJob
 from helios_operator.decide.snapshot import JobKind, JobPhase, JobSpec, TaskSet
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 from helios_server.engine.kv_pool import KvPool
 from helios_server.models import linear
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
-from helios_server.models.linear import REFERENCE, default_dtype
+from helios_server.models.linear import default_dtype
 from helios_server.models.rows import RowBuffers, Stretch
 from helios_server.models.step import Step
 from helios_server.native.library import library

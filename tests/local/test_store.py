@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from helios_operator.api.problems import Invalid, Problem
+from helios_contract.problems import Problem
+from helios_operator.api.problems import Invalid
 from helios_operator.errors import ObjectNotFoundError, StateError, StateLockedError
 from helios_operator.local import lock
 from helios_operator.local.lock import StateLock

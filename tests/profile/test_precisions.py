@@ -25,7 +25,7 @@ from helios_contract.results import (
     TimingPoint,
     Timings,
 )
-from helios_contract.serves import PRECISIONS, Precision
+from helios_contract.serves import PRECISIONS, REFERENCE, Precision
 from helios_server.errors import InvalidRequest, OutOfMemoryBudget
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
@@ -33,7 +33,6 @@ from helios_server.models.shapes import shape_of
 from helios_server.planning.shape import facts_of
 from helios_server.profile import main, timing
 from helios_server.profile.document import LIMIT_BYTES, encode, fitted
-from helios_server.profile.precisions import REFERENCE
 from helios_server.profile.sweep import EFFORTS, Effort
 from safetensors.torch import load_file, save_file
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from helios_contract.serves import PRECISIONS, Precision
+from helios_contract.serves import PRECISIONS, REFERENCE, Precision
 from helios_operator.errors import OperatorError
 from helios_server.models.cache import cache_root
 from helios_server.models.config import ModelConfig
@@ -18,7 +18,7 @@ from helios_server.models.known import KNOWN
 from helios_server.models.shapes import shape_of
 from helios_server.planning.combinations import Combination, combinations
 from helios_server.planning.shape import facts_of
-from helios_server.profile.precisions import REFERENCE, parse_precisions
+from helios_server.profile.precisions import parse_precisions
 
 from helios_cli.arguments import Parser
 from helios_cli.output import columns, show

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from helios_operator.api.problems import Problem
+from helios_contract.problems import Problem
 
 _INSTEAD = {
     "spec.template": "processes run on this machine as they are",

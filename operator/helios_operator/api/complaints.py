@@ -9,9 +9,8 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
+from helios_contract.problems import Problem
 from jsonschema.exceptions import ValidationError
-
-from helios_operator.api.problems import Problem
 
 _NAMES = {
     "integer": "an integer",

@@ -5,15 +5,14 @@ Called by whoever is given a file. It checks the YAML, not the objects: `api.val
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from helios_contract.problems import Problem
+from helios_contract.strict_yaml import StrictLoader
 
-from helios_operator.api.problems import Invalid, Problem
-
-_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+from helios_operator.api.problems import Invalid
 
 
 def read(path: Path) -> list[Any]:
@@ -33,7 +32,7 @@ def read(path: Path) -> list[Any]:
 def load(text: str, source: str) -> list[Any]:
     """The documents of a text, empty ones left out. `source`: what to call it in problems."""
     try:
-        documents = [document for document in yaml.load_all(text, _Loader) if document is not None]
+        documents = [document for document in yaml.load_all(text, StrictLoader) if document is not None]
     except yaml.MarkedYAMLError as error:
         raise Invalid([_yaml_problem(error, source)]) from error
     except yaml.YAMLError as error:
@@ -42,26 +41,6 @@ def load(text: str, source: str) -> list[Any]:
     if not documents:
         raise Invalid([Problem(source, "has no object in it", "write at least one HeliosDeployment")])
     return documents
-
-
-class _Loader(yaml.SafeLoader):
-    """Times stay strings and a key given twice is an error, as for kubectl."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = getattr(key_node, "value", None)
-            if isinstance(key, str) and key in seen and key != "<<":
-                raise yaml.constructor.ConstructorError(
-                    problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark
-                )
-            seen.add(key if isinstance(key, str) else None)
-        return super().construct_mapping(node, deep)
 
 
 def _yaml_problem(error: yaml.MarkedYAMLError, source: str) -> Problem:

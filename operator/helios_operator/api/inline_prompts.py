@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from helios_operator.api.problems import Problem
+from helios_contract.problems import Problem
 
 FIELD = "spec.profiling.prompts.inline"
 MOST_BYTES = 1024 * 1024 - 1024

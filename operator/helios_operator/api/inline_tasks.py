@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from helios_contract import task_file
+from helios_contract.problems import Problem
 from helios_contract.task_file import WrongTasks
-
-from helios_operator.api.problems import Problem
 
 FIELD = "spec.profiling.tasks.inline"
 
@@ -26,7 +25,7 @@ def problems(admitted: Mapping[str, Any]) -> list[Problem]:
     try:
         task_file.checked(inline, FIELD)
     except WrongTasks as wrong:
-        return [Problem(each.field, each.problem, each.fix) for each in wrong.problems]
+        return list(wrong.problems)
     return []
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from helios_contract.problems import Problem
+
 from helios_operator.api import ports
-from helios_operator.api.problems import Problem
 
 _TCP = "TCP"
 

@@ -16,10 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from helios_contract.problems import Problem
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
 from helios_operator.api.complaints import path_of, problem_of
-from helios_operator.api.problems import Problem
 from helios_operator.api.quantity import is_quantity
 
 SERVER = "helios-server"

@@ -1,4 +1,4 @@
-"""What is wrong with an object, in words that let its author put it right.
+"""All that is wrong with an object.
 
 Raised by `api.validation` and `api.documents`; shown by the command line by line, and by the operator in a
 condition.
@@ -7,20 +7,9 @@ condition.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Problem:
-    """`field`: a path such as spec.slo.percentile, or FILE:LINE:COLUMN. `fix`: what to do."""
-
-    field: str
-    problem: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.problem}; {self.fix}"
+from helios_contract.problems import Problem
 
 
 class Invalid(Exception):

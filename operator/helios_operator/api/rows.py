@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from helios_contract.results import ExitQuality, Texts, Timing
-from helios_contract.serves import AUTO, Precision
+from helios_contract.serves import AUTO, InPrecision
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class RowPhase(StrEnum):
 
 
 @dataclass(frozen=True)
-class TimingIdentity:
+class TimingIdentity(InPrecision):
     model_uri: str
     revision: str
     dtype: str
@@ -50,10 +50,6 @@ class TimingIdentity:
     """How weights are held."""
     kv_cache_dtype: str = AUTO
     """How keys and values are held."""
-
-    @property
-    def precision(self) -> Precision:
-        return Precision(self.weight_dtype, self.kv_cache_dtype)
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class TimingRow(Timing):
 
 
 @dataclass(frozen=True)
-class QualityIdentity:
+class QualityIdentity(InPrecision):
     model_uri: str
     revision: str
     exits_digest: str
@@ -82,10 +78,6 @@ class QualityIdentity:
     """How weights are held."""
     kv_cache_dtype: str = AUTO
     """How keys and values are held."""
-
-    @property
-    def precision(self) -> Precision:
-        return Precision(self.weight_dtype, self.kv_cache_dtype)
 
 
 @dataclass(frozen=True)
@@ -107,7 +99,7 @@ class QualityRow(Texts):
 
 
 @dataclass(frozen=True)
-class TasksIdentity:
+class TasksIdentity(InPrecision):
     model_uri: str
     revision: str
     exits_digest: str
@@ -119,10 +111,6 @@ class TasksIdentity:
     """How weights are held."""
     kv_cache_dtype: str = AUTO
     """How keys and values are held."""
-
-    @property
-    def precision(self) -> Precision:
-        return Precision(self.weight_dtype, self.kv_cache_dtype)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from helios_contract.problems import Problem
+
 from helios_operator.api import cel
-from helios_operator.api.problems import Problem
 
 Json = dict[str, Any]
 

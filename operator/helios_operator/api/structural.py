@@ -9,7 +9,7 @@ from copy import deepcopy
 from difflib import get_close_matches
 from typing import Any
 
-from helios_operator.api.problems import Problem
+from helios_contract.problems import Problem
 
 Json = dict[str, Any]
 

@@ -14,13 +14,14 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
+from helios_contract.problems import Problem
 from jsonschema.exceptions import ValidationError
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
 from helios_operator.api import inline_prompts, inline_tasks, pod_ports, pod_template
 from helios_operator.api.complaints import path_of, problem_of
 from helios_operator.api.crds import API_VERSION, Crd, crds
-from helios_operator.api.problems import Invalid, Problem
+from helios_operator.api.problems import Invalid
 from helios_operator.api.rules import broken_rules
 from helios_operator.api.structural import prune_and_default, too_deep, unknown_fields
 

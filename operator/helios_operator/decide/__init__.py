@@ -11,11 +11,12 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from helios_contract.serves import REFERENCE
+
 from helios_operator.api.reasons import Reason
 from helios_operator.decide.facts import candidates, tally, window
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.fleet import Fleet
-from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.facts.task_passes import TaskEvidence
 from helios_operator.decide.measure import catalogue, profiling
 from helios_operator.decide.plan import Plan

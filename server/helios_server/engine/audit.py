@@ -18,7 +18,7 @@ from typing import TypeVar
 import torch
 from helios_contract.limits import Limits
 from helios_contract.serves import Precision
-from helios_contract.telemetry import OWN, REFERENCE, AuditRow
+from helios_contract.telemetry import AS_PUBLISHED, OWN, AuditRow
 
 from helios_server.engine import host_memory
 from helios_server.engine.audit_batch import HEAD_ROWS, AuditBatch, PromptStates, Units
@@ -95,7 +95,7 @@ class Auditor:
         self.skipped = self.passed_over = 0
         self._share = share or CpuShare()
         self._quantised = False
-        self._seconds = {REFERENCE: 0.0, OWN: 0.0}  # of CPU, that a batch takes
+        self._seconds = {AS_PUBLISHED: 0.0, OWN: 0.0}  # of CPU, that a batch takes
         self._spent_before = 0.0
         self._on_row = on_row
         self._on_read = on_read
@@ -103,21 +103,21 @@ class Auditor:
         self._batch: AuditBatch | None = None
         self._units: Units | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="helios-audit-reads")
-        self._batch_of = REFERENCE
+        self._batch_of = AS_PUBLISHED
         self._said = ""
 
     def follow(self, precision: Precision, reading_seconds: float) -> None:
         """What serves from now on. reading_seconds: of CPU, that reading the whole model takes."""
         self._quantised = precision != Precision()
-        self._seconds = {REFERENCE: reading_seconds, OWN: 0.0}
+        self._seconds = {AS_PUBLISHED: reading_seconds, OWN: 0.0}
 
     @property
     def reference(self) -> str:
         """Whose full depth a batch is compared with: the model as published, unless reading that would take
         so much of the process's CPU time that a batch would hardly ever come.
         """
-        kept_up = not self._quantised or self._seconds[REFERENCE] <= SHARE * SELDOM_SECONDS
-        return REFERENCE if kept_up else OWN
+        kept_up = not self._quantised or self._seconds[AS_PUBLISHED] <= SHARE * SELDOM_SECONDS
+        return AS_PUBLISHED if kept_up else OWN
 
     def takes(self) -> bool:
         """Whether a prompt that was drawn will be scored; one that will not is counted. Nothing of the prompt
@@ -136,13 +136,13 @@ class Auditor:
 
     def _reads_all(self) -> bool:
         """Whether a batch reads the whole model, as published, however few its prompts are."""
-        return self._quantised and self.reference == REFERENCE
+        return self._quantised and self.reference == AS_PUBLISHED
 
     def _patience(self) -> float:
         """Seconds that a batch waits to be full. No other one could begin before so much CPU time is spent as
         makes the next one's share, so one that reads the whole model waits as long.
         """
-        return self._seconds[REFERENCE] / SHARE if self._reads_all() else WAIT_SECONDS
+        return self._seconds[AS_PUBLISHED] / SHARE if self._reads_all() else WAIT_SECONDS
 
     def _may_begin(self) -> bool:
         """Whether another batch stays within the share, which a quantised model is held to."""
@@ -244,7 +244,7 @@ class Auditor:
         prompts = self._take_batch()
         digests = dict.fromkeys((limits.exits_digest, *(bundle.digest for bundle in limits.audit.bundles)))
         self._batch_of, self._spent_before = self.reference, self._share.spent
-        published = self._quantised and self._batch_of == REFERENCE
+        published = self._quantised and self._batch_of == AS_PUBLISHED
         reference = Reference(weights.backbone) if published else None
         exits = tuple(digests), limits.exit_layers
         self._batch = AuditBatch(prompts, weights, *exits, self._read, reference, self._batch_of)

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import zip_longest
 
 import torch
-from helios_contract.telemetry import REFERENCE, AuditRow
+from helios_contract.telemetry import AS_PUBLISHED, AuditRow
 from torch import Tensor
 
 from helios_server.engine.read_ahead import Read, ReadAhead
@@ -86,7 +86,7 @@ class AuditBatch:
         exit_layers: Many[int],
         read: Read,
         reference: Reference | None = None,
-        name: str = REFERENCE,
+        name: str = AS_PUBLISHED,
     ) -> None:
         self._prompts = prompts
         self._weights = weights

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helios_contract.limits import Limits
-from helios_contract.serves import AUTO, WHOLE_SEQUENCES
+from helios_contract.serves import KV_CACHE_DTYPES, WEIGHT_DTYPES, WHOLE_SEQUENCES
 from helios_contract.telemetry import Capacity
 
 from helios_server.errors import LimitsRefused
@@ -22,8 +22,8 @@ longer than one of 1 (measured: docs/decisions/0098-steps-on-an-accelerator.md).
 """
 _WAYS_TO_SERVE = {
     "exit_mode": (WHOLE_SEQUENCES,),
-    "weight_dtype": (AUTO, "int8", "int4"),
-    "kv_cache_dtype": (AUTO, "int8", "fp8"),
+    "weight_dtype": WEIGHT_DTYPES,
+    "kv_cache_dtype": KV_CACHE_DTYPES,
 }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from helios_contract.limits import Limits
 from helios_contract.results import MemoryFacts
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 
 from helios_server.engine import host_memory
 from helios_server.engine.heads import Heads
@@ -27,7 +27,7 @@ from helios_server.models.attention import gather_tokens
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
-from helios_server.models.linear import REFERENCE, Numerics
+from helios_server.models.linear import Numerics
 from helios_server.models.rope import RopeTable
 from helios_server.planning.memory import MIB, Capacity, capacity, limit_for_rows
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from helios_contract.serves import AUTO, Precision
+from helios_contract.serves import AUTO, InPrecision
 
 from helios_server.engine.sampling import SamplingParams
 from helios_server.errors import HeliosError
@@ -36,7 +36,7 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True)
-class Served:
+class Served(InPrecision):
     """By what tokens are produced."""
 
     candidate: str
@@ -52,11 +52,6 @@ class Served:
     """Precision of the weights."""
     kv_cache_dtype: str = AUTO
     """Precision of keys and values."""
-
-    @property
-    def precision(self) -> Precision:
-        """Of weights, and of keys and values."""
-        return Precision(self.weight_dtype, self.kv_cache_dtype)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from helios_contract.limits import Baseline, TaskProbe
 from helios_contract.serves import Precision
-from helios_contract.telemetry import REFERENCE, Alarm, AuditRow, BreachCounter, TaskCounts
+from helios_contract.telemetry import AS_PUBLISHED, Alarm, AuditRow, BreachCounter, TaskCounts
 
 from helios_server.engine.cusum import BREACH_WINDOW, BreachWindow, Change, Cusum, Expected
 from helios_server.engine.task_watch import TaskWatch
@@ -52,7 +52,7 @@ class Watch:
     def _begin(self, exit_in_use: ExitInUse) -> None:
         self.alarms: deque[Alarm] = deque(maxlen=_ALARMS_KEPT)
         self._exit = exit_in_use
-        self._begin_quality(REFERENCE)
+        self._begin_quality(AS_PUBLISHED)
         self._confidence = Cusum(_expected(exit_in_use.confidence), _LEARN_REQUESTS, _CONFIDENCE_FLOOR)
         self._breaches = BreachWindow()
         self._tasks = TaskWatch()
@@ -60,7 +60,7 @@ class Watch:
 
     def _begin_quality(self, reference: str) -> None:
         """The profile's baseline is of full depth as published: beside another one it is learnt."""
-        baseline = self._exit.quality if reference == REFERENCE else None
+        baseline = self._exit.quality if reference == AS_PUBLISHED else None
         self._reference = reference
         self._quality = Cusum(_expected(baseline), _LEARN_AUDITS, _QUALITY_FLOOR)
 

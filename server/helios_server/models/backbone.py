@@ -13,14 +13,14 @@ from functools import partial
 from typing import cast
 
 import torch
-from helios_contract.serves import AUTO, Precision
+from helios_contract.serves import AUTO, REFERENCE, Precision
 from torch import Tensor
 
 from helios_server.errors import CheckpointError
 from helios_server.models.block import DecoderLayer
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.config import ModelConfig
-from helios_server.models.linear import REFERENCE, Linear, Numerics
+from helios_server.models.linear import Linear, Numerics
 from helios_server.models.native_path import NativeLayer, NativePath
 from helios_server.models.norm import Norm, make_norm
 from helios_server.models.reading import reading

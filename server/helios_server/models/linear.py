@@ -12,16 +12,15 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from helios_contract.serves import AUTO, Precision
+from helios_contract.serves import AUTO, KV_CACHE_DTYPES, REFERENCE, WEIGHT_DTYPES, Precision
 from torch import Tensor
 
 from helios_server.errors import UnsupportedModelError
 from helios_server.native.interface import MULTIPLY_BFLOAT16
 from helios_server.native.library import Library, library
 from helios_server.native.matrix import Matrix
-from helios_server.native.quantised import WEIGHT_DTYPES, Quantised, floats, quantise
+from helios_server.native.quantised import Quantised, floats, quantise
 
-REFERENCE = Precision()
 _TORCH_DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -127,13 +126,13 @@ def default_dtype(device_type: str) -> str:
 
 def _check_precision(precision: Precision, device: torch.device) -> None:
     weights, kv = precision.weight_dtype, precision.kv_cache_dtype
-    if weights not in (AUTO, *WEIGHT_DTYPES):
+    if weights not in WEIGHT_DTYPES:
         raise UnsupportedModelError(
-            "weight_dtype", f"'{weights}' is not supported", f"Use one of {', '.join((AUTO, *WEIGHT_DTYPES))}"
+            "weight_dtype", f"'{weights}' is not supported", f"Use one of {', '.join(WEIGHT_DTYPES)}"
         )
-    if kv not in (AUTO, *_KV_DTYPES):
+    if kv not in KV_CACHE_DTYPES:
         raise UnsupportedModelError(
-            "kv_cache_dtype", f"'{kv}' is not supported", f"Use one of {', '.join((AUTO, *_KV_DTYPES))}"
+            "kv_cache_dtype", f"'{kv}' is not supported", f"Use one of {', '.join(KV_CACHE_DTYPES)}"
         )
     if kv == "fp8" and device.type != "cuda":
         raise UnsupportedModelError(

@@ -27,7 +27,7 @@ from helios_server.native.build import library_file, why_not_here
 from helios_server.native.interface import ISAS, TYPES
 from helios_server.native.layers import FLOATS, Layer, Shape, Step, check_tensor
 from helios_server.native.matrix import FORMATS, Matrix
-from helios_server.native.quantised import WEIGHT_DTYPES, Quantised, floats, quantise
+from helios_server.native.quantised import QUANTISED, Quantised, floats, quantise
 from helios_server.native.selfcheck import difference
 
 logger = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ class _Given(NamedTuple):
 
 
 def _as_packed(weight: Tensor | Quantised, fmt: str) -> _Given:
-    if fmt in WEIGHT_DTYPES:
+    if fmt in QUANTISED:
         held = (
             weight if isinstance(weight, Quantised) and weight.dtype == fmt else quantise(floats(weight), fmt)
         )

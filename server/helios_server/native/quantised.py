@@ -15,7 +15,7 @@ from torch import Tensor
 
 from helios_server.errors import HeliosError
 
-WEIGHT_DTYPES: Final = ("int8", "int4")
+QUANTISED: Final = ("int8", "int4")
 GROUP: Final = 32
 """Weights of a row that share a unit and a minimum in int4."""
 _BLOCK = 1 << 20
@@ -95,9 +95,9 @@ class Quantised:
 def quantise(weight: Tensor, dtype: str) -> Quantised:
     """Quantises weight: [out, in], floats. Raises HeliosError, weight_dtype, where the format cannot hold
     it."""
-    if dtype not in WEIGHT_DTYPES:
+    if dtype not in QUANTISED:
         raise HeliosError(
-            "weight_dtype", f"'{dtype}' is not supported", f"Use auto, {' or '.join(WEIGHT_DTYPES)}"
+            "weight_dtype", f"'{dtype}' is not supported", f"Use auto, {' or '.join(QUANTISED)}"
         )
     quantise_block = _int8 if dtype == "int8" else _int4
     out_features, in_features = weight.shape

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from helios_contract.results import MemoryFacts
-from helios_contract.serves import Precision
+from helios_contract.serves import InPrecision, Precision
 
 from helios_server.planning.memory import capacity, limit_for_rows
 
 
 @dataclass(frozen=True)
-class Combination:
+class Combination(InPrecision):
     """tokens: of keys and values, in whole pages; rows: requests that fit at once; missing_bytes: what the
     first request lacks, 0 where it fits."""
 
@@ -28,11 +28,6 @@ class Combination:
     tokens: int
     rows: int
     missing_bytes: int
-
-    @property
-    def precision(self) -> Precision:
-        """Of weights, and of keys and values."""
-        return Precision(self.weight_dtype, self.kv_cache_dtype)
 
 
 def combinations(

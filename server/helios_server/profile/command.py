@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from helios_contract.results import Quality, Result, Timing, Timings
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 
 from helios_server.engine import host_memory
 from helios_server.errors import HeliosError, InvalidRequest
@@ -24,7 +24,7 @@ from helios_server.profile.candidates import Candidate, named_by_hand, parse_can
 from helios_server.profile.inspect import inspect
 from helios_server.profile.opened import OpenCandidate, open_backbone, open_candidate
 from helios_server.profile.outlook import outlook
-from helios_server.profile.precisions import REFERENCE, parse_precisions
+from helios_server.profile.precisions import parse_precisions
 from helios_server.profile.prompts import check_digest, from_file, from_pod, token_from
 from helios_server.profile.quality import QualitySettings, measure_quality
 from helios_server.profile.report import Progress

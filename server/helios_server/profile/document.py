@@ -14,10 +14,9 @@ from pathlib import Path
 
 from helios_contract import results
 from helios_contract.results import CandidateQuality, Failure, Quality, Result, Timing, Timings
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 
 from helios_server.errors import HeliosError, InvalidRequest
-from helios_server.profile.precisions import REFERENCE
 
 LIMIT_BYTES = 4096
 

@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from helios_contract.results import ExitQuality, Quality, Timing, Timings
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 
 from helios_server.exits.head import BareHead
 from helios_server.planning.memory import capacity
 from helios_server.planning.timing import Workload, predict
 from helios_server.profile.opened import OpenCandidate
-from helios_server.profile.precisions import REFERENCE
 
 FULL_DEPTH = "full depth"
 

@@ -6,13 +6,9 @@ where a model is loaded.
 
 from __future__ import annotations
 
-from helios_contract.serves import AUTO, Precision
+from helios_contract.serves import KV_CACHE_DTYPES, WEIGHT_DTYPES, Precision
 
 from helios_server.errors import InvalidRequest
-
-REFERENCE = Precision()
-WEIGHT_DTYPES = (AUTO, "int8", "int4")
-KV_CACHE_DTYPES = (AUTO, "int8", "fp8")
 
 
 def parse_precisions(text: str) -> tuple[Precision, ...]:

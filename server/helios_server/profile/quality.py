@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from helios_contract import results
 from helios_contract.results import CandidateQuality, Quality
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 from torch import Tensor
 
 from helios_server.engine.host_memory import anonymous_bytes
@@ -26,7 +26,6 @@ from helios_server.planning.memory import MIB
 from helios_server.profile.exits import ExitQuality, Measured, Texts, measure_exits
 from helios_server.profile.generated import check_generated
 from helios_server.profile.opened import OpenCandidate
-from helios_server.profile.precisions import REFERENCE
 from helios_server.profile.report import Progress
 from helios_server.profile.streaming import GROUP_TOKENS
 from helios_server.telemetry.prompts import prompts_digest

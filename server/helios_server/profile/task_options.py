@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from helios_contract.serves import AUTO, PRECISIONS, Precision
+from helios_contract.serves import AUTO, KV_CACHE_DTYPES, WEIGHT_DTYPES, Precision
 
 from helios_server.errors import InvalidRequest
 from helios_server.profile.opened import OpenCandidate
@@ -94,8 +94,8 @@ def _option(field: str, row: Any) -> TaskOption:
 
 def _precision(field: str, row: Mapping[str, Any]) -> Precision:
     for key, known in (
-        ("weightDtype", sorted({each.weight_dtype for each in PRECISIONS})),
-        ("kvCacheDtype", sorted({*(each.kv_cache_dtype for each in PRECISIONS), "fp8"})),
+        ("weightDtype", WEIGHT_DTYPES),
+        ("kvCacheDtype", KV_CACHE_DTYPES),
     ):
         if row.get(key, AUTO) not in known:
             problem = f"{row[key]!r} is no precision"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from helios_contract.results import EnergyCost, MemoryFacts, StepTimeFit, Timing, TimingPoint, Timings
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 
 from helios_server.engine import host_memory
 from helios_server.engine.audit import audit_bytes
@@ -31,7 +31,6 @@ from helios_server.planning.memory import MIB, capacity, limit_for_rows
 from helios_server.planning.timing import StepPoint, fit, step_ns
 from helios_server.profile.energy import measure_energy
 from helios_server.profile.opened import OpenCandidate
-from helios_server.profile.precisions import REFERENCE
 from helios_server.profile.report import Progress
 from helios_server.profile.sweep import EFFORTS, StepDuration, sweep
 from helios_server.profile.workload import Room, Shape, plan_step, shape_to_check, shapes_to_fit

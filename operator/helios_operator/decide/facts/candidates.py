@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from helios_contract.results import Resolved
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 
 from helios_operator.api.models import Model, Published
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import QualityIdentity, QualityRow, RowPhase, TimingIdentity, TimingRow
 from helios_operator.api.types import Bounds, Candidate, CandidateStatus
 from helios_operator.decide.facts import precisions
-from helios_operator.decide.facts.precisions import REFERENCE, place
+from helios_operator.decide.facts.precisions import place
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, Snapshot

@@ -16,14 +16,12 @@ from typing import Protocol
 
 from helios_contract.limits import Baseline
 from helios_contract.results import ExitQuality
-from helios_contract.serves import Precision
-from helios_contract.telemetry import REFERENCE as REFERENCE_USED
-from helios_contract.telemetry import AuditRow
+from helios_contract.serves import REFERENCE, Precision
+from helios_contract.telemetry import AS_PUBLISHED, AuditRow
 
 from helios_operator.api.rows import QualityRow
 from helios_operator.decide.facts import quality
 from helios_operator.decide.facts.candidates import Contender
-from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.facts.quality import Estimate
 from helios_operator.decide.policy import DEFAULT, Policy
 
@@ -240,7 +238,7 @@ class LiveEvidence:
         own, agreement = self._own_full
         for row in self.audits:
             found = _exit_of(row, contender, layer)
-            is_own = row.reference != REFERENCE_USED and self.precision != REFERENCE
+            is_own = row.reference != AS_PUBLISHED and self.precision != REFERENCE
             if found is None or (is_own and own is None):
                 continue
             bits, agreeing = found
@@ -343,7 +341,7 @@ def _exit_of(row: AuditRow, contender: Contender, layer: int) -> tuple[int, int]
     where a pod compared with its own, that is it."""
     if not _is_full(contender, layer):
         return row.exits.get(_where(contender, layer))
-    if row.reference != REFERENCE_USED:
+    if row.reference != AS_PUBLISHED:
         return row.full_millibits, row.tokens
     return next((found for (_, depth), found in row.exits.items() if depth == layer), None)
 

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from itertools import product
 
 from helios_contract.limits import Limits
-from helios_contract.serves import AUTO, PRECISIONS, Precision
+from helios_contract.serves import AUTO, PRECISIONS, REFERENCE, WEIGHT_DTYPES, Precision
 
 from helios_operator.api.types import Candidate
 
-REFERENCE = Precision()
-"""As published: what all others are compared with."""
 DEFAULT_DTYPES = (AUTO, "int8")
 """Of weights, and of keys and values, where the spec names none."""
-WITH_FP8 = tuple(Precision(weights, "fp8") for weights in (AUTO, "int8", "int4"))
+WITH_FP8 = tuple(Precision(weights, "fp8") for weights in WEIGHT_DTYPES)
 """On accelerators, and only where the spec asks for it: after what every device has."""
 ORDER = (*PRECISIONS, *WITH_FP8)
 _BYTES = {AUTO: 1.0, "int8": 0.5, "int4": 0.28}

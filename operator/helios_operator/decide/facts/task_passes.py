@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 from helios_contract.tasks import passes
 from helios_contract.telemetry import Telemetry
 
@@ -22,7 +22,6 @@ from helios_operator.decide.facts import binomial, quality, tally
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import newest_common
 from helios_operator.decide.facts.fleet import Fleet
-from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.facts.quality import Estimate
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.policy import Policy

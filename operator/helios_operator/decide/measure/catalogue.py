@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
+from helios_contract.serves import REFERENCE
+
 from helios_operator.api.models import Model
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import RowPhase
@@ -18,7 +20,6 @@ from helios_operator.api.status import ModelStatus
 from helios_operator.api.types import Condition
 from helios_operator.api.words import Where
 from helios_operator.decide.facts.candidates import Contender, identity, inspected
-from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.snapshot import Snapshot
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 
 from helios_operator.api.annotations import newest_request
 from helios_operator.api.conditions import ConditionType
@@ -27,7 +27,6 @@ from helios_operator.decide.facts.candidates import (
     quality_identity,
     timing_identity,
 )
-from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.facts.task_passes import tasks_identity
 from helios_operator.decide.plan import Action, DeleteJob, Verdict, WriteProfile
 from helios_operator.decide.policy import Policy

@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import takewhile
 
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 
 from helios_operator.api.annotations import newest_request
 from helios_operator.api.rows import RowPhase
 from helios_operator.decide.facts.candidates import Contender, timing_identity
-from helios_operator.decide.facts.precisions import ORDER, REFERENCE, WITH_FP8
+from helios_operator.decide.facts.precisions import ORDER, WITH_FP8
 from helios_operator.decide.measure import jobs, sizes
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobPhase, JobSpec, Snapshot

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from helios_contract.serves import REFERENCE
+
 from helios_operator.api.conditions import ConditionType
 from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.reasons import Reason
@@ -21,7 +23,7 @@ from helios_operator.decide.facts.accelerators import Accelerators
 from helios_operator.decide.facts.candidates import Contender, backbones
 from helios_operator.decide.facts.evidence import age, newest_common
 from helios_operator.decide.facts.fleet import Fleet, all_ready
-from helios_operator.decide.facts.precisions import ORDER, REFERENCE
+from helios_operator.decide.facts.precisions import ORDER
 from helios_operator.decide.measure import attempts, jobs, racing, task_jobs
 from helios_operator.decide.measure.missing import Missing
 from helios_operator.decide.plan import Action, DeleteProfile, StartJob, Verdict

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 
 from helios_operator.api.annotations import newest_request
 from helios_operator.api.event_reasons import EventReason
@@ -22,7 +22,7 @@ from helios_operator.api.rows import TasksIdentity, TasksRow
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import Evidence, LiveEvidence
 from helios_operator.decide.facts.fleet import Fleet
-from helios_operator.decide.facts.precisions import REFERENCE, WITH_FP8
+from helios_operator.decide.facts.precisions import WITH_FP8
 from helios_operator.decide.facts.task_passes import TaskEvidence, doubted, tasks_identity
 from helios_operator.decide.measure import jobs
 from helios_operator.decide.plan import Action, DeleteJob, DeleteProfile, Verdict

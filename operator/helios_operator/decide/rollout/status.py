@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from helios_contract.serves import REFERENCE
+
 from helios_operator.api.conditions import ConditionType
 from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.reasons import Reason
@@ -17,7 +19,7 @@ from helios_operator.api.words import Where
 from helios_operator.decide.facts.candidates import Contender, identity
 from helios_operator.decide.facts.evidence import ProfileEvidence
 from helios_operator.decide.facts.fleet import trouble
-from helios_operator.decide.facts.precisions import REFERENCE, suffix
+from helios_operator.decide.facts.precisions import suffix
 from helios_operator.decide.measure.profiling import Measuring
 from helios_operator.decide.plan import Event, Verdict
 from helios_operator.decide.rollout.step import Carried

@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from helios_contract.results import Resolved
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 from helios_contract.telemetry import AuditRow
 
 from helios_operator.api.types import DeploymentSpec, ReassessmentStatus
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import Evidence, LiveEvidence, ProfileEvidence
 from helios_operator.decide.facts.fleet import Fleet
-from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Revision, Snapshot
 from helios_operator.decide.weigh.options import Bench, Option

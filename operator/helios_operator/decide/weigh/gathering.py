@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from helios_contract.limits import Baseline
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 from helios_contract.telemetry import OWN, AuditRow
 
 from helios_operator.api.reasons import Reason
@@ -19,7 +19,6 @@ from helios_operator.api.types import Trigger
 from helios_operator.decide.facts import quality, tally
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import Evidence, LiveEvidence, ProfileEvidence, same_backbone
-from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.facts.quality import Estimate
 from helios_operator.decide.facts.tally import NEVER, Heard
 from helios_operator.decide.plan import Verdict

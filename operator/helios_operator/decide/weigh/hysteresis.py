@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from helios_contract.serves import REFERENCE
+
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Decision, HistoryEntry, ReassessmentStatus, Served
 from helios_operator.decide.facts import tally
-from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.weigh import remedies, select

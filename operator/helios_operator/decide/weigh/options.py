@@ -13,7 +13,7 @@ from math import ceil
 
 from helios_contract import VERSION
 from helios_contract.results import MemoryFacts
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 from helios_contract.telemetry import Telemetry
 from helios_server.planning.memory import MIB, capacity, limit_for_rows
 from helios_server.planning.timing import Prediction, Workload, predict
@@ -24,7 +24,6 @@ from helios_operator.api.types import DeploymentSpec
 from helios_operator.decide.facts import precisions
 from helios_operator.decide.facts.candidates import Contender, Key, backbones, legal_depths
 from helios_operator.decide.facts.evidence import Evidence
-from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.facts.quality import Estimate
 from helios_operator.decide.facts.task_passes import TaskEvidence, TaskShare
 from helios_operator.decide.plan import Verdict

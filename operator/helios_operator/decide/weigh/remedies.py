@@ -12,10 +12,9 @@ from dataclasses import replace
 from datetime import datetime
 from enum import IntEnum
 
-from helios_contract.serves import AUTO, Precision
+from helios_contract.serves import AUTO, REFERENCE, Precision
 
 from helios_operator.api.types import Decision, HistoryEntry, WorkloadSpec
-from helios_operator.decide.facts.precisions import REFERENCE
 from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.weigh.options import Option
 from helios_operator.decide.weigh.strategy import Way

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from helios_operator.decide.facts.precisions import REFERENCE, allowed
+from helios_contract.serves import REFERENCE
+from helios_operator.decide.facts.precisions import allowed
 from helios_operator.decide.plan import CreateRevision, Plan, StartJob, WriteLimits
 from helios_operator.decide.snapshot import Snapshot
 
