@@ -99,8 +99,10 @@ class PodRunner:
             and selector.items() <= running.pod["metadata"]["labels"].items()
         ]
 
-    def serving(self) -> list[Running]:
-        return [r for r in self.pods.values() if "helios.dev/revision" in r.pod["metadata"]["labels"]]
+    def serving(self, revision: int | None = None) -> list[Running]:
+        """Of a revision, or of all."""
+        found = [(r, r.pod["metadata"]["labels"].get("helios.dev/revision")) for r in self.pods.values()]
+        return [r for r, number in found if number and revision in (None, int(number))]
 
     def kill(self, name: str) -> None:
         """As a process dies: without a word."""

@@ -11,10 +11,10 @@ import base64
 import contextlib
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import yaml
@@ -27,6 +27,7 @@ _TIMEOUT: dict[str, Any] = {"kind": "Status", "code": 504, "reason": "Timeout", 
 _WRITES = ("POST", "PATCH", "PUT", "DELETE")
 _FORBIDDEN = 403
 _GOING = b"because it is being terminated"
+T = TypeVar("T")
 _HOP = ("host", "content-length", "transfer-encoding", "connection", "content-encoding")
 
 
@@ -151,20 +152,29 @@ class Proxy:
         return stream
 
     async def _pump(self, stream: web.StreamResponse, answer: aiohttp.ClientResponse, watch: Watch) -> None:
-        end = asyncio.create_task(watch.expired.wait())
-        while not self.down:
-            line = asyncio.create_task(answer.content.readline())
-            while not line.done() and not end.done() and not self.down:
-                await asyncio.wait({line, end}, return_when=asyncio.FIRST_COMPLETED, timeout=1.0)
-            if end.done():
-                line.cancel()
-                await stream.write(json.dumps({"type": "ERROR", "object": _EXPIRED}).encode() + b"\n")
-                return
-            if not line.done() or not line.result():
-                line.cancel()
-                return
-            if not watch.silent:
-                await stream.write(line.result())
+        async with _ending(watch.expired.wait()) as end:
+            while not self.down:
+                async with _ending(answer.content.readline()) as line:
+                    while not line.done() and not end.done() and not self.down:
+                        await asyncio.wait({line, end}, return_when=asyncio.FIRST_COMPLETED, timeout=1.0)
+                    if end.done():
+                        await stream.write(json.dumps({"type": "ERROR", "object": _EXPIRED}).encode() + b"\n")
+                        return
+                    if not line.done() or not line.result():
+                        return
+                    if not watch.silent:
+                        await stream.write(line.result())
+
+
+@contextlib.asynccontextmanager
+async def _ending(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """A task that does not outlive its block, however that is left."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _server(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:

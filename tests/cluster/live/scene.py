@@ -236,6 +236,30 @@ class Scene(Place):
             found += [(kind.name, obj["metadata"]["name"]) for obj in await self.objects(kind)]
         return sorted(f"{kind} {name}" for kind, name in found if not _is_the_clusters(kind, name))
 
+    async def alone(self, name: str = "chat", seconds: float = 120) -> dict[str, list[str]]:
+        """The census, once one Deployment with one pod is left of it: pods end after what they belonged to is
+        gone, and so after it is Ready."""
+        census: dict[str, list[str]] = {}
+        try:
+            async with asyncio.timeout(seconds):
+                while not len(census.get("Deployment", ())) == len(census.get("Pod", ())) == 1:
+                    await asyncio.sleep(0.25)
+                    census = await self.census(name)
+        except TimeoutError:
+            raise AssertionError(f"more or less than one pod of one Deployment: {census}") from None
+        return census
+
+    async def until_told(self, words: str, seconds: float = 60) -> None:
+        """By an Event's reason or message: it is written after what it tells of."""
+        told: list[str] = []
+        try:
+            async with asyncio.timeout(seconds):
+                while not any(words in said for said in told):
+                    await asyncio.sleep(0.25)
+                    told = [f"{event['reason']}: {event['message']}" for event in await self.events()]
+        except TimeoutError:
+            raise AssertionError(f"no event says {words!r}: {told}") from None
+
     async def until_gone(self, seconds: float = 200) -> None:
         """Nothing of it is left."""
         left: list[str] = []

@@ -24,14 +24,14 @@ async def test_entries_say_what_was_found_of_them(place: Scene, measured: Measur
     await place.ready()
     rows = {row["metadata"]["name"]: row for row in await place.objects(PROFILE)}
     for name in ("deep", "flat"):
-        status = (await told(place, name))["status"]
+        status = (await told(place, name, "RevisionFound", "correctedBy"))["status"]
         resolved = condition(status, "Resolved")
-        assert (resolved["status"], resolved["reason"]) == ("True", "RevisionFound")
+        assert resolved["status"] == "True"
         corrected = rows[status["correctedBy"]]["spec"]["quality"]["candidate"]
         assert corrected["uri"] == f"pvc://models/{name}"
         assert corrected["revision"] == resolved["message"]
-    gone = condition((await told(place, "gone"))["status"], "Resolved")
-    assert (gone["status"], gone["reason"]) == ("False", "RevisionNotFound")
+    gone = condition((await told(place, "gone", "RevisionNotFound"))["status"], "Resolved")
+    assert gone["status"] == "False"
     assert "pvc://models/gone" in gone["message"]
     before = await versions(place)
     await asyncio.sleep(8)  # passes come every second
@@ -55,13 +55,19 @@ async def test_a_long_list_comes_in_pages(place: Scene) -> None:
     assert [name for page in labelled for name in page] == ["m0", "m1", "m3", "m4"]
 
 
-async def told(place: Scene, name: str) -> Object:
-    async with asyncio.timeout(120):
-        while True:
-            obj = await place.admin.get(MODEL, place.namespace, name) or {}
-            if obj.get("status", {}).get("conditions"):
-                return obj
-            await asyncio.sleep(0.25)
+async def told(place: Scene, name: str, reason: str, *fields: str) -> Object:
+    """The entry, once it is Resolved or not for that reason, and its status has the fields."""
+    status: Object = {}
+    try:
+        async with asyncio.timeout(120):
+            while True:
+                obj = await place.admin.get(MODEL, place.namespace, name) or {}
+                status = obj.get("status", {})
+                if condition(status, "Resolved").get("reason") == reason and set(fields) <= status.keys():
+                    return obj
+                await asyncio.sleep(0.25)
+    except TimeoutError:
+        raise AssertionError(f"{name} does not say {(reason, *fields)}: {status}") from None
 
 
 async def versions(place: Scene) -> dict[str, str]:

@@ -45,10 +45,10 @@ async def test_the_operator_may_be_killed_after_any_write(place: Scene, measured
             await place.until(lambda s: s["active"]["candidate"] == other, what="no switch", seconds=500)
             await place.ready()
     finally:
-        nurse.cancel()
         place.proxy.after_write = lambda method, path: None
-    census = await place.census()
-    assert len(census["Deployment"]) == len(census["Pod"]) == 1, census
+        nurse.cancel()
+        await asyncio.gather(nurse, return_exceptions=True)
+    await place.alone()
     writes = {f"{method} {path.rpartition('/')[2]}" for method, path in survived}
     assert {"POST deployments", "PATCH chat", "PATCH status", "DELETE chat-1"} <= writes, writes
 

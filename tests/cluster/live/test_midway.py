@@ -24,7 +24,7 @@ async def test_a_rollout_is_given_up_when_the_spec_goes_back(place: Scene, measu
         await place.patch("chat", pinned("flat"))
         await _second_revision(place)
         await place.patch("chat", pinned("deep"))
-        await _one_revision(place)
+        await place.alone()
         await place.ready()
         assert set(answered) == {"deep"}
     assert await _uids(place) == before
@@ -77,9 +77,9 @@ async def test_a_candidate_that_is_removed_serves_until_its_successor_does(
         await place.patch("chat", {"candidates": others})
         await place.until(lambda s: s["active"]["candidate"] != served, what="it was not replaced")
         await place.ready()
+        await place.alone()
         answered.clear()
     assert set(answered) == {others[0]["name"]}
-    await _one_revision(place)
 
 
 async def test_one_that_is_deleted_leaves_nothing_in_any_phase(place: Scene, measured: Measured) -> None:
@@ -100,6 +100,7 @@ async def test_one_that_is_made_again_at_once_begins_anew(place: Scene, measured
     await place.admin.delete(DEPLOYMENT, place.namespace, "chat")
     last = await place.create(place.deployment(), measured)
     await place.ready()
+    await place.alone()
     uids = {first["metadata"]["uid"], last["metadata"]["uid"]}
     assert len(uids) == 2
     for kind in (REVISION, POD):
@@ -141,12 +142,6 @@ async def _second_revision(place: Scene) -> None:
     async with asyncio.timeout(60):
         while len(await place.objects(REVISION, "chat")) < 2:
             await asyncio.sleep(0.1)
-
-
-async def _one_revision(place: Scene) -> None:
-    async with asyncio.timeout(120):
-        while len(await place.objects(REVISION, "chat")) + len(await place.objects(POD, "chat")) > 2:
-            await asyncio.sleep(0.25)
 
 
 async def _relabelled(place: Scene) -> None:

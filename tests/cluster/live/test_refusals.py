@@ -27,8 +27,8 @@ async def test_another_ones_service_and_policy_stay(place: Scene, measured: Meas
     await place.make(NETWORK_POLICY, "chat", theirs)
     await place.start_operator()
     await place.create(place.deployment(), measured)
-    await place.until(lambda s: "Service chat-pods" in _words(s, "Ready"), what="not named")
-    assert "NetworkPolicy chat" in _words(await place.status(), "Ready")
+    for refused in ("Service chat-pods", "NetworkPolicy chat"):
+        await place.until(lambda s, words=refused: words in _words(s, "Ready"), what=f"no {refused}")
     await place.until(lambda s: condition(s, "Available")["status"] == "True", what="it does not serve")
     service = await place.admin.get(SERVICE, place.namespace, "chat-pods") or {}
     assert service["spec"]["selector"] == {"app": "theirs"}

@@ -31,6 +31,7 @@ async def test_pods_that_never_start_are_given_up(place: Scene, measured: Measur
         await place.make(SECRET, "hub", {"data": {"token": ""}})
         await place.until(lambda s: s["active"]["revision"] > 2, what="it was not tried again")
         await place.ready()
+    await place.alone()
     assert not (await place.restarts()).keys() & before.keys()
 
 
@@ -44,11 +45,11 @@ async def test_a_successor_that_is_slow_is_taken_back(place: Scene, measured: Me
     await place.patch("chat", {"rollout": {"analysis": analysis}})
     async with traffic(place, anew=True) as answered:
         await place.patch("chat", {"selection": {"candidate": "flat"}})
-        await place.until(lambda s: s["active"]["candidate"] == "flat", what="no switch")
-        new = next(r for r in place.runner.serving() if r.ip == place.runner.backends("chat")[0][0])
+        obj = await place.until(lambda s: s["active"]["candidate"] == "flat", what="no switch")
+        (new,) = place.runner.serving(obj["status"]["active"]["revision"])
         slow = asyncio.create_task(place.runner.slow_down(new.name, 1.2, 0.15))
         await place.until(lambda s: s["active"]["candidate"] == "deep", what="it was kept")
-        await _one_pod(place)
+        await place.alone()
         slow.cancel()
         with suppress(asyncio.CancelledError):
             await slow
@@ -59,15 +60,9 @@ async def test_a_successor_that_is_slow_is_taken_back(place: Scene, measured: Me
     assert status["rollout"]["phase"] == "RolledBack"
     assert status["history"][-1]["result"] == "RolledBack"
     assert "looks were bad" in status["history"][-1]["message"]
-    assert any(event["reason"] == "RolledBack" for event in await place.events())
+    await place.until_told("RolledBack: ")
 
 
 def _has_failed(status: dict[str, object]) -> bool:
     history = status.get("history")
     return isinstance(history, list) and bool(history) and history[-1]["result"] == "Failed"
-
-
-async def _one_pod(place: Scene) -> None:
-    async with asyncio.timeout(200):
-        while len(place.runner.serving()) > 1:
-            await asyncio.sleep(0.25)

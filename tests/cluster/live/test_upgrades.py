@@ -70,7 +70,7 @@ async def test_limits_and_heads_restart_no_pod(place: Scene, measured: Measured,
         async with asyncio.timeout(300):
             while (await _limits(place)).get("exitsDigest") != heads.digest:
                 await asyncio.sleep(0.5)
-        assert any("SwapHeads to deep" in event["message"] for event in await place.events())
+        await place.until_told("SwapHeads to deep")
         await place.ready()
     assert await place.restarts() == before
 
@@ -88,11 +88,11 @@ async def test_another_model_rolls_once(place: Scene, measured: Measured, claims
         await place.patch("chat", {"candidates": [deep | {"uri": "pvc://models/newer"}, *others]})
         await place.until(lambda s: s["active"]["revision"] == 2, what="no new revision")
         await place.ready()
+    census = await place.alone()
+    assert census["Deployment"] == ["chat-2"], census
     assert not (await place.restarts()).keys() & before.keys()
     made = [path for method, path in place.proxy.writes if method == "POST" and path.endswith("/deployments")]
     assert len(made) == 1
-    census = await place.census()
-    assert census["Deployment"] == ["chat-2"], census
     assert (await _limits(place, "chat-2"))["modelUri"] == "pvc://models/newer"
 
 
