@@ -6,16 +6,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-12)
 NATIVE := server/helios_server/native
 KERNELS := $(VENV)/.kernels-$(shell cat $(NATIVE)/build.py $(NATIVE)/kernels/* 2>/dev/null | sha256sum | cut -c1-12)
-# They run side by side, a core each (the cluster of these tests is one of dictionaries). The others start pods and Jobs, which
-# take all cores and wait for each other.
-ONE_CORE := tests/engine tests/exits tests/models tests/native tests/profile tests/contract tests/api tests/chart tests/decide \
-  tests/render tests/passes tests/cluster tests/rpc
+# File by file in this order, on two cores: first those that wait for pods and take longest, last the short ones, so that both
+# cores end together. What starts pods gives them one thread each: two of many would wait for each other.
+IN_ORDER := tests/local tests/cli tests/rpc tests/engine tests/cluster tests/native tests/profile tests/models tests/exits \
+  tests/chart tests/decide
 ON_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # `make check` leaves out what makes mutants of decide/ and what needs a cluster.
 CHECKED := tests/contract tests/api tests/decide tests/render tests/cluster
 UNCHECKED := tests/decide/mutations tests/cluster/live tests/cluster/on_node
 
-.PHONY: help check demo test test-long sanitize test-cluster test-cluster-live test-cluster-node lint proto chart data heads clean
+.PHONY: help check demo test pytest test-long sanitize test-cluster test-cluster-live test-cluster-node lint proto chart data heads clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,9 +38,12 @@ demo: $(KERNELS) ## the main job on this machine: profile, serve, notice the shi
 check: $(KERNELS) lint ## lint, and the tests of what is pure, with few examples: under a minute
 	HELIOS_HYPOTHESIS=small OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal $(CHECKED) $(addprefix --ignore=,$(UNCHECKED))
 
-test: $(KERNELS) lint ## lint, types, contracts and every test that needs no cluster
-	$(ON_TWO) $(ONE_CORE)
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(ONE_CORE))
+# Side by side: while a test waits for a pod, mypy has its core. Either fails the whole; what runs beside it is heard to its end.
+test: $(STAMP) ## lint, types, contracts and every test that needs no cluster
+	+@$(MAKE) --no-print-directory --jobs=2 lint pytest
+
+pytest: $(KERNELS)
+	$(ON_TWO) $(IN_ORDER) $(filter-out $(IN_ORDER) %.py %__pycache__,$(wildcard tests/*)) $(wildcard tests/test_*.py)
 
 test-long: $(KERNELS) sanitize ## the property tests with ten times the examples, and the soaks; writes bench/results/test-long.json (20 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long bench/results/test-long.json -n 2 --dist loadfile

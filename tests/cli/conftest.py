@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.world import no_process_is_left, state, volumes
+from tests.local.world import first_run, no_process_is_left, state, volumes
 
-__all__ = ["no_process_is_left", "state", "volumes"]
+__all__ = ["first_run", "no_process_is_left", "state", "volumes"]
 
 
 @pytest.fixture(autouse=True)

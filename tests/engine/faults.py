@@ -15,6 +15,7 @@ from tests.engine.oracle import Library
 
 LIBRARY = Library("float64", {})
 LONG = {"max_tokens": 120, "ignore_eos": True}
+NEXT = {"max_tokens": 24, "ignore_eos": True}
 PROMPTS = [prompt_of(20 + 9 * i, i) for i in range(3)]
 
 
@@ -52,9 +53,9 @@ def still_serves(engine: Engine, streams: list[Stream], model: Path, depth: int)
         assert {span.served.depth for span in event.spans} == {depth}
         assert {span.served.model_uri for span in event.spans} == {f"file://{model}"}
     assert engine.failed is None
-    assert len(send(engine, PROMPTS[0], **LONG).result().output_ids) == 120
+    assert len(send(engine, PROMPTS[0], **NEXT).result().output_ids) == 24
     current = engine.telemetry().limits
     assert current.generation == 1
     limits = replace(current, generation=3, max_batch_size=2)
     assert engine.set_limits(limits).result(60).limits.max_batch_size == 2
-    assert len(send(engine, PROMPTS[1], **LONG).result().output_ids) == 120
+    assert len(send(engine, PROMPTS[1], **NEXT).result().output_ids) == 24

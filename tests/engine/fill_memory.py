@@ -18,9 +18,10 @@ from helios_server.engine.engine import Engine
 from helios_server.engine.limits import EngineConfig
 
 from tests.engine.helpers import audit_of, limits_for, prompt_of, send
+from tests.sizes import LONG
 
 CONTEXT = 2560
-BATCHES, PROMPTS = 2, 6
+BATCHES, PROMPTS = 2, 6 if LONG else 3
 """What audits leave behind shows in the second batch and later."""
 
 
@@ -62,7 +63,7 @@ def audited_together(engine: Engine, batch: int) -> None:
 
 
 @torch.inference_mode()
-def write_every_page(engine: Engine, together: int = 1) -> None:
+def write_every_page(engine: Engine, together: int = 64) -> None:
     """together: pages in one write."""
     pool = engine.serving.pool
     for start in range(0, pool.pages, together):

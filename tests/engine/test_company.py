@@ -39,7 +39,7 @@ from tests.sizes import examples
 
 T = TypeVar("T")
 BATCH = 10
-EXAMPLES = examples(15, long=500)
+EXAMPLES = examples(15, long=500, heavy=True)
 FIELDS = {f"sampling_params.{name}" for name in pb.SamplingParams.DESCRIPTOR.fields_by_name}
 FIELDS |= {"request_id", "input", "text", "tokenized.input_ids", "exit_policy.layer_budget"}
 

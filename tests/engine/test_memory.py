@@ -60,8 +60,8 @@ def fill(
     ("layers", "precision"),
     [
         (6, "auto/auto"),
-        (18, "int8/auto"),
         (30, "int8/int8"),
+        pytest.param(18, "int8/auto", marks=[pytest.mark.long, LONG_ALONE]),
         pytest.param(24, "int4/int8", marks=[pytest.mark.long, LONG_ALONE]),
     ],
 )
@@ -76,6 +76,7 @@ def test_every_page_that_was_planned_survives_a_hard_limit(
     assert report["planned"] > 0.95 * (LIMIT_MIB << 20)
 
 
+@pytest.mark.long
 def test_audits_stay_within_what_was_planned_for_them(smollm2: Path) -> None:
     """At a depth that has them read the layers above it, one after the other."""
     with hard_limit(LIMIT_MIB << 20) as procs:

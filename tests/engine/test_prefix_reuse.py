@@ -124,7 +124,7 @@ def answer(engine: Engine, batch: list[Asked], names: list[str]) -> list[Stream]
 SHORT_OF_PAGES = [Asked(0, 100, own, "", 0, own % 2, 40, 0) for own in range(1, 13)]
 
 
-@settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25, heavy=True), deadline=None, suppress_health_check=list(HealthCheck))
 @example(SHORT_OF_PAGES)
 @given(st.lists(asked, min_size=8, max_size=14))
 def _answers_are_the_same(pair: tuple[Engine, Engine], batch: list[Asked]) -> None:

@@ -223,7 +223,7 @@ class Run:
             assert known.depth <= min(self.cells[page, at].layers for at in range(PAGE_TOKENS))
 
 
-@settings(max_examples=examples(1000))
+@settings(max_examples=examples(1000, heavy=True))
 @given(worlds())
 def test_whatever_is_read_was_written_for_it_and_no_page_leaks(world: World) -> None:
     run, plain = Run(world, enabled=True), Run(world, enabled=False)

@@ -97,7 +97,7 @@ def run(plan: StepPlan, scheduler: Scheduler) -> list[Sequence]:
     return ended
 
 
-@settings(max_examples=examples(1500))
+@settings(max_examples=examples(1500, heavy=True))
 @given(worlds())
 def test_every_schedule_keeps_its_budgets_and_ends(world: World) -> None:
     scheduler = Scheduler(PageAllocator(world.pages, PAGE_TOKENS), world.step_tokens, world.rows, lambda _: 6)

@@ -7,15 +7,14 @@ Imported by the conftest of every folder that needs it.
 from __future__ import annotations
 
 import asyncio
-import atexit
+import fcntl
 import json
+import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +81,22 @@ def options(volumes: Path, **changes: Any) -> Options:
 # -- the first run ------------------------------------------------------------------------------------------
 
 
-@cache
-def _first_run() -> tuple[Path, Path]:
-    """Volumes and state, from nothing to everything measured and chosen: the loop itself."""
-    root = Path(tempfile.mkdtemp(prefix="helios-tests-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
+def _first_run(root: Path) -> tuple[Path, Path]:
+    """Volumes and state, made by whoever asks first; nobody writes to either afterwards."""
+    root.mkdir(exist_ok=True)
     volumes, state = root / "volumes", root / "chat"
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "done").exists():
+            for left in (volumes, state):  # of a run that failed: the next test says the same of its own
+                shutil.rmtree(left, ignore_errors=True)
+            _loop(volumes, state)
+            (root / "done").touch()
+    return volumes, state
+
+
+def _loop(volumes: Path, state: Path) -> None:
+    """From nothing to everything measured and chosen: the loop itself."""
     make_checkpoint(volumes / "models" / "deep", layers=4, seed=0)
     make_checkpoint(volumes / "models" / "flat", layers=3, seed=1)
 
@@ -103,18 +112,24 @@ def _first_run() -> tuple[Path, Path]:
             assert len(runtime.profiles()) == 4
 
     asyncio.run(run())
-    return volumes, state
 
 
 @pytest.fixture(scope="session")
-def volumes() -> Path:
-    return _first_run()[0]
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Volumes and state, one for all workers of a session."""
+    own = tmp_path_factory.getbasetemp()
+    return _first_run((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "first-run")
+
+
+@pytest.fixture(scope="session")
+def volumes(first_run: tuple[Path, Path]) -> Path:
+    return first_run[0]
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
+def state(first_run: tuple[Path, Path], tmp_path: Path) -> Path:
     """A copy of the first run's state, so that each test begins where that run ended."""
-    return Path(shutil.copytree(_first_run()[1], tmp_path / "chat"))
+    return Path(shutil.copytree(first_run[1], tmp_path / "chat"))
 
 
 @pytest.fixture(autouse=True)

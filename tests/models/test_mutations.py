@@ -110,7 +110,7 @@ places = {"family": st.sampled_from(FAMILIES), "shards": st.sampled_from([1, 2])
 
 class TestMutations:
     @given(data=st.data(), **places)
-    @settings(max_examples=examples(150))
+    @settings(max_examples=examples(150, heavy=True))
     def test_of_config(self, models: Path, data: st.DataObject, family: str, shards: int) -> None:
         with a_copy(models, family, shards) as path:
             file = path / "config.json"
@@ -124,7 +124,7 @@ class TestMutations:
     @given(
         data=st.data(), **places, name=st.sampled_from(["generation_config.json", "heads/exits.json", INDEX])
     )
-    @settings(max_examples=examples(150))
+    @settings(max_examples=examples(150, heavy=True))
     def test_of_the_other_files(
         self, models: Path, data: st.DataObject, family: str, shards: int, name: str
     ) -> None:
@@ -134,7 +134,7 @@ class TestMutations:
             loads_or_is_refused(path)
 
     @given(data=st.data(), family=places["family"], heads=st.booleans())
-    @settings(max_examples=examples(150))
+    @settings(max_examples=examples(150, heavy=True))
     def test_of_a_header(self, models: Path, data: st.DataObject, family: str, heads: bool) -> None:
         with a_copy(models, family, 1) as path:
             file = path / ("heads/exits.safetensors" if heads else SINGLE)
@@ -144,7 +144,7 @@ class TestMutations:
             loads_or_is_refused(path)
 
     @given(data=st.data(), family=places["family"], shards=places["shards"])
-    @settings(max_examples=examples(150))
+    @settings(max_examples=examples(150, heavy=True))
     def test_of_bytes(self, models: Path, data: st.DataObject, family: str, shards: int) -> None:
         with a_copy(models, family, shards) as path:
             file = data.draw(

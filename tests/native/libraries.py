@@ -14,6 +14,9 @@ from helios_server.models.cache import cache_root
 from helios_server.native.build import BuildError, build
 from helios_server.native.interface import ISAS, load
 from helios_server.native.library import Library
+from hypothesis import settings
+
+from tests.sizes import examples
 
 EMULATED = "amx-emulated"
 SANITIZED = os.environ.get("HELIOS_SANITIZED") == "1"
@@ -63,3 +66,4 @@ def kernels(name: str, threads: int = 1) -> Library:
 
 
 every_isa = pytest.mark.parametrize("isa", names())
+of_each_kernel = settings(max_examples=examples(100, heavy=True))

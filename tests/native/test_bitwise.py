@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.native.libraries import every_isa, kernels
+from tests.native.libraries import every_isa, kernels, of_each_kernel
 from tests.native.worlds import Row, World, rows, shapes
 
 every_format = pytest.mark.parametrize("fmt", FORMATS)
@@ -21,6 +21,7 @@ THREADS = (2, 3, 5)
 @every_isa
 @every_format
 @given(shapes(), rows(), st.integers(0, 999), st.sampled_from(THREADS))
+@of_each_kernel
 def test_a_segment_with_any_number_of_threads(
     isa: str, fmt: str, shape: Shape, rows: list[Row], seed: int, threads: int
 ) -> None:
@@ -35,6 +36,7 @@ def test_a_segment_with_any_number_of_threads(
 @every_isa
 @every_format
 @given(shapes(), rows(), st.integers(0, 999))
+@of_each_kernel
 def test_a_row_in_company_and_alone(isa: str, fmt: str, shape: Shape, rows: list[Row], seed: int) -> None:
     world, library = World(shape, rows, seed), kernels(isa)
     layers = world.packed(library, fmt)
@@ -49,6 +51,7 @@ def test_a_row_in_company_and_alone(isa: str, fmt: str, shape: Shape, rows: list
 @given(
     shapes(), st.integers(0, 80), st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(0, 999)
 )
+@of_each_kernel
 def test_a_prompt_whole_and_in_chunks(
     isa: str, fmt: str, shape: Shape, before: int, chunks: list[int], seed: int
 ) -> None:
@@ -65,6 +68,7 @@ def test_a_prompt_whole_and_in_chunks(
 
 @every_isa
 @given(shapes(), rows(), st.integers(0, 999), st.sampled_from([0.0, 1e30, torch.inf]))
+@of_each_kernel
 def test_a_segment_whatever_lies_beyond_its_contexts(
     isa: str, shape: Shape, rows: list[Row], seed: int, other: float
 ) -> None:

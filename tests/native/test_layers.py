@@ -9,7 +9,7 @@ from helios_server.native.matrix import FORMATS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.native.libraries import every_isa, kernels
+from tests.native.libraries import every_isa, kernels, of_each_kernel
 from tests.native.oracle import rounds_rows, run_layer
 from tests.native.worlds import Row, World, rows, shapes
 
@@ -31,6 +31,7 @@ def _tolerance(isa: str, fmt: str, shape: Shape) -> float:
 @every_isa
 @every_format
 @given(shapes(), rows(), st.booleans(), st.booleans(), st.integers(0, 999))
+@of_each_kernel
 def test_a_segment_is_within_the_tolerance_of_its_format(
     isa: str, fmt: str, shape: Shape, rows: list[Row], biases: bool, norms: bool, seed: int
 ) -> None:

@@ -10,7 +10,7 @@ from helios_server.native.matrix import FORMATS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.native.libraries import every_isa, kernels, names
+from tests.native.libraries import every_isa, kernels, names, of_each_kernel
 from tests.native.oracle import packed_weight, product_error, rms_norm
 
 every_format = pytest.mark.parametrize("fmt", FORMATS)
@@ -32,6 +32,7 @@ def _matrix(out: int, size: int, seed: int, dtype: torch.dtype = torch.float32) 
     st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
     st.integers(0, 999),
 )
+@of_each_kernel
 def test_a_product_is_within_the_bound_of_its_format(
     isa: str, fmt: str, rows: int, out: int, size: int, biased: bool, dtype: torch.dtype, seed: int
 ) -> None:
@@ -48,6 +49,7 @@ def test_a_product_is_within_the_bound_of_its_format(
 @every_isa
 @every_format
 @given(ROWS, st.integers(1, 70), SIZES, st.booleans(), st.integers(0, 999))
+@of_each_kernel
 def test_a_gated_product(
     isa: str, fmt: str, rows: int, half: int, size: int, biased: bool, seed: int
 ) -> None:
@@ -67,6 +69,7 @@ def test_a_gated_product(
 @every_isa
 @every_format
 @given(ROWS, SIZES, SIZES, st.integers(0, 999), st.sampled_from([2, 3, 5]))
+@of_each_kernel
 def test_a_rows_bits_alone_in_company_and_with_any_number_of_threads(
     isa: str, fmt: str, rows: int, out: int, size: int, seed: int, threads: int
 ) -> None:
@@ -90,6 +93,7 @@ def test_int8_products_are_bitwise_the_same_under_every_instruction_set(
 @every_isa
 @every_format
 @given(SIZES, SIZES, st.booleans(), st.data())
+@of_each_kernel
 def test_rows_come_back_as_they_were_packed(
     isa: str, fmt: str, out: int, size: int, gated: bool, data: st.DataObject
 ) -> None:
@@ -104,6 +108,7 @@ def test_rows_come_back_as_they_were_packed(
 
 @every_isa
 @given(ROWS, SIZES, st.integers(0, 999))
+@of_each_kernel
 def test_rms_norm(isa: str, rows: int, size: int, seed: int) -> None:
     x, weight = _matrix(rows, size, seed), 1 + _matrix(1, size, seed + 1)[0] / 5
     exact = rms_norm(x, weight, 1e-5)
