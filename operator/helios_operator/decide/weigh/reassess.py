@@ -204,7 +204,7 @@ def _repair(
         return (remedies.effort(option, current), *select.merit(option, case.spec))
 
     others = [option for option in judged if option.service != current.service]
-    feasible = [option for option in others if option.verdict.ok]
+    feasible = [option for option in others if option.verdict.ok] or _but_for_tasks(others, missed)
     straddling = [
         option for option in others if select.may_be_good_enough(option, case.spec.slo, case.policy)
     ]
@@ -219,8 +219,17 @@ def _repair(
         return _note(case, Decision.INCONCLUSIVE, Verdict(False, Reason.WITHIN_NOISE, message, figures))
     reason = RESTORED.get(missed.reason, Reason.QUALITY_RESTORED)
     source = f" ({evidence.source})" if evidence else ""
-    verdict = Verdict(True, reason, f"{missed.message}; {line}{source}", figures)
+    known = "" if pick.verdict.ok else f"; {select.describe(pick)}, as far as is known"
+    verdict = Verdict(True, reason, f"{missed.message}{known}; {line}{source}", figures)
     return _commit(case, _kind(case, pick), pick, evidence, verdict)
+
+
+def _but_for_tasks(others: list[Option], missed: Verdict) -> list[Option]:
+    """What meets all that is asked, as far as that is known: tasks of which nobody can tell keep nothing
+    from being put right but tasks."""
+    if missed.reason == Reason.TASKS_MISSED:
+        return []
+    return [option for option in others if option.verdict.reason in _UNKNOWN_TASKS]
 
 
 def _no_remedy(case: Case, evidence: Evidence | None, straddling: list[Option], verdict: Verdict) -> Outcome:
