@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
+from helios_operator.api.rows import RowPhase
 from helios_operator.api.types import Bounds
 from helios_operator.decide.facts.precisions import WITH_FP8
 from helios_operator.decide.plan import DeleteProfile
+from helios_operator.decide.snapshot import JobKind
 
 from tests.decide.builders import inline, world
 from tests.decide.test_precisions import holding
@@ -61,3 +63,20 @@ def test_what_no_cpu_has_is_asked_alone_and_holds_nothing_up_where_serving_has_t
     assert jobs(made)
     assert all(not {o.precision for o in job.options} & set(WITH_FP8) for job in jobs(made))
     assert made.status.active.precision == Precision("auto", "int8")
+
+
+def test_a_precision_that_cannot_be_asked_is_named_and_another_is_chosen() -> None:
+    made = asked()
+    holding(made)
+    made.run(100, every=2)
+    best = made.status.active.precision
+    made = asked()
+    holding(made)
+    made.unheld = lambda kind, precision: (
+        "memory-mib: 9 MiB" if (kind, precision) == (JobKind.TASKS, best) else ""
+    )
+    made.run(100, every=2)
+    assert made.status.active.precision not in (best, REFERENCE)
+    failed = [row for row in made.rows.values() if row.phase is RowPhase.FAILED]
+    assert {row.identity.precision for row in failed} == {best}
+    assert {row.message for row in failed} == {"its Job left it out: memory-mib: 9 MiB"}

@@ -118,6 +118,8 @@ class Job:
     """By candidate's name."""
     problems: Mapping[str, str] = field(default_factory=dict)
     """What Inspect found wrong with a candidate, by name: one bad candidate does not spoil the others."""
+    left_out: Mapping[Precision, str] = field(default_factory=dict)
+    """What it was asked for and could not measure, with the reason: neither does that spoil the others."""
     lingers: bool = False
     """It is done, and its pod is not: another container keeps it, and what it holds."""
 

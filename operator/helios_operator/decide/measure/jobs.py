@@ -33,6 +33,7 @@ from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
 
 LEFT_OUT = "its Job left it out: the memory does not hold it, or the device does not have it"
+"""Where the Job does not say why: it is of another release."""
 
 
 def inspect_job(unknown: tuple[Contender, ...]) -> JobSpec:
@@ -115,7 +116,12 @@ def _rows(job: Job, contenders: tuple[Contender, ...], snapshot: Snapshot, now: 
     if found:
         names = {row.name for row in found}
         missing = _failed_rows(replace(job, message=LEFT_OUT), contenders, snapshot, now)
-        yield from (row for row in missing if row.name not in names)
+        yield from (_left_out(row, job) for row in missing if row.name not in names)
+
+
+def _left_out(row: Row, job: Job) -> Row:
+    why = job.left_out.get(row.identity.precision)
+    return replace(row, message=f"its Job left it out: {why}") if why else row
 
 
 def _completed(row: Row, job: Job, now: datetime) -> Row:
