@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from helios_contract.serves import REFERENCE, Precision
+from helios_contract.tasks import passes
 
 from helios_operator.api.annotations import newest_request
 from helios_operator.api.conditions import ConditionType
@@ -27,6 +28,7 @@ from helios_operator.decide.facts.candidates import (
     quality_identity,
     timing_identity,
 )
+from helios_operator.decide.facts.precisions import suffix
 from helios_operator.decide.facts.task_passes import tasks_identity
 from helios_operator.decide.plan import Action, DeleteJob, Verdict, WriteProfile
 from helios_operator.decide.policy import Policy
@@ -177,7 +179,13 @@ def _news(row: Row, job: Job) -> Verdict:
             Reason.PROFILE_FAILED,
             f"{job.spec.kind} failed after {job.attempts} attempts: {row.message}",
         )
-    return Verdict(True, EventReason.PROFILING_FINISHED, f"{job.spec.kind} row {row.name}")
+    found = f": {_passed(row)}" if isinstance(row, TasksRow) else ""
+    return Verdict(True, EventReason.PROFILING_FINISHED, f"{job.spec.kind} row {row.name}{found}")
+
+
+def _passed(row: TasksRow) -> str:
+    count, of = sum(passes(row.passes, row.tasks)), row.identity
+    return f"{of.layer_budget} layers{suffix(of.precision)} pass {count} of {row.tasks}"
 
 
 def _is_over(job: Job, snapshot: Snapshot, now: datetime, policy: Policy) -> bool:

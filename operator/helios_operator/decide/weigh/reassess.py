@@ -83,7 +83,10 @@ def _first_selection(case: Case) -> Outcome:
     if best is None:
         return _nothing_feasible(case, judged, current, evidence)
     verdict = Verdict(
-        True, _first_reason(case), f"{select.describe(best)}; {_against(judged, best)}", select.numbers(best)
+        True,
+        _first_reason(case),
+        f"{select.describe(best)}; {_against(case, judged, best)}",
+        select.numbers(best),
     )
     if current and best.service == current.service:
         return _conclude(case, Decision.KEEP, verdict)
@@ -100,9 +103,12 @@ def _first_reason(case: Case) -> Reason:
     return Reason.PINNED if case.spec.selection.policy is SelectionPolicy.PINNED else Reason.FIRST_SELECTION
 
 
-def _against(judged: tuple[Option, ...], best: Option) -> str:
-    """The best of what was not chosen, and why not."""
-    others = [option for option in judged if option.service != best.service]
+def _against(case: Case, judged: tuple[Option, ...], best: Option) -> str:
+    """The best of what was not chosen, and why not: first what would have been better, were it feasible."""
+    others = sorted(
+        (option for option in judged if option.service != best.service),
+        key=lambda option: select.merit(option, case.spec),
+    )
     said = [f"{o}: {o.verdict.message if not o.verdict.ok else 'slower'}" for o in others[:3]]
     return "; ".join(said) if said else "no other option"
 
