@@ -51,12 +51,16 @@ def side_by_side(law: Law, seen: Mapping[Key, Served]) -> dict[str, dict[str, in
 
 
 def claims(memory_mib: int, law: Law, seen: Mapping[Key, Served]) -> Iterator[Claim]:
-    """How far what processes planned is from the law: in rows, and in keys and values' share of the
-    memory."""
+    """How far what processes planned is from the law: in rows, in per cent of the law's rows (of the
+    combinations that hold any), and in keys and values' share of the memory."""
     rows = [abs(one.planned_rows - law[key].rows) for key, one in seen.items()]
+    held = [key for key in seen if law[key].rows]
+    percents = [100 * abs(seen[key].planned_rows / law[key].rows - 1) for key in held]
     shares = [
         abs(one.planned_tokens - law[key].tokens) * law[key].kv_bytes_per_token / (memory_mib * MIB)
         for key, one in seen.items()
     ]
     yield claim(f"rows-off-the-law-in-{memory_mib}-mib", rows, "rows")
+    if percents:
+        yield claim(f"rows-percent-off-the-law-in-{memory_mib}-mib", percents, "percent")
     yield claim(f"memory-off-the-law-in-{memory_mib}-mib", [100 * share for share in shares], "percent")

@@ -1,23 +1,25 @@
 """Writes docs/frontier.md and its picture from the committed result: `python -m bench.frontier.page`.
 
 Reads bench/results/frontier.json, what `bench.frontier --output json` printed. No figure in the page is
-typed by hand.
+typed by hand. --result and --docs: of another result, into another folder.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from helios_contract.serves import Precision
+from helios_contract.serves import REFERENCE, Precision
 
 from bench.engine.environments import ROOT
 from bench.frontier.front import Point, by_speed, name
 
 _RESULT = ROOT / "bench" / "results" / "frontier.json"
-_PAGE = ROOT / "docs" / "frontier.md"
-_PICTURE = ROOT / "docs" / "pictures" / "frontier.svg"
+_PICTURE = Path("pictures") / "frontier.svg"
+"""Within the folder of the page."""
 _HEAD = """# What depth and precision are worth beside each other
 
 What `python -m bench.frontier` measured: under one memory limit every depth in every precision of weights
@@ -25,6 +27,7 @@ and of keys and values. Quality is in per cent of full depth as published, teach
 head was trained on; rows are requests that fit at once; tokens a second are those of a saturating load at
 that batch. This page is written by `python -m bench.frontier.page` from `bench/results/frontier.json`.
 """
+_BOTH = Precision("int8", "int8")
 _NOTHING = "\nNo result is committed yet.\n"
 _BELOW_THE_TABLE = """\
 In brackets: the 95 per cent interval over the texts; of speed, least and greatest of the rounds. **Bold**:
@@ -35,17 +38,20 @@ SmolLM2's weights come from a file of 4 bits in groups of 32: int4, which has su
 it*, by construction. Of a model that was trained in floats it does."""
 
 
-def main() -> None:
-    result = json.loads(_RESULT.read_text()) if _RESULT.exists() else None
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.frontier.page", description=__doc__)
+    parser.add_argument("--result", type=Path, default=_RESULT)
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
+    options = parser.parse_args(argv)
+    result = json.loads(options.result.read_text()) if options.result.exists() else None
     if result:
         from bench.frontier.plot import draw  # matplotlib: needed for the picture alone
 
-        draw(
-            _points(result),
-            f"{result['figures']['model']}, {result['figures']['memoryMiB'][0]} MiB",
-            _PICTURE,
-        )
-    _PAGE.write_text(page(result), encoding="utf-8")
+        picture = options.docs / _PICTURE
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        found = result["figures"]
+        draw(_points(result), f"{found['model']}, {found['memoryMiB'][0]} MiB", picture)
+    (options.docs / "frontier.md").write_text(page(result), encoding="utf-8")
 
 
 def page(result: Mapping[str, Any] | None) -> str:
@@ -62,7 +68,7 @@ def _sections(result: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"## In {first} MiB"
     yield ""
-    yield f"![quality against tokens a second](pictures/{_PICTURE.name})"
+    yield f"![quality against tokens a second]({_PICTURE.as_posix()})"
     yield ""
     yield from _table(*_measured(result))
     yield ""
@@ -70,6 +76,10 @@ def _sections(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"Joules a token: {found['energySource'] or 'nothing measured them'}."
     if "smollm2" in found["model"]:
         yield _INT4
+    yield ""
+    yield "## What the memory buys"
+    yield ""
+    yield from (f"- {line}." for line in _bought(result))
     yield ""
     yield "## Which depths below full survive"
     yield ""
@@ -83,6 +93,24 @@ def _sections(result: Mapping[str, Any]) -> Iterator[str]:
         yield from _table(
             ["layers, weights, KV", "by the law", "as a process planned", "at once under load"], rows
         )
+
+
+def _bought(result: Mapping[str, Any]) -> Iterator[str]:
+    """Of the first limit: rows beside full depth as published, for 8 bits of both at each depth; then how far
+    processes are from the law at every limit."""
+    points, claims = _points(result), {claim["id"]: claim for claim in result["claims"]}
+    deepest = max(point.layers for point in points)
+    full = next(point for point in points if (point.layers, point.precision) == (deepest, REFERENCE))
+    first = result["figures"]["memoryMiB"][0]
+    yield f"{first} MiB: {full.layers} layers as published hold {full.rows} rows"
+    for point in points:
+        if point.precision == _BOTH and point.rows:
+            quality = ", ".join(f"{share:.2f} % on {domain}" for domain, share in point.quality.items())
+            many = f"{point.rows} rows, {point.rows / full.rows:.1f} times as many"
+            yield f"{point.layers} layers in {_BOTH} hold {many}, at a quality of {quality}"
+    for limit in result["figures"]["memoryMiB"]:
+        if off := claims.get(f"rows-percent-off-the-law-in-{limit}-mib"):
+            yield f"{limit} MiB: what processes plan is at most {off['high']:.1f} % of the rows off the law"
 
 
 def _measured(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

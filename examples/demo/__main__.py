@@ -2,9 +2,9 @@
 
 First act: one model with exit heads, which may be served as published or in int8; the traffic turns from
 prose to code and HELIOS changes the depth. It is played again under a promise of 97 %, from what was measured
-the first time: full depth in int8 keeps it. Second act: two models without heads; the same turn makes it
-switch the model, by a new process, and then in place, where memory holds only one. TRAFFIC=prose,code names
-what the callers send in the first act, in order (prose, code, speech, german).
+the first time: what keeps it and is the fastest here serves. Second act: two models without heads; the same
+turn makes it switch the model, by a new process, and then in place, where memory holds only one.
+TRAFFIC=prose,code names what the callers send in the first act, in order (prose, code, speech, german).
 """
 
 from __future__ import annotations

@@ -15,29 +15,36 @@ from helios_operator.decide.weigh.select import describe
 
 def told(options: Sequence[Option], active: Served) -> Iterator[str]:
     """A line for full depth in each precision, and one for each depth below it in the precision that serves.
-    options: of all candidates, judged."""
+    options: of all candidates, judged, the best first."""
     own = [option for option in options if option.contender.name == active.candidate]
     serves = next((option for option in own if _serves(option, active)), None)
     for option in sorted(own, key=lambda option: option.key):
         if option.is_full_depth:
-            yield f"full depth, {option.precision}: {_said(option)}"
+            yield f"full depth, {option.precision}: {_in_full(option, serves)}"
     for option in sorted(own, key=lambda option: -option.layer_budget):
         if not option.is_full_depth and option.precision == active.precision:
-            yield f"{option.layer_budget} layers, {option.precision}: {_below(option, serves)}"
+            yield f"{option.layer_budget} layers, {option.precision}: {_below(option, serves, own)}"
 
 
 def _serves(option: Option, active: Served) -> bool:
     return (option.layer_budget, option.precision) == (active.layer_budget, active.precision)
 
 
-def _below(option: Option, serves: Option | None) -> str:
+def _below(option: Option, serves: Option | None, ranked: Sequence[Option]) -> str:
     if option is serves:
         return f"serve. {describe(option)}"
     if not option.verdict.ok:
         return f"do not serve: {option.verdict.message}"
-    other = f", no better than {describe(serves)}" if serves else ""
-    return f"could serve, and do not: {describe(option)}{other}"
+    if serves is None:
+        return f"could serve, and do not: {describe(option)}"
+    if ranked.index(option) < ranked.index(serves):
+        return f"would be better by now, and do not serve yet: {describe(option)}; {describe(serves)} does"
+    return f"could serve, and do not: {describe(option)}, no better than {describe(serves)}"
 
 
-def _said(option: Option) -> str:
-    return describe(option) if option.performance else option.verdict.message
+def _in_full(option: Option, serves: Option | None) -> str:
+    if not option.performance:
+        return option.verdict.message
+    if option is serves:
+        return f"{describe(option)}; it serves"
+    return describe(option) if option.verdict.ok else f"{describe(option)}; {option.verdict.message}"

@@ -57,6 +57,16 @@ class Inspection:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A precision that a Job was asked for and could not measure, beside others."""
+
+    weight_dtype: str
+    kv_cache_dtype: str
+    why: str
+    """The field that it fails by, and the problem."""
+
+
 # -- timing --------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +179,7 @@ class Timings:
     """Of one backbone in several precisions, measured by one Job."""
 
     timings: tuple[Timing, ...]
+    left_out: tuple[LeftOut, ...] = field(default=(), metadata={"since": 1})
 
 
 # -- quality -------------------------------------------------------------------------------------------------
@@ -223,6 +234,7 @@ class Quality(Texts):
 
     prompts_digest: str
     rows: tuple[CandidateQuality, ...]
+    left_out: tuple[LeftOut, ...] = field(default=(), metadata={"since": 1})
 
 
 # -- tasks ---------------------------------------------------------------------------------------------------
@@ -251,6 +263,7 @@ class Tasks:
     tasks: int
     """How many."""
     rows: tuple[OptionPasses, ...]
+    left_out: tuple[LeftOut, ...] = field(default=(), metadata={"since": 1})
 
 
 # -- the document --------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def timings(made: World, spec: JobSpec) -> Iterator[TimingRow]:
     for precision, name in zip(spec.precisions, spec.rows, strict=True):
-        if made.times(precision):
+        if made.times(precision) and not made.unheld(spec.kind, precision):
             yield _timing(made, spec, precision, name)
 
 
@@ -64,7 +64,7 @@ def _timing(made: World, spec: JobSpec, precision: Precision, name: str) -> Timi
 def quality_rows(made: World, spec: JobSpec) -> Iterator[QualityRow]:
     texts = made.sets.get(spec.prompts_digest) or _inline_texts(made)
     for precision, candidate in product(spec.precisions, spec.candidates):
-        if not made.scores(precision):
+        if not made.scores(precision) or made.unheld(spec.kind, precision):
             continue
         model = made.model(candidate)
         identity = QualityIdentity(
@@ -94,6 +94,8 @@ def task_rows(made: World, spec: JobSpec) -> Iterator[TasksRow]:
     for option, name in zip(spec.options, spec.rows, strict=True):
         candidate = candidates[option.candidate]
         model, precision = made.model(candidate), option.precision
+        if made.unheld(spec.kind, precision):
+            continue
         identity = TasksIdentity(
             candidate.uri,
             "rev1",

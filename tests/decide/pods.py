@@ -19,6 +19,7 @@ from helios_contract.telemetry import (
     Histogram,
     PromptSet,
     Refusal,
+    TaskCounts,
     Telemetry,
 )
 from helios_operator.decide.snapshot import Pod, PodPhase
@@ -70,6 +71,7 @@ class SimulatedPod:
     slow: bool = False
     audits: list[AuditRow] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
+    tasks: TaskCounts | None = None
     ring: list[tuple[int, Text]] = field(default_factory=list)
     frozen: PromptSet | None = None
     down: float = 0.0
@@ -253,6 +255,7 @@ class SimulatedPod:
             audits=tuple(self.audits),
             alarms=tuple(self.alarms),
             prompts=self.frozen,
+            tasks=self.tasks,
             contract_version=self.world.contract_version,
             refused=Refusal(self.refused, self.refusal) if self.refused else None,
         )

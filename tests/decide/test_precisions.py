@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from helios_contract.serves import PRECISIONS, Precision
 from helios_operator.api.types import Bounds, Candidate
 from helios_operator.decide.plan import StartJob
@@ -175,6 +176,17 @@ def test_what_a_job_leaves_out_is_not_asked_for_again() -> None:
     assert len(started(made, JobKind.TIMING)) == 1
     assert serving(made) == (30, "int8/auto")
     assert "int8/int8 (its Job left it out: the memory does not hold it" in left_out(made)
+
+
+@pytest.mark.parametrize("kind", [JobKind.TIMING, JobKind.QUALITY])
+def test_what_a_job_leaves_out_is_named_with_the_jobs_own_reason(kind: JobKind) -> None:
+    made = holding(world(inline(), 97, general=GENERAL))
+    why = "weight_dtype: int4 cannot hold a weight of 1e+06"
+    made.unheld = lambda of, precision: why if of is kind and precision == BOTH else ""
+    made.run(100, every=2)
+    assert left_out(made) == f"general in int8/int8 (its Job left it out: {why})"
+    assert serving(made) == (30, "int8/auto")
+    assert condition(made, "Profiled") == ("True", "AllCandidatesCurrent")
 
 
 def test_weights_that_are_known_not_to_fit_are_not_timed() -> None:

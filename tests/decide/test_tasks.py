@@ -18,7 +18,7 @@ from helios_operator.api.types import Bounds, Candidate, Decision, TaskProbe, Ta
 from helios_operator.decide.plan import DeleteProfile, StartJob
 from helios_operator.decide.snapshot import JobKind, JobPhase, JobSpec, TaskSet
 
-from tests.decide.builders import inline, world
+from tests.decide.builders import inline, selected, world
 from tests.decide.truth import BARE_SMALL, BIG, GENERAL, Model
 from tests.decide.world import World
 
@@ -230,6 +230,71 @@ def test_too_few_tasks_take_nothing_down() -> None:
     assert made.active == ("general", 24)
     assert made.status.reassessment.reason == Reason.TOO_FEW_TASKS
     assert condition(made, ConditionType.SLO_MET)[1] == Reason.TOO_FEW_TASKS
+
+
+def none_to_read(made: World) -> None:
+    made.task_set = TaskSet(problem="ConfigMap mine does not exist, or holds nothing under tasks")
+
+
+def too_few(made: World) -> None:
+    made.passes = few
+
+
+def no_node(made: World) -> None:
+    made.stuck = lambda job: "no node" if job.kind is JobKind.TASKS else ""
+
+
+def failing(made: World) -> None:
+    made.fails = lambda job: "memory-mib: too little" if job.kind is JobKind.TASKS else ""
+
+
+UNTOLD = pytest.mark.parametrize("prevent", [too_few, none_to_read, no_node, failing])
+"""What keeps everybody from knowing of tasks."""
+
+
+@UNTOLD
+def test_what_is_not_known_of_tasks_keeps_quality_from_no_repair(prevent: Callable[[World], None]) -> None:
+    made = selected(world(general=GENERAL))
+    assert made.active == ("general", 24)
+    ask(made, 80)
+    prevent(made)
+    made.run(60)
+    made.serve(120, "code")
+    assert made.active == ("general", 27)
+    entry = made.status.history[-1]
+    assert (entry.reason, entry.result) == (Reason.QUALITY_RESTORED, "Promoted")
+    assert "general at 27 layers: quality 9" in entry.message
+    assert "as far as is known" in entry.message
+
+
+@UNTOLD
+def test_nor_latency(prevent: Callable[[World], None]) -> None:
+    made = world(inline(), general=GENERAL)
+    made.edit(limits=replace(made.spec.limits, layer_budget=Bounds(min=27)))
+    selected(made)
+    assert made.active == ("general", 27)
+    ask(made, 80)
+    prevent(made)
+    made.run(60)
+    slo = replace(made.spec.slo, itl_ms=29)
+    made.edit(limits=replace(made.spec.limits, layer_budget=Bounds()), slo=slo)
+    made.run(60)
+    assert made.active == ("general", 24)
+    assert made.status.history[-1].reason == Reason.LATENCY_RESTORED
+
+
+def test_what_passes_comes_before_what_is_not_known() -> None:
+    """Full depth passes as ever: what was not asked, and nobody can ask, is not put in its place."""
+    made = selected(world(general=GENERAL))
+    ask(made, 80)
+    made.run(60)
+    no_node(made)
+    made.jobs.clear()
+    for name, row in list(made.rows.items()):
+        if isinstance(row, TasksRow) and row.identity.layer_budget == 27:
+            del made.rows[name]
+    made.serve(120, "code")
+    assert made.active == ("general", FULL)
 
 
 def test_tasks_that_cannot_be_read_are_named_and_take_nothing_down() -> None:

@@ -88,6 +88,8 @@ class World:
     """Timing Jobs leave the others out."""
     scores: Callable[[Precision], bool] = lambda precision: True
     """The same of Quality Jobs."""
+    unheld: Callable[[JobKind, Precision], str] = lambda kind, precision: ""
+    """Why a Job that measures several leaves one out, in its own words; "" where it does not."""
     claims: tuple[str, ...] | None = None
     task_set: TaskSet | None = None
     passes: Callable[[Candidate, int, Precision], Sequence[bool]] = lambda candidate, layer, precision: ()
@@ -299,7 +301,10 @@ class World:
     def _finished(self, job: Job) -> Job:
         if message := self.fails(job.spec):
             return replace(job, phase=JobPhase.FAILED, finished=self.now, message=message)
-        done = replace(job, phase=JobPhase.SUCCEEDED, finished=self.now)
+        why = {p: self.unheld(job.spec.kind, p) for p in job.spec.precisions}
+        why |= {o.precision: self.unheld(job.spec.kind, o.precision) for o in job.spec.options}
+        left_out = {p: words for p, words in why.items() if words}
+        done = replace(job, phase=JobPhase.SUCCEEDED, finished=self.now, left_out=left_out)
         models = {c.name: self.model(c) for c in job.spec.candidates}
         match job.spec.kind:
             case JobKind.INSPECT:

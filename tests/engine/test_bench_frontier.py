@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from helios_contract.serves import Precision
+from helios_server.planning.combinations import Combination
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.frontier import front, plot
+from bench.frontier import front, law, page, plot
 from bench.frontier.figures import Measured, claims, quality_claim
 from bench.frontier.front import Point, name
+from bench.frontier.runs import Served
 from bench.report import Claim
 
 AUTO, BOTH = Precision(), Precision("int8", "int8")
@@ -93,3 +97,74 @@ def test_a_front_is_drawn(tmp_path: Path, name: str) -> None:
     plot.draw([point(30, AUTO, 100.0, 100), point(24, BOTH, 92.9, 380)], "SmolLM2, 400 MiB", tmp_path / name)
     drawn = (tmp_path / name).read_bytes()
     assert drawn.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
+
+
+# -- the law and the page ------------------------------------------------------------------------------------
+
+
+def test_how_far_processes_are_from_the_law_is_told_in_per_cent_of_rows() -> None:
+    by_law = {
+        (30, AUTO): combination(100, 6400),
+        (24, BOTH): combination(300, 19200),
+        (24, AUTO): combination(0, 0),
+    }
+    seen = {(30, AUTO): Served(98, 6272), (24, BOTH): Served(301, 19264), (24, AUTO): Served(0, 0)}
+    found = {each.id: each for each in law.claims(500, by_law, seen)}
+    off = found["rows-percent-off-the-law-in-500-mib"]
+    assert (off.low, off.high, off.unit) == (pytest.approx(0.3333, abs=1e-3), 2.0, "percent")
+    assert found["rows-off-the-law-in-500-mib"].high == 2
+    nothing = {(24, AUTO): Served(0, 0)}
+    assert "rows-percent-off-the-law-in-500-mib" not in {each.id for each in law.claims(500, by_law, nothing)}
+
+
+def combination(rows: int, tokens: int) -> Combination:
+    return Combination(30, "auto", "auto", 0, 64, tokens, rows, 0)
+
+
+def test_the_page_says_what_memory_buys_and_which_depths_survive(tmp_path: Path) -> None:
+    points = [
+        point(30, AUTO, 100.0, 100), point(30, BOTH, 99.9, 300), point(27, BOTH, 97.0, 290),
+        point(24, BOTH, 92.9, 380),
+    ]  # fmt: skip
+    points = [replace(each, rows=rows) for each, rows in zip(points, (4, 14, 16, 19), strict=True)]
+    quality = {
+        "prose": {
+            each.key: Claim(f"quality-prose-{name(each.key)}", each.quality["prose"], 90, 100, "percent")
+            for each in points
+        }
+    }
+    measured = Measured(quality, {each.key: each.rows for each in points})
+    measured.tokens_per_second |= {each.key: [each.tokens_per_second] for each in points}
+    by_law = {each.key: combination(each.rows, 64 * each.rows) for each in points}
+    seen = {each.key: Served(each.rows, 64 * each.rows, each.rows) for each in points}
+    told = [*claims(measured, (30, AUTO)), *law.claims(400, by_law, seen)]
+    figures = {
+        "memoryMiB": [400],
+        "model": "smollm2-135m",
+        "tokensPerRequest": 144,
+        "energySource": "",
+        "points": [asdict(each) for each in measured.points()],
+        "front": {"prose": [name(each.key) for each in front.by_speed(points, "prose")]},
+        "rows": {400: law.side_by_side(by_law, seen)},
+        "says": list(front.told(points, "prose")),
+    }
+    machine = {"cpu": "a processor", "cores": 2}
+    result = {"figures": figures, "claims": [asdict(each) for each in told], "machine": machine}
+    file = tmp_path / "result.json"
+    file.write_text(json.dumps(result | {"date": "2026-01-01", "command": "python -m bench.frontier"}))
+    page.main(["--result", str(file), "--docs", str(tmp_path / "docs")])
+    written = (tmp_path / "docs" / "frontier.md").read_text()
+    assert "- 400 MiB: 30 layers as published hold 4 rows.\n" in written
+    both = "- 30 layers in int8/int8 hold 14 rows, 3.5 times as many, at a quality of 99.90 % on prose.\n"
+    assert both in written
+    assert "- 24 layers in int8/int8 hold 19 rows, 4.8 times as many" in written
+    assert "- 400 MiB: what processes plan is at most 0.0 % of the rows off the law.\n" in written
+    assert "- prose: 24 layers are on the front in int8/int8 at 92.90 %.\n" in written
+    assert "- prose: 27 layers are not on the front in any precision" in written
+    assert "| 24 | int8 | int8 | **92.90 (90.00 to 100.00)** | 19 | 380 | 3.80 | - |" in written
+    assert (tmp_path / "docs" / "pictures" / "frontier.svg").read_text().startswith("<?xml")
+
+
+def test_without_a_result_the_page_says_so(tmp_path: Path) -> None:
+    page.main(["--result", str(tmp_path / "none.json"), "--docs", str(tmp_path)])
+    assert "No result is committed yet." in (tmp_path / "frontier.md").read_text()

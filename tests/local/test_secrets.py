@@ -139,3 +139,12 @@ async def test_a_deployment_with_secrets_is_served_end_to_end(
             assert (answer.status, (await answer.json())["data"][0]["id"]) == (200, "chat")
     said = "".join(file.read_text() for file in state.rglob("log"))
     assert "a-secret-of-alice" not in said
+
+
+async def test_a_missing_secret_is_said_before_anything_is_looked_at(tmp_path: Path) -> None:
+    """Or a user waits for what will not be; no Job is started for it."""
+    objects = [deployment(service={"auth": {"secretName": "callers"}})]
+    async with LocalRuntime(objects, tmp_path / "state", options(tmp_path)) as runtime:
+        await runtime.wait_for(lambda up: up.hopeless("chat"), PATIENCE)
+        assert "spec.service.auth.secretName: there is no" in runtime.hopeless("chat")[0]
+        assert not [each for each in runtime.events("chat") if each.reason == "ProfilingStarted"]

@@ -33,3 +33,14 @@ def test_what_cannot_be_read_is_named_and_has_no_digest() -> None:
     assert broken is not None
     assert broken.digest == ""
     assert "ConfigMap mine: tasks[0].expect.regex: is no regular expression of RE2" in broken.problem
+
+
+def test_pods_and_jobs_are_given_the_tasks_alone_however_long_the_text_is() -> None:
+    """A ConfigMap may hold 1 MiB, and what is copied stands beside another document in one."""
+    notes = "".join(f"# note {index} of why this is asked\n" for index in range(25_000))
+    text = f"{notes}tasks:\n- {json.dumps(TASK)}\n"
+    assert len(text) > 800_000
+    assert seen(MINE, text) == seen(INLINE, None)
+    copied = text_of(MINE, text)
+    assert copied == text_of(INLINE, None) == tasks.document(tasks.from_document([TASK]))
+    assert seen(MINE, copied) == seen(MINE, text)

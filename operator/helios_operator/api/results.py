@@ -56,6 +56,12 @@ def failure(result: Result) -> str | None:
     return f"{result.field}: {result.problem}; {result.fix}" if isinstance(result, Failure) else None
 
 
+def left_out(result: Result) -> dict[Precision, str]:
+    """Precisions that the Job was asked for and could not measure beside others, with the reason."""
+    named = result.left_out if isinstance(result, Timings | Quality | Tasks) else ()
+    return {Precision(each.weight_dtype, each.kv_cache_dtype): each.why for each in named}
+
+
 def inspection(result: Result) -> Inspection:
     """By candidate name: what was resolved, and why the others were not."""
     return _as(Inspection, result)

@@ -17,6 +17,7 @@ from helios_operator.api.problems import Invalid
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Deployment
 from helios_operator.cluster import events
+from helios_operator.cluster.absent import Absent
 from helios_operator.cluster.apply import ClusterHands, Tools
 from helios_operator.cluster.belongings import Belongings
 from helios_operator.cluster.client import Client
@@ -70,6 +71,7 @@ class Passes:
         self._refusals = Refusals(self._events)
         self._belongings = Belongings(client, mirror, self._reads)
         self._shortfalls = Shortfalls(client, mirror, self._refusals)
+        self._absent = Absent(self._reads, self._refusals)
         statuses = Statuses(client)
         self._status = StatusWriter(statuses, mirror, self._events)
         self._surroundings = Surroundings(self._belongings, self._refusals, mirror, self._reads, by, budget)
@@ -130,6 +132,7 @@ class Passes:
         self._reads.drop_stale()
         self._observer.drop_stale()
         self._shortfalls.drop_stale()
+        self._absent.drop_stale()
 
     async def close(self) -> None:
         await self._controls.close()
@@ -150,6 +153,7 @@ class Passes:
         token = await self._surroundings.ensure(hd)
         sight = await self._observer.observe(hd, token, now)
         await self._shortfalls.note(hd)
+        await self._absent.note(hd, has_pods=bool(sight.snapshot.revisions))
         try:
             plan = named(decide(sight.snapshot, now, self._policy), sight)
             wrote = await self._apply(plan, sight)

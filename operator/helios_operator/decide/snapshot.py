@@ -67,6 +67,10 @@ class AskedOption:
     """Layers."""
     precision: Precision
 
+    def __str__(self) -> str:
+        held = "" if self.precision == Precision() else f" in {self.precision}"
+        return f"{self.candidate} at {self.layer_budget}{held}"
+
 
 @dataclass(frozen=True)
 class JobSpec:
@@ -94,7 +98,10 @@ class JobSpec:
 
     @property
     def held(self) -> str:
-        """ " in auto/auto, int8/auto", for sentences; "" where it measures the reference alone."""
+        """ " in auto/auto, int8/auto", or ": chat at 30, chat at 24", for sentences; "" where it measures the
+        reference alone."""
+        if self.options:
+            return f": {', '.join(map(str, self.options))}"
         alone = self.precisions == (Precision(),)
         return "" if alone else f" in {', '.join(map(str, self.precisions))}"
 
@@ -118,6 +125,8 @@ class Job:
     """By candidate's name."""
     problems: Mapping[str, str] = field(default_factory=dict)
     """What Inspect found wrong with a candidate, by name: one bad candidate does not spoil the others."""
+    left_out: Mapping[Precision, str] = field(default_factory=dict)
+    """What it was asked for and could not measure, with the reason: neither does that spoil the others."""
     lingers: bool = False
     """It is done, and its pod is not: another container keeps it, and what it holds."""
 

@@ -244,6 +244,8 @@ class LocalRuntime:
             return await self._take_care(site, Reason.STATUS_UNREADABLE, problem, now)
         self._snapshots[site.name] = sight.snapshot
         try:
+            if not sight.snapshot.revisions:
+                site.refuse_missing_secrets(sight.snapshot.deployment)
             plan = named(decide(sight.snapshot, now), sight)
             await carry_out(plan, LocalHands(self._store, self._observer, site, sight.snapshot, now))
         except UnsupportedError as error:

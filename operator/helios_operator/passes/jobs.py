@@ -41,6 +41,7 @@ def succeeded(job: Job, told: JobSpec, text: str, hardware: Hardware, now: datet
     done = replace(job, phase=JobPhase.SUCCEEDED, finished=now, message="")
     try:
         result = results.read(text)
+        done = replace(done, left_out=results.left_out(result))
         match told.kind:
             case JobKind.INSPECT:
                 found = results.inspection(result)

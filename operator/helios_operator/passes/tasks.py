@@ -6,6 +6,7 @@ as long as it stays.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from helios_contract import task_file, tasks
@@ -17,9 +18,11 @@ from helios_operator.decide.snapshot import TaskSet
 
 
 def text_of(source: TaskSource, config_map: str | None) -> str:
-    """What a Job reads. `config_map`: the text under the key that the source names, None when there is
-    none."""
-    return inline_tasks.document(source.inline) if source.config_map_ref is None else config_map or ""
+    """What Jobs and pods read: the tasks alone, however long the text that gives them is. What cannot be read
+    stays as it is, for whoever is to say so. `config_map`: the text under the key that the source names, None
+    when there is none."""
+    text = _given(source, config_map)
+    return _read(text, "").document or text
 
 
 def seen(source: TaskSource | None, config_map: str | None) -> TaskSet | None:
@@ -30,13 +33,25 @@ def seen(source: TaskSource | None, config_map: str | None) -> TaskSet | None:
     if ref is not None and config_map is None:
         return TaskSet(problem=f"ConfigMap {ref.name} does not exist, or holds nothing under {ref.key}")
     where = f"ConfigMap {ref.name}" if ref else "profiling.tasks.inline"
-    return _read(text_of(source, config_map), where)
+    return _read(_given(source, config_map), where).seen
+
+
+def _given(source: TaskSource, config_map: str | None) -> str:
+    return inline_tasks.document(source.inline) if source.config_map_ref is None else config_map or ""
+
+
+@dataclass(frozen=True)
+class _Text:
+    """`document`: of its tasks; "" where it cannot be read."""
+
+    seen: TaskSet
+    document: str = ""
 
 
 @lru_cache(maxsize=64)
-def _read(text: str, where: str) -> TaskSet:
+def _read(text: str, where: str) -> _Text:
     try:
         found = task_file.read(text, where)
     except WrongTasks as wrong:
-        return TaskSet(problem=f"{where}: {'; '.join(map(str, wrong.problems))}")
-    return TaskSet(tasks.digest(found), len(found))
+        return _Text(TaskSet(problem=f"{where}: {'; '.join(map(str, wrong.problems))}"))
+    return _Text(TaskSet(tasks.digest(found), len(found)), tasks.document(found))

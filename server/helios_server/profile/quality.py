@@ -19,13 +19,14 @@ from torch import Tensor
 from helios_server.engine.host_memory import anonymous_bytes
 from helios_server.engine.limits import EngineConfig
 from helios_server.engine.memory import load_first_layer
-from helios_server.errors import InvalidRequest, OutOfMemoryBudget
+from helios_server.errors import HeliosError, InvalidRequest, OutOfMemoryBudget
 from helios_server.models.backbone import Backbone
 from helios_server.models.tokenizer import Tokenizer
 from helios_server.planning.memory import MIB
 from helios_server.profile.exits import ExitQuality, Measured, Texts, measure_exits
 from helios_server.profile.generated import check_generated
 from helios_server.profile.opened import OpenCandidate
+from helios_server.profile.precisions import Omissions
 from helios_server.profile.report import Progress
 from helios_server.profile.streaming import GROUP_TOKENS
 from helios_server.telemetry.prompts import prompts_digest
@@ -52,16 +53,24 @@ def measure_quality(
     progress: Progress,
     precisions: Sequence[Precision] = (REFERENCE,),
 ) -> Quality:
-    """Of candidates that share one backbone: a row for each, in the reference precision and in the others."""
+    """Of candidates that share one backbone: a row for each, in the reference precision and in the others;
+    those that cannot be had are left out."""
     checkpoint = candidates[0].checkpoint
     tokenizer = Tokenizer.open(checkpoint.path)
     texts = read_texts(tokenizer, prompts, checkpoint.config.context(settings.max_context))
     scored_bytes = [tokenizer.bytes_of(ids[1:].tolist()) for ids in texts.ids]
     progress(f"{len(prompts)} prompts, {texts.scored_tokens} tokens, {checkpoint.config.num_layers} layers")
-    rows, reference = list[CandidateQuality](), None
-    for precision in dict.fromkeys((REFERENCE, *precisions)):
-        measured = score_texts(candidates, tokenizer, texts, settings, progress, precision, reference)
-        reference = measured.top if reference is None else reference
+    measured = score_texts(candidates, tokenizer, texts, settings, progress, REFERENCE, None)
+    reference, omitted = measured.top, Omissions(progress)
+    rows = [_row(opened, REFERENCE, measured) for opened in candidates]
+    for precision in dict.fromkeys(precisions):
+        if precision == REFERENCE:
+            continue
+        try:
+            measured = score_texts(candidates, tokenizer, texts, settings, progress, precision, reference)
+        except HeliosError as error:
+            omitted.add(precision, error)
+            continue
         rows += [_row(opened, precision, measured) for opened in candidates]
     return Quality(
         prompts_digest=prompts_digest(prompts),
@@ -70,6 +79,7 @@ def measure_quality(
         bytes=sum(scored_bytes),
         prompt_bytes=tuple(scored_bytes),
         rows=tuple(rows),
+        left_out=omitted.named,
     )
 
 

@@ -20,7 +20,7 @@ from helios_contract.tasks import Task
 
 from helios_server.engine.host_memory import anonymous_bytes
 from helios_server.engine.offline import Weights
-from helios_server.errors import DataError, InvalidRequest, OutOfMemoryBudget, RequestFailed
+from helios_server.errors import DataError, HeliosError, InvalidRequest, OutOfMemoryBudget, RequestFailed
 from helios_server.exits.head import BareHead
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
@@ -29,6 +29,7 @@ from helios_server.models.tokenizer import Tokenizer
 from helios_server.planning.memory import MIB
 from helios_server.profile.answered import PIECE_TOKENS, ROWS, Question, answers, tokens_at_once
 from helios_server.profile.opened import OpenCandidate
+from helios_server.profile.precisions import Omissions
 from helios_server.profile.report import Progress
 from helios_server.profile.task_options import TaskOption, of_candidates
 
@@ -56,7 +57,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answered:
-    """What a run by hand shows beside the document: every answer of every option, in the tasks' order."""
+    """What a run by hand shows beside the document: every answer of every option that could be asked, in the
+    tasks' order."""
 
     tasks: tuple[Task, ...]
     answers: Mapping[TaskOption, tuple[Answer, ...]]
@@ -99,15 +101,24 @@ def measure_tasks(
     progress: Progress,
 ) -> Answered:
     """The options in their order; those of one backbone in one precision, one after the other, share what is
-    loaded."""
+    loaded, and are left out together where that cannot be."""
     by_name = {each.candidate.name: each for each in opened}
     of_candidates(options, by_name)
     found: dict[TaskOption, tuple[Answer, ...]] = {}
+    omitted = Omissions(progress)
     for (_, precision), group in groupby(options, lambda option: _loaded_as(option, by_name)):
-        listed = tuple(group)
-        found |= _answered(listed, precision, by_name, asked, settings, progress)
-    rows = tuple(_row(option, by_name[option.candidate], found[option]) for option in options)
-    result = results.Tasks(tasks_digest=tasks.digest(asked), tasks=len(asked), rows=rows)
+        try:
+            found |= _answered(tuple(group), precision, by_name, asked, settings, progress)
+        except HeliosError as error:
+            omitted.add(precision, error)
+    if not found:
+        raise omitted.first
+    rows = tuple(
+        _row(option, by_name[option.candidate], found[option]) for option in options if option in found
+    )
+    result = results.Tasks(
+        tasks_digest=tasks.digest(asked), tasks=len(asked), rows=rows, left_out=omitted.named
+    )
     return Answered(tuple(asked), found, result)
 
 

@@ -23,7 +23,7 @@ from helios_server.engine.kv_pool import KvPool
 from helios_server.engine.limits import EngineConfig
 from helios_server.engine.memory import accelerator_bytes, allowed_bytes, load_first_layer, measure
 from helios_server.engine.runner import Runner
-from helios_server.errors import OutOfMemoryBudget
+from helios_server.errors import HeliosError, OutOfMemoryBudget
 from helios_server.exits.head import BareHead, ExitHead
 from helios_server.models.backbone import Backbone
 from helios_server.models.config import ModelConfig
@@ -31,6 +31,7 @@ from helios_server.planning.memory import MIB, capacity, limit_for_rows
 from helios_server.planning.timing import StepPoint, fit, step_ns
 from helios_server.profile.energy import measure_energy
 from helios_server.profile.opened import OpenCandidate
+from helios_server.profile.precisions import Omissions
 from helios_server.profile.report import Progress
 from helios_server.profile.sweep import EFFORTS, StepDuration, sweep
 from helios_server.profile.workload import Room, Shape, plan_step, shape_to_check, shapes_to_fit
@@ -67,21 +68,20 @@ def measure_timings(
     precisions: Sequence[Precision],
 ) -> Timing | Timings:
     """Of the backbone that the candidates share, in each precision, with one model in memory at a time. Of
-    several, those that memory does not hold are left out."""
+    several, those that memory or a format does not hold, or the device has not, are left out."""
     if len(precisions) == 1:
         return measure_timing(candidates, settings, progress, precisions[0])
-    found, refused = list[Timing](), list[OutOfMemoryBudget]()
+    found, omitted = list[Timing](), Omissions(progress)
     for precision in precisions:
         progress(f"in {precision}")
         try:
             found.append(measure_timing(candidates, settings, progress, precision))
-        except OutOfMemoryBudget as error:
-            progress(f"{precision} is left out: {error}")
-            refused.append(error.with_traceback(None))  # which would keep what was loaded
+        except HeliosError as error:
+            omitted.add(precision, error)
         _give_back(torch.device(settings.device))
     if not found:
-        raise refused[0]
-    return Timings(tuple(found))
+        raise omitted.first
+    return Timings(tuple(found), omitted.named)
 
 
 def _give_back(device: torch.device) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from helios_contract.serves import REFERENCE, Precision
+from helios_contract.tasks import passes
 
 from helios_operator.api.annotations import newest_request
 from helios_operator.api.conditions import ConditionType
@@ -27,12 +28,14 @@ from helios_operator.decide.facts.candidates import (
     quality_identity,
     timing_identity,
 )
+from helios_operator.decide.facts.precisions import suffix
 from helios_operator.decide.facts.task_passes import tasks_identity
 from helios_operator.decide.plan import Action, DeleteJob, Verdict, WriteProfile
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
 
 LEFT_OUT = "its Job left it out: the memory does not hold it, or the device does not have it"
+"""Where the Job does not say why: it is of another release."""
 
 
 def inspect_job(unknown: tuple[Contender, ...]) -> JobSpec:
@@ -115,7 +118,12 @@ def _rows(job: Job, contenders: tuple[Contender, ...], snapshot: Snapshot, now: 
     if found:
         names = {row.name for row in found}
         missing = _failed_rows(replace(job, message=LEFT_OUT), contenders, snapshot, now)
-        yield from (row for row in missing if row.name not in names)
+        yield from (_left_out(row, job) for row in missing if row.name not in names)
+
+
+def _left_out(row: Row, job: Job) -> Row:
+    why = job.left_out.get(row.identity.precision)
+    return replace(row, message=f"its Job left it out: {why}") if why else row
 
 
 def _completed(row: Row, job: Job, now: datetime) -> Row:
@@ -171,7 +179,13 @@ def _news(row: Row, job: Job) -> Verdict:
             Reason.PROFILE_FAILED,
             f"{job.spec.kind} failed after {job.attempts} attempts: {row.message}",
         )
-    return Verdict(True, EventReason.PROFILING_FINISHED, f"{job.spec.kind} row {row.name}")
+    found = f": {_passed(row)}" if isinstance(row, TasksRow) else ""
+    return Verdict(True, EventReason.PROFILING_FINISHED, f"{job.spec.kind} row {row.name}{found}")
+
+
+def _passed(row: TasksRow) -> str:
+    count, of = sum(passes(row.passes, row.tasks)), row.identity
+    return f"{of.layer_budget} layers{suffix(of.precision)} pass {count} of {row.tasks}"
 
 
 def _is_over(job: Job, snapshot: Snapshot, now: datetime, policy: Policy) -> bool:

@@ -141,11 +141,19 @@ class Missing:
         if contender.left_out:
             yield contender.left_out
         for precision in contender.precisions:
-            failed = contender.failed_at(precision)
-            if contender.timing is None or contender.timing_at(precision):
+            if contender.timing is None:
                 continue
-            if why := self.bench.overfull(contender, precision) or (failed.message if failed else ""):
+            if why := self._why_left_out(contender, precision):
                 yield f"{precision} ({why})"
+
+    def _why_left_out(self, contender: Contender, precision: Precision) -> str:
+        """ "" where it is not, or not yet. What cannot be scored as published stands in the way of all."""
+        if contender.timing_at(precision) is None:
+            failed = contender.failed_at(precision)
+            return self.bench.overfull(contender, precision) or (failed.message if failed else "")
+        if precision == REFERENCE or not self.failed_lately(contender, precision):
+            return ""
+        return contender.qualities_at(precision)[0].message
 
     # -- what failed -----------------------------------------------------------------------------------------
 

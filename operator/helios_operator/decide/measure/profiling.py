@@ -23,10 +23,9 @@ from helios_operator.decide.facts.accelerators import Accelerators
 from helios_operator.decide.facts.candidates import Contender, backbones
 from helios_operator.decide.facts.evidence import age, newest_common
 from helios_operator.decide.facts.fleet import Fleet, all_ready
-from helios_operator.decide.facts.precisions import ORDER
-from helios_operator.decide.measure import attempts, jobs, racing, task_jobs
+from helios_operator.decide.measure import attempts, expiry, jobs, racing, task_jobs
 from helios_operator.decide.measure.missing import Missing
-from helios_operator.decide.plan import Action, DeleteProfile, StartJob, Verdict
+from helios_operator.decide.plan import Action, StartJob, Verdict
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
 from helios_operator.decide.weigh.options import Bench
@@ -59,7 +58,7 @@ def measure(snapshot: Snapshot, bench: Bench, fleet: Fleet, now: datetime) -> Me
     actions = (
         *jobs.harvest(snapshot, bench.contenders, now, bench.policy),
         *starts,
-        *_expired_rows(snapshot, bench, table.prompts),
+        *expiry.quality_rows(snapshot, bench, table.prompts),
         *task_jobs.expired(snapshot, bench, fleet, now),
     )
     return Measuring(
@@ -203,18 +202,19 @@ class Table:
             text += f"; {failed}"
         if left_out := "; ".join(self._left_out()):
             text += f"; left out: {left_out}"
+        if problem := self._wrong_with_tasks():
+            text += f"; {problem}"
         stuck = [self._named(spec) for spec in wanted if self._is_stuck(spec)]
         under_way = "; ".join(filter(None, (*stuck, waiting))) or ", ".join(map(self._named, wanted[:3]))
         if self.quality_possible is False:
             said = "; ".join(filter(None, (text, self._where_prompts_are_missing(), under_way)))
             return Verdict(False, Reason.NO_PROMPTS, said)
+        if problem:
+            return Verdict(False, Reason.NO_TASKS, "; ".join(filter(None, (text, under_way))))
         if accelerators.TAKEN in waiting:
             return Verdict(False, Reason.NO_CAPACITY_FOR_PROFILING, f"{text}; {waiting}")
         if waiting and "quiet" in waiting:
             return Verdict(False, Reason.WAITING_FOR_IDLE, f"{text}; {waiting}")
-        tasks = self.bench.tasks
-        if tasks and not tasks.asked.digest:
-            return Verdict(False, Reason.NO_TASKS, f"{text}; {tasks.asked.problem}")
         if wanted:
             return Verdict(False, Reason.PROFILING_RUNNING, f"{text}; {under_way}")
         if self.quality_possible is None:
@@ -233,7 +233,17 @@ class Table:
         ref = self.snapshot.deployment.spec.profiling.prompts.config_map_ref
         if ref is None:
             return "set profiling.prompts.live, configMapRef or inline"
-        return f"ConfigMap {ref.name} does not exist, or holds no prompt under {ref.key}"
+        problem = f"ConfigMap {ref.name} does not exist, or holds no prompt under {ref.key}"
+        return f"spec.profiling.prompts.configMapRef: {problem}"
+
+    def _wrong_with_tasks(self) -> str:
+        """ "" where the SLO asks for none, or they could be read."""
+        evidence = self.bench.tasks
+        if evidence is None or evidence.asked.digest:
+            return ""
+        source = self.snapshot.deployment.spec.profiling.tasks
+        field = "spec.profiling.tasks.configMapRef: " if source and source.config_map_ref else ""
+        return f"{field}{evidence.asked.problem}"
 
     def _named(self, spec: JobSpec) -> str:
         """With what holds it up, in the words of whoever runs it."""
@@ -384,14 +394,3 @@ class Table:
 def _unresolved(contender: Contender) -> str:
     verdict = contender.turned_away
     return verdict.message if verdict and verdict.reason == Reason.UNRESOLVED else ""
-
-
-def _expired_rows(snapshot: Snapshot, bench: Bench, prompts: str) -> Iterator[Action]:
-    """Quality rows beyond the history limit of each precision, oldest first, none that is in use."""
-    limit = snapshot.deployment.spec.profiling.history_limit
-    active = snapshot.deployment.status.active
-    for contender in bench.contenders:
-        for row in (row for p in ORDER for row in contender.qualities_at(p)[limit:]):
-            if row.identity.prompts_digest != prompts and not (active and active.quality == row.name):
-                message = f"older than the {limit} newest of {contender.name}"
-                yield DeleteProfile(name=row.name, why=Verdict(True, EventReason.ROW_EXPIRED, message))

@@ -67,7 +67,7 @@ def _quality(case: Case) -> Verdict:
 
 
 def _tasks(case: Case) -> Verdict:
-    """Of what serves, as a Job found it."""
+    """Of what serves, as a Job found it; what the probe heard of its pods is told beside."""
     target, current = case.spec.slo.min_task_percent, case.current_on(case.profiles)
     if target is None or current is None or current.tasks is None:
         return Verdict(False, Reason.NO_TARGET, "")
@@ -76,7 +76,15 @@ def _tasks(case: Case) -> Verdict:
         reason = share.why.reason if share.why else ""
         known = reason if reason == Reason.TOO_FEW_TASKS else Reason.INSUFFICIENT_DATA
         return Verdict(False, known, share.why.message if share.why else "")
-    said = f"tasks {share.estimate.mean:.1f} % of {target} asked"
+    said = f"tasks {share.estimate.mean:.1f} % of {target} asked{_probed(case)}"
     if share.estimate.mean < target:
         return Verdict(False, Reason.TASKS_MISSED, said)
     return Verdict(True, Reason.WITHIN_TARGET, said)
+
+
+def _probed(case: Case) -> str:
+    counts = [told.tasks for told in case.fleet.telemetry if told.tasks]
+    if not counts:
+        return ""
+    asked, passed = sum(each.asked for each in counts), sum(each.passed for each in counts)
+    return f", {passed} of {asked} probed"

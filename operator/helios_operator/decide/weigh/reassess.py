@@ -83,7 +83,10 @@ def _first_selection(case: Case) -> Outcome:
     if best is None:
         return _nothing_feasible(case, judged, current, evidence)
     verdict = Verdict(
-        True, _first_reason(case), f"{select.describe(best)}; {_against(judged, best)}", select.numbers(best)
+        True,
+        _first_reason(case),
+        f"{select.describe(best)}; {_against(case, judged, best)}",
+        select.numbers(best),
     )
     if current and best.service == current.service:
         return _conclude(case, Decision.KEEP, verdict)
@@ -100,9 +103,12 @@ def _first_reason(case: Case) -> Reason:
     return Reason.PINNED if case.spec.selection.policy is SelectionPolicy.PINNED else Reason.FIRST_SELECTION
 
 
-def _against(judged: tuple[Option, ...], best: Option) -> str:
-    """The best of what was not chosen, and why not."""
-    others = [option for option in judged if option.service != best.service]
+def _against(case: Case, judged: tuple[Option, ...], best: Option) -> str:
+    """The best of what was not chosen, and why not: first what would have been better, were it feasible."""
+    others = sorted(
+        (option for option in judged if option.service != best.service),
+        key=lambda option: select.merit(option, case.spec),
+    )
     said = [f"{o}: {o.verdict.message if not o.verdict.ok else 'slower'}" for o in others[:3]]
     return "; ".join(said) if said else "no other option"
 
@@ -204,7 +210,7 @@ def _repair(
         return (remedies.effort(option, current), *select.merit(option, case.spec))
 
     others = [option for option in judged if option.service != current.service]
-    feasible = [option for option in others if option.verdict.ok]
+    feasible = [option for option in others if option.verdict.ok] or _but_for_tasks(others, missed)
     straddling = [
         option for option in others if select.may_be_good_enough(option, case.spec.slo, case.policy)
     ]
@@ -219,8 +225,17 @@ def _repair(
         return _note(case, Decision.INCONCLUSIVE, Verdict(False, Reason.WITHIN_NOISE, message, figures))
     reason = RESTORED.get(missed.reason, Reason.QUALITY_RESTORED)
     source = f" ({evidence.source})" if evidence else ""
-    verdict = Verdict(True, reason, f"{missed.message}; {line}{source}", figures)
+    known = "" if pick.verdict.ok else f"; {select.describe(pick)}, as far as is known"
+    verdict = Verdict(True, reason, f"{missed.message}{known}; {line}{source}", figures)
     return _commit(case, _kind(case, pick), pick, evidence, verdict)
+
+
+def _but_for_tasks(others: list[Option], missed: Verdict) -> list[Option]:
+    """What meets all that is asked, as far as that is known: tasks of which nobody can tell keep nothing
+    from being put right but tasks."""
+    if missed.reason == Reason.TASKS_MISSED:
+        return []
+    return [option for option in others if option.verdict.reason in _UNKNOWN_TASKS]
 
 
 def _no_remedy(case: Case, evidence: Evidence | None, straddling: list[Option], verdict: Verdict) -> Outcome:
