@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
+import yaml
 from helios_contract.limits import Audit
 from helios_operator.cluster.http import Page
 from helios_operator.cluster.metrics import Metrics
@@ -77,7 +78,7 @@ async def _ask_everything(folder: Path) -> dict[str, list[dict[str, Any]]]:
 def _asked(server: Prometheus) -> dict[str, list[dict[str, Any]]]:
     for late in ("helios_audit_quality_ratio", "helios_operator_condition"):
         server.until(late, bool)
-    exprs = {**QUERIES, "changes": CHANGES["expr"]}
+    exprs = {**QUERIES, "changes": CHANGES["expr"], "keda": _of_keda()}
     found = {name: server.query(interpolated(expr)) for name, expr in exprs.items()}
     for variable in DASHBOARD["templating"]["list"][1:]:
         selector, _, label = variable["definition"].removeprefix("label_values(")[:-1].rpartition(", ")
@@ -175,6 +176,18 @@ def test_quality_stands_between_its_bounds_and_beside_its_target(
 def test_variables_offer_what_is_there(answers: dict[str, list[dict[str, Any]]]) -> None:
     assert answers["namespace"] == [{"values": ["default"]}]
     assert answers["deployment"] == [{"values": ["chat"]}]
+
+
+def test_the_example_of_keda_finds_the_load(answers: dict[str, list[dict[str, Any]]]) -> None:
+    (sample,) = answers["keda"]
+    assert float(sample["value"][1]) == 0.0  # everything is answered by now
+
+
+def _of_keda() -> str:
+    documents = yaml.safe_load_all((chart.ROOT / "examples/keda.yaml").read_text())
+    (scaled,) = (each for each in documents if each["kind"] == "ScaledObject")
+    (trigger,) = scaled["spec"]["triggers"]
+    return str(trigger["metadata"]["query"])
 
 
 def _labels(words: str) -> Iterator[str]:
