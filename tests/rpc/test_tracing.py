@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -309,6 +310,16 @@ def test_an_endpoint_that_cannot_be_one_is_refused_by_its_name(endpoint: str) ->
         InvalidRequest, match=r"^otlp-endpoint: .*no address of a collector.*http://HOST:PORT"
     ):
         open_tracing(endpoint, "chat", {})
+
+
+def test_without_the_library_the_flag_is_refused_and_the_environment_is_warned(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace.export", None)
+    with pytest.raises(InvalidRequest, match=r"^otlp-endpoint: .*not installed.*helios-serve\[otel\]"):
+        open_tracing("http://127.0.0.1:1", "chat", {})
+    assert _opened({ENDPOINT: "http://127.0.0.1:1"}, monkeypatch) is None
+    assert "helios-serve[otel]" in caplog.text
 
 
 def test_the_service_is_named_by_the_environment_or_helios(monkeypatch: pytest.MonkeyPatch) -> None:

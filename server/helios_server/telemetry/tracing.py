@@ -162,8 +162,9 @@ def open_tracing(endpoint: str | None, model_name: str, environment: Mapping[str
         _check(endpoint)
     try:
         return Tracing(_provider(endpoint, environment), model_name)
-    except ImportError:
-        refused = InvalidRequest(_FLAG, "OpenTelemetry is not installed", "Install helios-serve[otel]")
+    except ImportError as error:
+        problem = f"OpenTelemetry is not installed ({error})"
+        refused = InvalidRequest(_FLAG, problem, "Install helios-serve[otel]")
     except Exception as error:  # what its own variables hold, in the words of whatever reads them
         problem = f"OpenTelemetry cannot be set up ({error or type(error).__name__})"
         refused = InvalidRequest(_FLAG, problem, "Correct the variables OTEL_…")
