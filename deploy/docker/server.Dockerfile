@@ -6,7 +6,7 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS install
 RUN --mount=type=bind,source=wheels,target=/wheels \
     python3 -m venv /opt/helios \
- && /opt/helios/bin/python -m pip install --no-index --no-cache-dir --find-links=/wheels 'helios-serve[server]' \
+ && /opt/helios/bin/python -m pip install --no-index --no-cache-dir --find-links=/wheels 'helios-serve[server,otel]' \
  && /opt/helios/bin/python -m pip uninstall --yes --quiet pip
 
 FROM ${BASE}

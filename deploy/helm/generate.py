@@ -1,7 +1,8 @@
-"""Writes what the chart copies and what its documentation repeats: the CRDs, and the table of values.
+"""Writes what the chart copies and what its documentation repeats: CRDs, dashboard, and the table of values.
 
 Run by `make chart`; a test runs `--check`, which writes nothing and fails when a file is not what it would
-write. The CRDs' source is crds/; of the values, values.yaml (defaults) and values.schema.json (meaning).
+write. The CRDs' source is crds/; the dashboard's, dashboard.py; of the values, values.yaml (defaults) and
+values.schema.json (meaning).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dashboard
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +42,7 @@ def main() -> int:
 def generated() -> dict[Path, str]:
     """Every generated file with its text."""
     copies = {CHART / "files/crds" / source.name: source.read_text() for source in ROOT.glob("crds/*.yaml")}
-    return {**copies, PAGE: _page()}
+    return {**copies, CHART / "files/dashboards/helios.json": dashboard.text(), PAGE: _page()}
 
 
 def values_table() -> str:

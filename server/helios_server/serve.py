@@ -35,6 +35,7 @@ from helios_server.rpc.callers import CallerTokens
 from helios_server.rpc.server import Access, PodServer, Ports
 from helios_server.rpc.tls import Certificates, TlsFiles
 from helios_server.telemetry.energy import open_meter
+from helios_server.telemetry.tracing import open_tracing
 
 logger = logging.getLogger("helios")
 
@@ -49,7 +50,7 @@ class ServeConfig:
     """All that a serving process is told. ports: 0 for a free one; drain_timeout: seconds; energy_watts: of
     one busy core, None where nothing is declared; ports_file: where the bound ports are written, as JSON;
     tls: None for clear text; auth_tokens: a folder with the callers' tokens, None for everybody; tasks_file:
-    the user's tasks."""
+    the user's tasks; otlp_endpoint: for spans, None for what the environment says."""
 
     model_name: str
     engine: EngineConfig
@@ -64,6 +65,7 @@ class ServeConfig:
     auth_tokens: Path | None = None
     reflection: bool = True
     tasks_file: Path | None = None
+    otlp_endpoint: str | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,6 +123,7 @@ class _Process:
             config.drain_timeout,
             access,
             config.tasks_file,
+            open_tracing(config.otlp_endpoint, config.model_name, os.environ),
         )
         self._listen_to_signals()
         ports = await server.open(config.host, config.ports)
@@ -222,6 +225,7 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
         tls=_tls(options),
         auth_tokens=options.auth_tokens,
         reflection=options.reflection,
+        otlp_endpoint=options.otlp_endpoint,
         tasks_file=options.tasks_file or (options.limits.with_name(_TASKS) if options.limits else None),
     )
 
@@ -331,6 +335,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--drain-timeout", type=float, default=300.0, help="seconds for streams to end")
+    parser.add_argument("--otlp-endpoint", metavar="URL", help="send spans: http://COLLECTOR:4317")
     parser.add_argument("--energy-watts", type=float, help="of one busy core, where nothing can be measured")
     return parser
 

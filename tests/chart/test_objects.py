@@ -25,6 +25,7 @@ MATRIX: dict[str, dict[str, Any]] = {
             "serviceMonitor": {"enabled": True, "labels": {"release": "p"}},
             "podMonitor": {"enabled": True},
             "prometheusRule": {"enabled": True},
+            "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Serving"}},
         }
     },
     "some namespaces": {

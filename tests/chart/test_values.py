@@ -25,6 +25,7 @@ FULL: dict[str, Any] = {
         "serviceMonitor": {"enabled": True},
         "podMonitor": {"enabled": True},
         "prometheusRule": {"enabled": True},
+        "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Serving"}},
     },
     "networkPolicy": {"metricsNamespaces": ["monitoring"]},
     "serviceAccount": {"name": "account"},
@@ -74,6 +75,10 @@ SAMPLES: dict[str, Any] = {
     "metrics.podMonitor.labels": {"a": "b"},
     "metrics.prometheusRule.enabled": False,
     "metrics.prometheusRule.labels": {"a": "b"},
+    "metrics.dashboard.enabled": False,
+    "metrics.dashboard.namespace": "monitoring",
+    "metrics.dashboard.labels": {"a": "b"},
+    "metrics.dashboard.annotations": {"a": "b"},
 }
 """Something else than the default, for every value."""
 

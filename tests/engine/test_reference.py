@@ -224,6 +224,15 @@ def test_what_is_counted_stays_within_the_share() -> None:
     assert share.allows(0.5)
 
 
+def test_what_is_not_held_to_the_share_is_told_all_the_same() -> None:
+    clocks = Clocks()
+    share = clocks.share()
+    for held in (True, False):
+        with share.counted(threads=2, held=held):
+            clocks.thread += 0.2
+    assert (share.spent, share.total) == pytest.approx((0.4, 0.8))
+
+
 def test_a_prompt_beyond_the_rate_is_passed_over_and_counted() -> None:
     clocks = Clocks()
     auditor = Auditor(lambda row: None, lambda: None, clocks.share())

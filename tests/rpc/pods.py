@@ -19,6 +19,7 @@ from helios_proto.v1 import generation_pb2 as pb
 from helios_server.engine.limits import EngineConfig
 from helios_server.rpc.auth import Token
 from helios_server.rpc.server import Access, PodServer, Ports
+from helios_server.telemetry.tracing import Tracing
 
 PROMPT = "A prompt of the tests"
 EXITS = (2, 4)
@@ -119,13 +120,16 @@ async def serving(
     load: bool = True,
     access: Access = OPEN,
     engine: dict[str, Any] | None = None,
+    tracing: Tracing | None = None,
     **changes: Any,
 ) -> AsyncIterator[Served]:
     """A pod in this process. engine: of its EngineConfig; changes: of its limits."""
     config = EngineConfig(**{"dtype": "float64", "threads": 1, "step_tokens": 32} | (engine or {}))
     guard = Token(token) if token else None
     limits = limits_for(model, **changes)
-    server = PodServer("chat", config, limits, guard, energy, drain_timeout=60, access=access)
+    server = PodServer(
+        "chat", config, limits, guard, energy, drain_timeout=60, access=access, tracing=tracing
+    )
     ports = await server.open("127.0.0.1", FREE)
     try:
         if load:

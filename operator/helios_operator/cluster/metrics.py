@@ -5,12 +5,14 @@ Fed by `client` and `operator`, served by `http`. Figures of serving pods are th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from helios_operator.api.types import Condition
+from helios_operator.api.types import Condition, HistoryEntry
 from helios_operator.cluster.kinds import Key, Kind
+from helios_operator.decide.plan import Plan, SeenQuality
+from helios_operator.decide.snapshot import Snapshot
 
 _STATUSES = ("True", "False", "Unknown")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -44,6 +46,24 @@ class Metrics:
             ["namespace", "name", "type", "status"],
             registry=registry,
         )
+        self.replicas = Gauge(
+            p + "spec_replicas", "Pods that are asked for.", ["namespace", "name"], registry=registry
+        )
+        self.quality = Gauge(
+            p + "quality_ratio",
+            "Quality of what serves by its audits since the last change, 1 is full: estimate, and bounds.",
+            ["namespace", "name", "bound"],
+            registry=registry,
+        )
+        self.quality_target = Gauge(
+            p + "quality_target_ratio", "Quality that is asked for.", ["namespace", "name"], registry=registry
+        )
+        self.changed = Gauge(
+            p + "last_change_timestamp_seconds",
+            "When the newest change of what serves ended, by what it was and led to.",
+            ["namespace", "name", "kind", "result", "candidate", "layer_budget"],
+            registry=registry,
+        )
         self.heard = Gauge(
             p + "last_watch_event_timestamp_seconds",
             "When the API server last told something.",
@@ -55,6 +75,20 @@ class Metrics:
         self.requests.labels(verb, kind.plural if kind else "", code).inc()
         self.request_seconds.labels(verb).observe(seconds)
 
+    def passed(self, plan: Plan, snapshot: Snapshot) -> None:
+        """A pass over a HeliosDeployment has been carried out."""
+        hd, status = snapshot.deployment, plan.status
+        key = hd.namespace, hd.name
+        self.conditions(key, status.conditions)
+        for action in plan.actions:
+            self.actions.labels(type(action).__name__).inc()
+        after = status.reassessment
+        if after.decision and after.last_time != hd.status.reassessment.last_time:
+            self.decisions.labels(after.decision.value).inc()
+        self.replicas.labels(*key).set(hd.spec.replicas)
+        self._qualities(key, plan.quality)
+        self._changes(key, status.history)
+
     def conditions(self, key: Key, conditions: Sequence[Condition]) -> None:
         for condition in conditions:
             for status in _STATUSES:
@@ -62,11 +96,34 @@ class Metrics:
 
     def forget(self, key: Key) -> None:
         """Of a HeliosDeployment that is gone."""
-        for labels in [labels for labels in self._told() if (labels["namespace"], labels["name"]) == key]:
-            self.condition.remove(*(labels[name] for name in ("namespace", "name", "type", "status")))
+        for gauge in (self.condition, self.replicas, self.quality, self.quality_target, self.changed):
+            _remove(gauge, key)
 
     def page(self) -> bytes:
         return generate_latest(self._registry)
 
-    def _told(self) -> list[Mapping[str, str]]:
-        return [sample.labels for metric in self.condition.collect() for sample in metric.samples]
+    def _qualities(self, key: Key, quality: SeenQuality | None) -> None:
+        """What is not known any more is not told any more."""
+        _remove(self.quality, key)
+        _remove(self.quality_target, key)
+        if quality is None:
+            return
+        self.quality_target.labels(*key).set(quality.target / 100)
+        seen = {"estimate": quality.mean, "low": quality.low, "high": quality.high}
+        for bound, percent in seen.items():
+            if percent is not None:
+                self.quality.labels(*key, bound).set(percent / 100)
+
+    def _changes(self, key: Key, history: Sequence[HistoryEntry]) -> None:
+        _remove(self.changed, key)
+        if history:
+            newest = history[-1]
+            what = newest.kind.value, newest.result, newest.to.candidate, str(newest.to.layer_budget)
+            self.changed.labels(*key, *what).set(newest.time.timestamp())
+
+
+def _remove(gauge: Gauge, key: Key) -> None:
+    """All that it tells of a HeliosDeployment."""
+    for labels in [sample.labels for metric in gauge.collect() for sample in metric.samples]:
+        if (labels["namespace"], labels["name"]) == key:
+            gauge.remove(*labels.values())

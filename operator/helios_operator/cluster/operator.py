@@ -218,7 +218,7 @@ class Operator:
         passed = await self._passes.make(obj, lambda: self._queue.add(text))
         if passed is None:
             return Again(_REFUSED_SECONDS, idle=True)
-        self._count(passed.plan, passed.snapshot)
+        self._metrics.passed(passed.plan, passed.snapshot)
         return self._again(passed.plan, passed.snapshot, passed.wrote)
 
     async def _fail(self, text: str, problem: str) -> None:
@@ -244,15 +244,6 @@ class Operator:
         failures = self._failures[text] = self._failures.get(text, 0) + 1
         seconds = _FAILURE_SECONDS[min(failures, len(_FAILURE_SECONDS)) - 1]
         return Again(seconds * random.uniform(0.8, 1.2))
-
-    def _count(self, plan: Plan, snapshot: Snapshot) -> None:
-        hd = snapshot.deployment
-        self._metrics.conditions((hd.namespace, hd.name), plan.status.conditions)
-        for action in plan.actions:
-            self._metrics.actions.labels(type(action).__name__).inc()
-        after = plan.status.reassessment
-        if after.decision and after.last_time != hd.status.reassessment.last_time:
-            self._metrics.decisions.labels(after.decision.value).inc()
 
     def _forget(self, text: str) -> None:
         uid = self._uids.pop(text, "")

@@ -23,7 +23,7 @@ from helios_operator.decide.plan import Plan
 from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.rollout import analysing, dispatch, status
 from helios_operator.decide.snapshot import JobSpec, Snapshot
-from helios_operator.decide.weigh import reassess, shortlist
+from helios_operator.decide.weigh import live, reassess, shortlist
 from helios_operator.decide.weigh.case import Case
 from helios_operator.decide.weigh.options import Bench, Option
 from helios_operator.decide.weigh.scene import Scene, served_contender
@@ -51,6 +51,7 @@ def decide(snapshot: Snapshot, now: datetime, policy: Policy = DEFAULT) -> Plan:
         models=tuple(catalogue.learned(snapshot, bench.contenders, now)),
         events=tuple(status.events(report, new)),
         requeue_after_seconds=_requeue(report),
+        quality=live.seen_quality(case),
     )
 
 

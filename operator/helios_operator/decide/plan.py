@@ -138,6 +138,19 @@ Action = (
 
 
 @dataclass(frozen=True)
+class SeenQuality:
+    """Of what serves, in percent, for people: what is asked, and what audits since the last change tell."""
+
+    target: int
+    mean: float | None = None
+    """None, as the next two: too few audits."""
+    low: float | None = None
+    """The one-sided bound at the policy's confidence."""
+    high: float | None = None
+    """The same from above."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is done, and the status that then stands."""
 
@@ -149,3 +162,5 @@ class Plan:
     """Transitions that no action tells of."""
     requeue_after_seconds: float | None = None
     """When to look again though nothing is seen to change. None: at the next event."""
+    quality: SeenQuality | None = None
+    """None: nothing is asked, or nothing serves."""

@@ -128,6 +128,11 @@ class Auditor:
         self.passed_over += not takes
         return takes
 
+    @property
+    def cpu_seconds(self) -> float:
+        """Taken by audits since boot, at most: threads that may have done other work count whole."""
+        return self._share.total
+
     def wakes_in(self, now: float) -> float | None:
         """Seconds until a batch may begin that waits for company; None: nothing waits for time to pass."""
         if self._batch or not self._pending or not self._reads_all() or not self._may_begin():
@@ -198,7 +203,7 @@ class Auditor:
         """
         if self._batch is None and not self._pending:
             return False
-        with torch.inference_mode(), self._share.counted(torch.get_num_threads() if self._quantised else 0):
+        with torch.inference_mode(), self._share.counted(torch.get_num_threads(), held=self._quantised):
             return self._work(weights, tokenizer, limits, now, idle)
 
     def _work(self, weights: Runner, tokenizer: Tokenizer, limits: Limits, now: float, idle: bool) -> bool:
@@ -258,7 +263,7 @@ class Auditor:
         return future
 
     def _counted(self, load: Callable[[], T]) -> T:
-        with self._share.counted(int(self._quantised)):
+        with self._share.counted(held=self._quantised):
             return load()
 
     def _take_batch(self) -> list[PromptStates]:

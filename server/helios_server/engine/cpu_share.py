@@ -16,29 +16,32 @@ SHARE = 0.05
 
 
 class CpuShare:
-    """spent: CPU seconds that were counted. process, thread: clocks of CPU seconds."""
+    """spent: CPU seconds that count against the share; total: all of them. process, thread: clocks of CPU
+    seconds."""
 
     def __init__(
         self,
         process: Callable[[], float] = time.process_time,
         thread: Callable[[], float] = time.thread_time,
     ) -> None:
-        self.spent = 0.0
+        self.spent = self.total = 0.0
         self._process = process
         self._thread = thread
         self._lock = threading.Lock()
 
     @contextmanager
-    def counted(self, threads: int = 1) -> Iterator[None]:
+    def counted(self, threads: int = 1, *, held: bool = True) -> Iterator[None]:
         """Counts what is done within, in this thread. threads: that share the work, as much at most each as
-        this one: theirs cannot be told apart from what others have them do.
+        this one: theirs cannot be told apart from what others have them do. held: against the share.
         """
         began = self._thread()
         try:
             yield
         finally:
+            seconds = threads * (self._thread() - began)
             with self._lock:
-                self.spent += threads * (self._thread() - began)
+                self.total += seconds
+                self.spent += seconds if held else 0.0
 
     def allows(self, seconds: float) -> bool:
         """Whether so much more would stay within the share."""

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 
 from helios_server.engine.engine import Engine
 from helios_server.engine.intake import MAX_SALT
-from helios_server.engine.request import Event, FinishedEvent, GenerationRequest, TokensEvent
+from helios_server.engine.request import Event, FailedEvent, FinishedEvent, GenerationRequest, TokensEvent
 from helios_server.engine.serving import Model
 from helios_server.errors import HeliosError, NotFound, RequestFailed, SlowReader
 from helios_server.models.tokenizer import Tokenizer
 from helios_server.rpc.callers import CALLER
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.stream import Stream
+from helios_server.telemetry.tracing import TEXT, RequestTrace
 
 _LONG_TEXT_CHARACTERS = 2000
 """Longer texts are tokenised on another thread, so that the streams of others do not wait."""
@@ -104,15 +105,18 @@ def salted(given: str) -> str:
 
 @asynccontextmanager
 async def answered(
-    pod: Pod, engine: Engine, request: GenerationRequest, prompt: Prompt
+    pod: Pod, engine: Engine, request: GenerationRequest, prompt: Prompt, operation: str = TEXT
 ) -> AsyncIterator[Stream]:
     """The events of a request that the engine has taken. Raises what `Engine.submit` refuses.
 
     Whoever leaves before the last event takes the request back: its client went away, or its deadline passed.
-    So does SlowReader, which is raised over whatever waits for a client that does not read.
+    So does SlowReader, which is raised over whatever waits for a client that does not read. operation: what
+    spans call it.
     """
+    caller, tracing = CALLER.get(), pod.tracing
+    trace = tracing.request(request, operation, caller, engine.load) if tracing else None
     loop = asyncio.get_running_loop()
-    stream = Stream(_observer(pod, prompt), lambda: patience.reschedule(loop.time()))
+    stream = Stream(_observer(pod, prompt, trace), lambda: patience.reschedule(loop.time()))
     try:
         async with asyncio.timeout(None) as patience:
             handed_over = pod.hand_over(engine.submit, request, stream.on_event)
@@ -123,6 +127,10 @@ async def answered(
                 stream.leave()
                 if not stream.ended:
                     pod.hand_over(_take_back, engine, handed_over, request.request_id)
+    except HeliosError as error:
+        if trace:
+            trace.failed(error.code)
+        raise
     except TimeoutError:
         if not stream.overran:
             raise
@@ -130,7 +138,7 @@ async def answered(
         raise SlowReader("client", problem, "Read the answer as it comes, or ask for a shorter one") from None
 
 
-def _observer(pod: Pod, prompt: Prompt) -> Callable[[Event, float], None]:
+def _observer(pod: Pod, prompt: Prompt, trace: RequestTrace | None) -> Callable[[Event, float], None]:
     recorder = pod.metrics.request(CALLER.get())
 
     def observe(event: Event, now: float) -> None:
@@ -140,8 +148,20 @@ def _observer(pod: Pod, prompt: Prompt) -> Callable[[Event, float], None]:
             case FinishedEvent():
                 recorder.finished(event)
                 pod.prompts.add(event.ordinal, event.prompt_tokens, prompt.text)
+        if trace:
+            _trace(trace, event)
 
     return observe
+
+
+def _trace(trace: RequestTrace, event: Event) -> None:
+    match event:
+        case TokensEvent():
+            trace.tokens(event)
+        case FinishedEvent():
+            trace.finished(event)
+        case FailedEvent():
+            trace.failed(event.error.code)
 
 
 def _take_back(engine: Engine, handed_over: Future[str], request_id: str) -> None:

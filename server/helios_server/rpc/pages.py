@@ -47,6 +47,8 @@ async def _refresh(pod: Pod) -> None:
         breaches = telemetry.breaches
         metrics.capacity(telemetry.capacity)
         metrics.audits_passed_over(engine.audits_passed_over)
+        metrics.audits_took(engine.audit_cpu_seconds)
+        metrics.batch_reached.labels(pod.model_name).set(telemetry.batch_reached)
         usage = load.kv_used_tokens / load.kv_capacity_tokens if load.kv_capacity_tokens else 0.0
         metrics.load(load.running, load.waiting, usage, pod.health.ready)
         metrics.alarmed([(alarm.kind, alarm.direction, alarm.unix_seconds) for alarm in telemetry.alarms])

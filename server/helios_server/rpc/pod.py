@@ -23,6 +23,7 @@ from helios_server.rpc.health import Health, Phase, hung
 from helios_server.telemetry.energy import EnergyMeter
 from helios_server.telemetry.metrics import Metrics
 from helios_server.telemetry.prompts import LivePrompts
+from helios_server.telemetry.tracing import Tracing
 
 T = TypeVar("T")
 
@@ -39,6 +40,7 @@ class Pod:
     metrics: Metrics
     prompts: LivePrompts
     energy: EnergyMeter | None = None
+    tracing: Tracing | None = None
     engine: Engine | None = None
     calls: int = 0
     boot_id: str = field(default_factory=lambda: uuid.uuid4().hex)

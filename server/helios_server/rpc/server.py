@@ -44,9 +44,11 @@ from helios_server.rpc.pod import Pod
 from helios_server.rpc.prober import Prober
 from helios_server.rpc.stream import Stream
 from helios_server.rpc.tls import Certificates
+from helios_server.rpc.traced import AcceptTrace
 from helios_server.telemetry.energy import EnergyMeter
 from helios_server.telemetry.metrics import Metrics
 from helios_server.telemetry.prompts import LivePrompts
+from helios_server.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ class Access:
 
 class PodServer:
     """`open`, `load`, then `drain` and `close`; or `close` at any time. drain_timeout: seconds; tasks_file:
-    what limits may ask to be asked."""
+    what limits may ask to be asked; tracing: None for no spans."""
 
     def __init__(
         self,
@@ -98,17 +100,19 @@ class PodServer:
         drain_timeout: float = 300.0,
         access: Access = Access(),
         tasks_file: Path | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         services = (each.full_name for each in _SERVICES)
         health, prompts = Health(services, (*_BESIDE, "helios.v1.Control")), LivePrompts(limits.live_prompts)
-        self.pod = Pod(model_name, limits, health, Metrics(model_name), prompts, energy)
+        self.pod = Pod(model_name, limits, health, Metrics(model_name), prompts, energy, tracing)
         self._config = config
         self._drain_timeout = drain_timeout
         self._access = access
         certificates, callers = access.certificates, access.callers
         admission = [RequireCaller(callers, self.pod.metrics)] if callers else []
+        traced = [AcceptTrace(tracing)] if tracing else []
         self._generation = Door(
-            [*admission, AnswerErrors()], certificates.context(tls.GRPC) if certificates else None
+            [*admission, *traced, AnswerErrors()], certificates.context(tls.GRPC) if certificates else None
         )
         guards = [RequireToken(token)] if token else []
         self._control = Door([*guards, AnswerErrors()])
@@ -245,6 +249,8 @@ class PodServer:
             self._following.cancel()
         if self.pod.engine is not None:
             await _in_thread(self.pod.engine.stop)
+        if self.pod.tracing is not None:
+            await _in_thread(self.pod.tracing.close)
         self.pod.close()
 
 

@@ -42,7 +42,7 @@ class Metrics:
         self._precision = Precision()
         self._joules = 0.0
         self._alarms_until = 0.0
-        self._passed_over = 0
+        self._passed_over, self._audit_seconds = 0, 0.0
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._make_gauges()
@@ -134,6 +134,11 @@ class Metrics:
         self.passed_over.labels(self._model_name).inc(count - self._passed_over)
         self._passed_over = count
 
+    def audits_took(self, cpu_seconds: float) -> None:
+        """Since boot."""
+        self.audit_cpu_seconds.labels(self._model_name).inc(cpu_seconds - self._audit_seconds)
+        self._audit_seconds = cpu_seconds
+
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self.registry)
@@ -154,6 +159,9 @@ class Metrics:
         )
         self.layers_loaded = gauge("layers_loaded", "Layers in memory.")
         self.max_batch_size = gauge("max_batch_size", "Rows that fit, or that the limits allow.")
+        self.batch_reached = gauge(
+            "batch_size_reached", "Most rows in one step since the last change of limits."
+        )
         self.kv_capacity_tokens = gauge("kv_capacity_tokens", "Tokens that the KV cache holds.")
         self.weight_bytes = gauge("weight_bytes", "Bytes of weights, exit heads included.")
         self.kv_bytes = gauge("kv_cache_bytes", "Bytes of the KV cache.")
@@ -215,6 +223,11 @@ class Metrics:
         self.passed_over = counter(
             "audits_passed_over",
             "Prompts drawn that were not scored, for audits to keep to their share of CPU time.",
+            ("model_name",),
+        )
+        self.audit_cpu_seconds = counter(
+            "audit_cpu_seconds",
+            "CPU seconds that audits took, at most: threads that may have done other work count whole.",
             ("model_name",),
         )
         self.energy_joules = counter(

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from helios_operator.api.reasons import Reason
-from helios_operator.decide.facts.quality import percentile
-from helios_operator.decide.plan import Verdict
+from helios_operator.decide.facts.quality import Estimate, percentile
+from helios_operator.decide.plan import SeenQuality, Verdict
 from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.case import Case
 
@@ -51,15 +51,34 @@ def _latency(case: Case) -> Verdict:
     return Verdict(asked, Reason.WITHIN_TARGET if asked else Reason.NO_TARGET, message)
 
 
+def seen_quality(case: Case) -> SeenQuality | None:
+    """What is asked of it and what was seen, as numbers."""
+    target = select.minimum_quality(case.spec.slo, case.policy)
+    if case.contender is None or case.fleet.serving is None or target is None:
+        return None
+    estimate = _estimate(case) if case.spec.reassessment.audit_percent else None
+    if estimate is None:
+        return SeenQuality(target)
+    return SeenQuality(target, estimate.mean, estimate.low, estimate.high)
+
+
+def _estimate(case: Case) -> Estimate | None:
+    """None: too few audits since the last change."""
+    contender, serving, audits = case.contender, case.fleet.serving, case.fleet.audits_since_change()
+    if contender is None or serving is None or len(audits) < case.policy.min_audits:
+        return None
+    return case.live(audits, contender).quality(contender, serving.layer_budget, serving.precision)
+
+
 def _quality(case: Case) -> Verdict:
     target = select.minimum_quality(case.spec.slo, case.policy)
-    contender, serving = case.contender, case.fleet.serving
-    if contender is None or serving is None or target is None or not case.spec.reassessment.audit_percent:
+    nothing_serves = case.contender is None or case.fleet.serving is None
+    if nothing_serves or target is None or not case.spec.reassessment.audit_percent:
         return Verdict(False, Reason.NO_TARGET, "")
-    audits, least = case.fleet.audits_since_change(), case.policy.min_audits
-    estimate = case.live(audits, contender).quality(contender, serving.layer_budget, serving.precision)
-    if estimate is None or len(audits) < least:
-        return Verdict(False, Reason.INSUFFICIENT_DATA, f"{len(audits)} of {least} audited requests")
+    estimate = _estimate(case)
+    if estimate is None:
+        said = f"{len(case.fleet.audits_since_change())} of {case.policy.min_audits} audited requests"
+        return Verdict(False, Reason.INSUFFICIENT_DATA, said)
     said = f"quality {estimate.mean:.1f} % of {target} asked, on {estimate.samples} audited requests"
     if estimate.high < target:
         return Verdict(False, Reason.QUALITY_MISSED, said)

@@ -29,6 +29,8 @@ from helios_server.rpc.openai.requests import ChatRequest, TextRequest
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.stream import Stream
 from helios_server.rpc.tls import Certificates
+from helios_server.rpc.traced import accept_trace
+from helios_server.telemetry.tracing import CHAT, TEXT
 
 _MOST_BYTES = 4 << 20
 """Of a body: what gRPC allows a message."""
@@ -57,8 +59,9 @@ class OpenAiDoor:
         self._tls = certificates.context(tls.HTTP) if certificates else None
         self._created = int(time.time())
         guards = [require_caller(callers, pod.metrics, page.PATHS)] if callers else []
+        traced = [accept_trace(pod.tracing)] if pod.tracing else []
         self._http = HttpServer(
-            {}, in_openais_words, *guards, idle_seconds=_IDLE_SECONDS, most_bytes=_MOST_BYTES
+            {}, in_openais_words, *guards, *traced, idle_seconds=_IDLE_SECONDS, most_bytes=_MOST_BYTES
         )
         self._http.application.add_routes(
             [
@@ -142,7 +145,8 @@ class OpenAiDoor:
                 model.tokenizer,
                 asked.sampling.logprobs,
             )
-            async with conversation.answered(self._pod, engine, generation, prompt) as events:
+            operation = CHAT if read is ChatRequest else TEXT
+            async with conversation.answered(self._pod, engine, generation, prompt, operation) as events:
                 if asked.stream:
                     return await _streamed(http, events, answer, asked.include_usage)
                 return await _whole(events, answer)
