@@ -16,6 +16,7 @@ from helios_proto.inference import open_inference_pb2 as pb
 from helios_server.engine.request import FinishedEvent, TokensEvent
 from helios_server.errors import HeliosError, QueueFull
 from helios_server.models.tokenizer import Tokenizer
+from helios_server.rpc.errors import in_short
 from helios_server.rpc.oip import names
 from helios_server.rpc.oip.requests import Asked
 from helios_server.rpc.oip.tensors import add_output
@@ -129,7 +130,7 @@ def failure(request_id: str, model: str, code: str, message: str) -> pb.ModelStr
 
 def refusal(request_id: str, model: str, error: HeliosError) -> pb.ModelStreamInferResponse:
     """As the error has it, with when to come back."""
-    failed = failure(request_id, model, error.code, str(error))
+    failed = failure(request_id, model, error.code, in_short(error))
     parameters = failed.infer_response.parameters
     if isinstance(error, QueueFull):
         parameters["retry_after_ms"].int64_param = round(error.retry_seconds * 1000)
