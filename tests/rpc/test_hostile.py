@@ -194,22 +194,23 @@ def _told(error: grpc.aio.AioRpcError) -> str:
 
 def tensors(draw: random.Random) -> oip.ModelInferRequest:
     """A request that is right but for a few things, typed or raw."""
-    made: oip.ModelInferRequest = request(text=draw.choice(["chat", "", "ä" * 9]), max_tokens=3)
+    made: oip.ModelInferRequest = request(text=draw.choice(["chat", "chat", "", "ä" * 9]), max_tokens=3)
     known = sorted(names.KINDS)
-    for _ in range(draw.randrange(3)):
-        datatype = draw.choice(["BYTES", "BOOL", "INT32", "UINT64", "FP32"])
+    for name in draw.choices([*known, *known, "x"], k=draw.randrange(3)):
+        kinds = ["BYTES", "BOOL", "INT32", "UINT64", "FP32"]
+        right = names.KINDS[name].datatype if name in names.KINDS and draw.random() < 0.9 else ""
+        datatype = right or draw.choice(kinds)
         elements: list[Any] = {
-            "BYTES": [b"", b"{}", b'{"n": 2, "stop": [1]}', b"\xff"],
+            "BYTES": [b"", b"{}", b'{"n": 1, "stop": ["a"]}', b"\xff"],
             "BOOL": [True, False],
-            "FP32": [0.0, -1.0, 1e30, float("nan")],
-        }.get(datatype, [0, 1, 2**31 - 1])
-        size = draw.randrange(1, 3)
-        made.inputs.append(typed(draw.choice([*known, "x"]), datatype, draw.choices(elements, k=size)))
-    for name in draw.choices([*known, *names.RESERVED, names.EMPTY_FINAL, "x"], k=draw.randrange(3)):
+            "FP32": [0.0, 1.0, 1e30, float("nan")],
+        }.get(datatype, [0, 1, 1, 2**31 - 1])
+        made.inputs.append(typed(name, datatype, draw.choices(elements, k=draw.choice([1, 1, 1, 2]))))
+    for name in draw.choices([*known, *names.RESERVED, names.EMPTY_FINAL, "x"], k=draw.choice([0, 0, 1, 2])):
         set_parameters(made.parameters, **{name: draw.choice([True, 0, -1, 2**62, "", "{}", 0.5])})
-    for name in draw.choices([*names.OUTPUTS, *names.OUTPUTS, "x"], k=draw.randrange(4)):
+    for name in draw.choices([*names.OUTPUTS, *names.OUTPUTS, "x"], k=draw.randrange(3)):
         made.outputs.add(name=name)
-    made.parameters["max_tokens"].int64_param = draw.choice([1, 3, 0])
+    made.parameters["max_tokens"].int64_param = draw.choice([1, 3, 3, 0])
     return as_raw(made) if draw.random() < 0.5 else made
 
 

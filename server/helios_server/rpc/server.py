@@ -39,7 +39,7 @@ from helios_server.rpc.errors import AnswerErrors
 from helios_server.rpc.generation import GenerationService
 from helios_server.rpc.health import Health, Phase
 from helios_server.rpc.http import HttpServer
-from helios_server.rpc.oip.service import InferenceService
+from helios_server.rpc.oip.service import InferenceService, OtherCalls
 from helios_server.rpc.openai.door import OpenAiDoor
 from helios_server.rpc.pages import pages
 from helios_server.rpc.pod import Pod
@@ -130,6 +130,7 @@ class PodServer:
         generation_pb2_grpc.add_GenerationServicer_to_server(GenerationService(self.pod), generation)
         inference = InferenceService(self.pod)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, generation)
+        generation.add_generic_rpc_handlers([OtherCalls()])
         service = ControlService(self.pod, self.begin_drain, self._drain_timeout)
         control_pb2_grpc.add_ControlServicer_to_server(service, control)
         for server in (generation, control):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from helios_proto.inference import open_inference_pb2 as pb
+
 from tests.rpc.oip_door.triton import Triton
 from tests.rpc.pods import PROMPT, Served, eventually
 
@@ -155,7 +157,34 @@ async def _free(pod: Served) -> bool:
     return (load.running, load.waiting, load.kv_used_tokens) == (0, 0, 0)
 
 
+SOME_FIELDS = {"ModelConfig", "ModelInput", "ModelOutput", "InferStatistics", "ModelStatistics"}
+"""Messages of answers, of which only what is filled in stands in our file."""
+
+
+async def test_messages_and_numbers_are_the_published_ones(pod: Served, triton: Triton) -> None:
+    published = await triton.ask("published", pod)
+
+    def check(message: Any) -> None:
+        ours = {each.name: [each.number, each.type, each.is_repeated] for each in message.fields}
+        theirs = published[message.full_name]
+        assert ours.items() <= theirs.items() if message.name in SOME_FIELDS else ours == theirs, message.name
+        for nested in message.nested_types:
+            check(nested)
+
+    for message in pb.DESCRIPTOR.message_types_by_name.values():
+        check(message)
+    for enum in pb.DESCRIPTOR.enum_types_by_name.values():
+        assert {value.name: value.number for value in enum.values} == published[enum.full_name]
+    [service] = pb.DESCRIPTOR.services_by_name.values()
+    calls = published[service.full_name]
+    for call in service.methods:
+        assert calls[call.name] == [call.input_type.full_name, call.output_type.full_name]
+
+
 async def test_errors_are_statuses(pod: Served, triton: Triton) -> None:
     unknown = await triton.ask("infer", pod, **asked(), model_name="other")
     assert unknown["status"] == "StatusCode.NOT_FOUND"
+    other = await triton.ask("method", pod, name="get_system_shared_memory_status")
+    assert other["status"] == "StatusCode.UNIMPLEMENTED"
+    assert other["error"].startswith("SystemSharedMemoryStatus: is not served here; Leave it out")
     assert unknown["error"] == "model_name: other is not served here; Ask for chat, or leave it empty"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 
@@ -61,6 +62,29 @@ def describe(url: str) -> dict[str, Any]:
             "statistics": client.get_inference_statistics(as_json=True)["model_stats"],
             "index": client.get_model_repository_index(as_json=True),
         }
+
+
+def published(url: str) -> dict[str, Any]:
+    """Message -> field -> number, type and whether it repeats, as this client has them; and enums."""
+    found: dict[str, Any] = {}
+
+    def walk(message: Any) -> None:
+        found[message.full_name] = {
+            each.name: [each.number, each.type, each.is_repeated] for each in message.fields
+        }
+        for nested in message.nested_types:
+            walk(nested)
+
+    for file in (service_pb2.DESCRIPTOR, model_config_pb2.DESCRIPTOR):
+        for message in file.message_types_by_name.values():
+            walk(message)
+        for enum in file.enum_types_by_name.values():
+            found[enum.full_name] = {value.name: value.number for value in enum.values}
+    for each in service_pb2.DESCRIPTOR.services_by_name.values():
+        found[each.full_name] = {
+            call.name: [call.input_type.full_name, call.output_type.full_name] for call in each.methods
+        }
+    return found
 
 
 def method(url: str, name: str, **given: Any) -> Any:

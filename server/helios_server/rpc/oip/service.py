@@ -10,14 +10,15 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import grpc
 from helios_proto.inference import open_inference_pb2 as pb
 from helios_proto.inference import open_inference_pb2_grpc
 
 from helios_server.engine.engine import Engine
 from helios_server.engine.request import FailedEvent, FinishedEvent, GenerationRequest, Span, TokensEvent
-from helios_server.errors import InvalidRequest
+from helios_server.errors import HeliosError, InvalidRequest
 from helios_server.rpc import conversation, messages
-from helios_server.rpc.calls import Context
+from helios_server.rpc.calls import Context, Handler
 from helios_server.rpc.oip import described, requests
 from helios_server.rpc.oip.answers import Answer, on_stream
 from helios_server.rpc.oip.given import Given, outputs
@@ -25,6 +26,14 @@ from helios_server.rpc.oip.many import Many, Write
 from helios_server.rpc.oip.requests import Asked
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.stream import Stream
+
+_SERVICE = f"/{pb.DESCRIPTOR.services_by_name['GRPCInferenceService'].full_name}/"
+
+
+class NotDone(HeliosError):
+    """A call of Triton's that asks for what there is not here."""
+
+    code = "UNIMPLEMENTED"
 
 
 class InferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
@@ -153,3 +162,18 @@ class InferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     def _end_with(self, context: Context, engine: Engine, spans: tuple[Span, ...]) -> None:
         context.set_trailing_metadata(messages.trailing(self._pod.model_name, engine.info(), spans))
+
+
+class OtherCalls(grpc.GenericRpcHandler):
+    """Whatever else is called by the service's name: registered behind the service itself."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        _, ours, call = handler_call_details.method.partition(_SERVICE)
+        if not ours:
+            return None
+
+        async def refuse(request: object, context: Context) -> None:
+            fix = "Leave it out: tensors go in messages, and the operator loads the model"
+            raise NotDone(call, "is not served here", fix)
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
