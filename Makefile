@@ -73,6 +73,8 @@ proto: ## the stubs in proto/helios_proto, by a grpcio-tools whose output runs o
 	@test -x .venv-proto/bin/python || { $(PYTHON) -m venv .venv-proto && .venv-proto/bin/python -m pip install --quiet 'grpcio-tools==1.81.1'; }
 	.venv-proto/bin/python -m grpc_tools.protoc -I helios_proto/v1=proto/helios/v1 \
 	  --python_out=proto --pyi_out=proto --grpc_python_out=proto helios_proto/v1/generation.proto helios_proto/v1/control.proto
+	.venv-proto/bin/python -m grpc_tools.protoc -I helios_proto/inference=proto/inference \
+	  --python_out=proto --pyi_out=proto --grpc_python_out=proto helios_proto/inference/open_inference.proto
 
 chart: $(STAMP) ## what the Helm chart copies: CRDs, the table of values
 	$(BIN)/python deploy/helm/generate.py

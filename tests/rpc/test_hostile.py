@@ -22,9 +22,12 @@ import psutil
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from helios_proto.inference import open_inference_pb2 as oip
 from helios_proto.v1 import generation_pb2 as pb
+from helios_server.rpc.oip import names
 from helios_server.rpc.openai import fields
 
+from tests.rpc.oip_door.wire import as_raw, request, set_parameters, typed
 from tests.rpc.openai_door.clients import BODIES, CHAT, TEXT
 from tests.rpc.pods import Served, child, eventually, generate_request, serving, speaking
 from tests.sizes import LONG, examples
@@ -33,6 +36,7 @@ MESSAGES = examples(150, long=10_000)
 """Of each kind, in each of two rounds."""
 ROWS = 8
 _GENERATION = pb.DESCRIPTOR.services_by_name["Generation"]
+_INFERENCE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _OWN = (
     "model",
     "prompt",
@@ -96,6 +100,14 @@ async def process(tiny: Path, tmp_path: Path) -> AsyncIterator[Process]:
 Send = Callable[[Process, random.Random], Awaitable[str]]
 
 
+_TOPS = {
+    FieldDescriptor.CPPTYPE_INT32: 2**31,
+    FieldDescriptor.CPPTYPE_INT64: 2**63,
+    FieldDescriptor.CPPTYPE_UINT32: 2**32,
+    FieldDescriptor.CPPTYPE_UINT64: 2**64,
+}
+
+
 # -- what is sent ------------------------------------------------------------------------------------------
 
 
@@ -109,9 +121,13 @@ def anything(draw: random.Random, field: FieldDescriptor) -> Any:
         )
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         return draw.random() < 0.5
+    if field.enum_type:
+        return 0
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return draw.randbytes(draw.randrange(12))
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         return draw.choice(["", "chat", "\0", "ä\U0001f600", "x" * draw.randrange(300), "<|user|>"])
-    top = 2**64 if field.cpp_type == FieldDescriptor.CPPTYPE_UINT64 else 2**32
+    top = _TOPS[field.cpp_type]
     return draw.choice([0, 1, 2, 7, draw.randrange(320), draw.randrange(top), top - 1])
 
 
@@ -120,7 +136,11 @@ def message(draw: random.Random, descriptor: Any) -> Message:
     for field in descriptor.fields:
         if draw.random() < 0.5:
             continue
-        if field.is_repeated:
+        if field.message_type and field.message_type.GetOptions().map_entry:
+            for _ in range(draw.randrange(3)):
+                key, value = field.message_type.fields
+                getattr(made, field.name)[anything(draw, key)].CopyFrom(anything(draw, value))
+        elif field.is_repeated:
             getattr(made, field.name).extend(anything(draw, field) for _ in range(draw.randrange(6)))
         elif field.message_type:
             getattr(made, field.name).CopyFrom(anything(draw, field))
@@ -155,9 +175,9 @@ async def by_bytes(process: Process, draw: random.Random) -> str:
     return await _status(process, draw.choice(_GENERATION.methods).name, content)
 
 
-async def _status(process: Process, method: str, content: bytes) -> str:
+async def _status(process: Process, method: str, content: bytes, service: Any = _GENERATION) -> str:
     channel = process.pod.client._channel
-    call: Any = channel.unary_stream(f"/{_GENERATION.full_name}/{method}")(content, timeout=60)
+    call: Any = channel.unary_stream(f"/{service.full_name}/{method}")(content, timeout=60)
     try:
         async for _ in call:
             pass
@@ -170,6 +190,69 @@ def _told(error: grpc.aio.AioRpcError) -> str:
     """Whatever was sent, the fault is its sender's."""
     assert error.code() not in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL), error.details()
     return error.code().name
+
+
+def tensors(draw: random.Random) -> oip.ModelInferRequest:
+    """A request that is right but for a few things, typed or raw."""
+    made: oip.ModelInferRequest = request(text=draw.choice(["chat", "chat", "", "ä" * 9]), max_tokens=3)
+    known = sorted(names.KINDS)
+    for name in draw.choices([*known, *known, "x"], k=draw.randrange(3)):
+        kinds = ["BYTES", "BOOL", "INT32", "UINT64", "FP32"]
+        right = names.KINDS[name].datatype if name in names.KINDS and draw.random() < 0.9 else ""
+        datatype = right or draw.choice(kinds)
+        elements: list[Any] = {
+            "BYTES": [b"", b"{}", b'{"n": 1, "stop": ["a"]}', b"\xff"],
+            "BOOL": [True, False],
+            "FP32": [0.0, 1.0, 1e30, float("nan")],
+        }.get(datatype, [0, 1, 1, 2**31 - 1])
+        made.inputs.append(typed(name, datatype, draw.choices(elements, k=draw.choice([1, 1, 1, 2]))))
+    for name in draw.choices([*known, *names.RESERVED, names.EMPTY_FINAL, "x"], k=draw.choice([0, 0, 1, 2])):
+        set_parameters(made.parameters, **{name: draw.choice([True, 0, -1, 2**62, "", "{}", 0.5])})
+    for name in draw.choices([*names.OUTPUTS, *names.OUTPUTS, "x"], k=draw.randrange(3)):
+        made.outputs.add(name=name)
+    made.parameters["max_tokens"].int64_param = draw.choice([1, 3, 3, 0])
+    return as_raw(made) if draw.random() < 0.5 else made
+
+
+async def by_tensors(process: Process, draw: random.Random) -> str:
+    """The Open Inference Protocol: any method with anything in it; requests that are nearly right; bytes."""
+    method, content = draw.choice(_INFERENCE.methods), b""
+    match draw.randrange(4):
+        case 0:
+            content = message(draw, method.input_type).SerializeToString()
+        case 1:
+            whole = tensors(draw).SerializeToString()
+            content = whole[: draw.randrange(len(whole) + 1)] + draw.randbytes(draw.randrange(9))
+        case _:
+            method = _INFERENCE.methods_by_name[draw.choice(["ModelInfer", "ModelStreamInfer"])]
+            content = tensors(draw).SerializeToString()
+    return await _status(process, method.name, content, _INFERENCE)
+
+
+async def by_tensor_streams(process: Process, draw: random.Random) -> str:
+    """Many on one stream: each has one last answer, whatever it was. Or it is left, at any moment."""
+    asked = [tensors(draw) for _ in range(draw.randrange(5))]
+    for index, each in enumerate(asked):
+        each.id = str(index)
+    left_after = draw.choice([None, None, draw.randrange(6)])
+    channel: Any = process.pod.client._channel
+    call = channel.stream_stream(
+        f"/{_INFERENCE.full_name}/ModelStreamInfer",
+        oip.ModelInferRequest.SerializeToString,
+        oip.ModelStreamInferResponse.FromString,
+    )(iter(asked), timeout=60)
+    finals: Counter[str] = Counter()
+    heard = 0
+    async for answer in call:
+        assert not answer.error_message.startswith(("INTERNAL", "UNKNOWN")), answer.error_message
+        told = answer.infer_response
+        finals[told.id] += told.parameters[names.FINAL].bool_param
+        heard += 1
+        if heard == left_after:
+            call.cancel()
+            return "left"
+    assert finals == Counter({each.id: 1 for each in asked})
+    return "OK"
 
 
 async def by_json(process: Process, draw: random.Random) -> str:
@@ -273,7 +356,15 @@ async def round_of(send: Send, process: Process, seed: int) -> Counter[str]:
     return outcomes
 
 
-KINDS: list[Send] = [by_message, by_bytes, by_json, by_raw_bytes, by_cancelling]
+KINDS: list[Send] = [
+    by_message,
+    by_bytes,
+    by_tensors,
+    by_tensor_streams,
+    by_json,
+    by_raw_bytes,
+    by_cancelling,
+]
 
 
 @pytest.mark.long

@@ -19,6 +19,7 @@ from tests.rpc.pods import PROMPT, Served, serving
 
 HEALTH, REFLECTION = "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"
 GENERATION, CONTROL = "helios.v1.Generation", "helios.v1.Control"
+INFERENCE = "inference.GRPCInferenceService"
 
 
 async def reflect(channel: grpc.aio.Channel, **asked: str) -> Any:
@@ -32,7 +33,7 @@ async def reflect(channel: grpc.aio.Channel, **asked: str) -> Any:
 async def test_a_client_without_the_proto_generates(pod: Served) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{pod.ports.port}") as channel:
         listed = (await reflect(channel, list_services="")).list_services_response.service
-        assert {each.name for each in listed} == {GENERATION, HEALTH, REFLECTION}
+        assert {each.name for each in listed} == {GENERATION, INFERENCE, HEALTH, REFLECTION}
         described = await reflect(channel, file_containing_symbol=GENERATION)
         pool = descriptor_pool.DescriptorPool()
         for content in described.file_descriptor_response.file_descriptor_proto:
@@ -80,17 +81,18 @@ async def test_health_is_told_and_followed_for_every_service(tiny: Path) -> None
         stub = health_pb2_grpc.HealthStub(channel)
         for service in ("", HEALTH, REFLECTION, CONTROL):
             assert (await stub.Check(request(service=service))).status == answer.SERVING
-        assert (await stub.Check(request(service=GENERATION))).status == answer.NOT_SERVING
+        for service in (GENERATION, INFERENCE):
+            assert (await stub.Check(request(service=service))).status == answer.NOT_SERVING
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await stub.Check(request(service="no.such.Service"))
         assert error.value.code() is grpc.StatusCode.NOT_FOUND
         unknown = stub.Watch(request(service="no.such.Service"))
         assert (await unknown.read()).status == answer.SERVICE_UNKNOWN
-        watched = stub.Watch(request(service=GENERATION))
-        assert (await watched.read()).status == answer.NOT_SERVING
+        watched = [stub.Watch(request(service=service)) for service in (GENERATION, INFERENCE)]
+        assert [(await each.read()).status for each in watched] == [answer.NOT_SERVING] * 2
         await pod.server.load()
-        assert (await watched.read()).status == answer.SERVING
+        assert [(await each.read()).status for each in watched] == [answer.SERVING] * 2
         await pod.server.begin_drain()
-        assert (await watched.read()).status == answer.NOT_SERVING
-        unknown.cancel()
-        watched.cancel()
+        assert [(await each.read()).status for each in watched] == [answer.NOT_SERVING] * 2
+        for each in (unknown, *watched):
+            each.cancel()

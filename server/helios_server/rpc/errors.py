@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 _NOT_OURS = (grpc.aio.AbortError, asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 _DETAILS_KEY = "grpc-status-details-bin"
+_FIELD_BYTES, _PROBLEM_BYTES, _FIX_BYTES = 200, 800, 1500
+"""Of an error on the wire. It may quote what was sent, gRPC allows 8 KiB of metadata in all, and whoever gets
+more loses the status."""
 _NOT_SERVED_BY_US = "/grpc."
 """Health and the like end their calls themselves."""
 
@@ -104,9 +107,26 @@ async def refuse(context: Context, error: HeliosError) -> None:
     if details is not None:
         trailing = (*trailing, (_DETAILS_KEY, details.SerializeToString()))
     try:
-        await context.abort(grpc.StatusCode[error.code], str(error), trailing)
+        await context.abort(grpc.StatusCode[error.code], in_short(error), trailing)
     except grpc.aio.InternalError:  # the client is gone: nobody is there to be told
         raise asyncio.CancelledError from None
+
+
+def in_short(error: HeliosError) -> str:
+    """Its words, but for what would make them too long for metadata."""
+    field, problem = _begin(error.field, _FIELD_BYTES), _begin(error.problem, _PROBLEM_BYTES)
+    return f"{field}: {problem}; {_begin(error.fix, _FIX_BYTES)}"
+
+
+def _begin(text: str, most: int) -> str:
+    """As much of it as takes `most` bytes where metadata is percent-encoded."""
+    taken = 0
+    for index, character in enumerate(text):
+        plain = " " <= character <= "~" and character != "%"
+        taken += 1 if plain else 3 * len(character.encode("utf-8", "surrogatepass"))
+        if taken > most:
+            return f"{text[:index]}..."
+    return text
 
 
 def rich_status(error: HeliosError) -> status_pb2.Status | None:
@@ -118,4 +138,4 @@ def rich_status(error: HeliosError) -> status_pb2.Status | None:
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     code = grpc.StatusCode[error.code].value[0]
-    return status_pb2.Status(code=code, message=str(error), details=[detail])
+    return status_pb2.Status(code=code, message=in_short(error), details=[detail])

@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from enum import StrEnum
@@ -57,6 +58,8 @@ class Health:
         self._own = (LIVENESS, *own)
         self.phase = Phase.LOADING
         self.hung = ""
+        self.drain_begun = asyncio.Event()
+        """For whoever waits for it."""
         self.servicer = health.aio.HealthServicer()
 
     async def start(self) -> None:
@@ -67,6 +70,8 @@ class Health:
         if self.phase is Phase.FAILED or (self.draining and phase is not Phase.FAILED):
             return
         self.phase = phase
+        if self.draining:
+            self.drain_begun.set()
         await self._show()
 
     async def judge(self, hung: str) -> None:

@@ -21,6 +21,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from helios_contract.limits import Limits
 from helios_proto import addresses
+from helios_proto.inference import open_inference_pb2, open_inference_pb2_grpc
 from helios_proto.v1 import control_pb2_grpc, generation_pb2, generation_pb2_grpc
 
 from helios_server.engine.engine import Engine
@@ -38,6 +39,7 @@ from helios_server.rpc.errors import AnswerErrors
 from helios_server.rpc.generation import GenerationService
 from helios_server.rpc.health import Health, Phase
 from helios_server.rpc.http import HttpServer
+from helios_server.rpc.oip.service import InferenceService, OtherCalls
 from helios_server.rpc.openai.door import OpenAiDoor
 from helios_server.rpc.pages import pages
 from helios_server.rpc.pod import Pod
@@ -54,7 +56,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_SERVICES = (generation_pb2.DESCRIPTOR.services_by_name["Generation"],)
+_SERVICES = (
+    generation_pb2.DESCRIPTOR.services_by_name["Generation"],
+    open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
+)
 """For applications."""
 _BESIDE = ("grpc.health.v1.Health", reflection.SERVICE_NAME)
 """On the same port."""
@@ -127,6 +132,9 @@ class PodServer:
     def _register(self) -> None:
         generation, control = self._generation.server, self._control.server
         generation_pb2_grpc.add_GenerationServicer_to_server(GenerationService(self.pod), generation)
+        inference = InferenceService(self.pod)
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, generation)
+        generation.add_generic_rpc_handlers([OtherCalls()])
         service = ControlService(self.pod, self.begin_drain, self._drain_timeout)
         control_pb2_grpc.add_ControlServicer_to_server(service, control)
         for server in (generation, control):

@@ -43,6 +43,8 @@ class Metrics:
         self._joules = 0.0
         self._alarms_until = 0.0
         self._passed_over, self._audit_seconds = 0, 0.0
+        self.last_answer = 0.0
+        """When one ended; Unix seconds."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._make_gauges()
@@ -299,6 +301,7 @@ class RequestMetrics:
     def finished(self, event: FinishedEvent) -> None:
         """The whole answer."""
         metrics, labels, times = self._metrics, self._metrics.labels, event.times
+        metrics.last_answer = time.time()
         metrics.request_success.labels(labels[0], event.reason.value).inc()
         metrics.preemptions.labels(labels[0]).inc(event.preemptions)
         metrics.prompt_tokens.labels(*labels).inc(event.prompt_tokens)

@@ -11,8 +11,8 @@ import pytest
 from helios_server.engine.serving import Model
 from helios_server.errors import HeliosError, InvalidRequest
 from helios_server.models.tokenizer import Tokenizer
+from helios_server.rpc.fields import Fields
 from helios_server.rpc.openai.chat import Chat, NoTemplate
-from helios_server.rpc.openai.fields import Fields
 from transformers import AutoTokenizer
 
 from tests.checkpoints import SPECIAL, make_checkpoint, write_tokenizer

@@ -15,7 +15,7 @@ from helios_server.models.chat_text import NoTemplate, render
 from helios_server.models.json_file import shown
 from helios_server.rpc import conversation
 from helios_server.rpc.conversation import Prompt
-from helios_server.rpc.openai.fields import Fields, Neutral
+from helios_server.rpc.fields import Fields, Neutral
 
 __all__ = ["Chat", "NoTemplate"]
 

@@ -13,9 +13,10 @@ from helios_server.engine.sampling import SamplingParams
 from helios_server.engine.serving import Model
 from helios_server.rpc import conversation
 from helios_server.rpc.conversation import Prompt
+from helios_server.rpc.fields import Fields, Neutral
 from helios_server.rpc.openai import fields
 from helios_server.rpc.openai.chat import Chat
-from helios_server.rpc.openai.fields import HELIOS, Fields
+from helios_server.rpc.openai.fields import HELIOS
 
 _TEXT_TOKENS = 16
 """OpenAI's default for completions."""
@@ -104,7 +105,7 @@ def _asked(given: Fields, max_tokens: int | None, logprobs: bool) -> Asked:
     stream, options, helios = given.flag("stream"), given.object("stream_options"), given.object(HELIOS)
     if given.has("stream_options") and not stream:
         raise given.wrong("stream_options", "is given without stream", "Leave it out, or give stream: true")
-    options.admit(frozenset({"include_usage"}), {"include_obfuscation": fields.Neutral((False,))})
+    options.admit(frozenset({"include_usage"}), {"include_obfuscation": Neutral((False,))})
     helios.admit(frozenset({"depth"}), {})
     depth = helios.whole("depth") or 0
     if depth < 0:
