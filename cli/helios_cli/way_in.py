@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
+from helios_client import TLS, Client
+from helios_client.errors import InvalidArgument
 from helios_operator.errors import OperatorError
-from helios_proto.client import GenerationClient
 
 _TOKEN = "HELIOS_TOKEN"
 
@@ -29,19 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, type=Path, metavar="FILE", help=what)
 
 
-def client(address: str, options: Any) -> Callable[[], GenerationClient]:
-    """To be called where a loop runs. OperatorError names the file that cannot be read."""
+def client(address: str, options: Any) -> Client:
+    """OperatorError names what cannot be used: an option, a file that cannot be read, the address."""
     ca, certificate, key = (_content(options, name) for name in ("tls_ca", "tls_cert", "tls_key"))
     if (certificate is None) != (key is None) or (certificate and not ca):
         missing = "tls-ca" if certificate and key else "tls-key" if certificate else "tls-cert"
         raise OperatorError(missing, "is missing", "give --tls-ca, --tls-cert and --tls-key")
     given = _content(options, "token_file")
     token = os.environ.get(_TOKEN, "") if given is None else given.decode(errors="replace").strip()
-    if token and not (token.isascii() and token.isprintable() and " " not in token):
-        field = "token-file" if given else _TOKEN
-        raise OperatorError(field, "is no token: no header can carry it", "give one word of ASCII")
-    tls = grpc.ssl_channel_credentials(ca, key, certificate) if ca else None
-    return lambda: GenerationClient(address, tls, token)
+    try:
+        return Client(address, tls=TLS(ca, certificate, key) if ca else None, token=token)
+    except InvalidArgument as error:
+        field = error.field if error.field != "token" else "token-file" if given else _TOKEN
+        raise OperatorError(field, error.problem, error.fix) from None
 
 
 def _content(options: Any, name: str) -> bytes | None:

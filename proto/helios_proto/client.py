@@ -1,4 +1,7 @@
-"""A thin client of `helios.v1.Generation`: what `helios generate`, the tests and the demo speak through.
+"""A thin client of `helios.v1.Generation`, message by message: what the demo and the tests speak through.
+
+`helios_client`, which applications use, has channels with the same options, and values and exceptions of its
+own.
 
 It adds two things to the generated stub: the service config that retries what a draining pod refuses, and the
 trailing metadata of an answer. It must import nothing but grpc and protobuf, so that clients stay small, and
@@ -32,8 +35,13 @@ SERVICE_CONFIG: dict[str, Any] = {
 }
 """Four attempts, UNAVAILABLE only, and (by gRPC itself) only before the first message of an answer."""
 
+MOST_BYTES = (4 << 20) + 4096
+"""What is kept of a call to send it again: the largest message that a pod takes, and its headers. By itself
+gRPC keeps 256 KiB, and a longer prompt that a draining pod refuses would be an error."""
+
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+    ("grpc.per_rpc_retry_buffer_size", MOST_BYTES),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )

@@ -130,7 +130,9 @@ def test_prompts_that_no_model_takes(state: Path, volumes: Path, tmp_path: Path)
         told = ("--state", state)
         assert "512" in error_of(helios("generate", "word " * 2000, *told))
         assert "sampling_params.top_p: " in error_of(helios("generate", "word", "--top-p", 7, *told))
-        assert "arguments: " in error_of(helios("generate", "word", "--max-tokens", -1, *told))
+        assert "sampling_params.max_tokens: " in error_of(
+            helios("generate", "word", "--max-tokens", -1, *told)
+        )
         assert "layer" in error_of(helios("generate", "word", "--layers", 3, *told))
         assert running.interrupt() == 0
     nowhere = helios("generate", "word", "--address", "127.0.0.1:1")

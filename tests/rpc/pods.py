@@ -100,7 +100,7 @@ def generate_request(text: str = PROMPT, **fields: Any) -> pb.GenerateRequest:
     own = {name for name in pb.GenerateRequest.DESCRIPTOR.fields_by_name}
     sampling = {"max_tokens": 8, "ignore_eos": True} | {k: v for k, v in fields.items() if k not in own}
     given = {name: value for name, value in fields.items() if name in own}
-    if "tokenized" not in given:
+    if not given.keys() & {"tokenized", "chat"}:
         given["text"] = text
     return pb.GenerateRequest(sampling_params=pb.SamplingParams(**sampling), **given)
 

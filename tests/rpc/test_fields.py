@@ -88,6 +88,7 @@ async def test_every_field_of_a_request_means_something(pod: Served) -> None:
         "model": _is(refused_by(pod.generate(model="other")), "model"),
         "text": _differs(everything(pod, text="Another prompt"), default),
         "tokenized": _differs(everything(pod, tokenized=pb.TokenizedInput(input_ids=[1, 2])), default),
+        "chat": _differs(everything(pod, chat=pb.ChatInput(messages=[{"role": "user"}])), default),
         "sampling_params": _differs(everything(pod, max_tokens=3), default),
         "exit_policy": _differs(everything(pod, exit_policy=pb.ExitPolicy(layer_budget=2)), default),
         "stream": unary(),

@@ -159,7 +159,7 @@ async def test_a_refusal_names_the_field_and_the_fix(pod: Served, fields: Any, c
 
 async def test_a_request_without_input_is_refused(pod: Served) -> None:
     error = await refusal(pod.client.generate(pb.GenerateRequest()).complete())
-    assert error.details() == "input: neither text nor tokenized is given; Give one of them"
+    assert error.details() == "input: neither text, tokenized nor chat is given; Give one of them"
 
 
 async def test_an_id_in_use_is_refused_and_its_owner_goes_on(pod: Served) -> None:

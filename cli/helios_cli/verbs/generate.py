@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import grpc
+from helios_client import Answer, Client, HeliosError, Options, Unavailable
 from helios_operator.errors import NotRunningError, OperatorError
 from helios_operator.local.store import DEPLOYMENT
-from helios_proto import addresses
-from helios_proto.client import Answer, GenerationClient
-from helios_proto.v1.generation_pb2 import Complete, ExitPolicy, FinishReason, GenerateRequest, SamplingParams
 
 from helios_cli import state, way_in
 from helios_cli.arguments import Parser
@@ -41,93 +37,64 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object at the end instead of a stream")
     way_in.add_arguments(parser)
     options = parser.parse_args(argv)
-    address = _given(options.address) if options.address else _endpoint(options.name, options.state)
-    client = way_in.client(address, options)
+    address = options.address or _endpoint(options.name, options.state)
+    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     try:
-        return asyncio.run(_generate(client, _request(options), options.timeout, options.json))
-    except grpc.aio.AioRpcError as error:
-        raise _failed(address, error, tls=options.tls_ca is not None) from None
+        with way_in.client(address, options) as client:
+            return _generate(client, prompt, _asked(options), options.timeout, options.json)
+    except HeliosError as error:
+        raise _failed(error, address, tls=options.tls_ca is not None) from None
 
 
-def _given(address: str) -> str:
-    try:
-        return addresses.check(address)
-    except ValueError as error:
-        problem, _, fix = str(error).partition("; ")
-        raise OperatorError("address", problem, fix) from None
-
-
-def _request(options: Any) -> GenerateRequest:
-    chosen = {
-        name: getattr(options, name)
-        for name in ("max_tokens", "temperature", "top_p", "top_k", "seed")
-        if getattr(options, name) is not None
+def _asked(options: Any) -> Options:
+    return {
+        "model": options.model,
+        "max_tokens": options.max_tokens,
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "top_k": options.top_k,
+        "seed": options.seed,
+        "stop": options.stop,
+        "depth": options.layers,
     }
-    try:
-        return GenerateRequest(
-            model=options.model,
-            text=sys.stdin.read() if options.prompt == "-" else options.prompt,
-            sampling_params=SamplingParams(stop=options.stop, **chosen),
-            exit_policy=ExitPolicy(layer_budget=options.layers),
-        )
-    except ValueError as error:  # a number that the message cannot carry, such as a negative length
-        raise OperatorError("arguments", str(error), "see `helios generate --help`") from None
 
 
-async def _generate(
-    connect: Callable[[], GenerationClient],
-    request: GenerateRequest,
-    timeout: float | None,
-    as_json: bool,
-) -> int:
+def _generate(client: Client, prompt: str, asked: Options, timeout: float | None, as_json: bool) -> int:
     began = time.monotonic()
-    async with connect() as client:
-        answer = client.generate(request, timeout)
-        complete = await _read(answer, streaming=not as_json)
-        seconds = time.monotonic() - began
-        if as_json:
-            print(json.dumps(_summary(complete, seconds, await answer.spans()), indent=2, ensure_ascii=False))
-        else:
-            print()
-            print(_footer(complete, seconds), file=sys.stderr)
+    with client.stream(prompt, timeout=timeout, **asked) as stream:
+        for chunk in stream:
+            if not as_json:
+                print(chunk.text, end="", flush=True)
+    seconds = time.monotonic() - began
+    if as_json:
+        print(json.dumps(_summary(stream.answer, seconds), indent=2, ensure_ascii=False))
+    else:
+        print()
+        print(_footer(stream.answer, seconds), file=sys.stderr)
     return 0
 
 
-async def _read(answer: Answer, streaming: bool) -> Complete:
-    last = Complete()
-    async for message in answer:
-        if message.HasField("complete"):
-            last = message.complete
-        elif streaming:
-            print(message.chunk.text, end="", flush=True)
-    return last
-
-
-def _summary(complete: Complete, seconds: float, spans: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(answer: Answer, seconds: float) -> dict[str, Any]:
     return {
-        "text": complete.text,
-        "finishReason": _reason(complete),
-        "promptTokens": complete.usage.prompt_tokens,
-        "completionTokens": complete.usage.completion_tokens,
-        "model": complete.model,
-        "meanLayers": complete.exit_stats.mean_layers,
-        "totalLayers": complete.exit_stats.total_layers,
-        "meanConfidence": complete.exit_stats.mean_confidence,
+        "text": answer.text,
+        "finishReason": answer.finish_reason,
+        "promptTokens": answer.prompt_tokens,
+        "completionTokens": answer.completion_tokens,
+        "model": answer.model,
+        "meanLayers": answer.mean_layers,
+        "totalLayers": answer.total_layers,
+        "meanConfidence": answer.mean_confidence,
         "seconds": round(seconds, 3),
-        "spans": spans,
+        "spans": json.loads(answer.metadata.get("helios-spans", "[]")),
     }
 
 
-def _footer(complete: Complete, seconds: float) -> str:
-    tokens, stats = complete.usage.completion_tokens, complete.exit_stats
+def _footer(answer: Answer, seconds: float) -> str:
     return (
-        f"[{tokens} tokens in {seconds:.1f} s, {stats.mean_layers:.0f} of {stats.total_layers} layers, "
-        f"mean confidence {stats.mean_confidence:.2f}, {_reason(complete)}]"
+        f"[{answer.completion_tokens} tokens in {seconds:.1f} s, "
+        f"{answer.mean_layers:.0f} of {answer.total_layers} layers, "
+        f"mean confidence {answer.mean_confidence:.2f}, {answer.finish_reason}]"
     )
-
-
-def _reason(complete: Complete) -> str:
-    return FinishReason.Name(complete.finish_reason).removeprefix("FINISH_REASON_").lower()
 
 
 def _endpoint(name: str | None, folder: Any) -> str:
@@ -148,14 +115,11 @@ def _endpoint(name: str | None, folder: Any) -> str:
     raise NotRunningError("name", problem, fix)
 
 
-def _failed(address: str, error: grpc.aio.AioRpcError, tls: bool) -> OperatorError:
-    """The server's own words name field and fix; a connection that fails is put into words here: clear text
-    to a port that speaks TLS, or the reverse, looks like nobody there."""
-    details = error.details() or ""
-    field, colon, rest = details.partition(": ")
-    problem, semicolon, fix = rest.partition("; ")
-    if colon and semicolon:
-        return OperatorError(field, problem, fix)
-    fix = "check that a deployment serves there, "
-    fix += "and speaks TLS, by a certificate of --tls-ca" if tls else "and give --tls-ca if it speaks TLS"
-    return OperatorError(address, f"{error.code().name} {details}".strip(), fix)
+def _failed(error: HeliosError, address: str, tls: bool) -> OperatorError:
+    """As the client says it; of nobody there, with what this command can change: clear text to a port that
+    speaks TLS, or the reverse, looks like it."""
+    fix = error.fix
+    if isinstance(error, Unavailable) and error.field == address:
+        fix = "check that a deployment serves there, "
+        fix += "and speaks TLS, by a certificate of --tls-ca" if tls else "and give --tls-ca if it speaks TLS"
+    return OperatorError(error.field, error.problem, fix)

@@ -24,45 +24,49 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n helios_proto/v1/generation.proto\x12\thelios.v1\"\x91\x02\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12.\n\ttokenized\x18\x04 \x01(\x0b\x32\x19.helios.v1.TokenizedInputH\x00\x12\x32\n\x0fsampling_params\x18\x05 \x01(\x0b\x32\x19.helios.v1.SamplingParams\x12*\n\x0b\x65xit_policy\x18\x06 \x01(\x0b\x32\x15.helios.v1.ExitPolicy\x12\x13\n\x06stream\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12\x12\n\ncache_salt\x18\x08 \x01(\tB\x07\n\x05inputB\t\n\x07_stream\":\n\x0eTokenizedInput\x12\x15\n\roriginal_text\x18\x01 \x01(\t\x12\x11\n\tinput_ids\x18\x02 \x03(\r\"\xaa\x03\n\x0eSamplingParams\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x17\n\nmin_tokens\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05top_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x12\n\x05min_p\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x0c\n\x04stop\x18\x08 \x03(\t\x12\x16\n\x0estop_token_ids\x18\t \x03(\r\x12\x17\n\nignore_eos\x18\n \x01(\x08H\x07\x88\x01\x01\x12\x11\n\x04seed\x18\x0b \x01(\x04H\x08\x88\x01\x01\x12\x15\n\x08logprobs\x18\x0c \x01(\x08H\t\x88\x01\x01\x42\r\n\x0b_max_tokensB\r\n\x0b_min_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\r\n\x0b_ignore_eosB\x07\n\x05_seedB\x0b\n\t_logprobs\"\"\n\nExitPolicy\x12\x14\n\x0clayer_budget\x18\x01 \x01(\r\"j\n\x10GenerateResponse\x12!\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x10.helios.v1.ChunkH\x00\x12\'\n\x08\x63omplete\x18\x02 \x01(\x0b\x32\x13.helios.v1.CompleteH\x00\x42\n\n\x08response\"\x7f\n\x05\x43hunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x10\n\x08logprobs\x18\x03 \x03(\x02\x12\x13\n\x0b\x63onfidences\x18\x04 \x03(\x02\x12\x10\n\x08\x62reaches\x18\x05 \x03(\x08\x12\r\n\x05index\x18\x06 \x01(\r\x12\r\n\x05\x64\x65pth\x18\x07 \x01(\r\"\x92\x02\n\x08\x43omplete\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\noutput_ids\x18\x02 \x03(\r\x12.\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.helios.v1.FinishReason\x12\x14\n\x0cmatched_stop\x18\x04 \x01(\t\x12\x1f\n\x05usage\x18\x05 \x01(\x0b\x32\x10.helios.v1.Usage\x12(\n\nexit_stats\x18\x06 \x01(\x0b\x32\x14.helios.v1.ExitStats\x12\r\n\x05model\x18\x07 \x01(\t\x12\x16\n\x0emodel_revision\x18\x08 \x01(\t\x12\x14\n\x0cweight_dtype\x18\t \x01(\t\x12\x16\n\x0ekv_cache_dtype\x18\n \x01(\t\"N\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x13\n\x0bpreemptions\x18\x03 \x01(\r\"w\n\tExitStats\x12\x13\n\x0bmean_layers\x18\x01 \x01(\x02\x12\x14\n\x0clayer_budget\x18\x02 \x01(\r\x12\x14\n\x0ctotal_layers\x18\x03 \x01(\r\x12\x17\n\x0fmean_confidence\x18\x04 \x01(\x02\x12\x10\n\x08\x62reaches\x18\x05 \x01(\r\"\"\n\x0c\x41\x62ortRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x1e\n\rAbortResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\"\x15\n\x13GetModelInfoRequest\"\xf5\x02\n\x14GetModelInfoResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tcandidate\x18\x02 \x01(\t\x12\x11\n\tmodel_uri\x18\x03 \x01(\t\x12\x16\n\x0emodel_revision\x18\x04 \x01(\t\x12\x1c\n\x14\x62\x61\x63kbone_fingerprint\x18\x05 \x01(\t\x12\x11\n\texits_uri\x18\x06 \x01(\t\x12\x14\n\x0c\x65xits_digest\x18\x07 \x01(\t\x12\x14\n\x0clayer_budget\x18\x08 \x01(\r\x12\x14\n\x0ctotal_layers\x18\t \x01(\r\x12\x13\n\x0b\x65xit_layers\x18\n \x03(\r\x12\x1a\n\x12max_context_tokens\x18\x0b \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x0c \x01(\r\x12\r\n\x05\x64type\x18\r \x01(\t\x12\x16\n\x0eserver_version\x18\x0e \x01(\t\x12\x14\n\x0cweight_dtype\x18\x0f \x01(\t\x12\x16\n\x0ekv_cache_dtype\x18\x10 \x01(\t\"\x10\n\x0eGetLoadRequest\"\xa9\x01\n\x0fGetLoadResponse\x12\x0f\n\x07running\x18\x01 \x01(\r\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x16\n\x0emax_batch_size\x18\x03 \x01(\r\x12\x16\n\x0emax_queue_size\x18\x04 \x01(\r\x12\x1a\n\x12kv_capacity_tokens\x18\x05 \x01(\x04\x12\x16\n\x0ekv_used_tokens\x18\x06 \x01(\x04\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08*x\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x17\n\x13\x46INISH_REASON_ABORT\x10\x03\x32\xa2\x02\n\nGeneration\x12\x45\n\x08Generate\x12\x1a.helios.v1.GenerateRequest\x1a\x1b.helios.v1.GenerateResponse0\x01\x12:\n\x05\x41\x62ort\x12\x17.helios.v1.AbortRequest\x1a\x18.helios.v1.AbortResponse\x12O\n\x0cGetModelInfo\x12\x1e.helios.v1.GetModelInfoRequest\x1a\x1f.helios.v1.GetModelInfoResponse\x12@\n\x07GetLoad\x12\x19.helios.v1.GetLoadRequest\x1a\x1a.helios.v1.GetLoadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n helios_proto/v1/generation.proto\x12\thelios.v1\"\xb7\x02\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12.\n\ttokenized\x18\x04 \x01(\x0b\x32\x19.helios.v1.TokenizedInputH\x00\x12$\n\x04\x63hat\x18\t \x01(\x0b\x32\x14.helios.v1.ChatInputH\x00\x12\x32\n\x0fsampling_params\x18\x05 \x01(\x0b\x32\x19.helios.v1.SamplingParams\x12*\n\x0b\x65xit_policy\x18\x06 \x01(\x0b\x32\x15.helios.v1.ExitPolicy\x12\x13\n\x06stream\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12\x12\n\ncache_salt\x18\x08 \x01(\tB\x07\n\x05inputB\t\n\x07_stream\":\n\x0eTokenizedInput\x12\x15\n\roriginal_text\x18\x01 \x01(\t\x12\x11\n\tinput_ids\x18\x02 \x03(\r\"5\n\tChatInput\x12(\n\x08messages\x18\x01 \x03(\x0b\x32\x16.helios.v1.ChatMessage\":\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xaa\x03\n\x0eSamplingParams\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x17\n\nmin_tokens\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05top_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x12\n\x05min_p\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x0c\n\x04stop\x18\x08 \x03(\t\x12\x16\n\x0estop_token_ids\x18\t \x03(\r\x12\x17\n\nignore_eos\x18\n \x01(\x08H\x07\x88\x01\x01\x12\x11\n\x04seed\x18\x0b \x01(\x04H\x08\x88\x01\x01\x12\x15\n\x08logprobs\x18\x0c \x01(\x08H\t\x88\x01\x01\x42\r\n\x0b_max_tokensB\r\n\x0b_min_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\r\n\x0b_ignore_eosB\x07\n\x05_seedB\x0b\n\t_logprobs\"\"\n\nExitPolicy\x12\x14\n\x0clayer_budget\x18\x01 \x01(\r\"j\n\x10GenerateResponse\x12!\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x10.helios.v1.ChunkH\x00\x12\'\n\x08\x63omplete\x18\x02 \x01(\x0b\x32\x13.helios.v1.CompleteH\x00\x42\n\n\x08response\"\x7f\n\x05\x43hunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x10\n\x08logprobs\x18\x03 \x03(\x02\x12\x13\n\x0b\x63onfidences\x18\x04 \x03(\x02\x12\x10\n\x08\x62reaches\x18\x05 \x03(\x08\x12\r\n\x05index\x18\x06 \x01(\r\x12\r\n\x05\x64\x65pth\x18\x07 \x01(\r\"\x92\x02\n\x08\x43omplete\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\noutput_ids\x18\x02 \x03(\r\x12.\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x17.helios.v1.FinishReason\x12\x14\n\x0cmatched_stop\x18\x04 \x01(\t\x12\x1f\n\x05usage\x18\x05 \x01(\x0b\x32\x10.helios.v1.Usage\x12(\n\nexit_stats\x18\x06 \x01(\x0b\x32\x14.helios.v1.ExitStats\x12\r\n\x05model\x18\x07 \x01(\t\x12\x16\n\x0emodel_revision\x18\x08 \x01(\t\x12\x14\n\x0cweight_dtype\x18\t \x01(\t\x12\x16\n\x0ekv_cache_dtype\x18\n \x01(\t\"N\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x13\n\x0bpreemptions\x18\x03 \x01(\r\"w\n\tExitStats\x12\x13\n\x0bmean_layers\x18\x01 \x01(\x02\x12\x14\n\x0clayer_budget\x18\x02 \x01(\r\x12\x14\n\x0ctotal_layers\x18\x03 \x01(\r\x12\x17\n\x0fmean_confidence\x18\x04 \x01(\x02\x12\x10\n\x08\x62reaches\x18\x05 \x01(\r\"\"\n\x0c\x41\x62ortRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x1e\n\rAbortResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\"\x15\n\x13GetModelInfoRequest\"\xf5\x02\n\x14GetModelInfoResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\tcandidate\x18\x02 \x01(\t\x12\x11\n\tmodel_uri\x18\x03 \x01(\t\x12\x16\n\x0emodel_revision\x18\x04 \x01(\t\x12\x1c\n\x14\x62\x61\x63kbone_fingerprint\x18\x05 \x01(\t\x12\x11\n\texits_uri\x18\x06 \x01(\t\x12\x14\n\x0c\x65xits_digest\x18\x07 \x01(\t\x12\x14\n\x0clayer_budget\x18\x08 \x01(\r\x12\x14\n\x0ctotal_layers\x18\t \x01(\r\x12\x13\n\x0b\x65xit_layers\x18\n \x03(\r\x12\x1a\n\x12max_context_tokens\x18\x0b \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x0c \x01(\r\x12\r\n\x05\x64type\x18\r \x01(\t\x12\x16\n\x0eserver_version\x18\x0e \x01(\t\x12\x14\n\x0cweight_dtype\x18\x0f \x01(\t\x12\x16\n\x0ekv_cache_dtype\x18\x10 \x01(\t\"\x10\n\x0eGetLoadRequest\"\xa9\x01\n\x0fGetLoadResponse\x12\x0f\n\x07running\x18\x01 \x01(\r\x12\x0f\n\x07waiting\x18\x02 \x01(\r\x12\x16\n\x0emax_batch_size\x18\x03 \x01(\r\x12\x16\n\x0emax_queue_size\x18\x04 \x01(\r\x12\x1a\n\x12kv_capacity_tokens\x18\x05 \x01(\x04\x12\x16\n\x0ekv_used_tokens\x18\x06 \x01(\x04\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08*x\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x17\n\x13\x46INISH_REASON_ABORT\x10\x03\x32\xa2\x02\n\nGeneration\x12\x45\n\x08Generate\x12\x1a.helios.v1.GenerateRequest\x1a\x1b.helios.v1.GenerateResponse0\x01\x12:\n\x05\x41\x62ort\x12\x17.helios.v1.AbortRequest\x1a\x18.helios.v1.AbortResponse\x12O\n\x0cGetModelInfo\x12\x1e.helios.v1.GetModelInfoRequest\x1a\x1f.helios.v1.GetModelInfoResponse\x12@\n\x07GetLoad\x12\x19.helios.v1.GetLoadRequest\x1a\x1a.helios.v1.GetLoadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'helios_proto.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=2220
-  _globals['_FINISHREASON']._serialized_end=2340
+  _globals['_FINISHREASON']._serialized_start=2373
+  _globals['_FINISHREASON']._serialized_end=2493
   _globals['_GENERATEREQUEST']._serialized_start=48
-  _globals['_GENERATEREQUEST']._serialized_end=321
-  _globals['_TOKENIZEDINPUT']._serialized_start=323
-  _globals['_TOKENIZEDINPUT']._serialized_end=381
-  _globals['_SAMPLINGPARAMS']._serialized_start=384
-  _globals['_SAMPLINGPARAMS']._serialized_end=810
-  _globals['_EXITPOLICY']._serialized_start=812
-  _globals['_EXITPOLICY']._serialized_end=846
-  _globals['_GENERATERESPONSE']._serialized_start=848
-  _globals['_GENERATERESPONSE']._serialized_end=954
-  _globals['_CHUNK']._serialized_start=956
-  _globals['_CHUNK']._serialized_end=1083
-  _globals['_COMPLETE']._serialized_start=1086
-  _globals['_COMPLETE']._serialized_end=1360
-  _globals['_USAGE']._serialized_start=1362
-  _globals['_USAGE']._serialized_end=1440
-  _globals['_EXITSTATS']._serialized_start=1442
-  _globals['_EXITSTATS']._serialized_end=1561
-  _globals['_ABORTREQUEST']._serialized_start=1563
-  _globals['_ABORTREQUEST']._serialized_end=1597
-  _globals['_ABORTRESPONSE']._serialized_start=1599
-  _globals['_ABORTRESPONSE']._serialized_end=1629
-  _globals['_GETMODELINFOREQUEST']._serialized_start=1631
-  _globals['_GETMODELINFOREQUEST']._serialized_end=1652
-  _globals['_GETMODELINFORESPONSE']._serialized_start=1655
-  _globals['_GETMODELINFORESPONSE']._serialized_end=2028
-  _globals['_GETLOADREQUEST']._serialized_start=2030
-  _globals['_GETLOADREQUEST']._serialized_end=2046
-  _globals['_GETLOADRESPONSE']._serialized_start=2049
-  _globals['_GETLOADRESPONSE']._serialized_end=2218
-  _globals['_GENERATION']._serialized_start=2343
-  _globals['_GENERATION']._serialized_end=2633
+  _globals['_GENERATEREQUEST']._serialized_end=359
+  _globals['_TOKENIZEDINPUT']._serialized_start=361
+  _globals['_TOKENIZEDINPUT']._serialized_end=419
+  _globals['_CHATINPUT']._serialized_start=421
+  _globals['_CHATINPUT']._serialized_end=474
+  _globals['_CHATMESSAGE']._serialized_start=476
+  _globals['_CHATMESSAGE']._serialized_end=534
+  _globals['_SAMPLINGPARAMS']._serialized_start=537
+  _globals['_SAMPLINGPARAMS']._serialized_end=963
+  _globals['_EXITPOLICY']._serialized_start=965
+  _globals['_EXITPOLICY']._serialized_end=999
+  _globals['_GENERATERESPONSE']._serialized_start=1001
+  _globals['_GENERATERESPONSE']._serialized_end=1107
+  _globals['_CHUNK']._serialized_start=1109
+  _globals['_CHUNK']._serialized_end=1236
+  _globals['_COMPLETE']._serialized_start=1239
+  _globals['_COMPLETE']._serialized_end=1513
+  _globals['_USAGE']._serialized_start=1515
+  _globals['_USAGE']._serialized_end=1593
+  _globals['_EXITSTATS']._serialized_start=1595
+  _globals['_EXITSTATS']._serialized_end=1714
+  _globals['_ABORTREQUEST']._serialized_start=1716
+  _globals['_ABORTREQUEST']._serialized_end=1750
+  _globals['_ABORTRESPONSE']._serialized_start=1752
+  _globals['_ABORTRESPONSE']._serialized_end=1782
+  _globals['_GETMODELINFOREQUEST']._serialized_start=1784
+  _globals['_GETMODELINFOREQUEST']._serialized_end=1805
+  _globals['_GETMODELINFORESPONSE']._serialized_start=1808
+  _globals['_GETMODELINFORESPONSE']._serialized_end=2181
+  _globals['_GETLOADREQUEST']._serialized_start=2183
+  _globals['_GETLOADREQUEST']._serialized_end=2199
+  _globals['_GETLOADRESPONSE']._serialized_start=2202
+  _globals['_GETLOADRESPONSE']._serialized_end=2371
+  _globals['_GENERATION']._serialized_start=2496
+  _globals['_GENERATION']._serialized_end=2786
 # @@protoc_insertion_point(module_scope)

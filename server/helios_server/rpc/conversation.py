@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from helios_server.engine.intake import MAX_SALT
 from helios_server.engine.request import Event, FailedEvent, FinishedEvent, GenerationRequest, TokensEvent
 from helios_server.engine.serving import Model
 from helios_server.errors import HeliosError, NotFound, RequestFailed, SlowReader
+from helios_server.models.chat_text import render
 from helios_server.models.tokenizer import Tokenizer
 from helios_server.rpc.callers import CALLER
 from helios_server.rpc.pod import Pod
@@ -47,6 +48,13 @@ async def of_text(model: Model, text: str, *, add_special: bool = True) -> Promp
     """add_special: with what the model puts around a text (a begin token, for most)."""
     ids = await _encode(model.tokenizer, text, add_special)
     return Prompt(ids, lambda: text, model.tokenizer_digest)
+
+
+async def of_chat(model: Model, messages: Sequence[Mapping[str, str]], field: str = "messages") -> Prompt:
+    """What the model's own template makes of messages (role, content, and name where it is given). Raises
+    NoTemplate, and InvalidRequest for a chat that the template refuses; both name `field`."""
+    text = await asyncio.to_thread(render, model.tokenizer.chat, messages, field)
+    return await of_text(model, text, add_special=False)
 
 
 def of_ids(model: Model, ids: tuple[int, ...], text: str = "") -> Prompt:

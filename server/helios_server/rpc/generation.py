@@ -20,6 +20,7 @@ from helios_server.engine.request import (
     Span,
     TokensEvent,
 )
+from helios_server.engine.serving import Model
 from helios_server.errors import InvalidRequest
 from helios_server.rpc import conversation, messages
 from helios_server.rpc.calls import Context
@@ -65,11 +66,7 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
         self, request: pb.GenerateRequest, engine: Engine
     ) -> tuple[GenerationRequest, Prompt]:
         sampling = messages.sampling_from_proto(request.sampling_params)
-        ids, model = messages.input_ids(request), engine.serving.model
-        if ids is None:
-            prompt = await conversation.of_text(model, request.text)
-        else:
-            prompt = conversation.of_ids(model, ids, request.tokenized.original_text)
+        prompt = await _prompt(request, engine.serving.model)
         generation = GenerationRequest(
             request_id=conversation.owned(request.request_id or uuid.uuid4().hex),
             prompt_ids=prompt.ids,
@@ -94,3 +91,12 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
 
     def _end_with(self, context: Context, engine: Engine, spans: tuple[Span, ...]) -> None:
         context.set_trailing_metadata(messages.trailing(self._pod.model_name, engine.info(), spans))
+
+
+async def _prompt(request: pb.GenerateRequest, model: Model) -> Prompt:
+    if request.HasField("chat"):
+        return await conversation.of_chat(model, messages.chat(request.chat), messages.CHAT)
+    ids = messages.input_ids(request)
+    if ids is None:
+        return await conversation.of_text(model, request.text)
+    return conversation.of_ids(model, ids, request.tokenized.original_text)

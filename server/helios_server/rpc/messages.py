@@ -18,9 +18,13 @@ from helios_server.engine.request import FinishedEvent, FinishReason, Served, Sp
 from helios_server.engine.sampling import SamplingParams
 from helios_server.engine.telemetry import Load, ModelInfo
 from helios_server.errors import InvalidRequest
+from helios_server.models.chat_text import ROLES
+from helios_server.models.json_file import shown
 
 Metadata = tuple[tuple[str, str], ...]
 
+CHAT = "chat.messages"
+"""What a chat is named by that the model's template refuses."""
 _REASONS = {
     FinishReason.STOP: pb.FINISH_REASON_STOP,
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
@@ -55,7 +59,22 @@ def input_ids(message: pb.GenerateRequest) -> tuple[int, ...] | None:
                 raise InvalidRequest("tokenized.input_ids", "is empty", "Give at least one token id")
             return tuple(message.tokenized.input_ids)
         case _:
-            raise InvalidRequest("input", "neither text nor tokenized is given", "Give one of them")
+            raise InvalidRequest("input", "neither text, tokenized nor chat is given", "Give one of them")
+
+
+def chat(message: pb.ChatInput) -> list[dict[str, str]]:
+    """Messages as templates know them. InvalidRequest names `chat.messages`, or the field of one."""
+    if not message.messages:
+        raise InvalidRequest(CHAT, "is empty", "Give at least one message")
+    return [_message(each, f"{CHAT}[{index}]") for index, each in enumerate(message.messages)]
+
+
+def _message(given: pb.ChatMessage, field: str) -> dict[str, str]:
+    if given.role not in ROLES:
+        problem = f"{shown(given.role)} is no role here" if given.role else "is missing"
+        raise InvalidRequest(f"{field}.role", problem, f"Use one of {', '.join(ROLES)}")
+    name = {"name": given.name} if given.name else {}
+    return {"role": ROLES[given.role], "content": given.content, **name}
 
 
 # -- out

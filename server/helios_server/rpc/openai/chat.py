@@ -1,17 +1,14 @@
 """A chat's messages as the text that the model's own template makes of them.
 
-Called by `requests`. `models.chat_text` renders; it is imported here so that what it needs is paid before
-memory is measured. It must not choose a template.
+Called by `requests`. `conversation` has them rendered. It must not choose a template.
 """
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from helios_server.engine.serving import Model
-from helios_server.errors import InvalidRequest
-from helios_server.models.chat_text import NoTemplate, render
+from helios_server.models.chat_text import ROLES, NoTemplate
 from helios_server.models.json_file import shown
 from helios_server.rpc import conversation
 from helios_server.rpc.conversation import Prompt
@@ -19,8 +16,6 @@ from helios_server.rpc.fields import Fields, Neutral
 
 __all__ = ["Chat", "NoTemplate"]
 
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-"""As clients say, as templates know. A developer's word is the newer name of a system's."""
 _HEEDED = frozenset({"role", "content", "name"})
 _NOTHING, _EMPTY = Neutral(), Neutral(([],))
 _NEUTRAL = {
@@ -48,22 +43,17 @@ class Chat:
 
     async def prompt(self, model: Model) -> Prompt:
         """Raises NoTemplate, and InvalidRequest for a chat that the template refuses."""
-        text = await asyncio.to_thread(render, model.tokenizer.chat, self.messages)
-        if not text:
-            raise InvalidRequest(
-                "messages", "the model's template makes no text of them", "Give other messages"
-            )
-        return await conversation.of_text(model, text, add_special=False)
+        return await conversation.of_chat(model, self.messages)
 
 
 def _message(given: Fields) -> dict[str, str]:
     given.admit(_HEEDED, _NEUTRAL)
     role = given.text("role")
-    if role not in _ROLES:
+    if role not in ROLES:
         problem = f"{shown(role)} is no role here" if role else "is missing"
-        raise given.wrong("role", problem, f"Use one of {', '.join(_ROLES)}")
+        raise given.wrong("role", problem, f"Use one of {', '.join(ROLES)}")
     name = {"name": given.text("name")} if given.has("name") else {}
-    return {"role": _ROLES[role], "content": _content(given), **name}
+    return {"role": ROLES[role], "content": _content(given), **name}
 
 
 def _content(given: Fields) -> str:
