@@ -10,7 +10,7 @@ KERNELS := $(VENV)/.kernels-$(shell cat $(NATIVE)/build.py $(NATIVE)/kernels/* 2
 # cores end together. What starts pods gives them one thread each: two of many would wait for each other.
 IN_ORDER := tests/local tests/cli tests/rpc tests/engine tests/cluster tests/native tests/profile tests/models tests/exits \
   tests/chart tests/decide
-ON_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+ON_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout=600
 # `make check` leaves out what makes mutants of decide/ and what needs a cluster.
 CHECKED := tests/contract tests/api tests/decide tests/render tests/cluster
 UNCHECKED := tests/decide/mutations tests/cluster/live tests/cluster/on_node
