@@ -8,11 +8,13 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from helios_cli import main as command
 from helios_cli import state as states
+from helios_cli.verbs import why
 from helios_cli.views import StatusView, WhyView, short_age
 from helios_operator.errors import StateError
 from helios_operator.local.events import Record
@@ -115,6 +117,23 @@ def test_status_of_a_running_deployment() -> None:
     )
     fresh = StatusView.of(OBJECT, True, NOW)
     assert (fresh.ready, fresh.phase, fresh.candidate) == ("Unknown", "Pending", None)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "said"),
+    [
+        ({"state": "Profiled", "feasible": True}, "yes"),
+        ({"state": "Infeasible", "feasible": False}, "no"),
+        ({"state": "Infeasible", "feasible": False, "timing": "t-1"}, "no"),
+        ({"state": "Rejected", "feasible": False, "timing": "t-1"}, "no"),
+        ({"state": "Rejected", "feasible": False}, "unmeasured"),
+        ({"state": "Failed", "feasible": False}, "unmeasured"),
+        ({"state": "Pending", "feasible": False}, "unmeasured"),
+        ({"state": "Profiling", "feasible": False, "timing": "t-1"}, "unmeasured"),
+    ],
+)
+def test_why_says_no_of_what_was_measured_alone(candidate: dict[str, Any], said: str) -> None:
+    assert why._candidate({"name": "a"} | candidate, False)[2] == said
 
 
 def test_why_tells_the_reasons_with_their_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,8 +65,16 @@ def _held(served: dict[str, Any], before: str) -> str:
 
 def _candidate(candidate: dict[str, Any], shown: bool) -> list[object]:
     held = (precision_of(candidate) if candidate.get("layerBudget") else None,) if shown else ()
-    feasible = "yes" if candidate.get("feasible") else "no"
-    return [candidate["name"], candidate["state"], *held, feasible, candidate.get("message")]
+    return [candidate["name"], candidate["state"], *held, _feasible(candidate), candidate.get("message")]
+
+
+def _feasible(candidate: dict[str, Any]) -> str:
+    """`no` only of what was weighed: that an option is not known to be feasible says nothing against it."""
+    if candidate.get("feasible"):
+        return "yes"
+    is_open = candidate["state"] in ("Pending", "Profiling")
+    never = candidate["state"] in ("Rejected", "Failed") and not candidate.get("timing")
+    return "unmeasured" if is_open or never else "no"
 
 
 def _change(entry: dict[str, Any]) -> list[object]:
