@@ -8,9 +8,9 @@ NATIVE := server/helios_server/native
 KERNELS := $(VENV)/.kernels-$(shell cat $(NATIVE)/build.py $(NATIVE)/kernels/* 2>/dev/null | sha256sum | cut -c1-12)
 # File by file in this order, on two cores: first those that wait for pods and take longest, last the short ones, so that both
 # cores end together. What starts pods gives them one thread each: two of many would wait for each other.
-IN_ORDER := tests/local tests/cli tests/client tests/rpc tests/engine tests/cluster tests/native tests/profile tests/models tests/exits \
+IN_ORDER := tests/local tests/cli tests/rpc tests/engine tests/cluster tests/native tests/profile tests/models tests/exits \
   tests/chart tests/decide
-ON_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout=600
+ON_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # `make check` leaves out what makes mutants of decide/ and what needs a cluster.
 CHECKED := tests/contract tests/api tests/decide tests/render tests/cluster
 UNCHECKED := tests/decide/mutations tests/cluster/live tests/cluster/on_node

@@ -2,8 +2,9 @@
 
 `python -m bench.engine.timing_law`: for each format the shapes that a profile fits, and beside them --depths
 by --batches that it does not, decoding with the model's own head and with that of the bundle, all in the same
-rounds. Claims: `law-over-measured`, the law's time of a step over the one measured, by depth and batch
-(median of --sweeps sweeps, least and greatest), and `law-worst-percent`, how far the worst of them is off.
+rounds. No batch is one that a profile times, no depth but the full one, and no context, so that no pair is.
+Claims: `law-over-measured`, the law's time of a step over the one measured, by depth and batch (median of
+--sweeps sweeps, least and greatest), and `law-worst-percent`, how far the worst of them is off.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from helios_contract.results import StepTimeFit
 from helios_server.exits.head import BareHead
 from helios_server.models.cache import cache_root
 from helios_server.models.store import ensure_smollm2
-from helios_server.planning.timing import StepPoint, fit, step_ns
+from helios_server.planning.fitting import fit
+from helios_server.planning.timing import OWN_HEAD, StepPoint, step_ns
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import open_backbone
 from helios_server.profile.sweep import Effort, sweep
 from helios_server.profile.timing import Bench, TimingSettings
-from helios_server.profile.workload import Shape, shapes_to_fit
+from helios_server.profile.workload import BATCHES, Shape, shapes_to_fit
 
 from bench.engine import quiet
 from bench.engine.formats import FORMATS, asked
@@ -57,8 +59,14 @@ def _options() -> Namespace:
     add("--model", help="file:///path (default: SmolLM2-135M)")
     add("--exits", default="builtin://general", help="bundle of heads (default: builtin://general)")
     add("--formats", nargs="+", default=FORMATS, help="(default: float16 bfloat16 int8)")
-    add("--depths", type=int, nargs="+", default=[15, 20, 24, 27, 30], help="(default: 15 20 24 27 30)")
-    add("--batches", type=int, nargs="+", default=[2, 4, 12, 24], help="(default: 2 4 12 24)")
+    add("--depths", type=int, nargs="+", default=[9, 15, 20, 24, 27, 30], help="(default: 9 15 20 24 27 30)")
+    add(
+        "--batches",
+        type=int,
+        nargs="+",
+        default=[5, 6, 12, 24, 48],
+        help=f"none of {' '.join(map(str, BATCHES))}, which are timed (default: 5 6 12 24 48)",
+    )
     add("--sweeps", type=int, default=5, help="each with a fit of its own (default: 5)")
     add("--seconds", type=float, default=20.0, help="of a sweep, at least 5 rounds (default: 20)")
     add("--short", action="store_true", help="2 sweeps of 12 s: a minute a format")
@@ -67,6 +75,8 @@ def _options() -> Namespace:
     options = parser.parse_args()
     if options.short:
         options.sweeps, options.seconds = 2, 12.0
+    if seen := sorted(set(options.batches) & set(BATCHES)):
+        parser.error(f"argument --batches: {seen} are timed by a profile: they are not held out")
     return options
 
 
@@ -135,6 +145,9 @@ def _told(law: StepTimeFit) -> dict[str, Any]:
         "perLayerRowNs": law.per_layer_row_ns,
         "perLayerKvTokenNs": law.per_layer_kv_token_ns,
         "heads": {kind: [cost.base_ns, cost.per_row_ns] for kind, cost in law.heads.items()},
+        "atRows": law.at_rows,
+        "layerAtNs": law.layer_at_ns,
+        "headAtNs": law.heads[OWN_HEAD].at_ns,
     }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from helios_contract import codec
@@ -76,11 +77,15 @@ class HeadCost:
 
     base_ns: int
     per_row_ns: int
+    at_ns: tuple[int, ...] = field(default=(), metadata={"since": 1})
+    """Of the model's own head, at the first of the fit's `at_rows`, so many rows sampled; with more it was
+    not timed. Of other kinds their line tells what they take beside that."""
 
 
 @dataclass(frozen=True)
 class StepTimeFit:
-    """The coefficients of the timing law (`planning.timing`)."""
+    """The timing law's figures (`planning.timing`): at the rows that were timed, and the straight line
+    through their ends, which is all that an earlier release told and reads."""
 
     step_ns: int
     per_layer_ns: int
@@ -89,7 +94,27 @@ class StepTimeFit:
     heads: Mapping[str, HeadCost] = field(default_factory=dict, metadata={"wire": "head"})
     """By kind of exit head."""
     error_percent: int = 0
-    """95th percentile of the relative residual."""
+    """How far the law is from steps that it was not made from, or from those that it was, if that is more."""
+    at_rows: tuple[int, ...] = field(default=(), metadata={"since": 1})
+    """New tokens of the steps that were timed, ascending; empty: the line alone is known."""
+    layer_at_ns: tuple[int, ...] = field(default=(), metadata={"since": 1})
+    """Of a layer at each of them, without what context costs."""
+
+    def __post_init__(self) -> None:
+        rows = self.at_rows
+        if any(row < 1 for row in rows) or any(a >= b for a, b in pairwise(rows)):
+            raise ValueError(f"atRows is {list(rows)}, not numbers of rows in ascending order")
+        if len(self.layer_at_ns) != len(rows):
+            raise ValueError(f"layerAtNs has {len(self.layer_at_ns)} figures, atRows has {len(rows)}")
+        for kind, cost in self.heads.items():
+            if len(cost.at_ns) > len(rows):
+                raise ValueError(f"head.{kind}.atNs has {len(cost.at_ns)} figures, atRows has {len(rows)}")
+
+    @property
+    def timed_rows(self) -> int:
+        """The most that were timed while all of them decoded; 0: not told."""
+        known = max((len(cost.at_ns) for cost in self.heads.values()), default=0)
+        return self.at_rows[known - 1] if known else 0
 
 
 @dataclass(frozen=True)

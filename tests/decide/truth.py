@@ -7,7 +7,7 @@ The figures are shaped like SmolLM2-135M's; none is a measurement.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from helios_contract.results import EnergyCost, EnergyPoint, HeadCost, MemoryFacts, Resolved, StepTimeFit
 from helios_contract.serves import Precision
@@ -36,11 +36,14 @@ class Backbone:
     layer_mib: int = 7
     joules_per_layer: int = 3000
     error_percent: int = 4
+    timed_rows: int = 0
+    """The most that a Timing Job times; 0: its law is one line, as of an earlier release."""
 
     def fit(self, precision: Precision = PUBLISHED) -> StepTimeFit:
         heads = {kind: HeadCost(2_000_000, 150_000) for kind in ("bare", "affine", "mlp")}
         layer_ns = round(self.layer_ns * (1 + SHARES[precision.weight_dtype]) / 2)
-        return StepTimeFit(1_500_000, layer_ns, 22_000, 14, heads, self.error_percent)
+        line = StepTimeFit(1_500_000, layer_ns, 22_000, 14, heads, self.error_percent)
+        return _timed(line, (1, self.timed_rows)) if self.timed_rows else line
 
     def memory(self, precision: Precision = PUBLISHED) -> MemoryFacts:
         weights, keys = SHARES[precision.weight_dtype], SHARES[precision.kv_cache_dtype]
@@ -62,6 +65,14 @@ class Backbone:
             for rows in (1, 8)
         )
         return EnergyCost("declared", tuple(points))
+
+
+def _timed(line: StepTimeFit, rows: tuple[int, ...]) -> StepTimeFit:
+    """The same law, known at these rows."""
+    bare = line.heads["bare"]
+    own = replace(bare, at_ns=tuple(bare.base_ns + row * bare.per_row_ns for row in rows))
+    layer = tuple(line.per_layer_ns + row * line.per_layer_row_ns for row in rows)
+    return replace(line, heads={**line.heads, "bare": own}, at_rows=rows, layer_at_ns=layer)
 
 
 @dataclass(frozen=True)

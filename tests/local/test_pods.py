@@ -191,7 +191,7 @@ async def test_a_killed_pod_comes_back_as_it_was_told(tmp_path: Path) -> None:
     async with place(tmp_path) as here, GenerationClient(here.front.address) as client:
         here.revisions.create(1, LIMITS, 1, datetime.now(UTC))
         here.revisions.route(1)
-        await here.ready()
+        here.revisions.settle()
         assert await served_by(client) == "old"
         changed = replace(LIMITS, generation=2, layer_budget=2)
         here.revisions.write_limits(1, changed)
@@ -274,7 +274,7 @@ async def test_a_new_runtime_starts_the_pods_it_finds(tmp_path: Path) -> None:
         first.revisions.route(2)
         first.revisions.drain(1, 0)
     async with place(tmp_path) as second, GenerationClient(second.front.address) as client:
-        await second.ready()
+        second.revisions.settle()
         assert await served_by(client) == "new"
         seen = await second.see()
         assert [(r.number, r.draining, len(r.pods)) for r in seen] == [(1, True, 0), (2, False, 1)]

@@ -39,9 +39,9 @@ async def test_a_status_of_another_release_keeps_what_serves(state: Path, volume
         before = active(runtime)
         await runtime.wait_for(lambda r: told(r, "Ready")["reason"] == "StatusUnreadable", timeout=PATIENCE)
         assert "status.reassessment.decision: is 'Rebalance'" in told(runtime, "Ready")["message"]
-        await runtime.wait_for(lambda r: told(r, "Available")["status"] == "True", timeout=PATIENCE)
         async with GenerationClient(runtime.front_address("chat")) as client:
             await ask(client)
+        await runtime.wait_for(lambda r: told(r, "Available")["status"] == "True", timeout=PATIENCE)
         assert active(runtime) == before
         assert runtime.deployment("chat")["status"]["reassessment"]["decision"] == "Rebalance"
         assert runtime.deployment("chat")["status"]["readyReplicas"] == 1

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helios_contract.results import EnergyCost, EnergyPoint, StepTimeFit
+from helios_contract.results import EnergyCost, EnergyPoint
 from helios_operator.api import results
 from helios_operator.api.rows import Hardware, TimingIdentity
 from helios_server.errors import OutOfMemoryBudget
-from helios_server.planning.timing import StepPoint, fit, step_ns
+from helios_server.planning.timing import step_ns
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.document import LIMIT_BYTES, encode
 from helios_server.profile.energy import measure_energy
@@ -23,15 +23,13 @@ from helios_server.profile.opened import open_backbone
 from helios_server.profile.report import Progress
 from helios_server.profile.sweep import EFFORTS, Effort, summarize, sweep
 from helios_server.profile.timing import TimingSettings, measure_timing
-from helios_server.profile.workload import Room, Shape, plan_step, shape_to_check, shapes_to_fit
+from helios_server.profile.workload import Room, plan_step, shapes_to_check, shapes_to_fit
 from helios_server.telemetry.energy import Accumulator, CounterMeter, DeclaredMeter
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.checkpoints import make_checkpoint
 from tests.profile.planted import noise_bundle
-
-ROOM = Room(rows=32, tokens=8192, page_tokens=16, context=2048, chunk=128)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -89,12 +87,18 @@ def test_a_run_yields_a_row_that_the_operator_reads(whole: Any) -> None:
     assert all(joules > 0 for joules in row.energy.joules_per_megatoken.values())
 
 
-def test_every_kind_of_head_is_timed_at_two_depths_and_three_batches(whole: Any) -> None:
-    points = whole.points
-    decoding = {(p.head_kind, p.layer_budget, p.rows) for p in points if p.sampled == p.rows}
-    assert decoding == {(k, d, b) for k in ("bare", "mlp", "affine") for d in (2, 6) for b in (1, 8, 32)}
-    assert {(p.layer_budget, p.rows) for p in points if p.sampled == 0} == {(2, 128), (6, 128)}
-    assert all(p.step_p50_us > 0 for p in points)
+def test_every_batch_is_timed_at_two_depths_and_other_heads_at_some(whole: Any) -> None:
+    points = [p for p in whole.points if p.sampled == p.rows and p.kv_tokens == 64 * p.rows]
+    decoding = {(p.head_kind, p.layer_budget, p.rows) for p in points}
+    assert decoding == {
+        *(("bare", 1, batch) for batch in (1, 2, 3, 4, 8, 16, 32, 128)),
+        *(("bare", 6, batch) for batch in (1, 2, 3, 4, 8, 16, 32)),
+        *((kind, 1, batch) for kind in ("mlp", "affine") for batch in (1, 8, 32)),
+    }
+    assert {(p.layer_budget, p.rows) for p in whole.points if p.sampled == 0} == {(1, 1), (2, 128)}
+    assert all(p.step_p50_us > 0 for p in whole.points)
+    assert whole.fit.at_rows == (1, 2, 3, 4, 8, 16, 32, 128)
+    assert whole.fit.timed_rows == 128
 
 
 def test_only_layers_that_fit_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,36 +127,6 @@ def test_only_layers_that_fit_are_loaded(tmp_path: Path, monkeypatch: pytest.Mon
 # -- which steps ---------------------------------------------------------------------------------------------
 
 
-def planted(shape: Shape) -> StepPoint:
-    """How long a step of that shape would last on a machine that follows the law."""
-    law = StepTimeFit(900_000, 310_000, 2_100, 12, {})
-    bare = 0 if not shape.decoding else 700_000 + 9_000 * shape.decoding
-    per_layer = (
-        law.per_layer_ns + law.per_layer_row_ns * shape.rows + law.per_layer_kv_token_ns * shape.kv_tokens
-    )
-    duration = law.step_ns + shape.layers * per_layer + bare
-    return StepPoint(shape.layers, shape.rows, shape.kv_tokens, shape.decoding, shape.head_kind, duration)
-
-
-def test_the_shapes_tell_every_coefficient_apart() -> None:
-    found = fit([planted(shape) for shape in shapes_to_fit(30, {"bare": ""}, ROOM)])
-    assert found.error_percent == 0
-    assert found.per_layer_ns == pytest.approx(310_000, rel=0.02)
-    assert found.per_layer_row_ns == pytest.approx(2_100, rel=0.02)
-    assert found.per_layer_kv_token_ns == pytest.approx(12, abs=1)
-    assert found.heads["bare"].per_row_ns == pytest.approx(9_000, rel=0.05)
-    unseen = planted(shape_to_check(30, ROOM))
-    predicted = step_ns(
-        found,
-        layers=unseen.layers,
-        rows=unseen.rows,
-        kv_tokens=unseen.kv_tokens,
-        sampled=unseen.sampled,
-        head_kind="bare",
-    )
-    assert predicted == pytest.approx(unseen.step_ns, rel=0.02)
-
-
 @given(
     deepest=st.integers(1, 80),
     rows=st.integers(1, 32),
@@ -164,7 +138,7 @@ def test_no_shape_leaves_its_room(
     deepest: int, rows: int, pages_per_row: int, context: int, chunk: int
 ) -> None:
     room = Room(rows, rows * pages_per_row * 16, 16, context, chunk)
-    shapes = (*shapes_to_fit(deepest, {"bare": "", "mlp": "sha256:1"}, room), shape_to_check(deepest, room))
+    shapes = (*shapes_to_fit(deepest, {"bare": "", "mlp": "sha256:1"}, room), *shapes_to_check(deepest, room))
     assert len(shapes) >= 4  # what a fit needs
     for shape in shapes:
         assert 1 <= shape.layers <= deepest

@@ -1,20 +1,25 @@
 """The timing law: how long a step lasts, and what that makes of a workload.
 
-    t_step = step + k * (per_layer + per_layer_row * rows + per_layer_kv_token * kv_tokens)
-           + head_kind(sampled)
+    t_step = step + k * (layer(rows) + per_layer_kv_token * kv_tokens) + head_kind(sampled)
 
 `rows` are the new tokens in the step, prefill included; `sampled` are the rows that go through the LM
-head, which costs nothing in a step without any. Called by the profile (to fit), by the decisions (to
+head, which costs nothing in a step without any. `layer` and `head` are known at the rows that were timed and
+straight between them; beyond the last they go on by the line through first and last, and `timed_rows` of the
+fit says where that begins. Called by the profile (with a fit from `planning.fitting`), by the decisions (to
 predict, and to refine a fit with what serving measured). It must not read clocks: durations come in as
 arguments.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from helios_contract.results import HeadCost, StepTimeFit
+
+OWN_HEAD = "bare"
+"""The model's own; every other kind is that one with something before it."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,32 @@ def step_ns(
     fit: StepTimeFit, *, layers: int, rows: float, kv_tokens: float, sampled: float, head_kind: str
 ) -> float:
     """Nanoseconds that a step lasts. `kv_tokens`: context summed over the rows. KeyError: unknown kind."""
-    head = fit.heads[head_kind]
-    head_ns = head.base_ns + head.per_row_ns * sampled if sampled else 0
-    per_layer = fit.per_layer_ns + fit.per_layer_row_ns * rows + fit.per_layer_kv_token_ns * kv_tokens
-    return fit.step_ns + layers * per_layer + head_ns
+    line = fit.per_layer_ns, fit.per_layer_row_ns
+    layer_ns = _at(rows, fit.at_rows, fit.layer_at_ns, *line) + fit.per_layer_kv_token_ns * kv_tokens
+    head_ns = _head_ns(fit, fit.heads[head_kind], sampled) if sampled else 0
+    return fit.step_ns + layers * layer_ns + head_ns
+
+
+def _head_ns(fit: StepTimeFit, head: HeadCost, sampled: float) -> float:
+    """The model's own head, and what the line of another kind has beside its line."""
+    own = fit.heads.get(OWN_HEAD, head)
+    beside = head.base_ns - own.base_ns + (head.per_row_ns - own.per_row_ns) * sampled
+    return _at(sampled, fit.at_rows, own.at_ns, own.base_ns, own.per_row_ns) + beside
+
+
+def _at(rows: float, at_rows: Sequence[int], at_ns: Sequence[int], base_ns: int, per_row_ns: int) -> float:
+    """What so many rows cost. at_ns: at the first of `at_rows`; without any, the line alone tells. Part of a
+    row, of a step that is the mean of several, costs what one does."""
+    if not at_ns:
+        return base_ns + per_row_ns * rows
+    timed = at_rows[: len(at_ns)]
+    if rows <= timed[0]:
+        return at_ns[0]
+    if rows >= timed[-1]:
+        return at_ns[-1] + per_row_ns * (rows - timed[-1])
+    above = bisect_left(timed, rows)
+    share = (rows - timed[above - 1]) / (timed[above] - timed[above - 1])
+    return at_ns[above - 1] + share * (at_ns[above] - at_ns[above - 1])
 
 
 def predict(
@@ -113,64 +140,3 @@ def _rows_in_flight(rate: float, osl: int, batch: int, lasts_ns: Callable[[float
     for _ in range(50):
         rows = min(float(batch), rate * osl * lasts_ns(rows) / 1e9)
     return max(rows, 1e-6)
-
-
-def fit(points: Sequence[StepPoint]) -> StepTimeFit:
-    """Non-negative least squares of the relative error over the measured shapes. ValueError: fewer than
-    four points.
-    """
-    if len(points) < 4:
-        raise ValueError(f"a timing fit needs at least 4 points, got {len(points)}")
-    kinds = sorted({point.head_kind for point in points})
-    rows = [_features(point, kinds) for point in points]
-    scale = [point.weight**0.5 / point.step_ns for point in points]
-    design = [[value * s for value in row] for row, s in zip(rows, scale, strict=True)]
-    target = [point.step_ns * s for point, s in zip(points, scale, strict=True)]
-    solution = _non_negative_least_squares(design, target)
-    residuals = sorted(
-        abs(sum(c * v for c, v in zip(solution, row, strict=True)) / point.step_ns - 1)
-        for row, point in zip(rows, points, strict=True)
-    )
-    heads = {
-        kind: HeadCost(round(solution[4 + 2 * i]), round(solution[5 + 2 * i])) for i, kind in enumerate(kinds)
-    }
-    return StepTimeFit(
-        step_ns=round(solution[0]),
-        per_layer_ns=round(solution[1]),
-        per_layer_row_ns=round(solution[2]),
-        per_layer_kv_token_ns=round(solution[3]),
-        heads=heads,
-        error_percent=round(100 * residuals[min(len(residuals) - 1, int(0.95 * len(residuals)))]),
-    )
-
-
-def _features(point: StepPoint, kinds: Sequence[str]) -> list[float]:
-    row = [1.0, point.layers, point.layers * point.rows, point.layers * point.kv_tokens]
-    for kind in kinds:
-        row += [1.0, point.sampled] if kind == point.head_kind and point.sampled else [0.0, 0.0]
-    return row
-
-
-def _non_negative_least_squares(design: list[list[float]], target: list[float]) -> list[float]:
-    """Coordinate descent on the normal equations; columns are scaled to unit length so that it converges
-    fast.
-
-    Where every step samples, the constants of step and head are not told apart by the data; a whisper
-    of ridge settles it.
-    """
-    width = len(design[0])
-    norms = [sum(row[j] ** 2 for row in design) ** 0.5 or 1.0 for j in range(width)]
-    unit = [[row[j] / norms[j] for j in range(width)] for row in design]
-    gram = [[sum(row[i] * row[j] for row in unit) for j in range(width)] for i in range(width)]
-    moment = [sum(row[i] * t for row, t in zip(unit, target, strict=True)) for i in range(width)]
-    solution = [0.0] * width
-    for _ in range(4000):
-        moved = 0.0
-        for i in range(width):
-            gradient = moment[i] - sum(gram[i][j] * solution[j] for j in range(width) if j != i)
-            updated = max(0.0, gradient / (gram[i][i] + 1e-9))
-            moved = max(moved, abs(updated - solution[i]))
-            solution[i] = updated
-        if moved < 1e-12:
-            break
-    return [value / norm for value, norm in zip(solution, norms, strict=True)]

@@ -27,17 +27,27 @@ from helios_server.errors import HeliosError, OutOfMemoryBudget
 from helios_server.exits.head import BareHead, ExitHead
 from helios_server.models.backbone import Backbone
 from helios_server.models.config import ModelConfig
+from helios_server.planning.fitting import fit
 from helios_server.planning.memory import MIB, capacity, limit_for_rows
-from helios_server.planning.timing import StepPoint, fit, step_ns
+from helios_server.planning.timing import StepPoint, step_ns
 from helios_server.profile.energy import measure_energy
 from helios_server.profile.opened import OpenCandidate
+from helios_server.profile.pods import hold_what_pods_hold
 from helios_server.profile.precisions import Omissions
 from helios_server.profile.report import Progress
 from helios_server.profile.sweep import EFFORTS, StepDuration, sweep
-from helios_server.profile.workload import Room, Shape, plan_step, shape_to_check, shapes_to_fit
+from helios_server.profile.workload import (
+    BATCHES,
+    FEW,
+    Room,
+    Shape,
+    plan_step,
+    shapes_to_check,
+    shapes_to_fit,
+)
 from helios_server.telemetry.energy import open_meter
 
-_MAX_ROWS = 32
+_MAX_ROWS = BATCHES[-1]
 _FEWEST_ROWS = 4  # a depth with room for fewer tells too little about batches
 _ROW_TOKENS = 64
 _MAX_TOKENS = 8192
@@ -102,16 +112,18 @@ def measure_timing(
     """Of the backbone that the candidates share, in one precision."""
     bench = Bench.open(candidates, settings, precision)
     shapes = shapes_to_fit(bench.deepest, bench.digests, bench.room)
-    unseen = shape_to_check(bench.deepest, bench.room)
-    steps = [bench.step(shape) for shape in (*shapes, unseen)]
+    unseen = shapes_to_check(bench.deepest, bench.room)
+    steps = [bench.step(shape) for shape in (*shapes, *unseen)]
     progress(
         f"{len(shapes)} shapes of a step, up to {bench.deepest} layers and {bench.room.batches()[-1]} rows"
     )
-    *durations, checked = sweep(steps, EFFORTS[settings.search])
-    fitted = fit([_point(shape, duration) for shape, duration in zip(shapes, durations, strict=True)])
-    error = max(fitted.error_percent, _error_percent(fitted, _point(unseen, checked)))
-    progress(f"{checked.count} rounds; the fit is {error} % off")
-    shown = zip((*shapes, unseen), (*durations, checked), strict=True)
+    durations = sweep(steps, EFFORTS[settings.search])
+    points = [_point(shape, each) for shape, each in zip((*shapes, *unseen), durations, strict=True)]
+    fitted = fit(points[: len(shapes)])
+    missed = [_error_percent(fitted, point) for point in points[len(shapes) :]]
+    error = max(fitted.error_percent, *missed)
+    progress(f"{durations[0].count} rounds; the fit is {error} % off")
+    shown = zip((*shapes, *unseen), durations, strict=True)
     return Timing(
         fit=replace(fitted, error_percent=error),
         memory=bench.facts,
@@ -132,8 +144,13 @@ def _energy(
     if meter is None:
         return None
     progress(f"energy by {meter.source}")
-    decoding = {(s.layers, s.rows): step for s, step in zip(shapes, steps, strict=False) if not s.prefill}
-    return measure_energy(meter, decoding)
+    deepest = max(shape.layers for shape in shapes)
+    pairs = reversed(
+        list(zip(shapes, steps, strict=False))
+    )  # of those alike the first, whose context is short
+    decoding = {shape.rows: step for shape, step in pairs if shape.layers == deepest and not shape.prefill}
+    few = {min(decoding, key=lambda rows: abs(rows - wanted)) for wanted in FEW}
+    return measure_energy(meter, {(deepest, rows): decoding[rows] for rows in few})
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +187,10 @@ class Bench:
         """Loads one layer to learn what all of them take, then as many as fit."""
         config = EngineConfig(device=settings.device, dtype=settings.dtype, max_context=settings.max_context)
         checkpoint = candidates[0].checkpoint
+        beside = hold_what_pods_hold(checkpoint)
         backbone = load_first_layer(checkpoint, config, settings.memory_mib, precision)
         facts = measure(backbone, config)
+        del beside
         samples = _sample_heads(candidates, backbone)
         held = sum(sample.head.nbytes for sample in samples.values())
         context = checkpoint.config.context(settings.max_context)

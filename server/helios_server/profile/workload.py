@@ -7,7 +7,7 @@ all.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from helios_server.engine.sampling import SamplingParams
@@ -15,8 +15,15 @@ from helios_server.engine.scheduler import Row, StepPlan
 from helios_server.engine.sequence import Sequence as EngineSequence
 from helios_server.exits.head import BareHead
 
-_BATCHES = (1, 8, 32)
-_SHORT, _LONG = 64, 256  # tokens of context
+BATCHES = (1, 2, 3, 4, 8, 16, 32, 128)
+"""Rows that are timed while all of them decode, at most as many as a step may have. Kernels wait for weights
+with a few rows and compute in blocks of more: a step's time has kinks up to 8 rows, and is nearly straight
+from 32 on."""
+FEW = (1, 8, 32)
+"""Where the kinks do not matter: heads beside the model's own, whose LM head they share, and energy."""
+_MOST_DEEP = 32
+"""Rows of the largest batch that goes through all layers: larger ones would take most of the time."""
+_SHORT, _LONG = 64, 512  # tokens of context
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +63,9 @@ class Room:
     context: int
     chunk: int
 
-    def batches(self) -> tuple[int, ...]:
-        return tuple(sorted({min(batch, self.rows) for batch in _BATCHES}))
+    def batches(self, wanted: Sequence[int] = BATCHES) -> tuple[int, ...]:
+        most = min(self.rows, self.chunk, self.tokens // self.page_tokens)
+        return tuple(sorted({min(batch, most) for batch in wanted}))
 
     def context_for(self, rows: int, wanted: int) -> int:
         """The context closest to `wanted` that fits `rows` rows."""
@@ -66,28 +74,45 @@ class Room:
 
 
 def shapes_to_fit(deepest: int, digests: Mapping[str, str], room: Room) -> tuple[Shape, ...]:
-    """Two depths by three batches for each kind of head, and a prompt's chunk at both depths.
+    """What tells every figure of the law from the others, in few and short steps.
 
+    Each batch at two depths, but the largest, whose layers a prompt's chunk tells; one row that is not
+    sampled, which tells the step from the head; one long context; a few batches with each further kind of
+    head.
     digests: kind of head -> the bundle that stands for it. The model's own head is among them: it serves at
     full depth.
     """
-    depths = tuple(sorted({max(1, deepest // 3), deepest}))
-    decoding = [
-        _decoding(layers, kind, digest, batch, (first + second) % 2 == 1, room)
-        for kind, digest in digests.items()
-        for first, layers in enumerate(depths)
-        for second, batch in enumerate(room.batches())
+    shallow, middle = max(1, deepest // 5), max(1, deepest // 3)
+    own = [
+        _decoding(layers, BareHead.kind, "", batch, _SHORT, room)
+        for layers in sorted({shallow, deepest})
+        for batch in room.batches()
+        if layers == shallow or batch <= _MOST_DEEP
     ]
-    prefill = [Shape(layers, BareHead.kind, "", 0, 0, _chunk(room)) for layers in depths]
-    return (*decoding, *prefill)
+    others = [
+        _decoding(shallow, kind, digest, batch, _SHORT, room)
+        for kind, digest in digests.items()
+        for batch in room.batches(FEW)
+        if kind != BareHead.kind
+    ]
+    some = room.batches((8,))[0]
+    context = _decoding(deepest, BareHead.kind, "", some, _LONG, room)
+    unsampled = [
+        Shape(shallow, BareHead.kind, "", 0, 0, 1),
+        Shape(middle, BareHead.kind, "", 0, 0, _chunk(room)),
+    ]
+    return (*own, *others, context, *unsampled)
 
 
-def shape_to_check(deepest: int, room: Room) -> Shape:
-    """A step that no fitted shape resembles: another depth and batch, prompt and output in one step."""
-    rows, prefill = min(4, room.rows), max(1, _chunk(room) // 2)
+def shapes_to_check(deepest: int, room: Room) -> tuple[Shape, ...]:
+    """Steps that no fitted shape resembles, at another depth: a batch between two that are fitted, and prompt
+    and output in one step."""
+    layers = max(1, deepest * 2 // 3)
+    rows, prefill = min(6, room.rows), max(1, _chunk(room) // 4)
     beside = room.tokens - prefill - room.page_tokens
-    context = replace(room, tokens=beside).context_for(rows, (_SHORT + _LONG) // 2)
-    return Shape(max(1, deepest * 2 // 3), BareHead.kind, "", rows, context, prefill)
+    context = replace(room, tokens=beside).context_for(rows, (_SHORT + _LONG) // 4)
+    alone = _decoding(layers, BareHead.kind, "", min(12, max(room.batches())), context, room)
+    return alone, Shape(layers, BareHead.kind, "", rows, context, prefill)
 
 
 def plan_step(shape: Shape, page_tokens: int, vocab_size: int, seed: int) -> StepPlan:
@@ -107,9 +132,8 @@ def plan_step(shape: Shape, page_tokens: int, vocab_size: int, seed: int) -> Ste
     return StepPlan(tuple(rows))
 
 
-def _decoding(layers: int, kind: str, digest: str, batch: int, long: bool, room: Room) -> Shape:
-    """Short and long contexts alternate, so that the cost of a row and of its context can be told apart."""
-    return Shape(layers, kind, digest, batch, room.context_for(batch, _LONG if long else _SHORT))
+def _decoding(layers: int, kind: str, digest: str, batch: int, context: int, room: Room) -> Shape:
+    return Shape(layers, kind, digest, batch, room.context_for(batch, context))
 
 
 def _chunk(room: Room) -> int:

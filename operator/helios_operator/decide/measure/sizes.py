@@ -26,7 +26,8 @@ from helios_contract.results import (
 from helios_operator.decide.facts.candidates import Contender
 
 LIMIT_BYTES = 4096
-_ENERGY_POINTS = 6
+_ENERGY_POINTS = 3
+_TIMED_ROWS = (1, 2, 3, 4, 8, 16, 32, 128)
 _COUNT, _BYTES, _NS = 9_999, 99_999_999_999, 99_999_999
 _DIGEST = "sha256:" + "0" * 64
 _WORD = "int8"
@@ -56,7 +57,7 @@ def _length(result: results.Result) -> int:
 
 def _timing(head_kinds: Sequence[str]) -> Timing:
     return Timing(
-        fit=StepTimeFit(_NS, _NS, _NS, _COUNT, {kind: HeadCost(_NS, _NS) for kind in head_kinds}, 99),
+        fit=_fit(head_kinds),
         memory=MemoryFacts(_BYTES, _BYTES, _BYTES, _COUNT, _NS, _NS, _COUNT, 99),
         exit_bytes={kind: _NS for kind in head_kinds if kind != "bare"},
         audit_bytes=_NS,
@@ -65,6 +66,12 @@ def _timing(head_kinds: Sequence[str]) -> Timing:
         weight_dtype=_WORD,
         kv_cache_dtype=_WORD,
     )
+
+
+def _fit(head_kinds: Sequence[str]) -> StepTimeFit:
+    at_rows = (_NS,) * len(_TIMED_ROWS)
+    heads = {kind: HeadCost(_NS, _NS, at_rows if kind == "bare" else ()) for kind in head_kinds}
+    return StepTimeFit(_NS, _NS, _NS, _COUNT, heads, 99, _TIMED_ROWS, at_rows)
 
 
 def _row(contender: Contender, prompts: int) -> CandidateQuality:

@@ -54,6 +54,8 @@ class Performance:
     when it names none (a bigger batch is no worse a model)."""
     joules_per_megatoken: float | None = None
     """None: not measured."""
+    timed_rows: int = 0
+    """The most that were timed, where more are foretold; 0: no more are."""
 
 
 @dataclass(frozen=True)
@@ -186,11 +188,12 @@ class Bench:
         return replace(option, max_batch_size=batch, performance=performance)
 
     def rows(self, contender: Contender, layer: int, precision: Precision) -> int:
-        """Rows of the workload that fit at this depth, at most the spec's; 0 when unknown or none does."""
+        """Rows of the workload that fit at this depth, at most the spec's and those that a step takes; 0 when
+        unknown or none does."""
         timing = contender.timing_at(precision)
         if timing is None or timing.memory is None or not self.memory_mib:
             return 0
-        workload = self.spec.workload
+        workload, steps = self.spec.workload, timing.memory.step_tokens
         return capacity(
             self._facts(timing.memory),
             limit_bytes=self.memory_mib * MIB,
@@ -198,7 +201,7 @@ class Bench:
             tokens_per_request=workload.isl + workload.osl,
             exit_bytes=self._exit_bytes(contender, timing),
             audit_bytes=self._audit_bytes(timing),
-            max_rows=self.spec.limits.max_batch_size or 0,
+            max_rows=min(self.spec.limits.max_batch_size or steps, steps),
         ).rows
 
     def needed_mib(self, contender: Contender, layer: int, precision: Precision) -> int:
@@ -301,23 +304,26 @@ class Bench:
         kind = "bare" if layer == resolved.num_layers else resolved.head_kind
         workload, steps = workload_of(self.spec), memory.step_tokens
 
-        def predicted(load: Workload) -> Prediction:
-            mean = predict(fit, layers=layer, head_kind=kind, batch=batch, workload=load, step_tokens=steps)
+        def predicted(load: Workload, most: int = batch) -> Prediction:
+            mean = predict(fit, layers=layer, head_kind=kind, batch=most, workload=load, step_tokens=steps)
             return scaled(mean, pace)
 
         mean = predicted(workload)
+        beyond = 0 < fit.timed_rows < batch
+        sure = predicted(workload, fit.timed_rows) if beyond else mean
         names_load = workload.concurrency or workload.request_rate
         compared = mean if names_load else predicted(replace(workload, concurrency=1))
         error = 1 + fit.error_percent / 100
         slow = slow_step(fit, layer, kind, mean.rows, workload, steps, self.spec.slo.percentile) * pace / 1e6
         return Performance(
             expected=mean,
-            tokens_per_second=mean.tokens_per_second / error,
+            tokens_per_second=min(mean.tokens_per_second, sure.tokens_per_second) / error,
             ttft_ms=mean.ttft_ms * error,
             itl_ms=max(mean.itl_ms, slow) * error,
             e2e_ms=mean.e2e_ms * error,
             latency_ms=compared.e2e_ms * error,
-            joules_per_megatoken=joules(timing.energy, layer, mean.rows, error),
+            joules_per_megatoken=joules(timing.energy, fit, layer, kind, mean.rows, error),
+            timed_rows=fit.timed_rows if beyond else 0,
         )
 
 

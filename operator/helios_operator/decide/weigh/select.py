@@ -105,10 +105,10 @@ def describe(option: Option) -> str:
     if option.tasks and option.tasks.estimate:
         share = option.tasks.estimate
         parts.append(f"tasks {share.mean:.0f} % (at least {share.low:.1f})")
-    if option.performance:
-        parts.append(
-            f"{option.performance.expected.tokens_per_second:.0f} tok/s with {option.max_batch_size} rows"
-        )
+    if performance := option.performance:
+        said = f"{performance.expected.tokens_per_second:.0f} tok/s with {option.max_batch_size} rows"
+        timed = f" (timed up to {performance.timed_rows})" if performance.timed_rows else ""
+        parts.append(said + timed)
     what = f"{option.contender.name} at {option.layer_budget} layers{suffix(option.precision)}"
     return f"{what}: {', '.join(parts)}"
 
@@ -137,6 +137,8 @@ def _performance_numbers(performance: Performance) -> dict[str, float]:
         "e2eMs": round(performance.e2e_ms, 1),
         "latencyMs": round(performance.latency_ms, 1),
     }
+    if performance.timed_rows:
+        figures["timedRows"] = performance.timed_rows
     if performance.joules_per_megatoken is not None:
         figures["joulesPerMegatoken"] = round(performance.joules_per_megatoken)
     return figures
