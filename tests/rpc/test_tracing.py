@@ -183,7 +183,7 @@ async def test_a_request_that_is_refused_or_left_is_a_span_as_well(
             await pod.client.generate(
                 generate_request(tokenized=pb.TokenizedInput(input_ids=[10**6]))
             ).complete()
-        call = pod.client.generate(generate_request(max_tokens=2000))
+        call = pod.client.generate(generate_request(max_tokens=4000))
         await anext(aiter(call))
         call.cancel()
         await collector.trace("decode", 5)
@@ -196,12 +196,14 @@ async def test_a_request_that_is_refused_or_left_is_a_span_as_well(
 async def test_a_change_between_two_tokens_shows_in_the_depths(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with traced(tiny, monkeypatch, tokens_per_request=2100) as (pod, collector):
-        messages = aiter(pod.client.generate(generate_request(max_tokens=400)))
+    async with traced(tiny, monkeypatch) as (pod, collector):
+        call = pod.client.generate(generate_request(max_tokens=4000))
+        messages = aiter(call)
         await anext(messages)
         await pod.set_limits(layer_budget=EXITS[1])
-        async for _ in messages:
+        while (await anext(messages)).chunk.depth != EXITS[1]:
             pass
+        call.cancel()
         told = attributes((await collector.trace("decode", 4))["decode"])
     assert told["helios.layer_budgets"][-1] == EXITS[1]
     assert len(told["helios.layer_budgets"]) == 2
