@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("proto", "operator", "server", "cli", "client", "tests", "docs", "bench")
+FOLDERS = ("proto", "operator", "server", "cli", "client", "tests", "docs", "bench", "deploy")
 
 
 @cache

@@ -40,8 +40,9 @@ def promtool() -> Path:
 
 
 def _of_prometheus(name: str) -> Path:
-    if chosen := os.environ.get("HELIOS_TOOLS"):
-        return Path(chosen) / name
+    chosen = Path(os.environ.get("HELIOS_TOOLS", "")) / name
+    if chosen.is_absolute() and chosen.exists():
+        return chosen
     if installed := shutil.which(name):
         return Path(installed)
     return (
@@ -53,6 +54,11 @@ def _of_prometheus(name: str) -> Path:
 
 def _fetch_prometheus(target: Path) -> None:
     """The package is unpacked, not installed: no root, and no service that starts."""
+    if not shutil.which("apt-get"):
+        fix = "install Prometheus, or put both into a folder that HELIOS_TOOLS names"
+        raise FileNotFoundError(
+            f"neither prometheus nor promtool is on the PATH, and there is no apt-get: {fix}"
+        )
     with tempfile.TemporaryDirectory() as scratch:
         subprocess.run(["apt-get", "download", "--quiet", "prometheus"], cwd=scratch, check=True)
         (package,) = Path(scratch).glob("prometheus_*.deb")

@@ -1,7 +1,7 @@
 """Writes what the chart copies and what its documentation repeats: CRDs, dashboard, and the table of values.
 
 Run by `make chart`; a test runs `--check`, which writes nothing and fails when a file is not what it would
-write. The CRDs' source is crds/; the dashboard's, dashboard.py; of the values, values.yaml (defaults) and
+write. The CRDs' source is crds/; the dashboard's, panels.py; of the values, values.yaml (defaults) and
 values.schema.json (meaning).
 """
 

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
+from helios_proto.inference import open_inference_pb2_grpc
 from helios_proto.v1 import generation_pb2 as pb
 from helios_server import serve
 from helios_server.errors import InvalidRequest
@@ -24,6 +25,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as otlp_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from tests.rpc.oip_door.wire import request
 from tests.rpc.pods import EXITS, Served, child, eventually, generate_request, serving, speaking
 from tests.sizes import LONG
 
@@ -96,10 +98,9 @@ async def test_a_request_is_a_span_with_queue_prefill_and_decode_below(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with traced(tiny, monkeypatch, layer_budget=EXITS[1]) as (pod, collector):
-        request = generate_request(SECRET_WORDS, request_id="mine")
-        answer = [
-            each async for each in pod.client.stub.Generate(request, metadata=(("traceparent", TRACEPARENT),))
-        ]
+        asked = generate_request(SECRET_WORDS, request_id="mine")
+        call = pod.client.stub.Generate(asked, metadata=(("traceparent", TRACEPARENT),))
+        answer = [each async for each in call]
         spans = await collector.trace("text_completion chat", 4)
     root = spans["text_completion chat"]
     assert (root.trace_id.hex(), root.parent_span_id.hex()) == (TRACE, PARENT)
@@ -164,6 +165,24 @@ async def test_http_hears_traceparent_too_and_a_malformed_one_begins_a_trace(
     assert len({span.trace_id for span in roots}) == 3
 
 
+async def test_each_request_of_an_inference_stream_belongs_to_the_callers_span(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with traced(tiny, monkeypatch) as (pod, collector):
+        address = f"127.0.0.1:{pod.ports.port}"
+        async with grpc.aio.insecure_channel(address) as channel:
+            call = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(
+                iter([request(model_name="chat", id="1"), request(model_name="chat", id="2")]),
+                metadata=(("traceparent", TRACEPARENT),),
+            )
+            async for answer in call:
+                assert not answer.error_message
+        await collector.trace("text_completion chat", 8)
+    roots = [span for span in collector.spans if span.name == "text_completion chat"]
+    assert [root.parent_span_id.hex() for root in roots] == [PARENT, PARENT]
+    assert len({root.span_id for root in roots}) == 2
+
+
 async def test_a_chat_is_called_one(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = {"messages": [{"role": "user", "content": SECRET_WORDS}], "max_tokens": 2}
     async with traced(tiny, monkeypatch) as (pod, collector), aiohttp.ClientSession() as session:
@@ -183,7 +202,7 @@ async def test_a_request_that_is_refused_or_left_is_a_span_as_well(
             await pod.client.generate(
                 generate_request(tokenized=pb.TokenizedInput(input_ids=[10**6]))
             ).complete()
-        call = pod.client.generate(generate_request(max_tokens=2000))
+        call = pod.client.generate(generate_request(max_tokens=4000))
         await anext(aiter(call))
         call.cancel()
         await collector.trace("decode", 5)
@@ -196,12 +215,14 @@ async def test_a_request_that_is_refused_or_left_is_a_span_as_well(
 async def test_a_change_between_two_tokens_shows_in_the_depths(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with traced(tiny, monkeypatch, tokens_per_request=2100) as (pod, collector):
-        messages = aiter(pod.client.generate(generate_request(max_tokens=400)))
+    async with traced(tiny, monkeypatch) as (pod, collector):
+        call = pod.client.generate(generate_request(max_tokens=4000))
+        messages = aiter(call)
         await anext(messages)
         await pod.set_limits(layer_budget=EXITS[1])
-        async for _ in messages:
+        while (await anext(messages)).chunk.depth != EXITS[1]:
             pass
+        call.cancel()
         told = attributes((await collector.trace("decode", 4))["decode"])
     assert told["helios.layer_budgets"][-1] == EXITS[1]
     assert len(told["helios.layer_budgets"]) == 2

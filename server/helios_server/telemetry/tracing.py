@@ -89,10 +89,11 @@ class RequestTrace:
         self._ended = False
 
     def tokens(self, _: TokensEvent) -> None:
-        """Looks at the batch, once: when the first tokens are there."""
+        """Looks at the batch, once: when the first tokens are heard of. It was in there itself."""
         if not self._batch:
             load = self._load()
-            self._batch = {"helios.batch_size": load.running, "helios.max_batch_size": load.max_batch_size}
+            running = max(1, load.running)
+            self._batch = {"helios.batch_size": running, "helios.max_batch_size": load.max_batch_size}
 
     def finished(self, event: FinishedEvent) -> None:
         """The whole answer, or what there was of it when its client went away."""
