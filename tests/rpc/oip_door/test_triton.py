@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from helios_proto.inference import open_inference_pb2 as pb
@@ -147,14 +148,21 @@ async def test_with_asyncio(pod: Served, triton: Triton) -> None:
 async def test_a_stream_that_is_cancelled_frees_its_rows(pod: Served, triton: Triton) -> None:
     requests = [streamed(3000, request_id=str(index)) for index in range(4)]
     await triton.ask("stream", pod, requests=requests, cancel_after=8)
-    await eventually(lambda: _free(pod))
+    await eventually(lambda: _free(pod), 30)
     await triton.ask("aio_cancel", pod, request=streamed(3000), after=3)
     await eventually(lambda: _free(pod))
+    late = await triton.ask("infer", pod, **asked(tokens=3000, client_timeout=0.2))
+    assert late["status"] == "StatusCode.DEADLINE_EXCEEDED"
+    await eventually(lambda: _free(pod))
+    _, metrics = await pod.page("/metrics")
+    assert 'finished_reason="length"' not in metrics  # none ran to its end
 
 
 async def _free(pod: Served) -> bool:
+    """No row, no page, and no task of a stream."""
     load = await pod.load()
-    return (load.running, load.waiting, load.kv_used_tokens) == (0, 0, 0)
+    left = [task for task in asyncio.all_tasks() if "Many." in repr(task.get_coro())]
+    return (load.running, load.waiting, load.kv_used_tokens, left) == (0, 0, 0, [])
 
 
 SOME_FIELDS = {"ModelConfig", "ModelInput", "ModelOutput", "InferStatistics", "ModelStatistics"}
