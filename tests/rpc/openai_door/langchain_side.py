@@ -20,7 +20,7 @@ SAID = [
     SystemMessage("Be brief."),
     HumanMessage("Who is Ahab?"),
     AIMessage("A captain."),
-    HumanMessage("Of?"),
+    HumanMessage("Tell me all of him."),
 ]
 
 
@@ -86,7 +86,7 @@ def refused(url: str) -> Any:
         try:
             model(url).bind(**changes).invoke(SAID)
         except openai.APIStatusError as error:
-            found[name] = [type(error).__name__, error.param]
+            found[name] = [[kind.__name__ for kind in type(error).__mro__], error.param]
     return found
 
 

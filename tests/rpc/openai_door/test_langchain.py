@@ -28,7 +28,7 @@ SAID = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Who is Ahab?"},
     {"role": "assistant", "content": "A captain."},
-    {"role": "user", "content": "Of?"},
+    {"role": "user", "content": "Tell me all of him."},
 ]
 """As the other side's."""
 
@@ -100,8 +100,8 @@ async def test_what_it_reads_is_what_the_door_says() -> None:
     assert found["stopped"]["response"]["finish_reason"] == "stop"
     assert found["early"]["text"] == shallow["choices"][0]["message"]["content"]
     assert shallow["helios"]["depth"] == EXITS[0] < LAYERS
-    assert found["refused"] == {
-        "model": ["NotFoundError", "model"],
-        "top_p": ["BadRequestError", "top_p"],
-        "tools": ["BadRequestError", "tools"],
-    }
+    wrong = {"model": "NotFoundError", "top_p": "BadRequestError", "tools": "BadRequestError"}
+    assert found["refused"].keys() == wrong.keys()
+    for field, (kinds, param) in found["refused"].items():
+        assert param == field
+        assert wrong[field] in kinds  # some are of a kind of its own below it
