@@ -30,18 +30,25 @@ async def reflect(channel: grpc.aio.Channel, **asked: str) -> Any:
     return answer
 
 
+async def described(channel: grpc.aio.Channel, service: str, name: str) -> tuple[Any, Any]:
+    """An empty request of a method, and the class of its answers, by reflection alone."""
+    told = await reflect(channel, file_containing_symbol=service)
+    pool = descriptor_pool.DescriptorPool()
+    for content in told.file_descriptor_response.file_descriptor_proto:
+        pool.Add(descriptor_pb2.FileDescriptorProto.FromString(content))
+    method = pool.FindServiceByName(service).FindMethodByName(name)
+    return (
+        message_factory.GetMessageClass(method.input_type)(),
+        message_factory.GetMessageClass(method.output_type),
+    )
+
+
 async def test_a_client_without_the_proto_generates(pod: Served) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{pod.ports.port}") as channel:
         listed = (await reflect(channel, list_services="")).list_services_response.service
         assert {each.name for each in listed} == {GENERATION, INFERENCE, HEALTH, REFLECTION}
-        described = await reflect(channel, file_containing_symbol=GENERATION)
-        pool = descriptor_pool.DescriptorPool()
-        for content in described.file_descriptor_response.file_descriptor_proto:
-            pool.Add(descriptor_pb2.FileDescriptorProto.FromString(content))
-        method = pool.FindServiceByName(GENERATION).FindMethodByName("Generate")
-        asked = message_factory.GetMessageClass(method.input_type)()
+        asked, answer = await described(channel, GENERATION, "Generate")
         asked.text, asked.sampling_params.max_tokens, asked.sampling_params.ignore_eos = PROMPT, 4, True
-        answer = message_factory.GetMessageClass(method.output_type)
         call = channel.unary_stream(
             f"/{GENERATION}/Generate", lambda message: message.SerializeToString(), answer.FromString
         )
@@ -49,6 +56,42 @@ async def test_a_client_without_the_proto_generates(pod: Served) -> None:
         assert len(last.complete.output_ids) == 4
         unknown = await reflect(channel, file_containing_symbol="no.such.Thing")
         assert unknown.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+async def test_a_probe_without_the_proto_asks_for_health(tiny: Path) -> None:
+    """Check and Watch, as a standard probe calls them, for each service that reflection lists."""
+    async with (
+        serving(tiny, load=False) as pod,
+        grpc.aio.insecure_channel(f"127.0.0.1:{pod.ports.port}") as channel,
+    ):
+        assert pod.server is not None
+
+        async def health(service: str) -> str:
+            asked, answer = await described(channel, HEALTH, "Check")
+            asked.service = service
+            call = channel.unary_unary(
+                f"/{HEALTH}/Check", lambda message: message.SerializeToString(), answer.FromString
+            )
+            told = await call(asked)
+            field = told.DESCRIPTOR.fields_by_name["status"]
+            return str(field.enum_type.values_by_number[told.status].name)
+
+        async def all_health() -> dict[str, str]:
+            listed = (await reflect(channel, list_services="")).list_services_response.service
+            return {name: await health(name) for name in ("", *(each.name for each in listed))}
+
+        before = await all_health()
+        assert {name for name, status in before.items() if status == "SERVING"} == {"", HEALTH, REFLECTION}
+        asked, answer = await described(channel, HEALTH, "Watch")
+        asked.service = GENERATION
+        watch = channel.unary_stream(
+            f"/{HEALTH}/Watch", lambda message: message.SerializeToString(), answer.FromString
+        )(asked)
+        assert (await watch.read()).status != (after := health_pb2.HealthCheckResponse.SERVING)
+        await pod.server.load()
+        assert (await watch.read()).status == after
+        assert set((await all_health()).values()) == {"SERVING"}
+        watch.cancel()
 
 
 async def test_control_is_described_to_nobody(pod: Served) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from helios_server.engine.serving import Model
 from helios_server.errors import HeliosError, InvalidRequest
+from helios_server.models.families import _ALIASES, _FAMILIES
+from helios_server.models.store import ensure_smollm2
 from helios_server.models.tokenizer import Tokenizer
 from helios_server.rpc.fields import Fields
 from helios_server.rpc.openai.chat import Chat, NoTemplate
@@ -18,6 +20,7 @@ from transformers import AutoTokenizer
 from tests.checkpoints import SPECIAL, make_checkpoint, write_tokenizer
 from tests.models.vocabularies import sentencepiece
 from tests.rpc.openai_door.clients import CHAT, TEXT, post
+from tests.rpc.openai_door.family_tokenizers import FAMILIES, write_family
 from tests.rpc.pods import LAYERS, serving
 
 CHATML = (
@@ -102,6 +105,32 @@ async def test_the_ids_of_a_sentencepiece_model_are_too(
     theirs = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     expected: Any = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert await ids(tmp_path, messages) == expected
+
+
+def test_every_family_that_is_read_has_a_tokenizer_here() -> None:
+    assert {family for family, _ in FAMILIES.values()} == set(_FAMILIES) | set(_ALIASES)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+async def test_the_ids_of_each_family_are_those_of_transformers(tmp_path: Path, name: str) -> None:
+    """With a system's word and without; where the template refuses a chat, both do."""
+    write_family(tmp_path, name)
+    theirs = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    system, thought = {"role": "system", "content": "Be brief."}, "<think>\nhm\n</think>\n\nA captain."
+    turns = [CHATS[0][0], {"role": "assistant", "content": thought}, {"role": "user", "content": "Who ? "}]
+    for said in (*CHATS, [system, *CHATS[0]], turns):
+        expected: Any = theirs.apply_chat_template(said, add_generation_prompt=True, return_dict=False)
+        assert await ids(tmp_path, said) == expected
+        assert len(expected) > 5
+        assert theirs.unk_token_id is None or theirs.unk_token_id not in expected or name == "OPT"
+
+
+async def test_the_ids_of_the_real_model_are_too() -> None:
+    folder = ensure_smollm2()
+    theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    for said in CHATS:
+        expected: Any = theirs.apply_chat_template(said, add_generation_prompt=True, return_dict=False)
+        assert await ids(folder, said) == expected
 
 
 async def test_a_developer_speaks_as_the_system(tmp_path: Path) -> None:
