@@ -55,6 +55,17 @@ class ServedPlace(Place):
         """What serves once all is measured that needs no prompts."""
         return dict((await self.until(_wants_prompts, name, what="not timed"))["status"]["active"])
 
+    async def measured(self, name: str = "chat") -> Object:
+        """What serves once all that the spec asks for now is measured, on prompts that came before."""
+        generation = (await self.get(name))["metadata"]["generation"]
+
+        def is_done(status: Object) -> bool:
+            is_of_now = status.get("observedGeneration", 0) >= generation and "target" not in status
+            return is_of_now and condition(status, "Profiled")["status"] == "True"
+
+        obj = await self.until(is_done, name, 600, "not measured")
+        return dict(obj["status"]["active"])
+
     async def serving(self, name: str = "chat") -> Object:
         """The object, once anything answers."""
         return await self.until(

@@ -91,6 +91,39 @@ async def test_another_model_takes_over_and_loses_no_stream(place: ServedPlace) 
     }
 
 
+async def test_the_other_precision_is_told_to_the_running_pod(place: ServedPlace) -> None:
+    """Whichever of the two serves once both are measured: the spec then allows the other one alone, while 20
+    callers are answered."""
+    await place.create("examples/quickstart.yaml")
+    await place.timed()
+    traffic = await place.traffic(callers=_STREAMS)
+    await place.chosen(traffic, "prose")
+    pods = await place.restarts()
+    await _weigh(place, "auto", "int8")
+    serving = (await place.measured())["weightDtype"]
+    other = {"auto": "int8", "int8": "auto"}[serving]
+    changes = await place.changes()
+    async with flowing(traffic, "prose") as ledger:
+        await more(ledger, _STREAMS)
+        await _weigh(place, other)
+        change = await place.until_change(changes)
+        changed = _moment(change)
+        await more(ledger, 2 * _STREAMS)
+    assert (change["kind"], change["result"]) == ("Requantize", "Promoted"), change
+    assert (change["from"]["weightDtype"], change["to"]["weightDtype"]) == (serving, other)
+    await place.ready()
+    assert await place.restarts() == pods
+    assert set(pods.values()) == {0}
+    across = [stream for stream in ledger.streams if stream.sent < changed < stream.ended]
+    truth.check([*across, *ledger.streams[-8:]])
+
+
+async def _weigh(place: ServedPlace, *weights: str) -> None:
+    """From now on candidates may be served in these."""
+    candidates = (await place.get())["spec"]["candidates"]
+    await place.patch("chat", {"candidates": [each | {"weightDtypes": list(weights)} for each in candidates]})
+
+
 def _moment(change: Object) -> float:
     """On the clock of the streams."""
     ago = datetime.now(UTC) - datetime.fromisoformat(change["time"])
