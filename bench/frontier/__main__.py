@@ -14,8 +14,9 @@ rounds with least and greatest; ratios of speed within a round, against full dep
 weights come from a file of 4 bits in groups of 32: int4 in such groups loses nothing *of it*, by
 construction.
 
---short takes less than five minutes on two quiet cores: four of the six precisions, one round. --model
-takes another checkpoint with its own heads.
+`python -m bench.frontier --rounds 2 --warm-up 1 --seconds 3 --windows 12 --output json` is a useful run of
+some ten minutes on two quiet cores; --short takes less than five: four of the six precisions, one round.
+--model takes another checkpoint with its own heads.
 """
 
 from __future__ import annotations

@@ -71,8 +71,9 @@ def serve(
     """Saturates the engine with requests of one length; without seconds it only starts."""
     host_memory.share_one_heap()
     limits = subject.limits(layers, precision, memory_mib)
+    config = EngineConfig(dtype=subject.dtype, volumes=cache_root())
     try:
-        engine = Engine.start(EngineConfig(dtype=subject.dtype, volumes=cache_root()), limits)
+        engine = Engine.start(config, limits)
     except OutOfMemoryBudget:
         return Served(0, 0)
     try:
@@ -88,13 +89,19 @@ def serve(
             in_flight=2 * rows,
             warm_up=warm_up,
             seconds=seconds,
-            rows=rows,
+            rows=min(rows, reachable(subject, config.step_tokens)),
             meter=meter,
         )
         source = meter.source if meter else ""
         return Served(rows, tokens, load.rows, load.tokens_per_second, load.joules_per_token, source)
     finally:
         engine.stop()
+
+
+def reachable(subject: Subject, step_tokens: int) -> int:
+    """Rows that run at once for certain, however many there is room for: prompts that come in share a step's
+    tokens with rows that decode. Whoever waits for more waits in vain."""
+    return max(1, int(0.75 * step_tokens / (1 + subject.isl / subject.osl)))
 
 
 @dataclass(frozen=True)

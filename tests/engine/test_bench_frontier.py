@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from bench.frontier import front, law, page, plot
 from bench.frontier.figures import Measured, claims, quality_claim
 from bench.frontier.front import Point, name
-from bench.frontier.runs import Served
+from bench.frontier.runs import Served, reachable
+from bench.frontier.subject import Subject
 from bench.report import Claim
 
 AUTO, BOTH = Precision(), Precision("int8", "int8")
@@ -97,6 +98,13 @@ def test_a_front_is_drawn(tmp_path: Path, name: str) -> None:
     plot.draw([point(30, AUTO, 100.0, 100), point(24, BOTH, 92.9, 380)], "SmolLM2, 400 MiB", tmp_path / name)
     drawn = (tmp_path / name).read_bytes()
     assert drawn.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
+
+
+def test_a_load_waits_for_no_more_rows_than_a_step_lets_in() -> None:
+    """Prompts of 96 tokens for answers of 48 leave 43 of 128 to decoding rows."""
+    subject = Subject("file:///m", "", (4,), (AUTO,), isl=96, osl=48)
+    assert reachable(subject, 128) == 32
+    assert reachable(replace(subject, isl=9600), 128) == 1
 
 
 # -- the law and the page ------------------------------------------------------------------------------------
