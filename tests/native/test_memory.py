@@ -3,6 +3,8 @@ than is counted, and given back."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from helios_server.engine.host_memory import anonymous_bytes
@@ -53,3 +55,19 @@ def test_no_more_memory_is_taken_than_is_counted_and_all_of_it_goes_back() -> No
     while len(held) > 1:
         held.pop()
         assert anonymous_bytes() - start - sum(matrix.nbytes for matrix in held[1:]) < MIB
+
+
+def test_matrices_that_are_packed_one_after_the_other_share_a_mapping() -> None:
+    """So that the system can hold several of them in one huge page."""
+    library = kernels(names()[0])
+    weight = torch.ones(96, 128)
+    held = [library.pack(weight, None, "float16")]
+    before = _mappings()
+    for _ in range(40):
+        held.append(library.pack(weight, None, "float16"))
+    assert _mappings() < before + 10
+    assert all(bool((matrix.rows(torch.arange(96)) == 1).all()) for matrix in held)
+
+
+def _mappings() -> int:
+    return len(Path("/proc/self/maps").read_text().splitlines())
