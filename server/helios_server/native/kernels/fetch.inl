@@ -3,16 +3,13 @@
 
 constexpr int kAhead = 4096;  // bytes, for one who passes over weights once
 
-// Lines that a tile asks for: so many at each step over k, from there on.
+// Lines that a tile asks for, into the nearest cache: so many at each step over k, from there on.
 struct Fetch {
   const char* from;
   int64_t lines;
-  bool nearest;  // into the nearest cache: they are used soon
 
   void step() {
-    for (const char* stop = from + lines * 64; from < stop; from += 64)
-      if (nearest) _mm_prefetch(from, _MM_HINT_T0);
-      else _mm_prefetch(from, _MM_HINT_T1);
+    for (const char* stop = from + lines * 64; from < stop; from += 64) _mm_prefetch(from, _MM_HINT_T0);
   }
 };
 
@@ -20,5 +17,5 @@ struct Fetch {
 // in the next panel. One alone runs ahead of itself.
 static inline Fetch fetch_beside(const void* panel, int64_t bytes, int64_t step, int64_t tiles) {
   const int64_t lines = step / 64;
-  return {(const char*)panel + (tiles == 1 ? kAhead : bytes), (lines + tiles - 1) / tiles, tiles == 1};
+  return {(const char*)panel + (tiles == 1 ? kAhead : bytes), (lines + tiles - 1) / tiles};
 }

@@ -18,6 +18,7 @@ constexpr bool kTiles = HELIOS_TILES, kPairs = HELIOS_PAIRS;
 #else
 #include "matmul_int8_vnni.inl"
 #endif
+#include "matmul_int8.inl"
 #if HELIOS_TILES
 #include "matmul_amx.inl"
 #elif HELIOS_PAIRS

@@ -28,55 +28,35 @@ static inline void add_products(__m256i& sum, __m256i a, __m256i w) {
   asm("" : "+x"(sum));  // stays in its register: GCC would copy sums about, and into memory when they are many
 }
 
-// R rows of P panels.
-template <int R, int P>
-static void int8_tile(const HeliosMatrix& m, const Input& in, int64_t row, const Output& out, int64_t panel) {
-  __m256i sums[R][P][2];
+constexpr int kInt8Rows = 6;       // so that sums, weights and a pair of the row fit in the registers
+constexpr int64_t kInt8Step = 32;  // of k between two fetches
+
+template <int R>
+static void int8_tile(const HeliosMatrix& m, const Input& in, Fetch& fetch, int64_t row, const Output& out,
+                      int64_t panel) {
+  __m256i sums[R][2];
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) sums[r][p][0] = sums[r][p][1] = _mm256_setzero_si256();
-  const int64_t depth = m.depth, size = depth * kPanel;
-  const int8_t* w = (const int8_t*)m.data + panel * size;
+  for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
+  const int64_t depth = m.depth;
+  const int8_t* w = (const int8_t*)m.data + panel * kPanel * depth;
   const int16_t* x = in.whole(row, depth);
-  for (int64_t k = 0; k < depth; k += 2, w += 2 * kPanel) {
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      const __m256i w0 = weights16(w + p * size), w1 = weights16(w + p * size + kPanel);
+  for (int64_t k = 0; k < depth;) {
+    fetch.step();
+    for (const int64_t stop = depth - k < kInt8Step ? depth : k + kInt8Step; k < stop; k += 2, w += 2 * kPanel) {
+      const __m256i w0 = weights16(w), w1 = weights16(w + kPanel);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const __m256i a = pair(x + r * depth + k);
-        add_products(sums[r][p][0], a, w0);
-        add_products(sums[r][p][1], a, w1);
+        add_products(sums[r][0], a, w0);
+        add_products(sums[r][1], a, w1);
       }
     }
   }
+  const float* scales = m.scales + panel * kPanel;
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
-      const vf unit = vset1(in.units[row + r]);
-      const float* scales = m.scales + (panel + p) * kPanel;
-      finish(out, row + r, panel + p, vmul(vmul(_mm256_cvtepi32_ps(sums[r][p][0]), unit), vload(scales)),
-             vmul(vmul(_mm256_cvtepi32_ps(sums[r][p][1]), unit), vload(scales + kLanes)));
-    }
-}
-
-using Int8Tile = void (*)(const HeliosMatrix&, const Input&, int64_t, const Output&, int64_t);
-constexpr Int8Tile kInt8Tiles[] = {int8_tile<1, 1>, int8_tile<2, 1>, int8_tile<3, 1>,
-                                   int8_tile<4, 1>, int8_tile<5, 1>, int8_tile<6, 1>};
-
-static void multiply_int8(const HeliosMatrix& m, const Input& in, int64_t rows, const Output& out, int64_t first,
-                          int64_t last) {
-  int64_t panel = first;
-  if (rows == 1)
-    for (; panel + 3 <= last; panel += 3) int8_tile<1, 3>(m, in, 0, out, panel);
-  for (; panel < last; ++panel) {
-    int64_t tiles = (rows + 5) / 6;
-    for (int64_t row = 0; row < rows; --tiles) {
-      const int64_t height = (rows - row + tiles - 1) / tiles;
-      kInt8Tiles[height - 1](m, in, row, out, panel);
-      row += height;
-    }
+  for (int r = 0; r < R; ++r) {
+    const vf unit = vset1(in.units[row + r]);
+    finish(out, row + r, panel, vmul(vmul(_mm256_cvtepi32_ps(sums[r][0]), unit), vload(scales)),
+           vmul(vmul(_mm256_cvtepi32_ps(sums[r][1]), unit), vload(scales + kLanes)));
   }
 }

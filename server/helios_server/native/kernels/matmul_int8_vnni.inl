@@ -32,15 +32,20 @@ static inline void add_products(__m512i& sum, __m512i x, __m512i w) {
   asm("" : "+v"(sum));  // stays in its register: GCC would copy sums about, and into memory when they are many
 }
 
+constexpr int kInt8Rows = 6;  // so that sums of both bytes, weights and two bytes of the row fit in the registers
+constexpr int64_t kInt8Step = 64;  // of k between two fetches
+
 template <int R>
-static void int8_tile(const HeliosMatrix& m, const Input& in, int64_t row, const Output& out, int64_t panel) {
+static void int8_tile(const HeliosMatrix& m, const Input& in, Fetch& fetch, int64_t row, const Output& out,
+                      int64_t panel) {
   __m512i highs[R][2], lows[R][2];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) highs[r][0] = highs[r][1] = lows[r][0] = lows[r][1] = _mm512_setzero_si512();
   const int64_t depth = m.depth;
   const int8_t* w = (const int8_t*)m.data + panel * kPanel * depth;
   const uint8_t* x = in.bytes(row, depth);
-  for (int64_t block = 0; block < depth; block += 64, w += 2048, x += 128)
+  for (int64_t block = 0; block < depth; block += kInt8Step, w += 2048, x += 128) {
+    fetch.step();
     for (int q = 0; q < 16; ++q) {
       const __m512i w0 = _mm512_loadu_si512(w + q * 64), w1 = _mm512_loadu_si512(w + 1024 + q * 64);
 #pragma GCC unroll 8
@@ -53,6 +58,7 @@ static void int8_tile(const HeliosMatrix& m, const Input& in, int64_t row, const
         add_products(lows[r][1], l, w1);
       }
     }
+  }
   const float* scales = m.scales + panel * kPanel;
   const int32_t* column_sums = m.sums + panel * kPanel;
   // Each high byte is 128 too large.
@@ -63,21 +69,5 @@ static void int8_tile(const HeliosMatrix& m, const Input& in, int64_t row, const
     const vf unit = vset1(in.units[row + r]);
     finish(out, row + r, panel, scaled(_mm512_sub_epi32(highs[r][0], offset0), lows[r][0], unit, scales),
            scaled(_mm512_sub_epi32(highs[r][1], offset1), lows[r][1], unit, scales + kLanes));
-  }
-}
-
-using Int8Tile = void (*)(const HeliosMatrix&, const Input&, int64_t, const Output&, int64_t);
-constexpr Int8Tile kInt8Tiles[] = {int8_tile<1>, int8_tile<2>, int8_tile<3>,
-                                   int8_tile<4>, int8_tile<5>, int8_tile<6>};
-
-static void multiply_int8(const HeliosMatrix& m, const Input& in, int64_t rows, const Output& out, int64_t first,
-                          int64_t last) {
-  for (int64_t panel = first; panel < last; ++panel) {
-    int64_t tiles = (rows + 5) / 6;
-    for (int64_t row = 0; row < rows; --tiles) {
-      const int64_t height = (rows - row + tiles - 1) / tiles;
-      kInt8Tiles[height - 1](m, in, row, out, panel);
-      row += height;
-    }
   }
 }

@@ -40,36 +40,6 @@ static void pair_tile(const Bfloat* w, int64_t depth, const Bfloat* x, Fetch& fe
   for (int m = 0; m < R; ++m) finish(out, row + m, panel, sums[m][0], sums[m][1]);
 }
 
-// One row, P panels side by side: memory gives more to several streams.
-template <int P>
-static void pair_lone(const Bfloat* w, int64_t depth, const Bfloat* x, const Output& out, int64_t panel) {
-  vf sums[P][2];
-#pragma GCC unroll 8
-  for (int p = 0; p < P; ++p) sums[p][0] = sums[p][1] = vzero();
-  for (int64_t k = 0; k < depth; k += 32, w += 1024, x += 32)
-    for (int q = 0; q < 32; q += 2) {
-      const vf pair = vpair(x + q);
-#pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) {
-        const Bfloat* at = w + p * kPanel * depth + q * 16;
-        _mm_prefetch((const char*)at + kAhead / 2, _MM_HINT_T0);
-        _mm_prefetch((const char*)(at + 512) + kAhead / 2, _MM_HINT_T0);
-        add_pair(sums[p][0], pair, _mm512_loadu_ps(at));
-        add_pair(sums[p][1], pair, _mm512_loadu_ps(at + 512));
-      }
-    }
-#pragma GCC unroll 8
-  for (int p = 0; p < P; ++p) finish(out, 0, panel + p, sums[p][0], sums[p][1]);
-}
-
-static void pair_lone_row(const Bfloat* w, int64_t depth, const Bfloat* x, const Output& out, int64_t first,
-                          int64_t last) {
-  const int64_t size = kPanel * depth;
-  int64_t panel = first;
-  for (; panel + 4 <= last; panel += 4) pair_lone<4>(w + panel * size, depth, x, out, panel);
-  for (; panel < last; ++panel) pair_lone<1>(w + panel * size, depth, x, out, panel);
-}
-
 using PairTile = void (*)(const Bfloat*, int64_t, const Bfloat*, Fetch&, int64_t, const Output&, int64_t);
 template <int... I> static PairTile pair_tile_of(int64_t rows, std::integer_sequence<int, I...>) {
   static constexpr PairTile tiles[] = {pair_tile<I + 1>...};
@@ -91,7 +61,6 @@ static void pair_rows(const Bfloat* w, int64_t depth, const Input& in, int64_t s
 
 static void multiply_bfloat(const HeliosMatrix& m, const Input& in, int64_t rows, const Output& out, int64_t first,
                             int64_t last) {
-  if (rows == 1) return pair_lone_row((const Bfloat*)m.data, m.depth, in.narrow(0, m.depth), out, first, last);
   for (int64_t start = 0; start < rows; start += kPairBlockRows) {
     const int64_t stop = start + kPairBlockRows < rows ? start + kPairBlockRows : rows;
     for (int64_t panel = first; panel < last; ++panel)

@@ -1,11 +1,11 @@
 // Weights as the kernels read them: narrowed, and put in panels. And rows of them back, as an embedding needs them.
 #include <immintrin.h>
-#include <sys/mman.h>
 
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 
+#include "memory.h"
 #include "pack.h"
 
 // Each instruction set that there are kernels for has F16C.
@@ -96,25 +96,6 @@ int pack_panels(HeliosMatrix& m, const Source& source, int threads) {
   return worst;
 }
 
-// Zeros. Large blocks are mapped on their own, so that they go back to the system when a layer is dropped, and begin at
-// a huge page; the system may use such pages within the block, which makes reading some percent faster.
-constexpr size_t kHuge = size_t(2) << 20, kPage = 4096;
-
-void* map_zeros(size_t bytes) {
-  const size_t size = round_up(bytes, kPage), span = size + kHuge;
-  char* start = (char*)mmap(nullptr, span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (start == MAP_FAILED) return nullptr;
-  char* aligned = (char*)round_up((int64_t)start, kHuge);
-  if (aligned > start) munmap(start, aligned - start);
-  munmap(aligned + size, start + span - (aligned + size));
-  madvise(aligned, size, MADV_HUGEPAGE);
-  return aligned;
-}
-
-void unmap(void* block, size_t bytes) {
-  if (block) munmap(block, round_up(bytes, kPage));
-}
-
 template <class T> bool allocate(T*& to, int64_t count) {
   void* block = nullptr;
   if (posix_memalign(&block, 64, count * sizeof(T))) return false;
@@ -164,8 +145,12 @@ int pack(const Kernels& kernels, const Source& source, int64_t out, int format, 
   m->panels = (m->columns + (gated ? m->lanes : m->panel()) - 1) / (gated ? m->lanes : m->panel());
   m->bytes = m->data_bytes();
   const int status = allocate_all(*m, source.bias) ? pack_panels(*m, source, threads) : HELIOS_NO_MEMORY;
-  if (status == HELIOS_OK) *matrix = m;
-  else release(m);
+  if (status != HELIOS_OK) {
+    release(m);
+    return status;
+  }
+  settle(m->data, m->bytes);
+  *matrix = m;
   return status;
 }
 
@@ -180,7 +165,7 @@ void release(HeliosMatrix* m) {
 
 int64_t bytes_of(const HeliosMatrix& m) {
   const int64_t arrays = (m.scales != nullptr) + (m.sums != nullptr) + (m.bias != nullptr);
-  return round_up(m.bytes, kPage) + arrays * m.panels * m.panel() * 4;
+  return (int64_t)mapped_bytes(m.bytes) + arrays * m.panels * m.panel() * 4;
 }
 
 void rows_of(const HeliosMatrix& m, const int64_t* ids, int64_t count, float* out) {
