@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from helios_server.rpc.callers import CallerTokens
+from helios_server.rpc.openai import door as openai_door
 from helios_server.rpc.server import Access as PodAccess
 from helios_server.rpc.server import Ports
 from helios_server.rpc.tls import Certificates, TlsFiles
@@ -66,8 +67,10 @@ async def leaving(tiny: Path, folder: Path, drain_timeout: float) -> AsyncIterat
 
 
 def door(ports: Ports, name: str, access: Access | None = None) -> Door:
+    """access: of a pod that speaks TLS."""
     kind = DOORS[name]
-    return kind(kind.at(getattr(ports, kind.PORT)), "", access or Access())
+    address = kind.at(getattr(ports, kind.PORT))
+    return kind(address.replace("http:", "https:") if access else address, "", access or Access())
 
 
 async def begun(callers: list[Caller]) -> bool:
@@ -89,9 +92,12 @@ async def through_all_doors(pod: Leaving, new: int) -> dict[str, Caller]:
 
 
 @pytest.mark.long
-async def test_what_runs_at_a_farewell_ends_by_itself(tiny: Path, tmp_path: Path) -> None:
+async def test_what_runs_at_a_farewell_ends_by_itself(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_door, "_PATIENCE_SECONDS", 0.1)  # for connections that the clients here keep
     async with leaving(tiny, tmp_path, drain_timeout=600) as pod:
-        callers = await through_all_doors(pod, new=120)
+        callers = await through_all_doors(pod, new=60)
     for name, caller in callers.items():
         assert [call.words for call in caller.calls if call.end != ANSWERED] == [], name
         assert len(caller.calls) == STREAMS // len(callers)
