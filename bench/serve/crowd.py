@@ -28,7 +28,7 @@ _PROMPT = 32
 _STREAMS_NEW, _CALLS_NEW, _COST_NEW = 32, 4, 128
 """Tokens of an answer: of streams that stand at once, of calls at one moment, and where cost is measured."""
 _STREAMS_MIB = 3072
-"""That the pod of the streams is allowed: SmolLM2, the keys and values of 512 rows, and what comes on top."""
+"""That the pod of the streams is allowed. It takes as many rows as fit into a step; the others wait."""
 _ROWS, _QUEUE = 32, 256
 """Of the other pods."""
 _WORDS = {
