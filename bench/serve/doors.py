@@ -19,6 +19,8 @@ import aiohttp
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from helios_proto.inference import open_inference_pb2 as inference_pb2
+from helios_proto.inference import open_inference_pb2_grpc as inference_pb2_grpc
 from helios_proto.v1 import generation_pb2 as pb
 from helios_proto.v1 import generation_pb2_grpc
 
@@ -136,6 +138,49 @@ def refusal(error: grpc.aio.AioRpcError) -> Refused | Failed:
     return Refused(retry.retry_delay.ToTimedelta().total_seconds() if told else None, words)
 
 
+class Inference(GrpcDoor):
+    NAME = "oip"
+    HELP = "HOST:PORT of the Open Inference Protocol with Triton's streams"
+
+    async def ask(self, ids: Sequence[int], new: int) -> AsyncIterator[int]:
+        """The protocol has no ids to give: as many words as there are ids, a token each of most vocabularies
+        (a letter and a space each of a vocabulary of bytes)."""
+        request = inference_pb2.ModelInferRequest(model_name=self._model)
+        text = request.inputs.add(name="text_input", datatype="BYTES", shape=[1])
+        text.contents.bytes_contents.append("".join(f" {chr(97 + each % 26)}" for each in ids).encode())
+        request.parameters["max_tokens"].int64_param = new
+        request.parameters["temperature"].double_param = 0.0
+        for name in ("ignore_eos", "stream", "return_num_output_tokens"):
+            request.parameters[name].bool_param = True
+        stub = inference_pb2_grpc.GRPCInferenceServiceStub(self._next())
+        try:
+            async for message in stub.ModelStreamInfer(iter([request]), metadata=self._metadata):
+                if message.error_message:
+                    raise _said(message)
+                if count := _output_tokens(message.infer_response):
+                    yield count
+        except grpc.aio.AioRpcError as error:
+            raise refusal(error) from None
+
+
+def _said(message: inference_pb2.ModelStreamInferResponse) -> Refused | Failed:
+    """Of a request on a stream that goes on."""
+    parameters = message.infer_response.parameters
+    if parameters["code"].string_param not in ("RESOURCE_EXHAUSTED", "UNAVAILABLE"):
+        return Failed(message.error_message)
+    return Refused(parameters["retry_after_ms"].int64_param / 1000 or None, message.error_message)
+
+
+def _output_tokens(answer: inference_pb2.ModelInferResponse) -> int:
+    for output, content in zip(answer.outputs, answer.raw_output_contents, strict=False):
+        if output.name == "num_output_tokens":
+            return int.from_bytes(content, "little")
+    for output in answer.outputs:
+        if output.name == "num_output_tokens":
+            return sum(output.contents.uint_contents)
+    return 0
+
+
 class OpenAi(Door):
     NAME = "openai"
     HELP = "http://HOST:PORT of an OpenAI API, without /v1"
@@ -197,4 +242,4 @@ async def _turned_away(answer: aiohttp.ClientResponse) -> Refused | Failed:
     return Refused(float(hint) if hint else None, words)
 
 
-DOORS: dict[str, type[Door]] = {door.NAME: door for door in (Native, OpenAi)}
+DOORS: dict[str, type[Door]] = {door.NAME: door for door in (Native, Inference, OpenAi)}
