@@ -34,6 +34,8 @@ class Load:
     tokens_per_second: float
     latency_ms: dict[str, float] = field(default_factory=dict)
     joules_per_token: float | None = None
+    cpu_seconds_per_token: float = 0.0
+    """Of the whole process, this load's own among them."""
 
 
 def alone(run: Callable[..., T], *arguments: Any) -> T:
@@ -79,12 +81,14 @@ def saturate(
     for _ in range(in_flight):
         submit()
     begin = time.monotonic() + (_PATIENCE_SECONDS if rows else warm_up)
-    tokens, joules = 0, None
+    tokens, joules, cpu = 0, None, 0.0
     while (now := time.monotonic()) < begin + seconds:
         if rows and engine.telemetry().batch_reached >= rows:
             begin, rows = now + warm_up, 0
         if meter and joules is None and now >= begin:
             joules = meter.joules()
+        if not cpu and now >= begin:
+            cpu = time.process_time()
         came, event = events.get()
         if isinstance(event, TokensEvent):
             if now >= begin:
@@ -98,7 +102,8 @@ def saturate(
             raise event.error
     measured = time.monotonic() - begin
     spent = (meter.joules() - joules) / max(tokens, 1) if meter and joules is not None else None
-    return Load(engine.telemetry().batch_reached, tokens / measured, _latencies(waits), spent)
+    used = (time.process_time() - cpu) / max(tokens, 1)
+    return Load(engine.telemetry().batch_reached, tokens / measured, _latencies(waits), spent, used)
 
 
 def _latencies(waits: dict[str, list[float]]) -> dict[str, float]:

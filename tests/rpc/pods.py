@@ -121,15 +121,14 @@ async def serving(
     access: Access = OPEN,
     engine: dict[str, Any] | None = None,
     tracing: Tracing | None = None,
+    drain_timeout: float = 60,
     **changes: Any,
 ) -> AsyncIterator[Served]:
-    """A pod in this process. engine: of its EngineConfig; changes: of its limits."""
+    """A pod in this process. engine: of its EngineConfig; drain_timeout: seconds; changes: of its limits."""
     config = EngineConfig(**{"dtype": "float64", "threads": 1, "step_tokens": 32} | (engine or {}))
     guard = Token(token) if token else None
     limits = limits_for(model, **changes)
-    server = PodServer(
-        "chat", config, limits, guard, energy, drain_timeout=60, access=access, tracing=tracing
-    )
+    server = PodServer("chat", config, limits, guard, energy, drain_timeout, access=access, tracing=tracing)
     ports = await server.open("127.0.0.1", FREE)
     try:
         if load:
@@ -176,11 +175,16 @@ class Child:
 
 
 @asynccontextmanager
-async def child(folder: Path, *arguments: str, ports: Sequence[int] = (0, 0, 0)) -> AsyncIterator[Child]:
+async def child(
+    folder: Path,
+    *arguments: str,
+    ports: Sequence[int] = (0, 0, 0),
+    module: str = "helios_server.serve",
+) -> AsyncIterator[Child]:
     """A serving process; killed at the end should it still run."""
     ports_file = folder / "ports.json"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "helios_server.serve", *arguments),
+        *(sys.executable, "-m", module, *arguments),
         *("--port", str(ports[0]), "--control-port", str(ports[1]), "--metrics-port", str(ports[2])),
         *("--http-port", "free"),
         *("--ports-file", str(ports_file), "--dtype", "float64", "--threads", "1"),

@@ -124,7 +124,7 @@ async def answered(
     caller, tracing = CALLER.get(), pod.tracing
     trace = tracing.request(request, operation, caller, engine.load) if tracing else None
     loop = asyncio.get_running_loop()
-    stream = Stream(_observer(pod, prompt, trace), lambda: patience.reschedule(loop.time()))
+    stream = Stream(pod.mailbox, _observer(pod, prompt, trace), lambda: patience.reschedule(loop.time()))
     try:
         async with asyncio.timeout(None) as patience:
             handed_over = pod.hand_over(engine.submit, request, stream.on_event)

@@ -1,8 +1,8 @@
 """Errors as gRPC statuses: the one place where an exception becomes what a client sees.
 
-Installed by `rpc.server` on both ports. A HeliosError becomes its own code with its own words; a full queue
-carries RetryInfo; anything else is our fault: INTERNAL, with the trace in the log. It must not hide a
-cancellation.
+Installed by `rpc.server` on both ports. A HeliosError becomes its own code with its own words; what is to be
+tried again carries RetryInfo; anything else is our fault: INTERNAL, with the trace in the log. It must not
+hide a cancellation.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 _NOT_OURS = (grpc.aio.AbortError, asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 _DETAILS_KEY = "grpc-status-details-bin"
+_RETRY_SECONDS = 1.0
+"""Another pod answers at once; one that loads is asked again and again."""
 _FIELD_BYTES, _PROBLEM_BYTES, _FIX_BYTES = 200, 800, 1500
 """Of an error on the wire. It may quote what was sent, gRPC allows 8 KiB of metadata in all, and whoever gets
 more loses the status."""
@@ -112,6 +114,13 @@ async def refuse(context: Context, error: HeliosError) -> None:
         raise asyncio.CancelledError from None
 
 
+def retry_seconds(error: HeliosError) -> float | None:
+    """When to come back; None where that would not help."""
+    if isinstance(error, QueueFull):
+        return error.retry_seconds
+    return _RETRY_SECONDS if error.code == "UNAVAILABLE" else None
+
+
 def in_short(error: HeliosError) -> str:
     """Its words, but for what would make them too long for metadata."""
     field, problem = _begin(error.field, _FIELD_BYTES), _begin(error.problem, _PROBLEM_BYTES)
@@ -131,10 +140,11 @@ def _begin(text: str, most: int) -> str:
 
 def rich_status(error: HeliosError) -> status_pb2.Status | None:
     """The google.rpc.Status of an error that says when to come back; None for any other."""
-    if not isinstance(error, QueueFull):
+    seconds = retry_seconds(error)
+    if seconds is None:
         return None
     delay = duration_pb2.Duration()
-    delay.FromMilliseconds(round(error.retry_seconds * 1000))
+    delay.FromMilliseconds(round(seconds * 1000))
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     code = grpc.StatusCode[error.code].value[0]

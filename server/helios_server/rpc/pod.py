@@ -20,6 +20,7 @@ from helios_server.engine.engine import Engine
 from helios_server.errors import Draining
 from helios_server.rpc.errors import NotReady
 from helios_server.rpc.health import Health, Phase, hung
+from helios_server.rpc.stream import Mailbox
 from helios_server.telemetry.energy import EnergyMeter
 from helios_server.telemetry.metrics import Metrics
 from helios_server.telemetry.prompts import LivePrompts
@@ -32,7 +33,7 @@ T = TypeVar("T")
 class Pod:
     """model_name: as clients ask for it; limits: those of the start, until the engine holds them; calls:
     requests of any door that have not ended; boot_id: another one after every restart; started: seconds on
-    the monotonic clock."""
+    the monotonic clock; mailbox: of every stream's events. Made on the loop that it is used by."""
 
     model_name: str
     limits: Limits
@@ -45,6 +46,7 @@ class Pod:
     calls: int = 0
     boot_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: float = field(default_factory=time.monotonic)
+    mailbox: Mailbox = field(default_factory=Mailbox)
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "helios-calls"))
 
     def hand_over(self, call: Callable[..., T], *arguments: Any) -> Future[T]:

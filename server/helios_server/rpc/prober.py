@@ -121,7 +121,7 @@ class Prober:
     async def _answer(self, engine: Engine, task: Task) -> str | None:
         """None: others came first, or it could not be asked now. What cannot be answered at all is no
         answer, which passes nothing. Raises InvalidRequest for what may not be asked here."""
-        stream, request_id = Stream(lambda event, now: None), f"task-{uuid.uuid4().hex}"
+        stream, request_id = Stream(self._pod.mailbox), f"task-{uuid.uuid4().hex}"
         tokenizer = engine.serving.model.tokenizer
         try:
             ids = await asyncio.to_thread(ids_of, tokenizer, task, f"task {task.name}")

@@ -29,7 +29,7 @@ from helios_server.engine.limits import EngineConfig
 from helios_server.engine.request import FailedEvent, GenerationRequest
 from helios_server.engine.sampling import SamplingParams
 from helios_server.errors import Draining, InvalidRequest
-from helios_server.rpc import tls
+from helios_server.rpc import loop_lag, tls
 from helios_server.rpc.admission import RequireCaller
 from helios_server.rpc.auth import RequireToken, Token
 from helios_server.rpc.callers import CallerTokens
@@ -125,6 +125,7 @@ class PodServer:
         self._openai = OpenAiDoor(self.pod, callers, certificates)
         self._letting_go: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
+        self._lag: asyncio.Task[None] | None = None
         self._prober = Prober(self.pod, tasks_file)
         self._probing: asyncio.Task[None] | None = None
         self._register()
@@ -149,6 +150,7 @@ class PodServer:
         """Binds the ports and answers on them. InvalidRequest names the one in use; none is bound then."""
         await self.pod.health.start()
         self._following = asyncio.create_task(self._follow_secrets())
+        self._lag = asyncio.create_task(loop_lag.watch(self.pod.metrics))
         try:
             return Ports(
                 metrics_port=await _bind("metrics-port", self._probes.listen, host, ports.metrics_port),
@@ -185,7 +187,7 @@ class PodServer:
 
     async def _warm_up(self, engine: Engine) -> None:
         """A real generation, so that readiness is a fact; it is counted nowhere."""
-        stream = Stream(lambda event, now: None)
+        stream = Stream(self.pod.mailbox)
         sampling = SamplingParams(max_tokens=_WARM_UP_TOKENS, ignore_eos=True)
         prompt = tuple(range(_WARM_UP_TOKENS))
         request = GenerationRequest(f"warm-up-{uuid.uuid4().hex}", prompt, sampling, counted=False)
@@ -253,8 +255,9 @@ class PodServer:
         await self._control.close(_LAST_BYTES_SECONDS)
         await self._openai.close()
         await self._probes.close()
-        if self._following is not None:
-            self._following.cancel()
+        for beside in (self._following, self._lag):
+            if beside is not None:
+                beside.cancel()
         if self.pod.engine is not None:
             await _in_thread(self.pod.engine.stop)
         if self.pod.tracing is not None:

@@ -27,10 +27,33 @@ REQUEST_SECONDS = (
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
+LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 TOKENS = tuple(float(mantissa * 10**exponent) for exponent in range(6) for mantissa in (1, 2, 5))
 CONFIDENCE = tuple(percent / 100 for percent in range(5, 100, 5))
 
 _SERVED = ("model_name", "candidate", "layer_budget")
+
+
+class _Tokens:
+    """What counts tokens under the labels of what serves, looked up once: a token comes every few
+    microseconds."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        labels = metrics.labels
+        self.ttft = metrics.ttft.labels(*labels)
+        self.itl = metrics.itl.labels(*labels)
+        self.generated = metrics.generation_tokens.labels(*labels)
+        self.breaches = metrics.breaches.labels(*labels)
+        self.confidence = metrics.confidence.labels(*labels)
+        self._exit_layer = metrics.exit_layer
+        self._model_name = labels[0]
+        self._by_depth: dict[int, Counter] = {}
+
+    def at(self, depth: int) -> Counter:
+        """Tokens that so many layers made."""
+        if depth not in self._by_depth:
+            self._by_depth[depth] = self._exit_layer.labels(self._model_name, str(depth))
+        return self._by_depth[depth]
 
 
 class Metrics:
@@ -40,6 +63,7 @@ class Metrics:
         self._model_name = model_name
         self._labels = (model_name, "", "0")
         self._precision = Precision()
+        self._tokens: _Tokens | None = None
         self._joules = 0.0
         self._alarms_until = 0.0
         self._passed_over, self._audit_seconds = 0, 0.0
@@ -57,6 +81,14 @@ class Metrics:
         """From now on this candidate serves, at this many layers, in this precision."""
         self._labels = (self._model_name, candidate, str(layer_budget))
         self._precision = precision
+        self._tokens = None
+
+    @property
+    def tokens(self) -> _Tokens:
+        """For a token that has come now."""
+        if self._tokens is None:
+            self._tokens = _Tokens(self)
+        return self._tokens
 
     def request(self, caller: str = "") -> RequestMetrics:
         """A request that has just arrived. caller: the name of its token, "" where none is asked for."""
@@ -65,6 +97,10 @@ class Metrics:
     def called(self, caller: str, code: str) -> None:
         """A request of this caller ended with this gRPC code."""
         self.caller_requests.labels(self._model_name, caller, code).inc()
+
+    def caller_tokens(self, caller: str, count: int) -> None:
+        """So many were generated for this caller."""
+        self.caller_generation_tokens.labels(self._model_name, caller).inc(count)
 
     def secrets_read(self, what: str, applied: bool) -> None:
         """Files of certificates or tokens were replaced: applied, or the old ones kept."""
@@ -130,6 +166,10 @@ class Metrics:
                 gauge.clear()
             else:
                 gauge.labels(self._model_name).set(value)
+
+    def loop_lag(self, seconds: float) -> None:
+        """The event loop came to something so much later than it was due."""
+        self.event_loop_lag.labels(self._model_name).observe(seconds)
 
     def audits_passed_over(self, count: int) -> None:
         """Since boot."""
@@ -259,6 +299,14 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.event_loop_lag = Histogram(
+            "helios_event_loop_lag_seconds",
+            "How late the event loop comes to what is due, looked at every 50 ms.",
+            ("model_name",),
+            buckets=LAG_SECONDS,
+            registry=self.registry,
+        )
+
     def _gauge(self, suffix: str, text: str, labels: Sequence[str] = ("model_name",)) -> Gauge:
         return Gauge(f"helios_{suffix}", text, labels, registry=self.registry)
 
@@ -285,18 +333,18 @@ class RequestMetrics:
 
     def tokens(self, event: TokensEvent, now: float) -> None:
         """New tokens, which the engine made known at `now`."""
-        metrics, labels = self._metrics, self._metrics.labels
-        latency = metrics.itl if self._started else metrics.ttft
-        latency.labels(*labels).observe(now - self._last)
+        tokens, count = self._metrics.tokens, len(event.token_ids)
+        latency = tokens.itl if self._started else tokens.ttft
+        latency.observe(now - self._last)
         self._last, self._started = now, True
-        metrics.generation_tokens.labels(*labels).inc(len(event.token_ids))
+        tokens.generated.inc(count)
         if self._caller:
-            metrics.caller_generation_tokens.labels(labels[0], self._caller).inc(len(event.token_ids))
-        metrics.exit_layer.labels(labels[0], str(event.depth)).inc(len(event.token_ids))
-        metrics.breaches.labels(*labels).inc(sum(event.breaches))
-        confidence = metrics.confidence.labels(*labels)
+            self._metrics.caller_tokens(self._caller, count)
+        tokens.at(event.depth).inc(count)
+        if breaches := sum(event.breaches):
+            tokens.breaches.inc(breaches)
         for value in event.confidences:
-            confidence.observe(value)
+            tokens.confidence.observe(value)
 
     def finished(self, event: FinishedEvent) -> None:
         """The whole answer."""

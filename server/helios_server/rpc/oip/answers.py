@@ -14,17 +14,15 @@ from typing import Any
 from helios_proto.inference import open_inference_pb2 as pb
 
 from helios_server.engine.request import FinishedEvent, TokensEvent
-from helios_server.errors import HeliosError, QueueFull
+from helios_server.errors import HeliosError
 from helios_server.models.tokenizer import Tokenizer
-from helios_server.rpc.errors import in_short
+from helios_server.rpc.errors import in_short, retry_seconds
 from helios_server.rpc.oip import names
 from helios_server.rpc.oip.requests import Asked
 from helios_server.rpc.oip.tensors import add_output
 
 _LEAST_LOGPROB = -9999.0
 """JSON has no minus infinity."""
-_RETRY_MS = 1000
-"""Another pod answers at once; one that loads is asked again and again."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +130,7 @@ def refusal(request_id: str, model: str, error: HeliosError) -> pb.ModelStreamIn
     """As the error has it, with when to come back."""
     failed = failure(request_id, model, error.code, in_short(error))
     parameters = failed.infer_response.parameters
-    if isinstance(error, QueueFull):
-        parameters["retry_after_ms"].int64_param = round(error.retry_seconds * 1000)
-    elif error.code == "UNAVAILABLE":
-        parameters["retry_after_ms"].int64_param = _RETRY_MS
+    seconds = retry_seconds(error)
+    if seconds is not None:
+        parameters["retry_after_ms"].int64_param = round(seconds * 1000)
     return failed

@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from helios_server.errors import HeliosError, InvalidRequest, NotFound, QueueFull
-from helios_server.rpc.errors import Unauthenticated
+from helios_server.rpc.errors import Unauthenticated, retry_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,6 @@ _KINDS = {
     HTTPStatus.FORBIDDEN: "permission_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
 }
-_RETRY_SECONDS = 1
-"""Another pod answers at once; one that loads is asked again and again."""
 _LAST_EVENT_SECONDS = 5.0
 _NOT_OURS = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 
@@ -126,9 +124,8 @@ def _hint(error: HeliosError) -> dict[str, str]:
     """When to come back, or with what."""
     if isinstance(error, Unauthenticated):
         return {"WWW-Authenticate": 'Bearer realm="helios"'}
-    if isinstance(error, QueueFull):
-        return {"Retry-After": str(math.ceil(error.retry_seconds))}
-    return {"Retry-After": str(_RETRY_SECONDS)} if error.code == "UNAVAILABLE" else {}
+    seconds = retry_seconds(error)
+    return {} if seconds is None else {"Retry-After": str(math.ceil(seconds))}
 
 
 async def _say(
