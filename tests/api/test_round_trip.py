@@ -11,6 +11,7 @@ from helios_contract.results import (
     EnergyCost,
     EnergyPoint,
     ExitQuality,
+    HeadCost,
     MemoryFacts,
     StepTimeFit,
     TimingPoint,
@@ -88,6 +89,17 @@ def test_a_model_comes_back(model: Any) -> None:
     assert parse.model(serialize.model(model)) == model
 
 
+@st.composite
+def fits(draw: st.DrawFn) -> StepTimeFit:
+    """With a figure for each number of rows that was timed."""
+    rows = sorted(draw(st.sets(st.integers(1, 128), max_size=3)))
+    each, at_most = (
+        st.lists(COUNTS, min_size=least, max_size=len(rows)).map(tuple) for least in (len(rows), 0)
+    )
+    heads = st.dictionaries(WORDS, st.builds(HeadCost, COUNTS, COUNTS, at_most), max_size=3)
+    return StepTimeFit(*(draw(COUNTS) for _ in range(4)), draw(heads), draw(COUNTS), tuple(rows), draw(each))
+
+
 def timing_rows() -> st.SearchStrategy[TimingRow]:
     return st.builds(
         TimingRow,
@@ -98,7 +110,7 @@ def timing_rows() -> st.SearchStrategy[TimingRow]:
         phase=st.sampled_from(RowPhase),
         message=WORDS,
         completed=st.none() | TIMES,
-        fit=st.none() | records(StepTimeFit),
+        fit=st.none() | fits(),
         memory=st.none() | records(MemoryFacts),
         exit_bytes=st.dictionaries(WORDS, COUNTS, max_size=2),
         audit_bytes=COUNTS,

@@ -139,7 +139,7 @@ def test_timing_within_a_memory_limit(tmp_path: Path, model: Path, monkeypatch: 
     candidates = as_json({"name": "own", "uri": f"file://{model}"})
     code, document = run(tmp_path, "--kind", "timing", "--candidates", candidates, "--memory-mib", "8192")
     assert code == 0
-    assert document["fit"]["head"]["bare"].keys() == {"baseNs", "perRowNs"}
+    assert document["fit"]["head"]["bare"].keys() == {"baseNs", "perRowNs", "atNs"}
 
 
 def test_a_person_reads_tables(

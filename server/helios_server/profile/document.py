@@ -79,7 +79,7 @@ def _ever_thinner(whole: Result) -> Iterator[Result]:
     if isinstance(whole, Timing):
         yield replace(whole, points=())
     if isinstance(whole, Timings):
-        yield Timings(tuple(replace(timing, points=()) for timing in whole.timings))
+        yield replace(whole, timings=tuple(replace(timing, points=()) for timing in whole.timings))
     if isinstance(whole, Quality):
         once = _with_full_depth_once(whole.rows)
         yield replace(whole, rows=once)
