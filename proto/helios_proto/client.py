@@ -20,6 +20,7 @@ from helios_proto import addresses
 from helios_proto.v1 import generation_pb2, generation_pb2_grpc
 
 SERVICE_CONFIG: dict[str, Any] = {
+    "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
             "name": [{"service": "helios.v1.Generation"}],
@@ -31,9 +32,10 @@ SERVICE_CONFIG: dict[str, Any] = {
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
         }
-    ]
+    ],
 }
-"""Four attempts, UNAVAILABLE only, and (by gRPC itself) only before the first message of an answer."""
+"""Four attempts, UNAVAILABLE only, and (by gRPC itself) only before the first message of an answer. Where the
+name has several addresses, as a headless Service's, each call goes to the next of them that answers."""
 
 MOST_BYTES = (4 << 20) + 4096
 """What is kept of a call to send it again: the largest message that a pod takes, and its headers. By itself
@@ -42,6 +44,8 @@ gRPC keeps 256 KiB, and a longer prompt that a draining pod refuses would be an 
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
     ("grpc.per_rpc_retry_buffer_size", MOST_BYTES),
+    # When the pods behind a name have gone, and others are there. By itself gRPC asks every 30 seconds.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )

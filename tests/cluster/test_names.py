@@ -42,6 +42,7 @@ SERVES = True
     ("kind", "name", "serves"),
     [
         (SERVICE, "chat", not SERVES),
+        (SERVICE, "chat-replicas", SERVES),
         (SERVICE, "chat-pods", SERVES),
         (NETWORK_POLICY, "chat", SERVES),
         (NETWORK_POLICY, "chat-profiling", SERVES),
@@ -98,9 +99,9 @@ async def test_a_job_of_a_derived_name_is_named_and_left_alone() -> None:
         assert place.get(JOB, name)["spec"] == theirs["spec"]
 
 
-@pytest.mark.parametrize("other", ["chat-pods", "chat-profiling"])
+@pytest.mark.parametrize("other", ["chat-pods", "chat-replicas", "chat-profiling"])
 async def test_two_of_ours_whose_names_meet(other: str) -> None:
-    """`chat-pods` has a client Service where `chat` has its headless one, `chat-profiling` a policy."""
+    """`chat-pods` has a client Service where `chat` has a headless one, `chat-profiling` a policy."""
     async with scene() as place:
         place.create(deployment())
         await place.ready()

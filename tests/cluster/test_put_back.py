@@ -25,6 +25,7 @@ from tests.cluster.fake.scene import scene
 
 KEPT = [
     (SERVICE, "chat"),
+    (SERVICE, "chat-replicas"),
     (SERVICE, "chat-pods"),
     (NETWORK_POLICY, "chat"),
     (NETWORK_POLICY, "chat-profiling"),
@@ -37,6 +38,8 @@ EDITS: list[tuple[Kind, str, Object]] = [
     (SERVICE, "chat", {"spec": {"selector": {"helios.dev/revision": "77"}}}),
     (SERVICE, "chat", {"spec": {"selector": {"helios.dev/revision": None}}}),
     (SERVICE, "chat", {"spec": {"ports": [{"name": "grpc", "port": 1, "targetPort": 1, "protocol": "TCP"}]}}),
+    (SERVICE, "chat-replicas", {"spec": {"selector": {"helios.dev/revision": "77"}}}),
+    (SERVICE, "chat-replicas", {"spec": {"publishNotReadyAddresses": True}}),
     (SERVICE, "chat-pods", {"spec": {"publishNotReadyAddresses": False}}),
     (SERVICE, "chat-pods", {"metadata": {"labels": {"app.kubernetes.io/managed-by": "them"}}}),
     (NETWORK_POLICY, "chat", {"spec": {"ingress": [{}]}}),
@@ -139,9 +142,10 @@ async def test_the_client_service_deleted_during_a_surge_leads_to_what_serves() 
         await place.until(lambda: place.find(SERVICE, "chat"), "it is not made again")
         assert routes == [1]
         await place.passes()
-        assert place.routed() == 1
+        assert (place.routed(), place.routed("chat-replicas")) == (1, 1)
         place.kubelet.starts = lambda pod: True
         await place.until(lambda: place.routed() == 2, "the surge does not end")
+        await place.until(lambda: place.routed("chat-replicas") == 2, "its pods' names stay behind")
 
 
 async def test_a_secret_without_its_token_is_named() -> None:

@@ -17,7 +17,7 @@ from helios_operator.render.job import profiling_job
 from helios_operator.render.networkpolicy import job_policy, server_policy
 from helios_operator.render.pdb import disruption_budget
 from helios_operator.render.secret import control_token_secret
-from helios_operator.render.service import client_service, pods_service
+from helios_operator.render.service import client_service, pods_service, replicas_service
 
 CPU = Hardware(accelerator=None, accelerators=0, memory_mib=16000, cpu="test", cores=2, dtype="float16")
 GPU_TEMPLATE = {
@@ -116,6 +116,7 @@ def everything(hd: Deployment) -> list[Manifest]:
         revision(hd, by=by),
         client_service(hd, None),
         client_service(hd, 7),
+        replicas_service(hd, 7),
         pods_service(hd),
         control_token_secret(hd, "secret"),
         server_policy(hd, by),

@@ -14,6 +14,7 @@ from helios_operator.render.service import (
     client_service,
     endpoint,
     pods_service,
+    replicas_service,
     routed_revision,
     serves_http,
     serves_tls,
@@ -66,6 +67,8 @@ def test_the_service_says_what_the_pods_behind_it_speak() -> None:
     for with_tls, spoken in ((False, {"kubernetes.io/h2c", "http"}), (True, {"https"})):
         service = client_service(encrypted, 1, with_tls=with_tls)
         assert {port["appProtocol"] for port in service["spec"]["ports"]} == spoken
+        (port,) = replicas_service(encrypted, 1, with_tls=with_tls)["spec"]["ports"]
+        assert port["appProtocol"] in spoken
     control = {port["name"]: port["appProtocol"] for port in pods_service(encrypted)["spec"]["ports"]}
     assert control == {"grpc": "https", "control": "kubernetes.io/h2c", "metrics": "http"}
 
@@ -81,6 +84,19 @@ def test_the_port_is_the_users_and_speaks_http2() -> None:
     port, _ = client_service(hd, 1)["spec"]["ports"]
     assert (port["port"], port["targetPort"], port["appProtocol"]) == (9000, "grpc", "kubernetes.io/h2c")
     assert endpoint(hd) == "chat.team-a.svc:9000"
+
+
+def test_the_clients_headless_service_lists_the_ready_pods_of_the_routed_revision() -> None:
+    hd = objects.deployment(service={"port": 9000})
+    pods = {number: objects.revision(hd, number=number)["spec"]["template"] for number in (6, 7)}
+    service = replicas_service(hd, 7)
+    assert service["metadata"]["name"] == "chat-replicas"
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is False
+    assert (_selects(service, pods[6]), _selects(service, pods[7])) == (False, True)
+    assert not _selects(replicas_service(hd, None), pods[7])
+    (port,) = service["spec"]["ports"]
+    assert port["port"] == 8033  # nothing maps it to another
 
 
 def test_the_headless_service_finds_every_pod_ready_or_not() -> None:

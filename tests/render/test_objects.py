@@ -68,7 +68,7 @@ def test_no_user_and_no_group_is_chosen_for_a_platform_that_chooses_them(spec: d
 def test_addresses_of_both_families_are_offered_and_none_is_written_down() -> None:
     manifests = objects.everything(objects.deployment(replicas=2))
     services = [each["spec"] for each in manifests if each["kind"] == "Service"]
-    assert [each["ipFamilyPolicy"] for each in services] == ["PreferDualStack"] * 3
+    assert [each["ipFamilyPolicy"] for each in services] == ["PreferDualStack"] * 4
     assert not any({"clusterIPs", "ipFamilies"} & set(each) for each in services)
     policies = [json.dumps(each) for each in manifests if each["kind"] == "NetworkPolicy"]
     assert policies

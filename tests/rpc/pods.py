@@ -122,18 +122,21 @@ async def serving(
     engine: dict[str, Any] | None = None,
     tracing: Tracing | None = None,
     drain_timeout: float = 60,
+    host: str = "127.0.0.1",
+    at: Ports = FREE,
     **changes: Any,
 ) -> AsyncIterator[Served]:
-    """A pod in this process. engine: of its EngineConfig; drain_timeout: seconds; changes: of its limits."""
+    """A pod in this process. engine: of its EngineConfig; drain_timeout: seconds; host, at: where it listens;
+    changes: of its limits."""
     config = EngineConfig(**{"dtype": "float64", "threads": 1, "step_tokens": 32} | (engine or {}))
     guard = Token(token) if token else None
     limits = limits_for(model, **changes)
     server = PodServer("chat", config, limits, guard, energy, drain_timeout, access=access, tracing=tracing)
-    ports = await server.open("127.0.0.1", FREE)
+    ports = await server.open(host, at)
     try:
         if load:
             await server.load()
-        async with speaking(ports) as served:
+        async with speaking(ports, host) as served:
             served.server = server
             yield served
     finally:
@@ -141,13 +144,11 @@ async def serving(
 
 
 @asynccontextmanager
-async def speaking(ports: Ports) -> AsyncIterator[Served]:
+async def speaking(ports: Ports, host: str = "127.0.0.1") -> AsyncIterator[Served]:
     """Clients of a pod's doors."""
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(GenerationClient(f"127.0.0.1:{ports.port}"))
-        channel = await stack.enter_async_context(
-            grpc.aio.insecure_channel(f"127.0.0.1:{ports.control_port}")
-        )
+        client = await stack.enter_async_context(GenerationClient(f"{host}:{ports.port}"))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"{host}:{ports.control_port}"))
         yield Served(ports, client, control_pb2_grpc.ControlStub(channel))
 
 

@@ -38,6 +38,7 @@ from helios_operator.render.secret import control_token_secret, token_of
 from helios_operator.render.service import (
     client_service,
     pods_service,
+    replicas_service,
     routed_revision,
     serves_http,
     serves_tls,
@@ -91,13 +92,22 @@ class Surroundings:
         return token
 
     async def route(self, hd: Deployment, number: int) -> None:
-        """Sends clients to the pods of this revision."""
+        """Sends clients to the pods of this revision, by either name. Where the headless one is another's,
+        the address does without it."""
         await self._belongings.keep(hd, SERVICE, self._client_service(hd, number))
+        replicas = self._replicas_service(hd, number)
+        what = f"{SERVICE.name} {replicas['metadata']['name']}"
+        await self._refusals.attempt(hd, what, self._keep(hd, SERVICE, replicas))
 
     def _works(self, hd: Deployment) -> list[tuple[Kind, str, Callable[[], Awaitable[None]]]]:
         """What is to be there and what is not, each a work of its own."""
-        clients = self._client_service(hd, self._routed(hd))
-        wanted = [(SERVICE, clients), (SERVICE, pods_service(hd))]
+        routed = self._routed(hd)
+        services = (
+            self._client_service(hd, routed),
+            self._replicas_service(hd, routed),
+            pods_service(hd),
+        )
+        wanted = [(SERVICE, service) for service in services]
         policies = [server_policy(hd, self._by), job_policy(hd)]
         unwanted: list[tuple[Kind, str]] = []
         if self._by.network_policies:
@@ -126,13 +136,22 @@ class Surroundings:
 
     def _client_service(self, hd: Deployment, number: int | None) -> Manifest:
         """With the port of OpenAI's API when the pods behind it have it: those of a release before do not."""
-        revision = (
-            self._mirror.get(REVISION, hd.namespace, names.revision(hd.name, number)) if number else None
-        )
-        if revision is None:
-            return client_service(hd, number, with_tls=hd.spec.service.tls is not None)
-        template = revision["spec"]["template"]
-        return client_service(hd, number, with_http=serves_http(template), with_tls=serves_tls(template))
+        template = self._template(hd, number)
+        with_http = template is None or serves_http(template)
+        return client_service(hd, number, with_http=with_http, with_tls=self._with_tls(hd, template))
+
+    def _replicas_service(self, hd: Deployment, number: int | None) -> Manifest:
+        return replicas_service(hd, number, with_tls=self._with_tls(hd, self._template(hd, number)))
+
+    def _template(self, hd: Deployment, number: int | None) -> Manifest | None:
+        """Of the pods of a revision; None while there is none."""
+        if number is None:
+            return None
+        revision = self._mirror.get(REVISION, hd.namespace, names.revision(hd.name, number))
+        return revision["spec"]["template"] if revision else None
+
+    def _with_tls(self, hd: Deployment, template: Manifest | None) -> bool:
+        return serves_tls(template) if template is not None else hd.spec.service.tls is not None
 
     def _routed(self, hd: Deployment) -> int | None:
         """What the Service selects, while there is such a revision. Where somebody deleted the Service, or

@@ -19,7 +19,13 @@ def revision(deployment: str, number: int) -> str:
     return fitted(f"{deployment}-{number}")
 
 
+def replicas_service(deployment: str) -> str:
+    """The headless one that clients may use."""
+    return fitted(f"{deployment}-replicas")
+
+
 def pods_service(deployment: str) -> str:
+    """The headless one of the operator and of scrapers."""
     return fitted(f"{deployment}-pods")
 
 

@@ -1,8 +1,8 @@
-"""Two Services: one address for clients, and a headless one through which the operator and scrapers find
-every pod.
+"""Three Services: one address for clients, a headless one whose name lists the pods behind that address, and
+a headless one through which the operator and scrapers find every pod.
 
-Called by `apply`: the client Service at first and with every Route, which is nothing but its selector. It
-must not select a revision that `decide` did not name.
+Called by `apply`: the first two at first and with every Route, which is nothing but their selector. They must
+not select a revision that `decide` did not name.
 """
 
 from __future__ import annotations
@@ -24,12 +24,24 @@ def client_service(
 ) -> Manifest:
     """New connections go to the pods of the routed revision and to no other. with_http, with_tls: whether
     those pods serve OpenAI's API, and speak TLS, as `serves_http` and `serves_tls` tell of their template."""
-    listed = [_port("grpc", hd.spec.port, "grpc", _TLS if with_tls else _H2C)]
+    listed = [_port("grpc", hd.spec.port, "grpc", _spoken(with_tls))]
     if with_http and hd.spec.http_port is not None:
         # By number: a sidecar of the user's may have a port of this name, too.
         listed.append(_port("http", hd.spec.http_port, ports.HTTP, _TLS if with_tls else "http"))
-    selector = labels.revision(hd.name, routed or _NOTHING)
-    return _service(hd, hd.name, {"type": "ClusterIP", "selector": selector, "ports": listed})
+    return _service(hd, hd.name, {"type": "ClusterIP", "selector": _selector(hd, routed), "ports": listed})
+
+
+def replicas_service(hd: Deployment, routed: int | None, *, with_tls: bool = False) -> Manifest:
+    """The ready pods of the routed revision, each by its own address, for clients that balance by themselves.
+    A headless Service maps no ports: clients dial the pods' own. with_tls: as `client_service`."""
+    spec = {
+        "type": "ClusterIP",
+        "clusterIP": "None",
+        "publishNotReadyAddresses": False,
+        "selector": _selector(hd, routed),
+        "ports": [_port("grpc", ports.GENERATION, "grpc", _spoken(with_tls))],
+    }
+    return _service(hd, names.replicas_service(hd.name), spec)
 
 
 def serves_http(template: Mapping[str, Any]) -> bool:
@@ -53,7 +65,7 @@ def routed_revision(service: Manifest) -> int | None:
 def pods_service(hd: Deployment) -> Manifest:
     """Every pod of every revision, ready or not: the Control port answers before the model is loaded."""
     listed = [
-        _port("grpc", ports.GENERATION, "grpc", _TLS if hd.spec.service.tls else _H2C),
+        _port("grpc", ports.GENERATION, "grpc", _spoken(hd.spec.service.tls is not None)),
         _port("control", ports.CONTROL, "control", _H2C),
         _port("metrics", ports.METRICS, "metrics", "http"),
     ]
@@ -70,6 +82,14 @@ def pods_service(hd: Deployment) -> Manifest:
 def endpoint(hd: Deployment) -> str:
     """What `status.endpoint` says."""
     return f"{hd.name}.{hd.namespace}.svc:{hd.spec.port}"
+
+
+def _selector(hd: Deployment, routed: int | None) -> dict[str, str]:
+    return labels.revision(hd.name, routed or _NOTHING)
+
+
+def _spoken(with_tls: bool) -> str:
+    return _TLS if with_tls else _H2C
 
 
 def _service(hd: Deployment, name: str, spec: Manifest) -> Manifest:

@@ -20,9 +20,9 @@ from helios_proto import addresses
 
 from helios_server.rpc.relay import Relay
 
-_CONNECTION_AGE_SECONDS = 1800
-"""After this the server asks a client to connect anew, so that load spreads over pods; running calls go
-on."""
+_CONNECTION_AGE_SECONDS = 300
+"""After this the server asks a client to connect anew, so that load spreads over pods, those that came
+meanwhile too; running calls go on."""
 _MOST_BYTES = 4 << 20
 """Of a message."""
 _ALL = 2**31 - 1
