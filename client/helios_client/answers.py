@@ -158,6 +158,8 @@ class ModelInfo:
     server_version: str
     weight_dtype: str
     kv_cache_dtype: str
+    max_request_tokens: int
+    """Of prompt and output, at most; 0: an older server, which does not say."""
 
     @classmethod
     def of(cls, said: pb.GetModelInfoResponse) -> ModelInfo:

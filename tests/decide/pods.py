@@ -4,7 +4,7 @@ alarms."""
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,9 @@ from helios_contract.telemetry import (
     Telemetry,
 )
 from helios_operator.decide.snapshot import Pod, PodPhase
+from helios_server.planning.memory import MIB, capacity
 
-from tests.decide.truth import PUBLISHED, Model
+from tests.decide.truth import AUDIT_BYTES, EXIT_BYTES, PUBLISHED, Model
 
 if TYPE_CHECKING:
     from tests.decide.world import World
@@ -238,7 +239,7 @@ class SimulatedPod:
             capacity=Capacity(
                 total_layers=self._model().backbone.layers,
                 max_batch_size=min(self.limits.max_batch_size or 4, self.world.rows_that_fit),
-                kv_capacity_tokens=1000,
+                kv_capacity_tokens=self._pool(),
                 process_start_bytes=self.world.process_start_bytes,
             ),
             draining=self.draining,
@@ -259,6 +260,21 @@ class SimulatedPod:
             contract_version=self.world.contract_version,
             refused=Refusal(self.refused, self.refusal) if self.refused else None,
         )
+
+    def _pool(self) -> int:
+        """Tokens, by the memory law."""
+        facts = self._model().backbone.memory(self.limits.precision)
+        held = self.world.process_start_bytes or facts.process_start_bytes
+        bundles = {bundle.digest for bundle in self.limits.audit.bundles if bundle.digest}
+        return capacity(
+            replace(facts, process_start_bytes=held),
+            limit_bytes=self.limits.memory_mib * MIB,
+            layers=self.limits.layer_budget,
+            tokens_per_request=self.limits.tokens_per_request,
+            exit_bytes=len(bundles) * EXIT_BYTES,
+            audit_bytes=AUDIT_BYTES if self.limits.audit.percent else 0,
+            max_rows=self.limits.max_batch_size,
+        ).tokens
 
     def _model(self) -> Model:
         return self.world.model_of(self.limits)

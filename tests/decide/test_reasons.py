@@ -186,6 +186,7 @@ STORIES: dict[Word, Callable[[], None]] = {
     EventReason.TRAFFIC_MOVED: test_stories.test_the_reference_serves_at_full_depth_until_all_is_measured,
     EventReason.REVISION_DELETED: test_spec_changes.test_the_successor_of_a_removed_candidate_serves_first,
     EventReason.ROLLOUT_COMPLETED: test_spec_changes.test_settings_are_told_to_running_pods,
+    EventReason.LARGEST_REQUEST_FELL: test_stories.test_a_grow_says_which_requests_will_be_too_long,
     Reason.MEASURED: test_spec_changes.test_settings_are_told_to_running_pods,
     Reason.MEASUREMENT_FAILED: test_accelerators.test_a_timing_that_fails_does_not_keep_serving_from_starting,
     Reason.REVISION_FOUND: test_catalogue.test_what_inspect_finds_is_said_of_the_entry,

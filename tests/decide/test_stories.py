@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.types import Decision, Strategy
-from helios_operator.decide.plan import CreateRevision, DrainRevision, WriteLimits
+from helios_operator.decide.plan import CreateRevision, DrainRevision, Plan, WriteLimits
 from helios_server.telemetry.prompts import MIN_TOKENS
 
-from tests.decide.builders import selected, world
+from tests.decide.builders import inline, selected, world
 from tests.decide.truth import BARE_BIG, BARE_SMALL, CODE, GENERAL, PROSE, bundle, candidate
 from tests.decide.world import World
 
@@ -44,6 +45,60 @@ def test_code_after_prose_grows_to_27() -> None:
     assert grow.reason == "QualityRestored"
     assert "general at 24 has quality 8" in grow.message
     assert "Grow to general at 27: quality 9" in grow.message
+
+
+def fallen(made: World) -> list[str]:
+    """What will be said, from now on, of requests that become too long."""
+    said: list[str] = []
+
+    def hear(w: World, snapshot: object, plan: Plan) -> None:
+        said.extend(e.message for e in plan.events if e.reason == EventReason.LARGEST_REQUEST_FELL)
+
+    made.watch.append(hear)
+    return said
+
+
+def test_a_grow_says_which_requests_will_be_too_long() -> None:
+    made = selected(world(general=GENERAL))
+    assert made.status.active
+    said, before = fallen(made), made.status.active.max_request_tokens
+    made.serve(120, "code")
+    after = made.status.active.max_request_tokens
+    assert before
+    assert after
+    assert after < before
+    words = f"the largest request falls from {before} to {after} tokens of prompt and output"
+    reasons = [action.why.message for action in made.actions if isinstance(action, WriteLimits)]
+    (grow,) = (reason for reason in reasons if reason.startswith("Grow to general at 27"))
+    assert [reason for reason in reasons if "the largest request" in reason] == [grow]
+    assert words in grow
+    assert made.status.history[-1].to.max_request_tokens == after
+    assert said == [words]
+
+
+def test_where_the_context_is_the_bound_a_grow_has_nothing_to_say_of_it() -> None:
+    made = world(general=GENERAL)
+    made.edit(limits=replace(made.spec.limits, memory_mib=100_000))
+    selected(made).serve(120, "code")
+    assert made.kinds == ["Select", "Grow"]
+    assert made.status.active
+    assert made.status.active.max_request_tokens == 2048
+    assert "the largest request" not in str(made.actions)
+
+
+def test_less_memory_for_the_same_service_says_so_too() -> None:
+    made = selected(world(inline(), general=GENERAL))
+    active = made.status.active
+    assert active
+    assert active.max_request_tokens
+    said = fallen(made)
+    memory = made.spec.limits.memory_mib
+    assert memory
+    made.edit(limits=replace(made.spec.limits, memory_mib=memory - 10))
+    made.run(10)
+    assert made.active == ("general", active.layer_budget)
+    assert len(said) == 1
+    assert f"from {active.max_request_tokens} to" in said[0]
 
 
 def test_prose_after_code_shrinks_when_it_has_won_often_enough() -> None:

@@ -194,6 +194,29 @@ def test_growing_is_refused_when_a_running_request_would_not_fit(tiny: Path, lib
             send(engine, PROMPTS[0], **LONG)
 
 
+@pytest.mark.usefixtures("exact_limit")
+def test_a_request_as_large_as_is_told_is_taken_and_one_token_more_is_not(tiny: Path) -> None:
+    """Where the context is the bound, and where the KV cache is, which a Grow makes smaller."""
+    with running(tiny, layer_budget=2, memory_mib=2**32, **DEPTHS) as engine:
+        assert taken_to_the_last_token(engine) == engine.info().max_context_tokens
+        change(engine, memory_mib=bytes_for(engine, 6, 6))
+        before = taken_to_the_last_token(engine)
+        change(engine, layer_budget=6)
+        after = taken_to_the_last_token(engine)
+        assert after == engine.telemetry().capacity.kv_capacity_tokens + 1
+        assert after < before
+
+
+def taken_to_the_last_token(engine: Engine) -> int:
+    """What is told, after it was tried."""
+    most = engine.info().max_request_tokens
+    with pytest.raises(InvalidRequest, match=f"Ask for at most {most - 20}"):
+        send(engine, prompt_of(20), max_tokens=most - 19, ignore_eos=True)
+    event = send(engine, prompt_of(20), max_tokens=most - 20, ignore_eos=True).result()
+    assert len(event.output_ids) == most - 20
+    return most
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

@@ -119,6 +119,7 @@ async def test_model_info_and_load(pod: Served) -> None:
     assert (info.weight_dtype, info.kv_cache_dtype) == ("auto", "auto")
     assert (info.layer_budget, info.total_layers, list(info.exit_layers)) == (LAYERS, LAYERS, list(EXITS))
     assert (info.max_context_tokens, info.vocabulary_size) == (4096, 320)
+    assert info.max_request_tokens == min(4096, load.kv_capacity_tokens + 1)
     assert (load.max_batch_size, load.max_queue_size, load.draining) == (8, 16, False)
     assert load.kv_capacity_tokens > 0
 

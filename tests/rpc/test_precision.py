@@ -14,7 +14,7 @@ from helios_server.rpc.openai.answers import TextAnswer
 from helios_server.rpc.openai.answers import model as openai_model
 from helios_server.telemetry.metrics import Metrics
 
-INFO = ModelInfo("c", "file:///m", "r1", "f", "", "", 6, 6, (), 256, 300, "float16", "auto", "auto")
+INFO = ModelInfo("c", "file:///m", "r1", "f", "", "", 6, 6, (), 256, 300, "float16", "auto", "auto", 256)
 SERVED = Served("c", "file:///m", "r1", "f", "", 6)
 
 

@@ -39,6 +39,11 @@ class EventReason(Word):
     TRAFFIC_MOVED = "TrafficMoved", "New connections go to the new revision.", Where.EVENT
     REVISION_DELETED = "RevisionDeleted", "A revision that serves nothing was deleted.", Where.EVENT
     ROLLOUT_COMPLETED = "RolloutCompleted", "The change is complete.", Where.EVENT
+    LARGEST_REQUEST_FELL = (
+        "LargestRequestFell",
+        "The longest requests that were taken before are refused now; the message says by which size.",
+        Where.EVENT,
+    )
     CRDS_OUTDATED = (
         "CrdsOutdated",
         "The CustomResourceDefinitions are older than the operator; some of the status is not kept.",

@@ -66,6 +66,8 @@ class Served:
     it."""
     kv_cache_dtype: str | None = None
     """Of keys and values."""
+    max_request_tokens: int | None = None
+    """Of prompt and output, that one request may have; of what is coming, as predicted. None: not known."""
 
     @property
     def precision(self) -> Precision:

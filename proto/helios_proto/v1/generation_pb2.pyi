@@ -189,7 +189,7 @@ class GetModelInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelInfoResponse(_message.Message):
-    __slots__ = ("model", "candidate", "model_uri", "model_revision", "backbone_fingerprint", "exits_uri", "exits_digest", "layer_budget", "total_layers", "exit_layers", "max_context_tokens", "vocabulary_size", "dtype", "server_version", "weight_dtype", "kv_cache_dtype")
+    __slots__ = ("model", "candidate", "model_uri", "model_revision", "backbone_fingerprint", "exits_uri", "exits_digest", "layer_budget", "total_layers", "exit_layers", "max_context_tokens", "vocabulary_size", "dtype", "server_version", "weight_dtype", "kv_cache_dtype", "max_request_tokens")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_FIELD_NUMBER: _ClassVar[int]
     MODEL_URI_FIELD_NUMBER: _ClassVar[int]
@@ -206,6 +206,7 @@ class GetModelInfoResponse(_message.Message):
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_DTYPE_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    MAX_REQUEST_TOKENS_FIELD_NUMBER: _ClassVar[int]
     model: str
     candidate: str
     model_uri: str
@@ -222,7 +223,8 @@ class GetModelInfoResponse(_message.Message):
     server_version: str
     weight_dtype: str
     kv_cache_dtype: str
-    def __init__(self, model: _Optional[str] = ..., candidate: _Optional[str] = ..., model_uri: _Optional[str] = ..., model_revision: _Optional[str] = ..., backbone_fingerprint: _Optional[str] = ..., exits_uri: _Optional[str] = ..., exits_digest: _Optional[str] = ..., layer_budget: _Optional[int] = ..., total_layers: _Optional[int] = ..., exit_layers: _Optional[_Iterable[int]] = ..., max_context_tokens: _Optional[int] = ..., vocabulary_size: _Optional[int] = ..., dtype: _Optional[str] = ..., server_version: _Optional[str] = ..., weight_dtype: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ...) -> None: ...
+    max_request_tokens: int
+    def __init__(self, model: _Optional[str] = ..., candidate: _Optional[str] = ..., model_uri: _Optional[str] = ..., model_revision: _Optional[str] = ..., backbone_fingerprint: _Optional[str] = ..., exits_uri: _Optional[str] = ..., exits_digest: _Optional[str] = ..., layer_budget: _Optional[int] = ..., total_layers: _Optional[int] = ..., exit_layers: _Optional[_Iterable[int]] = ..., max_context_tokens: _Optional[int] = ..., vocabulary_size: _Optional[int] = ..., dtype: _Optional[str] = ..., server_version: _Optional[str] = ..., weight_dtype: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ..., max_request_tokens: _Optional[int] = ...) -> None: ...
 
 class GetLoadRequest(_message.Message):
     __slots__ = ()

@@ -12,6 +12,7 @@ from helios_server.engine.sampling import DEFAULT_MAX_TOKENS
 from helios_server.engine.sequence import Sequence
 from helios_server.engine.serving import Serving
 from helios_server.errors import Draining, InvalidRequest, QueueFull
+from helios_server.planning.memory import largest_request
 
 _QUEUED_POOLS = 8
 """Prompts that wait fill the KV cache so often, at most: whoever comes last waits for eight turns of it."""
@@ -89,10 +90,10 @@ def _check_salt(request: GenerationRequest) -> None:
 def _max_tokens(request: GenerationRequest, serving: Serving) -> int:
     """New tokens that the request may have; unless the caller says, as many as there is room for."""
     prompt, context = len(request.prompt_ids), serving.context
-    # The last token of the output is never attended to, so the cache holds one less.
-    room, held_by = context - prompt, f"the context of {context} tokens"
-    if serving.kv_tokens + 1 < context:
-        room, held_by = serving.kv_tokens + 1 - prompt, f"the KV cache of {serving.kv_tokens} tokens"
+    largest, held_by = largest_request(context, serving.kv_tokens), f"the context of {context} tokens"
+    if largest < context:
+        held_by = f"the KV cache of {serving.kv_tokens} tokens"
+    room = largest - prompt
     if room < 1:
         raise InvalidRequest(
             "input", f"the prompt of {prompt} tokens leaves no room in {held_by}", "Shorten it"

@@ -14,6 +14,7 @@ from helios_server.engine.serving import Model, Serving
 from helios_server.engine.stats import Stats
 from helios_server.engine.telemetry import Load, ModelInfo
 from helios_server.engine.watch import Watch
+from helios_server.planning.memory import largest_request
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def model_info(serving: Serving) -> ModelInfo:
         dtype=model.dtype,
         weight_dtype=limits.weight_dtype,
         kv_cache_dtype=limits.kv_cache_dtype,
+        max_request_tokens=largest_request(model.context, serving.capacity.kv_capacity_tokens),
     )
 
 

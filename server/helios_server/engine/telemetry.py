@@ -31,6 +31,8 @@ class ModelInfo:
     weight_dtype: str
     """Precision, as the next one."""
     kv_cache_dtype: str
+    max_request_tokens: int
+    """Of prompt and output: the context, or what the KV cache has room for."""
 
 
 @dataclass(frozen=True)

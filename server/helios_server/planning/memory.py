@@ -25,6 +25,12 @@ class Capacity:
     activation_bytes: int
 
 
+def largest_request(context_tokens: int, kv_tokens: int) -> int:
+    """Tokens of prompt and output that one request may have. The last one of the output is never attended to,
+    so the cache holds one less."""
+    return min(context_tokens, kv_tokens + 1)
+
+
 def capacity(
     facts: MemoryFacts,
     *,

@@ -209,6 +209,7 @@ def model_info(info: ModelInfo, model_name: str) -> pb.GetModelInfoResponse:
         server_version=__version__,
         weight_dtype=info.weight_dtype,
         kv_cache_dtype=info.kv_cache_dtype,
+        max_request_tokens=info.max_request_tokens,
     )
 
 

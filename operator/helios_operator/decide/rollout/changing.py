@@ -36,7 +36,7 @@ def change(step: Step, routed: Revision, wanted: Change) -> Carried:
     limits = limits_for(wanted.option, contenders, snapshot, wanted.evidence, step.generation)
     what = remedies.named(wanted.kind, wanted.option, wanted.option.precision)
     said = f"{what}: {wanted.verdict.message}; {wanted.path.verdict.message}"
-    why = replace(wanted.verdict, message=said)
+    why = replace(wanted.verdict, message=_with_lost_room(said, limits, step))
     match wanted.path.way:
         case Way.SURGE:
             return step.create(limits, Way.SURGE, why)
@@ -45,6 +45,11 @@ def change(step: Step, routed: Revision, wanted: Change) -> Carried:
             return step.drain_for(routed, target, why)
         case _:
             return step.tell(routed, limits, wanted.path.way or Way.LIMITS, why)
+
+
+def _with_lost_room(said: str, limits: Limits, step: Step) -> str:
+    lost = record.lost_room(step.status.active, record.coming(limits, 0, step.case))
+    return f"{said}; {lost}" if lost else said
 
 
 def is_to_be_recreated(step: Step, routed: Revision) -> bool:

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from helios_contract.limits import Limits
 from helios_contract.serves import Precision
+from helios_server.planning.memory import largest_request
 
 from helios_operator.api.types import Decision, HistoryEntry, Served
 from helios_operator.decide.facts import tally
@@ -26,13 +27,23 @@ def served(revision: Revision, case: Case) -> Served:
     """What the document of a revision says, with the rows of the history table it stands on. The batch is
     what its pods found to fit of it."""
     limits = revision.limits
-    found = max((pod.telemetry.capacity.max_batch_size for pod in revision.pods if pod.telemetry), default=0)
+    capacities = [pod.telemetry.capacity for pod in revision.pods if pod.telemetry]
+    found = max((capacity.max_batch_size for capacity in capacities), default=0)
     rows = min(limits.max_batch_size or found, found or limits.max_batch_size)
-    return _described(limits, revision.number, rows, case)
+    described = _described(limits, revision.number, rows, case)
+    return replace(described, max_request_tokens=_largest_request(revision, case))
 
 
 def coming(limits: Limits, number: int, case: Case) -> Served:
-    return _described(limits, number, limits.max_batch_size, case)
+    """As predicted."""
+    contender = served_contender(limits, case.bench.contenders)
+    tokens = (
+        case.bench.largest_request(contender, limits.layer_budget, limits.precision, limits.max_batch_size)
+        if contender
+        else None
+    )
+    described = _described(limits, number, limits.max_batch_size, case)
+    return replace(described, max_request_tokens=tokens)
 
 
 def renewed(active: Served | None, revision: Revision, case: Case) -> Served | None:
@@ -40,7 +51,19 @@ def renewed(active: Served | None, revision: Revision, case: Case) -> Served | N
     if active is None:
         return None
     now = served(revision, case)
-    return replace(now, since=active.since) if same_service(active, now) else active
+    tokens = now.max_request_tokens or active.max_request_tokens  # while no pod tells
+    renewed = replace(now, since=active.since, max_request_tokens=tokens)
+    return renewed if same_service(active, now) else active
+
+
+def lost_room(before: Served | None, after: Served | None) -> str:
+    """What callers of the longest requests have to know; "" where none of them becomes too long, or it is not
+    known."""
+    most = after.max_request_tokens if after else None
+    was = before.max_request_tokens if before else None
+    if most is None or was is None or most >= was:
+        return ""
+    return f"the largest request falls from {was} to {most} tokens of prompt and output"
 
 
 def same_service(one: Served, other: Served) -> bool:
@@ -86,6 +109,17 @@ def _described(limits: Limits, number: int, rows: int, case: Case) -> Served:
         weight_dtype=limits.weight_dtype,
         kv_cache_dtype=limits.kv_cache_dtype,
     )
+
+
+def _largest_request(revision: Revision, case: Case) -> int | None:
+    """That every pod takes which runs the document; None while none tells."""
+    limits = revision.limits
+    contender = served_contender(limits, case.bench.contenders)
+    told = (pod.telemetry for pod in revision.pods if pod.telemetry)
+    pools = [each.capacity.kv_capacity_tokens for each in told if each.limits.generation == limits.generation]
+    if contender is None or contender.resolved is None or not any(pools):
+        return None
+    return largest_request(contender.resolved.max_context_tokens, min(filter(None, pools)))
 
 
 def _quality_name(contender: Contender | None, precision: Precision, case: Case) -> str | None:

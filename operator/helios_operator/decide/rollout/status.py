@@ -22,6 +22,7 @@ from helios_operator.decide.facts.fleet import trouble
 from helios_operator.decide.facts.precisions import suffix
 from helios_operator.decide.measure.profiling import Measuring
 from helios_operator.decide.plan import Event, Verdict
+from helios_operator.decide.rollout import record
 from helios_operator.decide.rollout.step import Carried
 from helios_operator.decide.weigh import live, remedies
 from helios_operator.decide.weigh.case import Case
@@ -102,6 +103,8 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
                 done.to.precision,
             ),
         )
+    if lost := record.lost_room(old.active, new.active):
+        yield Event("Warning", EventReason.LARGEST_REQUEST_FELL, lost)
     known = {c.type: c.status for c in old.conditions}
     for condition in new.conditions:
         if condition.type in TOLD and known.get(condition.type, condition.status) != condition.status:

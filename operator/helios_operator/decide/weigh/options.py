@@ -15,7 +15,7 @@ from helios_contract import VERSION
 from helios_contract.results import MemoryFacts
 from helios_contract.serves import REFERENCE, Precision
 from helios_contract.telemetry import Telemetry
-from helios_server.planning.memory import MIB, capacity, limit_for_rows
+from helios_server.planning.memory import MIB, Capacity, capacity, largest_request, limit_for_rows
 from helios_server.planning.timing import Prediction, Workload, predict
 
 from helios_operator.api.reasons import Reason
@@ -190,9 +190,24 @@ class Bench:
     def rows(self, contender: Contender, layer: int, precision: Precision) -> int:
         """Rows of the workload that fit at this depth, at most the spec's and those that a step takes; 0 when
         unknown or none does."""
+        fits = self._capacity(contender, layer, precision, self.spec.limits.max_batch_size or 0)
+        return fits.rows if fits else 0
+
+    def largest_request(
+        self, contender: Contender, layer: int, precision: Precision, max_rows: int
+    ) -> int | None:
+        """Tokens of prompt and output that one request may have with so many rows; None when unknown."""
+        fits, resolved = self._capacity(contender, layer, precision, max_rows), contender.resolved
+        if fits is None or resolved is None or not fits.rows:
+            return None
+        return largest_request(resolved.max_context_tokens, fits.tokens)
+
+    def _capacity(
+        self, contender: Contender, layer: int, precision: Precision, max_rows: int
+    ) -> Capacity | None:
         timing = contender.timing_at(precision)
         if timing is None or timing.memory is None or not self.memory_mib:
-            return 0
+            return None
         workload, steps = self.spec.workload, timing.memory.step_tokens
         return capacity(
             self._facts(timing.memory),
@@ -201,8 +216,8 @@ class Bench:
             tokens_per_request=workload.isl + workload.osl,
             exit_bytes=self._exit_bytes(contender, timing),
             audit_bytes=self._audit_bytes(timing),
-            max_rows=min(self.spec.limits.max_batch_size or steps, steps),
-        ).rows
+            max_rows=min(max_rows or steps, steps),
+        )
 
     def needed_mib(self, contender: Contender, layer: int, precision: Precision) -> int:
         """For one row."""

@@ -64,6 +64,7 @@ def config(name: str, info: ModelInfo) -> pb.ModelConfig:
         "total_layers": info.total_layers,
         "exit_layers": ",".join(map(str, info.exit_layers)),
         "max_context_tokens": info.max_context_tokens,
+        "max_request_tokens": info.max_request_tokens,
         "weight_dtype": info.weight_dtype,
         "kv_cache_dtype": info.kv_cache_dtype,
     }

@@ -211,6 +211,7 @@ def model(name: str, info: ModelInfo, created: int) -> Object:
             "kv_cache_dtype": info.kv_cache_dtype,
             "exit_layers": list(info.exit_layers),
             "max_context_tokens": info.max_context_tokens,
+            "max_request_tokens": info.max_request_tokens,
         },
     }
 
