@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from helios_operator.api.annotations import REASSESS, SWITCH_TO, reassess_value, switch_value
+from helios_operator.api.annotations import PAUSED, REASSESS, SWITCH_TO, reassess_value, switch_value
 from helios_operator.api.types import Decision, MaintenanceWindow, Selection, SelectionPolicy
 
 from tests.decide.builders import inline, selected, world
@@ -104,6 +104,25 @@ def test_paused_holds_every_change_and_lets_go() -> None:
     made.edit(rollout=replace(made.spec.rollout, paused=False))
     made.serve(60, "code")
     assert made.active == ("general", 27)
+
+
+@pytest.mark.parametrize("value", ["true", "", "since Monday"])
+def test_paused_by_an_annotation_too(value: str) -> None:
+    """What keeps the spec as Git has it leaves annotations of others alone."""
+    made = selected(world(general=GENERAL))
+    annotate(made, value)
+    made.serve(100, "code")
+    assert made.active == ("general", 24)
+    assert condition(made, "Progressing") == ("False", "Paused")
+    assert "helios.dev/paused" in made.status.conditions[1].message
+    assert "helios.dev/paused" in made.status.reassessment.message
+    annotate(made, "false")
+    made.serve(60, "code")
+    assert made.active == ("general", 27)
+
+
+def annotate(made: World, value: str) -> None:
+    made.deployment = replace(made.deployment, annotations={PAUSED: value})
 
 
 def test_paused_holds_a_successor_that_is_ready() -> None:

@@ -1,8 +1,10 @@
-"""What a person may ask of a HeliosDeployment by an annotation: reassess now, or switch to a candidate.
+"""What a person may ask of a HeliosDeployment by an annotation: reassess now, switch to a candidate, or hold
+every change.
 
-Written by `helios reassess` and `helios switch` (or `kubectl annotate`), read by the decisions. An
-annotation is a request, not state: its value is the time of asking, and it has been answered when a
-reassessment triggered by hand is recorded at or after that time. Nothing deletes it.
+Written by `helios reassess` and `helios switch` (or `kubectl annotate`), read by the decisions. The first two
+are requests, not state: their value is the time of asking, and they have been answered when a reassessment
+triggered by hand is recorded at or after that time. Nothing deletes them. The last one holds while it is
+there: whoever keeps the spec in Git leaves annotations of others alone.
 """
 
 from __future__ import annotations
@@ -18,6 +20,13 @@ REASSESS = "helios.dev/reassess"
 SWITCH_TO = "helios.dev/switch-to"
 """Value: CANDIDATE@TIME. Obeyed once, whatever the objective says; the SLO's verdict is reported, not
 enforced."""
+PAUSED = "helios.dev/paused"
+"""Value: anything but false. As spec.rollout.paused."""
+
+
+def is_paused(annotations: Mapping[str, str]) -> bool:
+    """A mistyped value holds changes: that is what somebody wanted who wrote the annotation."""
+    return annotations.get(PAUSED, "false").strip().lower() != "false"
 
 
 @dataclass(frozen=True)

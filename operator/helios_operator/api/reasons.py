@@ -82,7 +82,7 @@ class Reason(Word):
     )
     PAUSED = (
         "Paused",
-        "spec.rollout.paused holds every change until it is false.",
+        "spec.rollout.paused or the annotation helios.dev/paused holds every change.",
         Where.PROGRESSING,
         Where.DECISION,
     )

@@ -12,6 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
+from helios_operator.api.annotations import PAUSED, is_paused
 from helios_operator.api.status import (
     CandidateStatus,
     Condition,
@@ -365,8 +366,15 @@ class Deployment:
     spec: DeploymentSpec
     status: DeploymentStatus = field(default=DeploymentStatus())
     annotations: dict[str, str] = field(default_factory=dict)
-    """Requests by hand: `helios.dev/reassess`, `helios.dev/switch-to` (see api.annotations)."""
+    """By hand: `helios.dev/reassess`, `helios.dev/switch-to`, `helios.dev/paused` (see api.annotations)."""
     labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def paused_by(self) -> str:
+        """What holds every change; "" where nothing does."""
+        if self.spec.rollout.paused:
+            return "rollout.paused is true"
+        return f"the annotation {PAUSED} is set" if is_paused(self.annotations) else ""
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,12 @@ MUTANTS = (
     ),
     Mutant("noise is never chosen", "select", "if estimate.low < target:", "if False:"),
     # -- what the user holds
-    Mutant("what is held is held", "reassess", "    if spec.rollout.paused:", "    if False:"),
+    Mutant(
+        "what is held is held",
+        "reassess",
+        "    if paused_by := case.snapshot.deployment.paused_by:",
+        '    if paused_by := "":',
+    ),
     Mutant(
         "what is held is held",
         "reassess",

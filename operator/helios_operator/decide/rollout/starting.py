@@ -66,8 +66,8 @@ def _held(step: Step, what: str) -> Verdict | None:
 
 def await_successor(step: Step, pending: Revision) -> Carried:
     """It starts, beside what serves or alone; when every pod is ready, traffic moves."""
-    if step.case.spec.rollout.paused and step.fleet.routed:
-        return step.still(Verdict(True, Reason.PAUSED, "rollout.paused is true"), target=step.coming(pending))
+    if step.paused_by and step.fleet.routed:
+        return step.still(Verdict(True, Reason.PAUSED, step.paused_by), target=step.coming(pending))
     unwanted = _is_unwanted(step, pending)
     if all_ready(pending) and not (unwanted and step.fleet.routed):
         ready = f"{pending.replicas} of {pending.replicas} pods of revision {pending.number} are ready"

@@ -29,7 +29,7 @@ from helios_operator.decide.weigh.strategy import Way, second_pod_fits
 def keep_in_step(step: Step, routed: Revision) -> Carried:
     """The same service under the spec's settings of today: pods' number, template, limits."""
     done = step.still(_quiet(step), target=None, rollout=_completed(step, routed))
-    if step.case.spec.rollout.paused:
+    if step.paused_by:
         return done
     if scaled := tuple(step.scaled(routed)):
         return replace(done, actions=scaled)
@@ -84,8 +84,8 @@ def _renew_pods(step: Step, routed: Revision) -> Carried:
 def _quiet(step: Step) -> Verdict:
     if step.waiting:
         return step.waiting
-    if step.case.spec.rollout.paused:
-        return Verdict(True, Reason.PAUSED, "rollout.paused is true")
+    if step.paused_by:
+        return Verdict(True, Reason.PAUSED, step.paused_by)
     last = step.status.rollout
     if last and last.phase in ("Failed", "RolledBack"):
         return Verdict(False, Reason.ROLLED_BACK, last.message)

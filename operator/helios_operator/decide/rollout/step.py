@@ -80,6 +80,11 @@ class Step:
     def generation(self) -> int:
         return next_generation(self.case.snapshot)
 
+    @property
+    def paused_by(self) -> str:
+        """What holds every change; "" where nothing does."""
+        return self.case.snapshot.deployment.paused_by
+
     def still(
         self, progress: Verdict, *actions: Action, target: Served | None, rollout: RolloutStatus | None = None
     ) -> Carried:

@@ -332,8 +332,8 @@ def _commit(
 
 def _hold(case: Case, kind: Decision, path: Path, by_hand: bool) -> Verdict | None:
     spec = case.spec
-    if spec.rollout.paused:
-        return Verdict(False, Reason.PAUSED, "rollout.paused is true")
+    if paused_by := case.snapshot.deployment.paused_by:
+        return Verdict(False, Reason.PAUSED, paused_by)
     if path.way is None:
         return path.verdict
     if by_hand:
