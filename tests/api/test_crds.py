@@ -51,6 +51,28 @@ def test_sizes_are_bounded_so_that_rules_stay_cheap(crd: Crd) -> None:
 
 
 @pytest.mark.parametrize("crd", ALL, ids=lambda crd: crd.kind)
+def test_every_field_is_described(crd: Crd) -> None:
+    """`kubectl explain` tells of each; of kind and metadata the server does."""
+
+    def named(schema: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
+        for name, field in schema.get("properties", {}).items():
+            yield f"{path}.{name}", field.get("description", "")
+            yield from named(field, f"{path}.{name}")
+        for below in ("items", "additionalProperties"):
+            if isinstance(schema.get(below), dict):
+                yield from named(schema[below], f"{path}[]")
+
+    fields = {
+        path: words
+        for part in ("spec", "status")
+        for path, words in named(crd.schema["properties"][part], part)
+    }
+    assert len(fields) > 10
+    assert [path for path, words in fields.items() if not words.rstrip().endswith(".")] == []
+    assert all(crd.schema["properties"][part].get("description") for part in ("spec", "status"))
+
+
+@pytest.mark.parametrize("crd", ALL, ids=lambda crd: crd.kind)
 def test_numbers_are_integers_and_specs_are_bounded(crd: Crd) -> None:
     for path, schema in nodes(crd.schema["properties"]["spec"], "spec"):
         assert schema["type"] != "number", path
