@@ -1,4 +1,5 @@
-"""Writes what the chart copies and what its documentation repeats: CRDs, dashboard, and the table of values.
+"""Writes what the chart copies and what its documentation repeats: CRDs, dashboard, the comments in
+values.yaml, and the table of values.
 
 Run by `make chart`; a test runs `--check`, which writes nothing and fails when a file is not what it would
 write. The CRDs' source is crds/; the dashboard's, panels.py; of the values, values.yaml (defaults) and
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/helios"
+VALUES = CHART / "values.yaml"
 PAGE = ROOT / "docs/install.md"
 _BEGIN, _END = "<!-- values: begin (make chart) -->\n", "<!-- values: end -->\n"
 
@@ -42,7 +45,32 @@ def main() -> int:
 def generated() -> dict[Path, str]:
     """Every generated file with its text."""
     copies = {CHART / "files/crds" / source.name: source.read_text() for source in ROOT.glob("crds/*.yaml")}
-    return {**copies, CHART / "files/dashboards/helios.json": dashboard.text(), PAGE: _page()}
+    return {
+        **copies,
+        CHART / "files/dashboards/helios.json": dashboard.text(),
+        VALUES: commented_values(),
+        PAGE: _page(),
+    }
+
+
+def commented_values() -> str:
+    """values.yaml, what each value means above it."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    meaning = {name: text for name, _, text in _rows(schema, yaml.safe_load(VALUES.read_text()), "")}
+    lines: list[str] = []
+    above: list[str] = []
+    for line in VALUES.read_text().splitlines():
+        key = line.lstrip().partition(":")[0]
+        indent = " " * (len(line) - len(line.lstrip()))
+        if lines and key.startswith("#"):
+            continue  # written anew
+        if key and not key.startswith("#"):
+            above = [*above[: len(indent) // 2], key]
+            if text := meaning.get(".".join(above)):
+                mark = f"{indent}# "
+                lines += textwrap.wrap(text, 100, initial_indent=mark, subsequent_indent=mark)
+        lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 def values_table() -> str:
