@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from helios_operator.cluster.kinds import DEPLOYMENT
+from helios_operator.cluster.kinds import DEPLOYMENT, SERVICE
 
 from tests.cluster.live.scene import Measured, Scene, condition
 from tests.cluster.live.traffic import traffic
@@ -24,6 +24,12 @@ async def test_a_switch_by_surge_loses_no_stream(place: Scene, measured: Measure
         await place.alone()
         answered.clear()
     assert set(answered) == {other}
+    address, replicas = [
+        await place.admin.get(SERVICE, place.namespace, name) or {} for name in ("chat", "chat-replicas")
+    ]
+    assert replicas["spec"]["selector"] == address["spec"]["selector"]
+    assert (replicas["spec"]["clusterIP"], replicas["spec"]["ports"][0]["port"]) == ("None", 8033)
+    assert (await place.status())["active"]["maxRequestTokens"] > 0
 
 
 async def test_what_belongs_to_a_deployment_goes_with_it(place: Scene, measured: Measured) -> None:
