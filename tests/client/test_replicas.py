@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from helios_server.rpc.server import Ports
 from tests.client.names import names
 from tests.rpc.pods import PROMPT, Child, Served, child, eventually, limits_for, serving, speaking
 
-CALLERS, COUNTED, TOKENS = 4, 60, 2
+CALLERS, COUNTED, TOKENS = 4, 40, 2
 OLD, NEW = ("127.0.0.2", "127.0.0.3"), "127.0.0.4"
 NAME = "chat-replicas.team-a.svc"
 
@@ -86,9 +87,10 @@ class Callers:
 
 async def test_replicas_share_one_channel_and_a_surge_loses_nothing(tiny: Path, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack, names(*OLD) as (dns, server):
-        first, served = await stack.enter_async_context(replica(tmp_path / "0", tiny, OLD[0], 0))
-        port = served.ports.port
-        second, other = await stack.enter_async_context(replica(tmp_path / "1", tiny, OLD[1], port))
+        with socket.create_server((OLD[0], 0)) as taken:
+            port = taken.getsockname()[1]
+        starting = (replica(tmp_path / host, tiny, host, port) for host in OLD)
+        (first, served), (second, other) = await asyncio.gather(*map(stack.enter_async_context, starting))
         old = (served, other)
         for each in old:
             await eventually(lambda pod=each: is_ready(pod))
