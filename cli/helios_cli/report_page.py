@@ -21,7 +21,7 @@ _STDOUT = Path("-")
 
 def write(report: Report, file: Path) -> None:
     """`-`: to standard output. OperatorError: jinja is not installed, or the place cannot be written."""
-    text = page(report)
+    text = page(report).encode("utf-8", "replace").decode()  # a message may hold half a character
     if file == _STDOUT:
         sys.stdout.write(text)
         return

@@ -263,6 +263,13 @@ def test_what_others_wrote_is_text_and_nothing_else() -> None:
     assert {DEPTH, QUALITY} <= set(page.charts)
 
 
+def test_half_a_character_in_a_message_is_no_reason_to_write_nothing(tmp_path: Path) -> None:
+    record = Record("2026-11-23T04:00:00Z", "chat", "event", "chat", "Normal", "R", "caf\udce9 \x00")
+    told = report.compose(deployment(), True, [record], [], Weighed(), NOW)
+    report_page.write(told, tmp_path / "report.html")
+    assert "caf? " in (tmp_path / "report.html").read_text()
+
+
 def test_charts_stand_beside_tables_and_bear_extremes() -> None:
     """One span of no length, one option known exactly, one without bounds above."""
     options = [
