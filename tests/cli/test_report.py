@@ -134,6 +134,17 @@ def test_why_writes_the_same_file(
     assert len({re.sub(r"Made [\d :-]+;|<td>\d+[smhd]</td>", "", text) for text in files}) == 1
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [(("--output", "json"), "--html with --output json"), (("--last", "3"), "not allowed with argument")],
+)
+def test_a_file_and_a_form_of_printing_are_not_both_asked_for(
+    more: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["why", "chat", "--html", "why.html", *more]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_a_row_of_another_release_is_left_out_and_named(state: Path) -> None:
     store = Store.read(state / "objects")
     rows = store.objects(PROFILE)

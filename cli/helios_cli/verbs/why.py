@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from helios_operator.errors import OperatorError
+
 from helios_cli.arguments import HELIOS, Parser
 from helios_cli.output import columns, show
 from helios_cli.places import place
@@ -17,9 +19,12 @@ from helios_cli.views import PUBLISHED, WhyView, precision_of, short_time, weigh
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
     parser = Parser("why", "The last decisions, with their numbers.", program)
     parser.with_output().with_place().with_name()
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write what `helios report` does")
-    parser.add_argument("--last", type=int, default=20, metavar="N", help="how many decisions (default: 20)")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--html", type=Path, metavar="FILE", help="write what `helios report` does")
+    either.add_argument("--last", type=int, default=20, metavar="N", help="how many decisions (default: 20)")
     options = parser.parse_args(argv)
+    if options.html and options.output != "table":
+        raise OperatorError("arguments", f"--html with --output {options.output}", "give one of them")
     with place(options) as here:
         found = here.find(options.name)
         if options.html:
