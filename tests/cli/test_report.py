@@ -12,12 +12,15 @@ import pytest
 from helios_cli import main as command
 from helios_cli import report, report_page
 from helios_cli.report_options import Weighed, WeighedOption, weighed
+from helios_operator.api import serialize
+from helios_operator.decide import weigh
 from helios_operator.decide.rollout.record import KEPT_HISTORY
 from helios_operator.local import events
 from helios_operator.local.events import Record
 from helios_operator.local.store import DEPLOYMENT, PROFILE, Store
 
 from tests.cli.pages import Page
+from tests.decide.test_catalogue import chooser
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 EVIL = "<script>alert(\"x\")</script>&<b title='y'>"
@@ -305,3 +308,30 @@ def test_times_of_a_chart_tell_each_other_apart(days: float) -> None:
     obj["metadata"]["creationTimestamp"] = begin.isoformat().replace("+00:00", "Z")[:19] + "Z"
     page = made(json.loads(json.dumps(obj)))
     assert page.drawn(DEPTH, "text")
+
+
+# -- options -------------------------------------------------------------------------------------------------
+
+
+def test_options_of_a_catalogue_are_those_that_the_operator_weighs() -> None:
+    """Of models that a selector finds, from the objects alone."""
+    there = chooser()
+    there.run(30)
+    rows = [serialize.profile(row) for row in there.rows.values()]
+    models = [serialize.model(model) for model in there.models]
+    found = weighed(serialize.deployment(there.deployment), rows, models, there.now)
+    judged = weigh(there.snapshot(), there.now)[1]
+    assert found.notes == []
+    assert {option.candidate for option in found.options} == {"big", "small"}
+    assert [(o.candidate, o.layers, o.feasible, o.reason) for o in found.options] == [
+        (o.contender.name, o.layer_budget, o.verdict.ok, o.verdict.reason) for o in judged
+    ]
+    (serving,) = [option for option in found.options if option.serves]
+    active = there.deployment.status.active
+    assert active is not None
+    assert (serving.candidate, serving.layers, serving.feasible) == (
+        active.candidate,
+        active.layer_budget,
+        True,
+    )
+    assert weighed(serialize.deployment(there.deployment), rows, [], there.now).options == []
