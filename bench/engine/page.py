@@ -1,67 +1,42 @@
-"""Writes docs/benchmarks.md and its pictures from the committed results: `python -m bench.engine.page`.
+"""The section of docs/benchmarks.md on one result of `bench.engine`, and its pictures.
 
-Reads bench/results/engine-*.json, what `bench.engine --output json` printed, one for each kind of processor
-or instruction set. No figure in the page is typed by hand.
+Called by `bench.page` with what `bench.engine --output json` printed, once for each kind of processor or
+instruction set. No figure is typed by hand.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.engine.environments import ROOT, python_of
 from bench.engine.figures import SPEEDS
+from bench.page.tables import table, with_range
 
-_RESULTS = ROOT / "bench" / "results"
-_PAGE = ROOT / "docs" / "benchmarks.md"
-_MATPLOTLIB = ("matplotlib==3.11.2",)
 _KINDS = {
     "decode": "Decoding: new tokens a second after the first of each row",
     "end-to-end": "End to end: new tokens a second, the prompts' time included",
     "prefill": "Prefill: tokens of prompts a second",
 }
-_HEAD = """# Beside other engines
-
-What `helios bench engine` measured; how, and what to know of it, says
-[the engine](engine.md#beside-other-engines).
-This page is written by `python -m bench.engine.page` from `bench/results/engine-*.json`.
-"""
-_NOTHING = "\nNo result is committed yet.\n"
 
 
-def main() -> None:
-    results = {file: json.loads(file.read_text()) for file in sorted(_RESULTS.glob("engine-*.json"))}
-    for file, result in results.items():
-        for shape in _shapes(result):
-            _draw(result, shape, _picture(file, shape))
-    _PAGE.write_text(page(results), encoding="utf-8")
-
-
-def page(results: Mapping[Path, Mapping[str, Any]]) -> str:
-    sections = ["\n".join(_section(file, result)) for file, result in results.items()]
-    return _HEAD + ("".join(f"\n{section}\n" for section in sections) or _NOTHING)
-
-
-def _section(file: Path, result: Mapping[str, Any]) -> Iterator[str]:
+def section(file: Path, result: Mapping[str, Any]) -> Iterator[str]:
     found, machine = result["figures"], result["machine"]
     held = "" if found["isa"] == "native" else f", held to {found['isa'].upper()}"
-    yield f"## {machine['cpu']}{held}"
+    yield f"### {machine['cpu']}{held}"
     yield ""
     sets = ", ".join(found["processor"]) or "no instruction set that engines choose by"
     yield f"{found['model']}, {found['threads']} threads of {machine['cores']} cores ({sets}),"
     yield f"{result['date']}; [{file.name}](../bench/results/{file.name}), `{result['command']}`."
     yield "Median (least to greatest) of the rounds."
     for shape in _shapes(result):
-        yield from ["", f"### Prompts of {shape[0]} tokens, {shape[1]} new ones", ""]
-        yield f"![tokens a second by batch](pictures/{_picture(file, shape).name})"
+        yield from ["", f"#### Prompts of {shape[0]} tokens, {shape[1]} new ones", ""]
+        yield f"![tokens a second by batch](pictures/{_picture(file, shape)})"
         for kind, title in _KINDS.items():
             yield from ["", f"{title}.", "", *_speeds(result, shape, kind)]
         yield from ["", "Ours over the best peer of its class, round by round.", "", *_ratios(result, shape)]
-    yield from ["", "### Quality, and how each computes", "", *_qualities(result)]
-    yield from ["", "### Where a step's time goes", "", *_parts(result)]
+    yield from ["", "#### Quality, and how each computes", "", *_qualities(result)]
+    yield from ["", "#### Where a step's time goes", "", *_parts(result)]
     if found["leftOut"]:
         yield from ["", f"Left out, for want of time: {', '.join(found['leftOut'])}."]
     yield from _errors(result)
@@ -96,20 +71,14 @@ def _title(result: Mapping[str, Any], name: str) -> str:
 # -- tables --------------------------------------------------------------------------------------------------
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"| {' | '.join('---' for _ in head)} |"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
-
-
 def _speeds(result: Mapping[str, Any], shape: tuple[int, int], kind: str) -> Iterator[str]:
     assert kind in SPEEDS
     batches = _batches(result, shape)
     rows = [
-        [_title(result, name), *(_with_range(_speed(result, kind, shape, batch, name)) for batch in batches)]
+        [_title(result, name), *(with_range(_speed(result, kind, shape, batch, name)) for batch in batches)]
         for name in result["figures"]["contenders"]
     ]
-    return _table(["", *(f"batch {batch}" for batch in batches)], rows)
+    return table(["", *(f"batch {batch}" for batch in batches)], rows)
 
 
 def _ratios(result: Mapping[str, Any], shape: tuple[int, int]) -> Iterator[str]:
@@ -120,13 +89,13 @@ def _ratios(result: Mapping[str, Any], shape: tuple[int, int]) -> Iterator[str]:
             cells = [_ratio(result, start) for start in starts]
             if any(cells):
                 rows.append([kind, label, *(cell or "-" for cell in cells)])
-    return _table(["", "class", *(f"batch {batch}" for batch in batches)], rows)
+    return table(["", "class", *(f"batch {batch}" for batch in batches)], rows)
 
 
 def _ratio(result: Mapping[str, Any], start: str) -> str:
     """With whom it is compared."""
     claim = next((c for c in result["claims"] if c["id"].startswith(start) and c["unit"] == "ratio"), None)
-    return f"{_with_range(claim)}, {claim['id'].rpartition('-over-')[2]}" if claim else ""
+    return f"{with_range(claim)}, {claim['id'].rpartition('-over-')[2]}" if claim else ""
 
 
 def _qualities(result: Mapping[str, Any]) -> Iterator[str]:
@@ -137,7 +106,7 @@ def _qualities(result: Mapping[str, Any]) -> Iterator[str]:
         held = "" if about["heldToIsa"] else "; not held to the instruction set"
         rows.append([_title(result, name), *for_each, about["numerics"] + held])
     heads = [f"{domain}, bits per byte (of float32's quality)" for domain in found["scored"]]
-    return _table(["", *heads, "computes in"], rows)
+    return table(["", *heads, "computes in"], rows)
 
 
 def _quality(claims: Mapping[str, Mapping[str, Any]], domain: str, word: str) -> str:
@@ -161,7 +130,7 @@ def _parts(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"Reading memory alone: {bandwidth['value']:g} GB/s; of what that would allow at batch 1,"
         yield f"engines reach: {', '.join(_rooflines(result))}."
     yield ""
-    yield from _table(["", "batch", *parts], rows)
+    yield from table(["", "batch", *parts], rows)
 
 
 def _rooflines(result: Mapping[str, Any]) -> Iterator[str]:
@@ -188,45 +157,28 @@ def _errors(result: Mapping[str, Any]) -> Iterator[str]:
         yield from ["", "What did not run:", "", *told]
 
 
-def _with_range(claim: Mapping[str, Any] | None) -> str:
-    if claim is None:
-        return "-"
-    value, low, high = (_short(claim[end]) for end in ("value", "low", "high"))
-    return value if low == high else f"{value} ({low} to {high})"
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
 # -- pictures ------------------------------------------------------------------------------------------------
 
 
-def _picture(file: Path, shape: tuple[int, int]) -> Path:
-    return _PAGE.parent / "pictures" / f"{file.stem}-{shape[0]}-{shape[1]}.svg"
+def draw(file: Path, result: Mapping[str, Any], folder: Path) -> None:
+    """One for each shape. Needs matplotlib (extra `plot`)."""
+    from bench.engine import plot
 
-
-def _draw(result: Mapping[str, Any], shape: tuple[int, int], file: Path) -> None:
-    file.parent.mkdir(exist_ok=True)
-    batches = _batches(result, shape)
-    told = {
-        "title": f"{shape[0]} + {shape[1]} tokens, end to end",
-        "unit": "new tokens a second",
-        "groups": [f"batch {batch}" for batch in batches],
-        "series": {
+    for shape in _shapes(result):
+        batches = _batches(result, shape)
+        series = {
             _title(result, name): [
                 _ends(_speed(result, "end-to-end", shape, batch, name)) for batch in batches
             ]
             for name in result["figures"]["contenders"]
-        },
-    }
-    command = [str(python_of("plot", _MATPLOTLIB)), str(Path(__file__).with_name("plot.py")), str(file)]
-    subprocess.run(command, input=json.dumps(told), text=True, check=True)
+        }
+        title = f"{shape[0]} + {shape[1]} tokens, end to end"
+        plot.draw(title, [f"batch {batch}" for batch in batches], series, folder / _picture(file, shape))
+
+
+def _picture(file: Path, shape: tuple[int, int]) -> str:
+    return f"{file.stem}-{shape[0]}-{shape[1]}.svg"
 
 
 def _ends(claim: Mapping[str, Any] | None) -> list[float] | None:
     return [claim["value"], claim["low"], claim["high"]] if claim else None
-
-
-if __name__ == "__main__":
-    main()

@@ -1,48 +1,48 @@
 """Draws one shape of a result as SVG: tokens a second by batch, a bar an engine.
 
-Run by `page.py` in an environment that has matplotlib, with {"title", "unit", "groups", "series"} on its
-input; it writes to the file that its argument names. It may import nothing of ours.
+Called by `page.py`. One file serves light and dark pages: nothing is behind the drawing, and its lines and
+letters are of middle tones.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_INK = "#7d8590"
+_OURS, _THEIRS = "#d9822b", "#7d8590"
 
 
-def main() -> None:
+def draw(
+    title: str, groups: Sequence[str], series: Mapping[str, Sequence[list[float] | None]], file: Path
+) -> None:
+    """groups: labels of the batches; series: by engine [median, least, greatest] of each group, or None."""
     import matplotlib
 
-    matplotlib.use("svg")
-    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "helios", "font.size": 9}
-    draw(json.load(sys.stdin), sys.argv[1])
-
-
-def draw(told: dict[str, Any], file: str) -> None:
-    """groups: labels of the batches; series: by engine [median, least, greatest] of each group, or None."""
+    matplotlib.use("agg")
     from matplotlib import pyplot
 
-    groups, series = told["groups"], told["series"]
-    figure, panels = pyplot.subplots(1, len(groups), figsize=(2.3 * len(groups) + 1.2, 3.4))
-    names = list(series)
-    for index, (group, panel) in enumerate(
-        zip(groups, [panels] if len(groups) == 1 else panels, strict=True)
-    ):
-        for place, name in enumerate(names):
-            if (known := series[name][index]) is not None:
-                value, low, high = known
-                color = "#b5442c" if name.startswith("HELIOS") else "#7f8c99"
-                panel.barh(place, value, xerr=[[value - low], [high - value]], color=color, ecolor="#333333")
-        panel.set_yticks(range(len(names)), names if index == 0 else [""] * len(names))
-        panel.invert_yaxis()
-        panel.set_title(group)
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(told["title"])
-    figure.supxlabel(told["unit"])
-    figure.tight_layout()
-    figure.savefig(file, metadata={"Date": None})
-
-
-if __name__ == "__main__":
-    main()
+    style = {"svg.fonttype": "none", "svg.hashsalt": "helios", "font.size": 9, "text.color": _INK}
+    with matplotlib.rc_context(style):
+        figure, panels = pyplot.subplots(
+            1, len(groups), figsize=(2.3 * len(groups) + 1.2, 3.4), squeeze=False
+        )
+        names = list(series)
+        for index, (group, panel) in enumerate(zip(groups, panels[0], strict=True)):
+            for place, name in enumerate(names):
+                if (known := series[name][index]) is not None:
+                    value, low, high = known
+                    colour = _OURS if name.startswith("HELIOS") else _THEIRS
+                    spread = [[value - low], [high - value]]
+                    panel.barh(place, value, xerr=spread, color=colour, ecolor="#3b82c4")
+            panel.set_yticks(range(len(names)), names if index == 0 else [""] * len(names))
+            panel.invert_yaxis()
+            panel.set_title(group, color=_INK)
+            panel.tick_params(colors=_INK)
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.spines[["left", "bottom"]].set_color(_INK)
+        figure.suptitle(title, color=_INK)
+        figure.supxlabel("new tokens a second", color=_INK)
+        figure.tight_layout()
+        figure.savefig(file, transparent=True, metadata={"Date": None})
+        pyplot.close(figure)

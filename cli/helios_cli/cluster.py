@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from helios_operator.cluster.client import Client
 from helios_operator.cluster.events import ACTION, NUMBERS
-from helios_operator.cluster.kinds import DEPLOYMENT, EVENT, PROFILE, Kind, Object, version_of
+from helios_operator.cluster.kinds import DEPLOYMENT, EVENT, MODEL, PROFILE, Kind, Object, version_of
 from helios_operator.errors import ClusterError, NotFoundError, ObjectNotFoundError, OperatorError
 from helios_operator.local.admin import Change
 from helios_operator.local.events import Record
@@ -61,6 +61,10 @@ class Cluster:
 
     def profiles(self) -> list[Object]:
         return self._list(PROFILE, self.namespace)
+
+    def models(self) -> list[Object]:
+        """Mostly there are none, which is nothing to ask about."""
+        return self.ask(self._client.list(MODEL, self.namespace))
 
     # -- of one deployment ----------------------------------------------------------------------------------
 
@@ -141,6 +145,9 @@ class ClusterDeployment:
 
     def profiles(self) -> list[Object]:
         return self._cluster.profiles()
+
+    def models(self) -> list[Object]:
+        return self._cluster.models()
 
     def change(self, change: Change) -> None:
         self._cluster.merge(self.obj, patch(change))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from helios_cli.arguments import KUBECTL
 from helios_cli.main import VERBS, enter
 
-_VERBS = ("status", "why", "profiles", "reassess", "switch", "rollback", "pause")
+_VERBS = ("status", "why", "report", "profiles", "reassess", "switch", "rollback", "pause")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

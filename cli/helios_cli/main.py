@@ -19,6 +19,7 @@ VERBS = {
     "up": "serve what FILE asks for on this machine, and keep it right",
     "status": "what serves, and the conditions",
     "why": "the last decisions, with their numbers",
+    "report": "a deployment's life as one HTML file",
     "profiles": "what was measured",
     "reassess": "look for something better now",
     "switch": "change to a candidate by hand",

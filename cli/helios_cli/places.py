@@ -42,6 +42,10 @@ class Found(Protocol):
         """The rows beside it: its own, and those of its neighbours."""
         ...
 
+    def models(self) -> list[Object]:
+        """The catalogue beside it."""
+        ...
+
     def change(self, change: Change) -> None: ...
 
 

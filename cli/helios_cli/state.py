@@ -18,7 +18,7 @@ from helios_operator.errors import ObjectNotFoundError, StateError
 from helios_operator.local import admin, events, lock
 from helios_operator.local.admin import Change
 from helios_operator.local.events import Record
-from helios_operator.local.store import DEPLOYMENT, PROFILE, Store
+from helios_operator.local.store import DEPLOYMENT, MODEL, PROFILE, Store
 
 Object = dict[str, Any]
 
@@ -48,6 +48,9 @@ class LocalDeployment:
 
     def profiles(self) -> list[Object]:
         return self.state.store.objects(PROFILE)
+
+    def models(self) -> list[Object]:
+        return self.state.store.objects(MODEL)
 
     def change(self, change: Change) -> None:
         asyncio.run(admin.ask(self.state.folder, change))

@@ -1,8 +1,7 @@
-"""`bench.engine`: the order of measurements, what seconds become, and the page that shows it."""
+"""`bench.engine`: the order of measurements, what seconds become, and its section of the page."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 
 from bench.engine import figures, page, quiet, texts
 from bench.engine.cells import Cell, Schedule
-from bench.engine.environments import ROOT
 from bench.engine.figures import Measured, Times
 
 CELL = Cell(prompt=64, new=49, batch=8)
@@ -148,8 +146,8 @@ def result() -> dict[str, object]:
 
 
 def test_a_page_shows_speed_quality_and_who_failed() -> None:
-    shown = page.page({Path("engine-x.json"): result()})
-    assert "## AMD EPYC, held to AVX2" in shown
+    shown = "\n".join(page.section(Path("engine-x.json"), result()))
+    assert "### AMD EPYC, held to AVX2" in shown
     assert "| HELIOS float16 | 384 (192 to 384) |" in shown
     assert "| decode | 16-bit | 1.75 (1.50 to 2.00), openvino-fp16 |" in shown
     assert "| HELIOS float16 | 1.2500 (100.00 %) | sixteen bits |" in shown
@@ -157,9 +155,3 @@ def test_a_page_shows_speed_quality_and_who_failed() -> None:
     assert "- T bfloat16, start: no wheel" in shown
     assert "- T bfloat16, 64/49 at batch 8: did not answer" in shown
     assert "Left out, for want of time: 64-49-batch-64." in shown
-
-
-def test_the_committed_page_is_of_the_committed_results() -> None:
-    files = sorted((ROOT / "bench" / "results").glob("engine-*.json"))
-    results = {file: json.loads(file.read_text()) for file in files}
-    assert (ROOT / "docs" / "benchmarks.md").read_text() == page.page(results), "python -m bench.engine.page"

@@ -4,7 +4,11 @@ their numbers."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+
+from helios_operator.errors import OperatorError
 
 from helios_cli.arguments import HELIOS, Parser
 from helios_cli.output import columns, show
@@ -15,10 +19,19 @@ from helios_cli.views import PUBLISHED, WhyView, precision_of, short_time, weigh
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
     parser = Parser("why", "The last decisions, with their numbers.", program)
     parser.with_output().with_place().with_name()
-    parser.add_argument("--last", type=int, default=20, metavar="N", help="how many decisions (default: 20)")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--html", type=Path, metavar="FILE", help="write what `helios report` does")
+    either.add_argument("--last", type=int, default=20, metavar="N", help="how many decisions (default: 20)")
     options = parser.parse_args(argv)
+    if options.html and options.output != "table":
+        raise OperatorError("arguments", f"--html with --output {options.output}", "give one of them")
     with place(options) as here:
         found = here.find(options.name)
+        if options.html:
+            from helios_cli import report, report_page  # not before they are needed: they know the decisions
+
+            report_page.write(report.of(found, datetime.now(UTC)), options.html)
+            return 0
         view = WhyView.of(found.obj, found.records(), options.last)
     show(view, options.output, _table)
     return 0
