@@ -20,14 +20,12 @@ from helios_server.engine.request import Event, FailedEvent, FinishedEvent, Gene
 from helios_server.engine.serving import Model
 from helios_server.errors import HeliosError, NotFound, RequestFailed, SlowReader
 from helios_server.models.chat_text import render
-from helios_server.models.tokenizer import Tokenizer
-from helios_server.rpc.callers import CALLER
+from helios_server.models.tokenizer import LONG_TEXT, Tokenizer
+from helios_server.rpc.callers import ASK_AGAIN, CALLER
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.stream import Stream
 from helios_server.telemetry.tracing import TEXT, RequestTrace
 
-_LONG_TEXT_CHARACTERS = 2000
-"""Longer texts are tokenised on another thread, so that the streams of others do not wait."""
 _OK, _CANCELLED = "OK", "CANCELLED"
 """How a request ended that is no refusal: answered, or left by its client."""
 
@@ -63,7 +61,8 @@ def of_ids(model: Model, ids: tuple[int, ...], text: str = "") -> Prompt:
 
 
 async def _encode(tokenizer: Tokenizer, text: str, add_special: bool) -> tuple[int, ...]:
-    if len(text) <= _LONG_TEXT_CHARACTERS:
+    """Long texts on another thread, so that the streams of others do not wait."""
+    if len(text) <= LONG_TEXT:
         return tuple(tokenizer.encode(text, add_special=add_special))
     return tuple(await asyncio.to_thread(tokenizer.encode, text, add_special=add_special))
 
@@ -87,6 +86,11 @@ def counted(pod: Pod) -> Iterator[None]:
         pod.calls -= 1
         if caller := CALLER.get():
             pod.metrics.called(caller, code)
+
+
+def check_caller() -> None:
+    """Before each request of a call that brings many: raises Unauthenticated once its token is revoked."""
+    ASK_AGAIN.get()()
 
 
 def check_model(pod: Pod, model: str) -> None:

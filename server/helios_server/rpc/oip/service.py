@@ -119,6 +119,7 @@ class InferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def _answer(self, request: pb.ModelInferRequest, write: Write) -> None:
         """One request of a stream."""
         with conversation.counted(self._pod):
+            conversation.check_caller()
             engine = self._pod.serving_engine()
             async with self._conversed(engine, request, streaming=True) as (events, answer, asked):
                 tokens: list[TokensEvent] = []
