@@ -95,7 +95,8 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
 
 async def _prompt(request: pb.GenerateRequest, model: Model) -> Prompt:
     if request.HasField("chat"):
-        return await conversation.of_chat(model, messages.chat(request.chat), messages.CHAT)
+        chat = await conversation.reading(request.chat.ByteSize(), lambda: messages.chat(request.chat))
+        return await conversation.of_chat(model, chat, messages.CHAT)
     ids = messages.input_ids(request)
     if ids is None:
         return await conversation.of_text(model, request.text)
