@@ -43,7 +43,7 @@ def parse_object(content: bytes, *, unique: bool = False) -> dict[str, Any]:
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Of garbage, of which JSON makes none: looking for it among a million lists takes twenty times as long
+    """Of garbage, of which JSON makes none: looking for it among a million lists takes many times as long
     as reading them, and holds up every thread."""
     was_on = gc.isenabled()
     gc.disable()
