@@ -85,12 +85,16 @@ def chatting(messages: Sequence[Message], options: Options, *, stream: bool) -> 
     """Raises as `continuing`."""
     asked = _asked(options, stream)
     asked.chat.SetInParent()
+    if not isinstance(messages, Iterable):
+        raise InvalidArgument("chat.messages", f"{messages!r:.80} are no messages", "Give a list of them")
     for index, message in enumerate([messages] if isinstance(messages, str) else messages):
         _say(asked.chat.messages.add(), message, f"chat.messages[{index}]")
     return asked
 
 
 def _say(said: pb.ChatMessage, message: Message, field: str) -> None:
+    if isinstance(message, Mapping) and "content" not in message:
+        raise InvalidArgument(f"{field}.content", "is missing", "Give a text")
     if not isinstance(message, Mapping):
         problem = f"{message!r:.80} is no message"
         raise InvalidArgument(field, problem, 'Give {"role": "user", "content": "..."}')

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -136,6 +137,8 @@ class _Process:
 
     async def _serve(self, server: PodServer) -> int:
         stop = asyncio.create_task(self._told_to_stop.wait())
+        gc.collect()
+        gc.freeze()  # what is imported stays; collections that look through it hold up every thread
         loading = asyncio.create_task(server.load())
         await asyncio.wait({stop, loading}, return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():

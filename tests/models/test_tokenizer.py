@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from helios_server.errors import CheckpointError
 from helios_server.models.store import ensure_smollm2
-from helios_server.models.tokenizer import Tokenizer
+from helios_server.models.tokenizer import LONG_TEXT, Tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Fast
 from transformers import AutoTokenizer
 
 from tests.checkpoints import VOCAB, write_tokenizer
@@ -47,6 +51,28 @@ def test_real_text_survives_and_streams_whole(smollm2: Tokenizer) -> None:
     assert smollm2.decode(ids, skip_special=False) == MIXED
     assert "".join(streamed(smollm2, ids, skip_special=False)) == MIXED
     assert smollm2.bytes_of(ids) == len(MIXED.encode())
+
+
+@pytest.mark.parametrize("length", [LONG_TEXT - 1, LONG_TEXT, LONG_TEXT + 1, 9 * LONG_TEXT])
+@pytest.mark.parametrize("add_special", [False, True])
+def test_a_long_text_is_read_as_a_short_one(tmp_path: Path, length: int, add_special: bool) -> None:
+    write_tokenizer(tmp_path)
+    reference = Fast.from_file(str(tmp_path / "tokenizer.json"))
+    text = (MIXED * length)[:length]
+    expected = reference.encode(text, add_special_tokens=add_special).ids
+    assert Tokenizer.open(tmp_path).encode(text, add_special) == expected
+
+
+def test_a_long_text_holds_up_no_other_thread(tiny: Tokenizer) -> None:
+    """With the interpreter's lock held, nobody else would run until its end."""
+    draw = random.Random(1)
+    text = " ".join("".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(40_000))
+    reader, turns = threading.Thread(target=tiny.encode, args=[text]), 0
+    reader.start()
+    while reader.is_alive():
+        time.sleep(0.001)
+        turns += 1
+    assert turns > 10
 
 
 @given(st.lists(st.integers(0, 49151), max_size=20))

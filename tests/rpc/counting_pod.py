@@ -1,4 +1,5 @@
-"""`helios serve` that says, at SIGUSR1, how many asyncio tasks it has: in `tasks` beside its ports file.
+"""`helios serve` that says, at SIGUSR1, how many asyncio tasks it has, and how many objects no collection
+looks at: in `tasks` and `frozen` beside its ports file.
 
 Run by `pods.child`, for tests that look for what is left behind.
 """
@@ -6,6 +7,7 @@ Run by `pods.child`, for tests that look for what is left behind.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -25,6 +27,7 @@ def main(arguments: list[str]) -> int:
         return loops[-1]
 
     def tell(*_: object) -> None:
+        file.with_name("frozen").write_text(str(gc.get_freeze_count()))
         partial = file.with_name(f".tasks.{os.getpid()}")
         partial.write_text(str(len(asyncio.all_tasks(loops[0]))))
         partial.replace(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from helios_proto.v1 import generation_pb2 as pb
 from helios_server.models.tokenizer import Tokenizer
+from helios_server.rpc import messages as messages_of_chats
 
 from tests.rpc.pods import EXITS, LAYERS, PROMPT, Served, eventually, generate_request, serving
 
@@ -242,6 +244,41 @@ async def test_abort_completes_the_stream(pod: Served) -> None:
     assert not (await pod.client.stub.Abort(pb.AbortRequest(request_id="long"))).found
     error = await refusal(pod.client.stub.Abort(pb.AbortRequest()))
     assert (error.details() or "").startswith("request_id: ")
+
+
+async def test_an_id_has_a_bound(pod: Served) -> None:
+    assert (await pod.generate(request_id="ä" * 256)).output_ids
+    for call in (
+        pod.generate(request_id="x" * 257),
+        pod.client.stub.Abort(pb.AbortRequest(request_id="x" * 257)),
+    ):
+        error = await refusal(call)
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert error.details() == "request_id: has 257 characters; Give at most 256"
+
+
+async def test_stop_tokens_have_a_bound(pod: Served) -> None:
+    assert (await pod.generate(stop_token_ids=[3] * 1024)).output_ids
+    error = await refusal(pod.generate(stop_token_ids=[3] * 1025))
+    assert (
+        error.details() == "sampling_params.stop_token_ids: 1025 ids is out of range; Give at most 1024 ids"
+    )
+
+
+async def test_a_large_chat_is_read_where_no_stream_waits_for_it(
+    pod: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, read = [], messages_of_chats.chat
+
+    def noted(chat: pb.ChatInput) -> list[dict[str, str]]:
+        where.append(threading.get_ident())
+        return read(chat)
+
+    monkeypatch.setattr(messages_of_chats, "chat", noted)
+    message = pb.ChatMessage(role="user", content="a")
+    await pod.generate(chat=pb.ChatInput(messages=[message]))
+    await refusal(pod.generate(chat=pb.ChatInput(messages=[message] * 9000)))
+    assert [thread == threading.get_ident() for thread in where] == [True, False]
 
 
 async def test_stop_strings_end_the_text_before_them(pod: Served) -> None:

@@ -111,6 +111,9 @@ async def test_reflection_can_be_off(tiny: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await reflect(channel, list_services="")
         assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=REFLECTION))
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_health_is_told_and_followed_for_every_service(tiny: Path) -> None:

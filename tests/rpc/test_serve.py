@@ -47,6 +47,17 @@ async def ready(pod: Child) -> None:
     await eventually(answers, 180)
 
 
+async def frozen(pod: Child, folder: Path) -> int:
+    """Objects that collections of garbage pass over: what is imported."""
+
+    async def told() -> bool:
+        return (folder / "tasks").exists()
+
+    pod.process.send_signal(signal.SIGUSR1)
+    await eventually(told)
+    return int((folder / "frozen").read_text())
+
+
 async def test_sigterm_lets_streams_end_and_turns_new_ones_away(tiny: Path, tmp_path: Path) -> None:
     """20 streams over 5 connections; meanwhile callers that never pause: no status but OK and UNAVAILABLE."""
     file = limits_file(tmp_path, tiny, max_batch_size=8, max_queue_size=64)
@@ -95,8 +106,10 @@ async def test_sigterm_lets_streams_end_and_turns_new_ones_away(tiny: Path, tmp_
 
 
 async def test_a_second_signal_ends_it_at_once(tiny: Path, tmp_path: Path) -> None:
-    async with child(tmp_path, "--model", f"file://{tiny}", *MEMORY) as pod:
+    arguments = ("--model", f"file://{tiny}", *MEMORY)
+    async with child(tmp_path, *arguments, module="tests.rpc.counting_pod") as pod:
         await ready(pod)
+        assert await frozen(pod, tmp_path) > 50_000
         async with speaking(await pod.ports()) as served:
             messages = aiter(served.client.generate(generate_request(max_tokens=3500)))
             await anext(messages)

@@ -194,6 +194,14 @@ async def test_a_chat_is_called_one(tiny: Path, monkeypatch: pytest.MonkeyPatch)
     assert attributes(root)["gen_ai.response.id"] == told["id"]
 
 
+async def test_a_chat_over_grpc_is_called_one_too(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = pb.ChatInput(messages=[pb.ChatMessage(role="user", content=SECRET_WORDS)])
+    async with traced(tiny, monkeypatch) as (pod, collector):
+        await pod.generate(chat=chat)
+        root = (await collector.trace("chat chat", 4))["chat chat"]
+    assert attributes(root)["gen_ai.operation.name"] == "chat"
+
+
 async def test_a_request_that_is_refused_or_left_is_a_span_as_well(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,6 +142,7 @@ class SeenQuality:
     """Of what serves, in percent, for people: what is asked, and what audits since the last change tell."""
 
     target: int
+    """What the deployment asks for; 100: as good as the whole model."""
     mean: float | None = None
     """None, as the next two: too few audits."""
     low: float | None = None

@@ -13,6 +13,8 @@ from helios_server.errors import InvalidRequest
 
 DEFAULT_MAX_TOKENS = 256
 MAX_STOP_STRINGS = 8
+MAX_STOP_TOKENS = 1024
+"""Each token of an answer is looked for among them."""
 GREEDY_BELOW = 1e-5
 """Of temperature: only the largest logit has a chance then, and dividing by less may overflow."""
 LEAST_PENALTY, LARGEST_PENALTY = 0.001, 1000.0
@@ -62,7 +64,15 @@ class SamplingParams:
             "stop", len(self.stop) <= MAX_STOP_STRINGS, len(self.stop), f"at most {MAX_STOP_STRINGS} strings"
         )
         _check("stop", all(self.stop), '""', "strings that are not empty")
-        _check("stop_token_ids", all(i >= 0 for i in self.stop_token_ids), self.stop_token_ids, "token ids")
+        ends = self.stop_token_ids
+        _check(
+            "stop_token_ids",
+            len(ends) <= MAX_STOP_TOKENS,
+            f"{len(ends)} ids",
+            f"at most {MAX_STOP_TOKENS} ids",
+        )
+        least = min(ends, default=0)
+        _check("stop_token_ids", least >= 0, least, "token ids")
         in_range = self.seed is None or 0 <= self.seed < 1 << _SEED_BITS
         _check("seed", in_range, self.seed, f"an unsigned integer of {_SEED_BITS} bits")
 

@@ -6,8 +6,10 @@ file or the field, what was found and what is expected; it must know of no model
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,26 @@ def read_object(file: Path, fix: str, error: type[HeliosError] = CheckpointError
 def parse_object(content: bytes, *, unique: bool = False) -> dict[str, Any]:
     """The object in a text. unique: refuse a name that stands twice. Raises ValueError."""
     try:
-        parsed = json.loads(content, object_pairs_hook=_unique if unique else None)
+        with _no_collections():
+            parsed = json.loads(content, object_pairs_hook=_unique if unique else None)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(parsed, dict):
         raise ValueError(f"expected an object, found {shown(parsed)}")
     return parsed
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Of garbage, of which JSON makes none: looking for it among a million lists takes many times as long
+    as reading them, and holds up every thread."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -49,8 +65,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """A value as a message shows it: as JSON has it, and short."""
+    text = ""
     try:
-        text = json.dumps(value)
+        for part in json.JSONEncoder().iterencode(value):
+            text += part
+            if len(text) > _SHOWN:
+                break  # of a megabyte, the rest is not written
     except RecursionError:
         return "something nested too deeply"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -7,6 +7,7 @@ a model without it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,10 @@ from typing import Protocol
 from helios_server.errors import CheckpointError
 from helios_server.models.chat_template import ChatTemplate
 from helios_server.models.text_stream import TextStream
+
+LONG_TEXT = 2000
+"""Characters. A longer one is read without the interpreter's lock: whoever has it read on another thread
+holds up nobody."""
 
 
 class _Codec(Protocol):
@@ -76,6 +81,7 @@ class _FastCodec:
     def __init__(self, file: Path) -> None:
         from tokenizers import Tokenizer as Fast
 
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # threads, which one text has no use for
         self._tokenizer = Fast.from_file(str(file))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -84,7 +90,11 @@ class _FastCodec:
         return [token for token in range(vocab_size) if self._tokenizer.id_to_token(token) is None]
 
     def encode(self, text: str, add_special: bool) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
+        if len(text) <= LONG_TEXT:
+            return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
+        # A batch is read without the interpreter's lock, a text by itself is not.
+        [read] = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special)
+        return list(read.ids)
 
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special))

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from helios_server.rpc.auth import authorization, refusal
-from helios_server.rpc.callers import CALLER, CallerTokens
+from helios_server.rpc.callers import ASK_AGAIN, CALLER, CallerTokens
 from helios_server.rpc.calls import Continuation, Handler
 from helios_server.rpc.errors import Unauthenticated
 from helios_server.telemetry.metrics import Metrics
@@ -34,11 +34,13 @@ class RequireCaller(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(_OPEN):
             return handler
+        offered = authorization(handler_call_details)
         try:
-            CALLER.set(self._callers.authenticate(authorization(handler_call_details)))
+            CALLER.set(self._callers.authenticate(offered))
         except Unauthenticated as error:
             self._metrics.rejected(error.code)
             return refusal(handler, error)
+        ASK_AGAIN.set(lambda: self._callers.authenticate(offered))
         return handler
 
 

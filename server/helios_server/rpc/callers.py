@@ -12,6 +12,7 @@ import hmac
 import logging
 import re
 import secrets
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 CALLER: ContextVar[str] = ContextVar("caller", default="")
 """The name of the token that came with the call of this task; empty where none is asked for."""
+ASK_AGAIN: ContextVar[Callable[[], object]] = ContextVar("ask_again", default=lambda: None)
+"""Raises Unauthenticated when that token has been revoked since: for calls that bring many requests."""
 MOST_TOKENS = 1000
 """Names are labels of metrics."""
 _FIELD = "auth-tokens"

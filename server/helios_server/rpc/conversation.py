@@ -13,21 +13,25 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from helios_server.engine.engine import Engine
 from helios_server.engine.intake import MAX_SALT
 from helios_server.engine.request import Event, FailedEvent, FinishedEvent, GenerationRequest, TokensEvent
 from helios_server.engine.serving import Model
-from helios_server.errors import HeliosError, NotFound, RequestFailed, SlowReader
+from helios_server.errors import HeliosError, InvalidRequest, NotFound, RequestFailed, SlowReader
 from helios_server.models.chat_text import render
-from helios_server.models.tokenizer import Tokenizer
-from helios_server.rpc.callers import CALLER
+from helios_server.models.tokenizer import LONG_TEXT, Tokenizer
+from helios_server.rpc.callers import ASK_AGAIN, CALLER
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.stream import Stream
 from helios_server.telemetry.tracing import TEXT, RequestTrace
 
-_LONG_TEXT_CHARACTERS = 2000
-"""Longer texts are tokenised on another thread, so that the streams of others do not wait."""
+MAX_ID = 256
+"""Characters of a request's id."""
+_LARGE_BYTES = 64 << 10
+"""Of a message: a larger one is read on another thread, too."""
+T = TypeVar("T")
 _OK, _CANCELLED = "OK", "CANCELLED"
 """How a request ended that is no refusal: answered, or left by its client."""
 
@@ -42,6 +46,11 @@ class Prompt:
     """Asked for should the prompt be kept."""
     tokenizer_digest: str = ""
     """Of the tokenizer that made the ids of a text; empty: the caller did."""
+
+
+async def reading(size: int, read: Callable[[], T]) -> T:
+    """`read()`, where others' streams do not wait for it. size: bytes of what is read."""
+    return await asyncio.to_thread(read) if size > _LARGE_BYTES else read()
 
 
 async def of_text(model: Model, text: str, *, add_special: bool = True) -> Prompt:
@@ -63,7 +72,8 @@ def of_ids(model: Model, ids: tuple[int, ...], text: str = "") -> Prompt:
 
 
 async def _encode(tokenizer: Tokenizer, text: str, add_special: bool) -> tuple[int, ...]:
-    if len(text) <= _LONG_TEXT_CHARACTERS:
+    """Long texts on another thread, so that the streams of others do not wait."""
+    if len(text) <= LONG_TEXT:
         return tuple(tokenizer.encode(text, add_special=add_special))
     return tuple(await asyncio.to_thread(tokenizer.encode, text, add_special=add_special))
 
@@ -89,15 +99,27 @@ def counted(pod: Pod) -> Iterator[None]:
             pod.metrics.called(caller, code)
 
 
+def check_caller() -> None:
+    """Before each request of a call that brings many: raises Unauthenticated once its token is revoked."""
+    ASK_AGAIN.get()()
+
+
 def check_model(pod: Pod, model: str) -> None:
     """Raises NotFound for a name that is not served here; "" is whatever is."""
     if model and model != pod.model_name:
         raise NotFound("model", f"{model} is not served here", f"Ask for {pod.model_name}, or leave it empty")
 
 
+def check_id(field: str, given: str) -> None:
+    """Raises InvalidRequest for one that nobody could tell from others: it is kept, and said again."""
+    if len(given) > MAX_ID:
+        raise InvalidRequest(field, f"has {len(given)} characters", f"Give at most {MAX_ID}")
+
+
 def owned(request_id: str) -> str:
     """An id of a request, as the engine knows it: where callers have names, nobody ends another's request, or
-    meets its id."""
+    meets its id. Raises InvalidRequest."""
+    check_id("request_id", request_id)
     caller = CALLER.get()
     return f"{caller}/{request_id}" if caller else request_id
 

@@ -14,6 +14,8 @@ from typing import Any
 from helios_server.errors import InvalidRequest
 from helios_server.models.json_file import shown
 
+_NO_NAME = '""'
+"""How a name that is empty is named."""
 _ONE_ANSWER = "Send as many requests as you want answers: they share the batch"
 _FIXES = dict.fromkeys(("n", "best_of", "num_return_sequences"), _ONE_ANSWER)
 
@@ -119,7 +121,7 @@ class Fields:
 
     def wrong(self, name: str, problem: str, fix: str) -> InvalidRequest:
         """To be raised."""
-        return InvalidRequest(f"{self._within}{name}", problem, fix)
+        return InvalidRequest(f"{self._within}{name or _NO_NAME}", problem, fix)
 
     def _text(self, name: str, value: Any) -> str:
         if not isinstance(value, str):

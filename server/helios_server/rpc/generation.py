@@ -26,6 +26,7 @@ from helios_server.rpc import conversation, messages
 from helios_server.rpc.calls import Context
 from helios_server.rpc.conversation import Prompt
 from helios_server.rpc.pod import Pod
+from helios_server.telemetry.tracing import CHAT, TEXT
 
 
 class GenerationService(generation_pb2_grpc.GenerationServicer):
@@ -41,7 +42,8 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
             conversation.check_model(self._pod, request.model)
             generation, prompt = await self._to_engine(request, engine)
             in_chunks = request.stream if request.HasField("stream") else True
-            async with conversation.answered(self._pod, engine, generation, prompt) as events:
+            operation = CHAT if request.HasField("chat") else TEXT
+            async with conversation.answered(self._pod, engine, generation, prompt, operation) as events:
                 async for event in events:
                     await self._answer(event, context, engine, in_chunks)
 
@@ -95,7 +97,8 @@ class GenerationService(generation_pb2_grpc.GenerationServicer):
 
 async def _prompt(request: pb.GenerateRequest, model: Model) -> Prompt:
     if request.HasField("chat"):
-        return await conversation.of_chat(model, messages.chat(request.chat), messages.CHAT)
+        chat = await conversation.reading(request.chat.ByteSize(), lambda: messages.chat(request.chat))
+        return await conversation.of_chat(model, chat, messages.CHAT)
     ids = messages.input_ids(request)
     if ids is None:
         return await conversation.of_text(model, request.text)

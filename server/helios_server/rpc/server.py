@@ -61,8 +61,7 @@ _SERVICES = (
     open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
 )
 """For applications."""
-_BESIDE = ("grpc.health.v1.Health", reflection.SERVICE_NAME)
-"""On the same port."""
+_HEALTH = "grpc.health.v1.Health"
 _WARM_UP_TOKENS = 4
 _LAST_BYTES_SECONDS = 1.0
 _WATCH_SECONDS = 0.5
@@ -108,7 +107,8 @@ class PodServer:
         tracing: Tracing | None = None,
     ) -> None:
         services = (each.full_name for each in _SERVICES)
-        health, prompts = Health(services, (*_BESIDE, "helios.v1.Control")), LivePrompts(limits.live_prompts)
+        beside = (_HEALTH, *([reflection.SERVICE_NAME] if access.reflection else []))
+        health, prompts = Health(services, (*beside, "helios.v1.Control")), LivePrompts(limits.live_prompts)
         self.pod = Pod(model_name, limits, health, Metrics(model_name), prompts, energy, tracing)
         self._config = config
         self._drain_timeout = drain_timeout
@@ -141,7 +141,7 @@ class PodServer:
         for server in (generation, control):
             health_pb2_grpc.add_HealthServicer_to_server(self.pod.health.servicer, server)
         if self._access.reflection:
-            known = (*(each.full_name for each in _SERVICES), *_BESIDE)
+            known = (*(each.full_name for each in _SERVICES), _HEALTH, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(known, generation)
 
     # -- start

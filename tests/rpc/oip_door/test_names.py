@@ -247,6 +247,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
 """Words -> inputs, with no text beside them."""
 WRONG_PARAMETERS: dict[str, dict[str, Any]] = {
     "heat: is not known here; Leave it out; known are": {"heat": 1.0},
+    '"": is not known here; Leave it out; known are': {"": 1.0},
+    '"": is not known here; Leave': {"sampling_parameters": '{"": 1}'},
     "stream: is true, and ModelInfer has one answer; Call ModelStreamInfer": {"stream": True},
     "top_k: is given twice; Give it once": {"sampling_parameters": '{"top_k": 1}', "top_k": 1},
     "sampling_parameters: is no JSON object": {"sampling_parameters": "[1]"},

@@ -12,7 +12,7 @@ import pytest
 from helios_proto.inference import open_inference_pb2 as pb
 from helios_proto.inference import open_inference_pb2_grpc
 from helios_server.rpc import stream
-from helios_server.rpc.oip import many
+from helios_server.rpc.oip import many, names
 
 from tests.rpc.oip_door.wire import heard, request, speaking, told
 from tests.rpc.pods import Served, eventually, serving
@@ -65,6 +65,18 @@ def is_final(answer: pb.ModelStreamInferResponse) -> bool:
 async def _load(pod: Served, running: int, waiting: int = 0) -> bool:
     load = await pod.load()
     return (load.running, load.waiting) == (running, waiting)
+
+
+async def test_an_id_that_is_long_is_refused_and_said_in_short(pod: Served) -> None:
+    """Each answer says it again: else a client would get a thousand times what it sent, or more than it
+    takes."""
+    fits, long = "ä" * 256, "x" * 3_000_000
+    answers = await heard(pod, request(id=long), request(id=fits))
+    failed = next(answer for answer in answers if answer.error_message)
+    assert failed.error_message.startswith("INVALID_ARGUMENT: id: has 3000000 characters; Give at most 256")
+    assert failed.infer_response.id == long[:256]
+    assert len(failed.SerializeToString()) < 1000
+    assert [answer.infer_response.id for answer in answers if not answer.error_message] == [fits]
 
 
 async def test_each_answer_has_what_was_asked_for(pod: Served) -> None:
@@ -139,7 +151,7 @@ async def test_a_client_that_does_not_read_loses_its_row_and_not_its_stream(
         f"127.0.0.1:{pod.ports.port}", [("grpc.http2.lookahead_bytes", 1024)]
     ) as channel:
         held = Held(open_inference_pb2_grpc.GRPCInferenceServiceStub(channel))
-        held.send(streamed(3000, id="slow" + "." * 20_000))  # that comes back with each answer
+        held.send(streamed(3000, id="slow", outputs=list(names.OUTPUTS)))
         await held.read()
         await eventually(lambda: _load(pod, 0))
         held.send(streamed(2, id="next"))

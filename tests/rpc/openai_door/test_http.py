@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import threading
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ BROKEN: list[bytes] = [
     b"[" * 100_000,
     b'{"prompt": ' + b"[" * 100_000,
     b'{"max_tokens": ' + b"9" * 5000 + b"}",
+    b'{"prompt": "a", "prompt": "b"}',
+    b'{"messages": [{"role": "user", "content": "a", "content": "b"}]}',
 ]
 
 
@@ -67,6 +70,28 @@ async def test_another_type_is_refused(shared_pod: Served, kind: str | None) -> 
     answer = await send(shared_pod, "POST", TEXT, content, headers)
     assert (answer.status, answer.error["param"]) == (415, "body")
     assert "Content-Type: application/json" in answer.error["message"]
+
+
+async def test_a_large_body_is_read_where_no_stream_waits_for_it(
+    shared_pod: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: list[int] = []
+
+    def noted(read: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            where.append(threading.get_ident())
+            return read(*given, **named)
+
+        return call
+
+    monkeypatch.setattr(door, "parse_object", noted(door.parse_object))
+    monkeypatch.setattr(door.ChatRequest, "__init__", noted(door.ChatRequest.__init__))
+    here, message = threading.get_ident(), {"role": "user", "content": "a"}
+    for messages, aside in ((1, False), (9000, True)):
+        where.clear()
+        answer = await post(shared_pod, CHAT, messages=[message] * messages)
+        assert answer.status == (400 if aside else 200)
+        assert [thread != here for thread in where] == [aside, aside]
 
 
 async def test_a_type_may_name_its_charset_and_a_body_may_be_packed(shared_pod: Served) -> None:

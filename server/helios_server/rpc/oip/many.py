@@ -15,6 +15,7 @@ import grpc
 from helios_proto.inference import open_inference_pb2 as pb
 
 from helios_server.errors import Draining, HeliosError, InvalidRequest, RequestFailed
+from helios_server.rpc.conversation import MAX_ID
 from helios_server.rpc.health import Health
 from helios_server.rpc.oip.answers import failure, refusal
 
@@ -98,10 +99,10 @@ class Many:
         try:
             await self._answer(request, self._outbox.put)
         except HeliosError as error:
-            await self._outbox.put(refusal(request.id, self._model, error))
+            await self._outbox.put(refusal(request.id[:MAX_ID], self._model, error))
         except _NOT_OURS:
             raise
         except BaseException:  # a panic of the tokenizers library is no Exception
             logger.exception("a request of a stream failed")
             words = "the server failed; its log has the trace"
-            await self._outbox.put(failure(request.id, self._model, RequestFailed.code, words))
+            await self._outbox.put(failure(request.id[:MAX_ID], self._model, RequestFailed.code, words))

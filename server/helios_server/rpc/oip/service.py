@@ -119,6 +119,7 @@ class InferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def _answer(self, request: pb.ModelInferRequest, write: Write) -> None:
         """One request of a stream."""
         with conversation.counted(self._pod):
+            conversation.check_caller()
             engine = self._pod.serving_engine()
             async with self._conversed(engine, request, streaming=True) as (events, answer, asked):
                 tokens: list[TokensEvent] = []
@@ -141,7 +142,9 @@ class InferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, engine: Engine, request: pb.ModelInferRequest, streaming: bool
     ) -> AsyncIterator[tuple[Stream, Answer, Asked]]:
         """The events of a request, and what makes answers of them. Raises in the request's words."""
-        given, model = Given(request), engine.serving.model
+        conversation.check_id("id", request.id)
+        given = await conversation.reading(request.ByteSize(), lambda: Given(request))
+        model = engine.serving.model
         with requests.in_words_of(given.words):
             requests.check_model(self._pod, request.model_name, request.model_version)
             asked = requests.read(

@@ -123,9 +123,9 @@ class OpenAiDoor:
     ) -> web.StreamResponse:
         with conversation.counted(self._pod):
             engine = self._pod.serving_engine()
-            body = await _body(http)
+            body, size = await _body(http)
             http[NAMES] = read.names(body)
-            request, model = read(body), engine.serving.model
+            request, model = await conversation.reading(size, lambda: read(body)), engine.serving.model
             asked = request.asked
             conversation.check_model(self._pod, asked.model)
             prompt = await request.prompt(model)
@@ -152,8 +152,8 @@ class OpenAiDoor:
                 return await _whole(events, answer)
 
 
-async def _body(http: web.Request) -> dict[str, Any]:
-    """The object that a client sent. Raises Unreadable."""
+async def _body(http: web.Request) -> tuple[dict[str, Any], int]:
+    """The object that a client sent, and its bytes. Raises Unreadable."""
     if http.content_type != _JSON:
         problem = f"is of type {http.content_type}"
         fix = f"Send it with 'Content-Type: {_JSON}'"
@@ -165,10 +165,11 @@ async def _body(http: web.Request) -> dict[str, Any]:
         problem = f"did not arrive within {_BODY_SECONDS:.0f} seconds"
         raise Unreadable(HTTPStatus.REQUEST_TIMEOUT, problem, "Send it whole") from None
     try:
-        return parse_object(content)
+        body = await conversation.reading(len(content), lambda: parse_object(content, unique=True))
     except ValueError as error:
         problem = f"is no JSON object ({error})"
         raise Unreadable(HTTPStatus.BAD_REQUEST, problem, "Send one JSON object in UTF-8") from None
+    return body, len(content)
 
 
 async def _whole(events: Stream, answer: Answer) -> web.Response:
