@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from helios_contract.limits import Limits
-from helios_contract.serves import Precision
 from helios_contract.telemetry import (
     AS_PUBLISHED,
     OWN,
@@ -22,34 +21,14 @@ from helios_contract.telemetry import (
     TaskCounts,
     Telemetry,
 )
-from helios_operator.decide.snapshot import Pod, PodPhase
 
-from tests.decide.truth import PUBLISHED, Model
+from helios_operator.decide.snapshot import Pod, PodPhase
+from helios_operator.simulate.truth import PUBLISHED, Model, Text
 
 if TYPE_CHECKING:
-    from tests.decide.world import World
+    from helios_operator.simulate.world import World
 
-BITS = {"prose": 1.0, "code": 0.6, "german": 1.6}
-"""How much harder a domain is to predict."""
 BOUNDS = (1.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
-
-
-@dataclass(frozen=True)
-class Text:
-    """One prompt: how hard it is for every model, and how it treats exits, both in 0..1."""
-
-    domain: str
-    hardness: float
-    luck: float
-
-    def millibits(self, model: Model, layer: int, precision: Precision = PUBLISHED) -> int:
-        """Its total at an exit: paired over models and exits, with a few per cent of its own."""
-        best = (180_000 + 200_000 * self.hardness) * BITS[self.domain]
-        full = best / model.backbone.worth.get(self.domain, 1.0)
-        own = model.own_quality(layer, self.domain)
-        spread = 1 + (self.luck - 0.5) * 0.5 * (1 - own) if own < 1 else 1.0
-        kept = model.kept(precision, self.domain)
-        return round(full / own * spread / kept * (1 + (self.hardness - 0.5) * 0.2 * (1 - kept)))
 
 
 @dataclass
@@ -148,9 +127,9 @@ class SimulatedPod:
         for bundle in self.limits.audit.bundles:
             scored = self._bundle(bundle.digest)
             for layer in scored.exits:
-                agreeing = round(60 * (0.3 + 0.7 * scored.own_quality(layer, text.domain) ** 3))
+                agreeing = round(text.tokens * text.agreement(scored, layer))
                 bits = text.millibits(scored, layer, precision)
-                exits[bundle.digest, layer] = (bits, min(60, agreeing))
+                exits[bundle.digest, layer] = (bits, min(text.tokens, agreeing))
         depth = model.backbone.layers
         compared = precision if self.world.audits_own else PUBLISHED
         full, reference = (
@@ -158,8 +137,11 @@ class SimulatedPod:
             OWN if self.world.audits_own else AS_PUBLISHED,
         )
         if precision != compared:
-            exits[self.limits.exits_digest, depth] = (text.millibits(model, depth, precision), 60)
-        self.audits = [*self.audits, AuditRow(self.requests, 60, 240, full, exits, reference)][-128:]
+            exits[self.limits.exits_digest, depth] = (text.millibits(model, depth, precision), text.tokens)
+        self.audits = [
+            *self.audits,
+            AuditRow(self.requests, text.tokens, text.bytes, full, exits, reference),
+        ][-128:]
         baseline = self.limits.audit.quality
         if baseline and self.limits.layer_budget < model.backbone.layers:
             own = full / text.millibits(model, self.limits.layer_budget, precision)
