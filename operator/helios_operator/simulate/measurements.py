@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
@@ -24,7 +23,7 @@ from helios_operator.api.rows import (
 )
 from helios_operator.decide.facts.candidates import key
 from helios_operator.decide.snapshot import JobSpec
-from helios_operator.simulate.truth import MadeUpText, Model, Text
+from helios_operator.simulate.truth import Model, Text
 
 if TYPE_CHECKING:
     from helios_operator.simulate.world import World
@@ -60,7 +59,7 @@ def _identity(made: World, spec: JobSpec, precision: Precision) -> TimingIdentit
 
 
 def quality_rows(made: World, spec: JobSpec) -> Iterator[QualityRow]:
-    texts = made.sets.get(spec.prompts_digest) or _inline_texts(made)
+    texts = made.sets.get(spec.prompts_digest) or made.given_texts()
     for precision, candidate in product(spec.precisions, spec.candidates):
         if not made.scores(precision) or made.unheld(spec.kind, precision):
             continue
@@ -112,11 +111,3 @@ def _exit(model: Model, layer: int, texts: Sequence[Text], precision: Precision)
     bits = tuple(text.millibits(model, layer, precision) for text in texts)
     agreement = round(100 * sum(text.agreement(model, layer, precision) for text in texts) / len(texts))
     return ExitQuality(layer, sum(bits), min(100, agreement), 50, 20, 400, bits)
-
-
-def _inline_texts(made: World) -> Sequence[Text]:
-    """Inline prompts are written "domain" once per prompt."""
-    seeds = random.Random(7)
-    return [
-        MadeUpText(domain, seeds.random(), seeds.random()) for domain in made.spec.profiling.prompts.inline
-    ]

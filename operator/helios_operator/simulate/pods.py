@@ -42,6 +42,7 @@ class SimulatedPod:
     restarts: int = 0
     draining: bool = False
     running: int = 0
+    waiting: int = 0
     ends: datetime | None = None
     refused: int = 0
     refusal: str = ""
@@ -90,6 +91,7 @@ class SimulatedPod:
             return
         if is_change:
             self.at_change = self.requests
+            self._begin_windows()
             self.alarms.clear()
             self._restart_detectors()
         self.limits, self.refused, self.refusal = document, 0, ""
@@ -207,33 +209,27 @@ class SimulatedPod:
         )
 
     def _telemetry(self) -> Telemetry:
-        since = self.requests - self.at_change
-        latency = 500.0 if self.slow else 15.0
-        counts = tuple(
-            since if lower < latency <= upper else 0
-            for lower, upper in zip((0.0, *BOUNDS), BOUNDS, strict=False)
-        )
-        histogram = Histogram(BOUNDS, (*counts, 0), since * latency)
+        ttft, itl, e2e = self._latencies()
         return Telemetry(
             boot_id=self.boot_id,
             limits=self.limits,
             capacity=Capacity(
                 total_layers=self._model().backbone.layers,
-                max_batch_size=min(self.limits.max_batch_size or 4, self.world.rows_that_fit),
+                max_batch_size=self._rows(),
                 kv_capacity_tokens=1000,
                 process_start_bytes=self.world.process_start_bytes,
             ),
             draining=self.draining,
             running=self.running,
-            waiting=0,
+            waiting=self.waiting,
             requests_finished=self.requests,
             requests_failed=0,
-            requests_since_change=since,
+            requests_since_change=self.requests - self.at_change,
             batch_reached=1,
             generation_tokens_per_second=10.0,
-            ttft_ms=histogram,
-            itl_ms=histogram,
-            e2e_ms=histogram,
+            ttft_ms=ttft,
+            itl_ms=itl,
+            e2e_ms=e2e,
             audits=tuple(self.audits),
             alarms=tuple(self.alarms),
             prompts=self.frozen,
@@ -241,6 +237,23 @@ class SimulatedPod:
             contract_version=self.world.contract_version,
             refused=Refusal(self.refused, self.refusal) if self.refused else None,
         )
+
+    def _rows(self) -> int:
+        return min(self.limits.max_batch_size or 4, self.world.rows_that_fit)
+
+    def _begin_windows(self) -> None:
+        """What is counted since the last change begins anew."""
+
+    def _latencies(self) -> tuple[Histogram, Histogram, Histogram]:
+        """To the first token, between tokens, of whole requests, in milliseconds, since the last change."""
+        since = self.requests - self.at_change
+        latency = 500.0 if self.slow else 15.0
+        counts = tuple(
+            since if lower < latency <= upper else 0
+            for lower, upper in zip((0.0, *BOUNDS), BOUNDS, strict=False)
+        )
+        histogram = Histogram(BOUNDS, (*counts, 0), since * latency)
+        return histogram, histogram, histogram
 
     def _model(self) -> Model:
         return self.world.model_of(self.limits)

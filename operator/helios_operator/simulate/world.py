@@ -185,7 +185,6 @@ class World:
     # -- observe ---------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        inline = self.spec.profiling.prompts.inline
         return Snapshot(
             deployment=self.deployment,
             hardware=self.hardware,
@@ -198,9 +197,20 @@ class World:
             tasks=self.task_set,
             jobs=tuple(job for job, _ in self.jobs.values()),
             revisions=tuple(self._seen(revision) for revision in self.revisions.values()),
-            prompts=PromptSource("sha256:inline", len(inline)) if inline else None,
+            prompts=self.given_prompts(),
             accelerators_free=self.accelerators_free if self.cards is None else self.cards - self.cards_taken,
         )
+
+    def given_prompts(self) -> PromptSource | None:
+        """In the spec; None: live ones."""
+        inline = self.spec.profiling.prompts.inline
+        return PromptSource("sha256:inline", len(inline)) if inline else None
+
+    def given_texts(self) -> Sequence[Text]:
+        """Of those: inline prompts are written "domain", once per prompt."""
+        seeds = random.Random(7)
+        domains = self.spec.profiling.prompts.inline
+        return [MadeUpText(domain, seeds.random(), seeds.random()) for domain in domains]
 
     @property
     def cards_taken(self) -> int:
