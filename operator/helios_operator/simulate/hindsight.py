@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from helios_contract.limits import Audit, Limits
 
-from helios_operator.api.types import DeploymentSpec
+from helios_operator.api.types import DeploymentSpec, Objective
 from helios_operator.decide import weigh
 from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.options import Option, memory_mib
@@ -37,33 +37,31 @@ class Static:
 
 @dataclass(frozen=True)
 class Hindsight:
-    """best: of those that met all that is asked, by the objective; None: none did. regret_percent: by which
-    the loop stayed behind it, below 0 where it did better; None: nothing to compare."""
+    """best: of those that met all that is asked, by the objective; None: none did."""
 
     statics: tuple[Static, ...]
     best: Static | None
-    regret_percent: float | None
+    objective: Objective = Objective.THROUGHPUT
+
+    def regret(self, outcome: Outcome) -> float | None:
+        """Per cent by which a run stayed behind the best, below 0 where it did better; None: nothing to
+        compare."""
+        highest = self.best.figures.value(self.objective) if self.best else None
+        own = outcome.figures.value(self.objective)
+        return round(100 * (highest - own) / abs(highest), 2) if own is not None and highest else None
 
 
-def compare(outcome: Outcome, made: Replay, requests: Requests) -> Hindsight:
-    """made: the world of the outcome."""
+def compare(made: Replay, requests: Requests) -> Hindsight:
+    """made: the world of the run, when it is over."""
     spec, snapshot = made.spec, made.snapshot()
     found = {o.service: o for o in weigh(snapshot, made.now, made.policy)[1] if o.performance}
-    limits = (_limits(option, spec, memory_mib(snapshot)) for option in found.values())
+    memory, objective = memory_mib(snapshot), spec.slo.optimization_type
     statics = tuple(
-        _static(str(option), told, made, requests)
-        for option, told in zip(found.values(), limits, strict=True)
+        _static(str(option), _limits(option, spec, memory), made, requests) for option in found.values()
     )
-    objective = spec.slo.optimization_type
-    met = [
-        (value, each) for each in statics if each.met and (value := each.figures.value(objective)) is not None
-    ]
-    if not met:
-        return Hindsight(statics, None, None)
-    highest, best = max(met, key=lambda pair: pair[0])
-    own = outcome.figures.value(objective)
-    regret = None if own is None or not highest else round(100 * (highest - own) / abs(highest), 2)
-    return Hindsight(statics, best, regret)
+    known = [(each.figures.value(objective), each) for each in statics if each.met]
+    ranked = sorted(((v, each) for v, each in known if v is not None), key=lambda pair: -pair[0])
+    return Hindsight(statics, ranked[0][1] if ranked else None, objective)
 
 
 def _static(name: str, limits: Limits, made: Replay, requests: Requests) -> Static:

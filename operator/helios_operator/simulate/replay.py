@@ -29,7 +29,7 @@ from helios_operator.simulate.traffic import Request
 from helios_operator.simulate.truth import Model, Text
 from helios_operator.simulate.world import World
 
-_WARM_UP_SECONDS = 120.0
+_WARM_UP_SECONDS, _QUIET_PASSES = 120.0, 10
 _PATIENCE_SECONDS = 900.0
 """After the last arrival, for what still runs."""
 
@@ -135,7 +135,7 @@ class Replay(World):
     # -- the run ---------------------------------------------------------------------------------------------
 
     def serve_all(self, requests: Iterable[Request]) -> Outcome:
-        self.run(_WARM_UP_SECONDS, every=self.clocks.passes)
+        self._warm_up()
         came, coming = 0, iter(requests)
         waits = next(coming, None)
         while waits is not None:
@@ -151,6 +151,15 @@ class Replay(World):
             self._hand_out([])
             self.step(self.clocks.passes)
         return Outcome(self.ledger.figures(came), tuple(self.decisions), tuple(self.changes))
+
+    def _warm_up(self) -> None:
+        """Until nothing is left to do before requests come, or they do."""
+        quiet = 0
+        while self.clock < 0 and quiet < _QUIET_PASSES:
+            plan = self.step(self.clocks.passes)
+            waits = plan.actions or not any(pod.ready for pod in self._pods()) or self.jobs
+            quiet = 0 if waits else quiet + 1
+        self.now = max(self.now, self.began)
 
     def _hand_out(self, due: Sequence[Request]) -> None:
         """To the pods that serve, in turns; while there is none, the front address holds them."""
@@ -209,12 +218,13 @@ class Replay(World):
 
     def heard(self, snapshot: Snapshot, plan: Plan) -> None:
         at = round(self.clock, 3)
-        for event in plan.events:
-            self.decisions.append(Decided(at, "event", event.type, event.reason, event.message))
         was, now = snapshot.deployment.status.reassessment, plan.status.reassessment
-        if now.last_time != was.last_time and now.decision is not None:
-            said = Decided(at, "decision", now.decision.value, now.reason, now.message)
-            self.decisions.append(said)
+        decided = now.decision is not None and now.last_time != was.last_time
+        if now.decision is not None and decided:
+            self.decisions.append(Decided(at, "decision", now.decision.value, now.reason, now.message))
+        for event in plan.events:
+            if not (decided and event.message.endswith(now.message)):  # it would say the same again
+                self.decisions.append(Decided(at, "event", event.type, event.reason, event.message))
         for entry in plan.status.history:
             told = (entry.time.isoformat(), entry.kind.value, entry.result, str(entry.to))
             if entry.result == "Promoted" and told not in self._said:
