@@ -18,6 +18,7 @@ from helios_proto.v1 import control_pb2, control_pb2_grpc
 from helios_proto.v1 import generation_pb2 as pb
 from helios_server.engine.limits import EngineConfig
 from helios_server.rpc.auth import Token
+from helios_server.rpc.request_log import RequestLog
 from helios_server.rpc.server import Access, PodServer, Ports
 from helios_server.telemetry.tracing import Tracing
 
@@ -122,13 +123,24 @@ async def serving(
     engine: dict[str, Any] | None = None,
     tracing: Tracing | None = None,
     drain_timeout: float = 60,
+    request_log: RequestLog | None = None,
     **changes: Any,
 ) -> AsyncIterator[Served]:
     """A pod in this process. engine: of its EngineConfig; drain_timeout: seconds; changes: of its limits."""
     config = EngineConfig(**{"dtype": "float64", "threads": 1, "step_tokens": 32} | (engine or {}))
     guard = Token(token) if token else None
     limits = limits_for(model, **changes)
-    server = PodServer("chat", config, limits, guard, energy, drain_timeout, access=access, tracing=tracing)
+    server = PodServer(
+        "chat",
+        config,
+        limits,
+        guard,
+        energy,
+        drain_timeout=drain_timeout,
+        access=access,
+        tracing=tracing,
+        request_log=request_log,
+    )
     ports = await server.open("127.0.0.1", FREE)
     try:
         if load:

@@ -65,7 +65,8 @@ def test_looked_at_in_small_steps_or_at_once_it_is_the_same() -> None:
     for tick in range(4000):
         often.queue.advance(tick / 20)
     once.queue.advance(200)
-    assert [n for n, _, _ in often.ended] == [n for n, _, _ in once.ended] and len(once.ended) == 30
+    assert [n for n, _, _ in often.ended] == [n for n, _, _ in once.ended]
+    assert len(once.ended) == 30
     for (_, *seen), (_, *told) in zip(often.ended, once.ended, strict=True):
         assert seen == pytest.approx(told)
 
@@ -86,4 +87,4 @@ def test_keys_and_values_bound_the_rows() -> None:
     for number in range(6):
         pod.come(number, 0.0)
     pod.queue.advance(1e9)
-    assert pod.queue.most_rows == 2 and len(pod.ended) == 6
+    assert (pod.queue.most_rows, len(pod.ended)) == (2, 6)

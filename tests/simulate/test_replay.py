@@ -8,8 +8,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from helios_cli.trace_texts import kinds_of, texts_of
 from helios_contract.limits import Limits
-from helios_contract.request_log import AuditLine, Line, RequestLine, from_json, to_json
+from helios_contract.request_log import AuditLine, Line, RequestLine, to_json
 from helios_operator.decide import decide
 from helios_operator.decide.plan import Plan
 from helios_operator.decide.policy import Policy
@@ -20,7 +21,6 @@ from helios_operator.simulate.replay import Clocks, Outcome, Replay
 from helios_operator.simulate.serving import ServingPod
 from helios_operator.simulate.traffic import Drift, Request
 
-from helios_cli.trace_texts import kinds_of, texts_of
 from tests.decide.documented import check_words
 from tests.simulate import made
 
@@ -80,7 +80,8 @@ def request_line(request: Request, limits: Limits, end: float, boot: str, ordina
 def test_it_follows_the_traffic_and_says_why(live: tuple[Outcome, Logging, list[object]]) -> None:
     outcome = live[0]
     assert outcome.figures.answered == outcome.figures.requests == DRIFT.requests
-    assert [change.kind for change in outcome.changes][:1] == ["Select"] and len(outcome.changes) > 2
+    assert [change.kind for change in outcome.changes][:1] == ["Select"]
+    assert len(outcome.changes) > 2
     assert any(d.reason == "QualityRestored" and "quality" in d.message for d in outcome.decisions)
     assert [d.at for d in outcome.decisions] == sorted(d.at for d in outcome.decisions)
 
@@ -101,7 +102,8 @@ def test_a_recorded_trace_makes_the_same_changes(
     outcome, world, _ = live
     (tmp_path / "requests.jsonl").write_text("\n".join(world.log) + "\n")
     recorded = traffic.read(tmp_path / "requests.jsonl")
-    assert len(recorded.lines) == DRIFT.requests and len(recorded.audits) > 100
+    assert len(recorded.lines) == DRIFT.requests
+    assert len(recorded.audits) > 100
     found = made.found()
     again = Replay.of(made.spec(), found, made.CLOCKS).serve_all(
         traffic.replayed(recorded, texts_of(recorded, found))
@@ -135,7 +137,9 @@ def test_hindsight_serves_the_same_requests() -> None:
     assert all(each.figures.requests == 300 for each in seen.statics)
     full = next(each for each in seen.statics if each.option == "general at 30")
     assert full.figures.quality_percent == 100
-    assert seen.best and seen.best.met and seen.regret(outcome) is not None
+    assert seen.best
+    assert seen.best.met
+    assert seen.regret(outcome) is not None
 
 
 def test_without_audits_a_shift_goes_unnoticed() -> None:

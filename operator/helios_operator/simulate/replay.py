@@ -20,7 +20,7 @@ from helios_operator.decide import decide
 from helios_operator.decide.facts.candidates import key as _key
 from helios_operator.decide.plan import Plan
 from helios_operator.decide.policy import DEFAULT, Policy
-from helios_operator.decide.snapshot import PromptSource, Snapshot
+from helios_operator.decide.snapshot import JobPhase, PromptSource, Snapshot
 from helios_operator.simulate.ledger import Figures, Ledger
 from helios_operator.simulate.measured import MeasuredModel
 from helios_operator.simulate.profiles import Profiles
@@ -157,9 +157,12 @@ class Replay(World):
         quiet = 0
         while self.clock < 0 and quiet < _QUIET_PASSES:
             plan = self.step(self.clocks.passes)
-            waits = plan.actions or not any(pod.ready for pod in self._pods()) or self.jobs
+            waits = plan.actions or not any(pod.ready for pod in self._pods()) or self._measuring()
             quiet = 0 if waits else quiet + 1
         self.now = max(self.now, self.began)
+
+    def _measuring(self) -> bool:
+        return any(job.phase is JobPhase.RUNNING for job, _ in self.jobs.values())
 
     def _hand_out(self, due: Sequence[Request]) -> None:
         """To the pods that serve, in turns; while there is none, the front address holds them."""
