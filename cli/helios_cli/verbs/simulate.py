@@ -184,7 +184,7 @@ def _profiles(options: Namespace, deployment: Deployment) -> Profiles:
             found = there.find(deployment.name)
             objects = [*found.profiles(), found.obj]
     known = profiled.known(objects, candidates, here)
-    unknown = [candidate for candidate in candidates if candidate.name not in known.resolved]
+    unknown = [c for c in candidates if c.name not in known.resolved and known.rows]
     resolved = known.resolved | (_looked_at(unknown) if unknown else {})
     return profiles.gather(candidates, resolved, known.rows, here)
 

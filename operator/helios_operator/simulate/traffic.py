@@ -115,7 +115,7 @@ def _check_audit(line: AuditLine, where: str) -> None:
 
 def _within(value: float, least: float, most: float, field: str, what: str) -> None:
     if not least <= value <= most or math.isinf(value):
-        bounds = f"{least:g} or more" if math.isinf(most) else f"{least:g} to {most:,g}"
+        bounds = f"{least:g} or more" if math.isinf(most) else f"{least:g} to {most:,.0f}"
         raise OperatorError(field, f"is {value:g}", f"give {bounds} ({what})")
 
 
