@@ -17,6 +17,9 @@ from helios_operator.simulate.truth import Text
 from tests.decide.builders import selected, world
 from tests.decide.truth import CODE, GENERAL, Model
 from tests.decide.world import World
+from tests.sizes import LONG
+
+LONG_ONLY = [pytest.mark.long, pytest.mark.skipif(not LONG, reason="make test-long asks")]
 
 
 class Recorded(SimulatedPod):
@@ -62,8 +65,8 @@ def lived(models: dict[str, Model], domains: list[str]) -> Live:
     ("models", "domains", "changes"),
     [
         ({"general": GENERAL}, ["prose", "code"], 2),
-        ({"general": GENERAL, "code": CODE}, ["prose", "code", "prose"], 3),
-        ({"general": GENERAL}, ["prose", "prose"], 1),
+        pytest.param({"general": GENERAL, "code": CODE}, ["prose", "code", "prose"], 3, marks=LONG_ONLY),
+        pytest.param({"general": GENERAL}, ["prose", "prose"], 1, marks=LONG_ONLY),
     ],
 )
 def test_the_same_changes(models: dict[str, Model], domains: list[str], changes: int, tmp_path: Path) -> None:

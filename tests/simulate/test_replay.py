@@ -23,6 +23,7 @@ from helios_operator.simulate.traffic import Drift, Request
 
 from tests.decide.documented import check_words
 from tests.simulate import made
+from tests.sizes import LONG
 
 DRIFT = Drift(requests=900, rate=4, shift=110, seed=1, isl=64, osl=48)
 
@@ -130,17 +131,20 @@ def test_nothing_serves_before_a_pod_is_ready_and_nothing_is_lost() -> None:
     assert outcome.figures.ttft_ms["p50"] > 50_000
 
 
-def test_hindsight_serves_the_same_requests() -> None:
-    drift = replace(DRIFT, requests=300)
-    world = Replay.of(made.spec(), made.found(), made.CLOCKS)
-    outcome = world.serve_all(requests(drift))
-    seen = compare(world, lambda: requests(drift))
+def test_hindsight_serves_the_same_requests(live: tuple[Outcome, Logging, list[object]]) -> None:
+    outcome, world, _ = live
+    seen = compare(world, requests)
     assert {each.option for each in seen.statics} >= {"general at 24", "general at 30", "code at 24"}
-    assert all(each.figures.requests == 300 for each in seen.statics)
+    assert all(each.figures.requests == DRIFT.requests for each in seen.statics)
     full = next(each for each in seen.statics if each.option == "general at 30")
     assert full.figures.quality_percent == 100
     assert seen.best
     assert seen.best.met
+    assert all(
+        each.figures.tokens_per_second <= seen.best.figures.tokens_per_second
+        for each in seen.statics
+        if each.met
+    )
     assert seen.regret(outcome) is not None
 
 
@@ -161,3 +165,22 @@ def test_every_constant_is_turned_both_ways() -> None:
     }
     assert changed == set(vars(Policy()))
     assert all(0 < v.policy.confidence < 1 for v in turned)
+
+
+def test_the_breach_counter_alone_calls_a_shift_too() -> None:
+    found = {v.name: v for v in ablations.variants(made.spec(), ["mechanisms"])}
+    drift = replace(DRIFT, requests=600)
+    world = Replay.of(found["breach counter only"].spec, made.found(), made.CLOCKS)
+    outcome = world.serve_all(requests(drift))
+    assert any(d.reason == "BreachAlarm" for d in outcome.decisions)
+    assert not any(d.reason == "AuditAlarm" for d in outcome.decisions)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not LONG, reason="make test-long asks")
+def test_a_thousand_replicas() -> None:
+    drift = replace(DRIFT, requests=200_000, rate=3500, shift=20)
+    spec = replace(made.spec(), replicas=1000)
+    outcome = Replay.of(spec, made.found(), made.CLOCKS).serve_all(requests(drift))
+    assert outcome.figures.answered == drift.requests
+    assert len(outcome.changes) > 1
