@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from helios_operator.simulate.queue import Law, Queue
 from helios_operator.simulate.traffic import Request
@@ -15,7 +17,7 @@ LAYERS, ISL, OSL = 24, 64, 48
 
 
 def law(rows: int, tokens: int = 1_000_000) -> Law:
-    return Law.of(BIG.fit(), LAYERS, "mlp", step_tokens=128, rows=rows, tokens=tokens)
+    return Law(BIG.fit(), LAYERS, "mlp", 128, rows, tokens)
 
 
 class Pod:
@@ -40,19 +42,23 @@ def test_alone_a_request_lasts_what_the_law_says() -> None:
     ((_, first, end),) = pod.ended
     decode = step_ns(BIG.fit(), layers=LAYERS, rows=1, kv_tokens=ISL + OSL / 2, sampled=1, head_kind="mlp")
     assert end - first == pytest.approx((OSL - 1) * decode / 1e9, rel=1e-3)
-    prefill = step_ns(BIG.fit(), layers=LAYERS, rows=ISL + 1, kv_tokens=ISL, sampled=1, head_kind="mlp")
+    prefill = step_ns(BIG.fit(), layers=LAYERS, rows=ISL, kv_tokens=ISL, sampled=1, head_kind="mlp")
     assert first - 10.0 == pytest.approx(prefill / 1e9, rel=0.02)
 
 
-def test_full_rows_come_to_the_predicted_throughput() -> None:
+@pytest.mark.parametrize("timed_rows", [0, 6])
+def test_full_rows_come_to_the_predicted_throughput(timed_rows: int) -> None:
+    """Of a law that is one line, and of one that was timed row by row."""
     rows, count = 8, 800
+    fit = replace(BIG, timed_rows=timed_rows).fit()
     pod = Pod(rows)
+    pod.queue.law = replace(law(rows), fit=fit, head_kind="bare")
     for number in range(count):
         pod.come(number, 0.0)
     pod.queue.advance(1e9)
     seen = count * OSL / max(end for _, _, end in pod.ended)
     workload = Workload(ISL, OSL)
-    told = predict(BIG.fit(), layers=LAYERS, head_kind="mlp", batch=rows, workload=workload, step_tokens=128)
+    told = predict(fit, layers=LAYERS, head_kind="bare", batch=rows, workload=workload, step_tokens=128)
     assert seen == pytest.approx(told.tokens_per_second, rel=0.05)
     assert pod.queue.most_rows == rows
 

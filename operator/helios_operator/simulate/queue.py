@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from heapq import heappop, heappush
 
 from helios_contract.results import StepTimeFit
+from helios_server.planning.timing import step_ns
 
 from helios_operator.simulate.traffic import Request
 
@@ -24,34 +26,51 @@ Ended = Callable[[Request, float, float], None]
 
 @dataclass(frozen=True)
 class Law:
-    """The timing law at one depth, in seconds. rows, tokens: that memory holds."""
+    """The timing law of a pod at one depth, in seconds. rows, tokens: that memory holds."""
 
-    step: float
-    of_row: float
-    """Of a row that decodes, the LM head included."""
-    of_token: float
-    """Of a prompt's token."""
-    of_context: float
-    """Of a token that is attended to."""
+    fit: StepTimeFit
+    layers: int
+    head_kind: str
     step_tokens: int
     rows: int
     tokens: int
+    _steps: dict[int, float] = field(default_factory=dict, compare=False)
+    _prompts: dict[tuple[int, int], float] = field(default_factory=dict, compare=False)
 
-    @classmethod
-    def of(
-        cls, fit: StepTimeFit, layers: int, head_kind: str, *, step_tokens: int, rows: int, tokens: int
-    ) -> Law:
+    @cached_property
+    def of_context(self) -> float:
+        """Of a token that is attended to, in one step."""
+        return self.layers * self.fit.per_layer_kv_token_ns / 1e9
+
+    def step(self, rows: int, context: float) -> float:
+        """Of a step in which all rows decode."""
+        known = self._steps.get(rows)
+        if known is None:
+            known = self._steps[rows] = self._lasts(rows, rows)
+        return known + self.of_context * context
+
+    def prompt(self, tokens: int, rows: int) -> float:
+        """By which a prompt of so many tokens lengthens the steps that compute it; one of the rows is its
+        own."""
+        known = self._prompts.get((tokens, rows))
+        if known is None:
+            steps = -(-tokens // self.step_tokens)
+            each = self._lasts(rows - 1 + tokens / steps, rows) - self._lasts(rows, rows)
+            known = steps * (each + self.of_context * tokens / 2)
+            self._prompts[tokens, rows] = known
+        return known
+
+    def _lasts(self, rows: float, sampled: int) -> float:
         """KeyError: a kind of head that was not timed."""
-        head = fit.heads[head_kind]
-        return cls(
-            step=(fit.step_ns + layers * fit.per_layer_ns + head.base_ns) / 1e9,
-            of_row=(layers * fit.per_layer_row_ns + head.per_row_ns) / 1e9,
-            of_token=layers * fit.per_layer_row_ns / 1e9,
-            of_context=layers * fit.per_layer_kv_token_ns / 1e9,
-            step_tokens=step_tokens,
+        ns = step_ns(
+            self.fit,
+            layers=self.layers,
             rows=rows,
-            tokens=tokens,
+            kv_tokens=0,
+            sampled=sampled,
+            head_kind=self.head_kind,
         )
+        return ns / 1e9
 
 
 class Queue:
@@ -111,8 +130,7 @@ class Queue:
         return [each[2] for each in self._running] + list(self._waiting) + [r for _, r in self._coming]
 
     def _step_seconds(self) -> float:
-        law = self.law
-        return law.step + law.of_row * len(self._running) + law.of_context * self._context
+        return self.law.step(len(self._running), self._context)
 
     def _pass(self, now: float, lasts: float) -> None:
         if now > self._clock:
@@ -144,17 +162,16 @@ class Queue:
         return not self._running or (len(self._running) < self.law.rows and needed <= self.law.tokens)
 
     def _admit(self, request: Request) -> None:
-        law, steps = self.law, -(-request.prompt_tokens // self.law.step_tokens)
-        prefill = request.prompt_tokens * law.of_token
-        prefill += steps * law.of_context * request.prompt_tokens / 2
-        self._clock += prefill
+        law, rows = self.law, len(self._running) + 1
+        steps = -(-request.prompt_tokens // law.step_tokens)
+        self._clock += law.prompt(request.prompt_tokens, rows)
         self._context += _mean_context(request)
         self._held += request.prompt_tokens + request.output_tokens
         self._admitted += 1
+        first = self._clock + steps * law.step(rows, self._context)
         last = self._steps + steps + max(0, request.output_tokens - 1)
-        first = self._clock + steps * (self._step_seconds() + law.of_row)
         heappush(self._running, (last, self._admitted, request, first))
-        self.most_rows = max(self.most_rows, len(self._running))
+        self.most_rows = max(self.most_rows, rows)
 
 
 def _mean_context(request: Request) -> float:

@@ -163,4 +163,4 @@ def law_of(limits: Limits, model: Model, world: World) -> Law:
     )
     kind = "bare" if layers >= model.backbone.layers else model.kind
     steps = found.memory.step_tokens
-    return Law.of(found.fit, layers, kind, step_tokens=steps, rows=fits.rows, tokens=fits.tokens)
+    return Law(found.fit, layers, kind, steps, fits.rows, fits.tokens)
