@@ -28,6 +28,7 @@ VERBS = {
     "generate": "send a prompt, stream the answer",
     "capacity": "will it fit: tokens and requests by depth and precision",
     "plan": "what would be chosen and why, from profiles; changes nothing",
+    "simulate": "what the loop would have done with recorded traffic; starts nothing",
     "model": "the directory of a model, fetched first if need be",
     "operator": "the control loop of a cluster, as the chart runs it",
     "serve": "one serving process",

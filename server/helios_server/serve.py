@@ -23,6 +23,7 @@ from pathlib import Path
 from helios_contract.limits import Audit, Limits
 from helios_proto import addresses
 
+from helios_server.argument_types import http_port, port, tokens
 from helios_server.engine import host_memory
 from helios_server.engine.limits import EngineConfig, check
 from helios_server.errors import HeliosError, InvalidRequest, OutOfMemoryBudget
@@ -33,6 +34,7 @@ from helios_server.models.store import resolve
 from helios_server.rpc import limits as limits_document
 from helios_server.rpc.auth import Token
 from helios_server.rpc.callers import CallerTokens
+from helios_server.rpc.request_log import RequestLog
 from helios_server.rpc.server import Access, PodServer, Ports
 from helios_server.rpc.tls import Certificates, TlsFiles
 from helios_server.telemetry.energy import open_meter
@@ -51,7 +53,8 @@ class ServeConfig:
     """All that a serving process is told. ports: 0 for a free one; drain_timeout: seconds; energy_watts: of
     one busy core, None where nothing is declared; ports_file: where the bound ports are written, as JSON;
     tls: None for clear text; auth_tokens: a folder with the callers' tokens, None for everybody; tasks_file:
-    the user's tasks; otlp_endpoint: for spans, None for what the environment says."""
+    the user's tasks; otlp_endpoint: for spans, None for what the environment says; request_log: where lengths
+    and audits are written, None for nowhere."""
 
     model_name: str
     engine: EngineConfig
@@ -67,6 +70,7 @@ class ServeConfig:
     reflection: bool = True
     tasks_file: Path | None = None
     otlp_endpoint: str | None = None
+    request_log: Path | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,6 +129,7 @@ class _Process:
             access,
             config.tasks_file,
             open_tracing(config.otlp_endpoint, config.model_name, os.environ),
+            RequestLog(config.request_log) if config.request_log else None,
         )
         self._listen_to_signals()
         ports = await server.open(config.host, config.ports)
@@ -229,6 +234,7 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
         auth_tokens=options.auth_tokens,
         reflection=options.reflection,
         otlp_endpoint=options.otlp_endpoint,
+        request_log=options.request_log,
         tasks_file=options.tasks_file or (options.limits.with_name(_TASKS) if options.limits else None),
     )
 
@@ -297,16 +303,17 @@ def _parser() -> argparse.ArgumentParser:
         help="address to listen on; :: for all of both families (default: %(default)s)",
     )
     ports = Ports()
-    parser.add_argument("--port", type=_port, default=ports.port, help="gRPC for applications; 0: a free one")
+    parser.add_argument("--port", type=port, default=ports.port, help="gRPC for applications; 0: a free one")
+    parser.add_argument("--control-port", type=port, default=ports.control_port, help="gRPC for the operator")
     parser.add_argument(
-        "--control-port", type=_port, default=ports.control_port, help="gRPC for the operator"
-    )
-    parser.add_argument(
-        "--metrics-port", type=_port, default=ports.metrics_port, help="HTTP: probes, Prometheus"
+        "--metrics-port",
+        type=port,
+        default=ports.metrics_port,
+        help="HTTP: probes, Prometheus",
     )
     parser.add_argument(
         "--http-port",
-        type=_http_port,
+        type=http_port,
         default=ports.http_port,
         metavar="PORT",
         help="OpenAI's HTTP API for applications; 0: none, free: a free one (default: %(default)s)",
@@ -322,11 +329,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: %(default)s)")
     parser.add_argument("--dtype", help="auto (default), float16, bfloat16, float32 or float64")
     parser.add_argument(
-        "--max-context", type=_tokens, metavar="N", help="prompt and output at most (default: the model's)"
+        "--max-context",
+        type=tokens,
+        metavar="N",
+        help="prompt and output at most (default: the model's)",
     )
     parser.add_argument(
         "--max-queue-tokens",
-        type=_tokens,
+        type=tokens,
         metavar="N",
         help="prompts that wait (default: 8 times the KV cache)",
     )
@@ -339,6 +349,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--drain-timeout", type=float, default=300.0, help="seconds for streams to end")
     parser.add_argument("--otlp-endpoint", metavar="URL", help="send spans: http://COLLECTOR:4317")
+    parser.add_argument("--request-log", type=Path, metavar="FILE", help="append lengths and audits, no text")
     parser.add_argument("--energy-watts", type=float, help="of one busy core, where nothing can be measured")
     return parser
 
@@ -378,25 +389,6 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
         "--tokens-per-request", type=int, default=defaults.tokens_per_request, help="prompt and output"
     )
     group.add_argument("--audit-percent", type=int, default=0, help="share of prompts that are scored")
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is no port; give 0 to 65535")
-    return port
-
-
-def _http_port(text: str) -> int | None:
-    """None: no HTTP."""
-    return 0 if text == "free" else _port(text) or None
-
-
-def _tokens(text: str) -> int:
-    tokens = int(text)
-    if tokens < 1:
-        raise argparse.ArgumentTypeError(f"{tokens} is no number of tokens; give 1 or more")
-    return tokens
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import pytest
 from helios_operator.api import parse, serialize
 from helios_operator.api.types import Decision
 from helios_operator.decide import decide
+from helios_operator.simulate.pods import SimulatedPod
 
 from tests.decide.builders import inline, selected, world
-from tests.decide.pods import SimulatedPod
 from tests.decide.properties.stories import Story, tell
 from tests.decide.test_stories import second_act
 from tests.decide.test_triggers import with_rules

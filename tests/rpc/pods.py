@@ -18,6 +18,7 @@ from helios_proto.v1 import control_pb2, control_pb2_grpc
 from helios_proto.v1 import generation_pb2 as pb
 from helios_server.engine.limits import EngineConfig
 from helios_server.rpc.auth import Token
+from helios_server.rpc.request_log import RequestLog
 from helios_server.rpc.server import Access, PodServer, Ports
 from helios_server.telemetry.tracing import Tracing
 
@@ -124,6 +125,7 @@ async def serving(
     drain_timeout: float = 60,
     host: str = "127.0.0.1",
     at: Ports = FREE,
+    request_log: RequestLog | None = None,
     **changes: Any,
 ) -> AsyncIterator[Served]:
     """A pod in this process. engine: of its EngineConfig; drain_timeout: seconds; host, at: where it listens;
@@ -131,7 +133,10 @@ async def serving(
     config = EngineConfig(**{"dtype": "float64", "threads": 1, "step_tokens": 32} | (engine or {}))
     guard = Token(token) if token else None
     limits = limits_for(model, **changes)
-    server = PodServer("chat", config, limits, guard, energy, drain_timeout, access=access, tracing=tracing)
+    server = PodServer(
+        "chat", config, limits, guard, energy, drain_timeout,
+        access=access, tracing=tracing, request_log=request_log,
+    )  # fmt: skip
     ports = await server.open(host, at)
     try:
         if load:

@@ -24,12 +24,13 @@ from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.options import Option
 from helios_operator.errors import OperatorError
 from helios_operator.local import hardware
-from helios_operator.local.store import DEPLOYMENT, MODEL, PROFILE, Store
+from helios_operator.local.store import DEPLOYMENT, MODEL
 from helios_server.models.cache import cache_root
 from helios_server.planning import PERFORMANCE_VERSION
 
 from helios_cli.arguments import Parser
 from helios_cli.output import columns, show
+from helios_cli.profiled import parsed, stored
 from helios_cli.views import PUBLISHED
 
 
@@ -93,25 +94,11 @@ def run(argv: Sequence[str]) -> int:
     if not deployments:
         raise OperatorError("FILE", f"holds no {DEPLOYMENT}", "add one: see examples/")
     models = tuple(parse.model(obj) for obj in objects if obj["kind"] == MODEL)
-    rows = _rows(options.profiles)
+    rows = parsed(stored(options.profiles))
     here = hardware.detect(options.device, options.dtype)[1]
     views = [_view(_snapshot(d, models, rows, here, options)) for d in deployments]
     show(views, options.output, _tables)
     return 0 if all(view.chosen for view in views) else 1
-
-
-def _rows(folder: Path) -> list[Row]:
-    """The HeliosProfiles of a state folder, or of every YAML or JSON file in a folder."""
-    if (folder / "objects").is_dir():
-        stored = Store.read(folder / "objects").objects(PROFILE)
-    elif folder.is_dir():
-        files = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml", ".json"))
-        stored = [obj for path in files for obj in documents.read(path)]
-    else:
-        raise OperatorError(
-            "profiles", f"there is no folder {folder}", "give a state folder, or one of HeliosProfiles"
-        )
-    return [parse.profile_row(validation.admit(obj)) for obj in stored if obj.get("kind") == PROFILE]
 
 
 def _snapshot(

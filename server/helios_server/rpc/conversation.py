@@ -178,6 +178,8 @@ def _observer(pod: Pod, prompt: Prompt, trace: RequestTrace | None) -> Callable[
             case FinishedEvent():
                 recorder.finished(event)
                 pod.prompts.add(event.ordinal, event.prompt_tokens, prompt.text)
+                if pod.request_log:
+                    pod.request_log.finished(event)
         if trace:
             _trace(trace, event)
 

@@ -20,6 +20,7 @@ from helios_server.engine.engine import Engine
 from helios_server.errors import Draining
 from helios_server.rpc.errors import NotReady
 from helios_server.rpc.health import Health, Phase, hung
+from helios_server.rpc.request_log import RequestLog
 from helios_server.rpc.stream import Mailbox
 from helios_server.telemetry.energy import EnergyMeter
 from helios_server.telemetry.metrics import Metrics
@@ -42,6 +43,7 @@ class Pod:
     prompts: LivePrompts
     energy: EnergyMeter | None = None
     tracing: Tracing | None = None
+    request_log: RequestLog | None = None
     engine: Engine | None = None
     calls: int = 0
     boot_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -60,6 +62,8 @@ class Pod:
     def close(self) -> None:
         """No more calls."""
         self._thread.shutdown(wait=False)
+        if self.request_log is not None:
+            self.request_log.close()
 
     def hung(self) -> str:
         """Why the engine is taken to hang, as of now; "" while it is not, or loads."""

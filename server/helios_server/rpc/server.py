@@ -44,6 +44,7 @@ from helios_server.rpc.openai.door import OpenAiDoor
 from helios_server.rpc.pages import pages
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.prober import Prober
+from helios_server.rpc.request_log import RequestLog
 from helios_server.rpc.stream import Stream
 from helios_server.rpc.tls import Certificates
 from helios_server.rpc.traced import AcceptTrace
@@ -92,7 +93,7 @@ class Access:
 
 class PodServer:
     """`open`, `load`, then `drain` and `close`; or `close` at any time. drain_timeout: seconds; tasks_file:
-    what limits may ask to be asked; tracing: None for no spans."""
+    what limits may ask to be asked; tracing: None for no spans; request_log: None for none."""
 
     def __init__(
         self,
@@ -105,11 +106,14 @@ class PodServer:
         access: Access = Access(),
         tasks_file: Path | None = None,
         tracing: Tracing | None = None,
+        request_log: RequestLog | None = None,
     ) -> None:
         services = (each.full_name for each in _SERVICES)
         beside = (_HEALTH, *([reflection.SERVICE_NAME] if access.reflection else []))
         health, prompts = Health(services, (*beside, "helios.v1.Control")), LivePrompts(limits.live_prompts)
-        self.pod = Pod(model_name, limits, health, Metrics(model_name), prompts, energy, tracing)
+        self.pod = Pod(model_name, limits, health, Metrics(model_name), prompts, energy, tracing, request_log)
+        if request_log:
+            request_log.boot_id = self.pod.boot_id
         self._config = config
         self._drain_timeout = drain_timeout
         self._access = access
@@ -204,8 +208,13 @@ class PodServer:
             await self.pod.health.judge(self.pod.hung())  # nothing is ended: whoever probes it, restarts it
             if self.pod.energy is not None:
                 self.pod.energy.joules()  # often enough that no wrap of its counters is missed
+            self._log_audits()
         logger.error("the engine failed: %s", engine.failed)
         await self.pod.health.become(Phase.FAILED)
+
+    def _log_audits(self) -> None:
+        if self.pod.request_log and self.pod.engine:
+            self.pod.request_log.audits(self.pod.engine.telemetry().audits)
 
     async def _follow_secrets(self) -> None:
         """Certificates and tokens that are rotated, from the first connection to the last."""
@@ -258,6 +267,7 @@ class PodServer:
         for beside in (self._following, self._lag):
             if beside is not None:
                 beside.cancel()
+        self._log_audits()
         if self.pod.engine is not None:
             await _in_thread(self.pod.engine.stop)
         if self.pod.tracing is not None:

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from helios_contract.limits import Limits
-from helios_contract.serves import Precision
 from helios_contract.telemetry import (
     AS_PUBLISHED,
     OWN,
@@ -22,35 +21,15 @@ from helios_contract.telemetry import (
     TaskCounts,
     Telemetry,
 )
-from helios_operator.decide.snapshot import Pod, PodPhase
 from helios_server.planning.memory import MIB, capacity
 
-from tests.decide.truth import AUDIT_BYTES, EXIT_BYTES, PUBLISHED, Model
+from helios_operator.decide.snapshot import Pod, PodPhase
+from helios_operator.simulate.truth import AUDIT_BYTES, EXIT_BYTES, PUBLISHED, Model, Text
 
 if TYPE_CHECKING:
-    from tests.decide.world import World
+    from helios_operator.simulate.world import World
 
-BITS = {"prose": 1.0, "code": 0.6, "german": 1.6}
-"""How much harder a domain is to predict."""
 BOUNDS = (1.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
-
-
-@dataclass(frozen=True)
-class Text:
-    """One prompt: how hard it is for every model, and how it treats exits, both in 0..1."""
-
-    domain: str
-    hardness: float
-    luck: float
-
-    def millibits(self, model: Model, layer: int, precision: Precision = PUBLISHED) -> int:
-        """Its total at an exit: paired over models and exits, with a few per cent of its own."""
-        best = (180_000 + 200_000 * self.hardness) * BITS[self.domain]
-        full = best / model.backbone.worth.get(self.domain, 1.0)
-        own = model.own_quality(layer, self.domain)
-        spread = 1 + (self.luck - 0.5) * 0.5 * (1 - own) if own < 1 else 1.0
-        kept = model.kept(precision, self.domain)
-        return round(full / own * spread / kept * (1 + (self.hardness - 0.5) * 0.2 * (1 - kept)))
 
 
 @dataclass
@@ -64,6 +43,7 @@ class SimulatedPod:
     restarts: int = 0
     draining: bool = False
     running: int = 0
+    waiting: int = 0
     ends: datetime | None = None
     refused: int = 0
     refusal: str = ""
@@ -112,6 +92,7 @@ class SimulatedPod:
             return
         if is_change:
             self.at_change = self.requests
+            self._begin_windows()
             self.alarms.clear()
             self._restart_detectors()
         self.limits, self.refused, self.refusal = document, 0, ""
@@ -149,9 +130,9 @@ class SimulatedPod:
         for bundle in self.limits.audit.bundles:
             scored = self._bundle(bundle.digest)
             for layer in scored.exits:
-                agreeing = round(60 * (0.3 + 0.7 * scored.own_quality(layer, text.domain) ** 3))
+                agreeing = round(text.tokens * text.agreement(scored, layer))
                 bits = text.millibits(scored, layer, precision)
-                exits[bundle.digest, layer] = (bits, min(60, agreeing))
+                exits[bundle.digest, layer] = (bits, min(text.tokens, agreeing))
         depth = model.backbone.layers
         compared = precision if self.world.audits_own else PUBLISHED
         full, reference = (
@@ -159,8 +140,11 @@ class SimulatedPod:
             OWN if self.world.audits_own else AS_PUBLISHED,
         )
         if precision != compared:
-            exits[self.limits.exits_digest, depth] = (text.millibits(model, depth, precision), 60)
-        self.audits = [*self.audits, AuditRow(self.requests, 60, 240, full, exits, reference)][-128:]
+            exits[self.limits.exits_digest, depth] = (text.millibits(model, depth, precision), text.tokens)
+        self.audits = [
+            *self.audits,
+            AuditRow(self.requests, text.tokens, text.bytes, full, exits, reference),
+        ][-128:]
         baseline = self.limits.audit.quality
         if baseline and self.limits.layer_budget < model.backbone.layers:
             own = full / text.millibits(model, self.limits.layer_budget, precision)
@@ -226,33 +210,27 @@ class SimulatedPod:
         )
 
     def _telemetry(self) -> Telemetry:
-        since = self.requests - self.at_change
-        latency = 500.0 if self.slow else 15.0
-        counts = tuple(
-            since if lower < latency <= upper else 0
-            for lower, upper in zip((0.0, *BOUNDS), BOUNDS, strict=False)
-        )
-        histogram = Histogram(BOUNDS, (*counts, 0), since * latency)
+        ttft, itl, e2e = self._latencies()
         return Telemetry(
             boot_id=self.boot_id,
             limits=self.limits,
             capacity=Capacity(
                 total_layers=self._model().backbone.layers,
-                max_batch_size=min(self.limits.max_batch_size or 4, self.world.rows_that_fit),
+                max_batch_size=self._rows(),
                 kv_capacity_tokens=self._pool(),
                 process_start_bytes=self.world.process_start_bytes,
             ),
             draining=self.draining,
             running=self.running,
-            waiting=0,
+            waiting=self.waiting,
             requests_finished=self.requests,
             requests_failed=0,
-            requests_since_change=since,
+            requests_since_change=self.requests - self.at_change,
             batch_reached=1,
             generation_tokens_per_second=10.0,
-            ttft_ms=histogram,
-            itl_ms=histogram,
-            e2e_ms=histogram,
+            ttft_ms=ttft,
+            itl_ms=itl,
+            e2e_ms=e2e,
             audits=tuple(self.audits),
             alarms=tuple(self.alarms),
             prompts=self.frozen,
@@ -275,6 +253,23 @@ class SimulatedPod:
             audit_bytes=AUDIT_BYTES if self.limits.audit.percent else 0,
             max_rows=self.limits.max_batch_size,
         ).tokens
+
+    def _rows(self) -> int:
+        return min(self.limits.max_batch_size or 4, self.world.rows_that_fit)
+
+    def _begin_windows(self) -> None:
+        """What is counted since the last change begins anew."""
+
+    def _latencies(self) -> tuple[Histogram, Histogram, Histogram]:
+        """To the first token, between tokens, of whole requests, in milliseconds, since the last change."""
+        since = self.requests - self.at_change
+        latency = 500.0 if self.slow else 15.0
+        counts = tuple(
+            since if lower < latency <= upper else 0
+            for lower, upper in zip((0.0, *BOUNDS), BOUNDS, strict=False)
+        )
+        histogram = Histogram(BOUNDS, (*counts, 0), since * latency)
+        return histogram, histogram, histogram
 
     def _model(self) -> Model:
         return self.world.model_of(self.limits)
