@@ -20,9 +20,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from helios_contract.limits import Audit, Limits
+from helios_contract.serves import SINGLE_TOKENS
 from helios_proto import addresses
 
+from helios_server.arguments import add_access_arguments, http_port, port, tokens
 from helios_server.engine import host_memory
+from helios_server.engine.exit_mode import MOST_ROWS, is_token
 from helios_server.engine.limits import EngineConfig, check
 from helios_server.errors import HeliosError, InvalidRequest, OutOfMemoryBudget
 from helios_server.exits.bundle import BundleRef, open_bundle
@@ -203,6 +206,7 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
     """HeliosError names the argument, or the field of the limits file, that is wrong."""
     options = _parser().parse_args(argv)
     limits = limits_document.read(options.limits) if options.limits else _stand_alone_limits(options)
+    prefix_caching = options.prefix_caching or ("off" if is_token(limits) else "on")
     return ServeConfig(
         model_name=options.model_name or limits.candidate,
         engine=EngineConfig(
@@ -213,7 +217,7 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
             volumes=options.volumes,
             offline=options.offline or None,
             max_queue_tokens=options.max_queue_tokens,
-            prefix_caching=options.prefix_caching == "on",
+            prefix_caching=prefix_caching == "on",
         ),
         limits=limits,
         host=options.host,
@@ -252,7 +256,9 @@ def _stand_alone_limits(options: argparse.Namespace) -> Limits:
         model_revision=options.revision,
         exits_uri=options.exits,
         layer_budget=options.layer_budget,
-        max_batch_size=options.max_batch_size,
+        exit_mode=options.exit_mode,
+        exit_threshold=_exit_threshold(options),
+        max_batch_size=options.max_batch_size or (MOST_ROWS if options.exit_mode == SINGLE_TOKENS else 0),
         memory_mib=options.memory_mib,
         max_queue_size=options.max_queue_size,
         exit_layers=_exit_layers(options),
@@ -261,6 +267,15 @@ def _stand_alone_limits(options: argparse.Namespace) -> Limits:
     )
     check(limits)
     return limits
+
+
+def _exit_threshold(options: argparse.Namespace) -> float:
+    if options.exit_threshold is None and options.exit_mode == SINGLE_TOKENS:
+        problem = f"is missing, and --exit-mode is {SINGLE_TOKENS}"
+        raise InvalidRequest(
+            "exit-threshold", problem, "Give a confidence, 0 to 1; above 1 none leaves early"
+        )
+    return options.exit_threshold or 0.0
 
 
 def _exit_layers(options: argparse.Namespace) -> tuple[int, ...]:
@@ -294,16 +309,14 @@ def _parser() -> argparse.ArgumentParser:
         help="address to listen on; :: for all of both families (default: %(default)s)",
     )
     ports = Ports()
-    parser.add_argument("--port", type=_port, default=ports.port, help="gRPC for applications; 0: a free one")
+    parser.add_argument("--port", type=port, default=ports.port, help="gRPC for applications; 0: a free one")
+    parser.add_argument("--control-port", type=port, default=ports.control_port, help="gRPC for the operator")
     parser.add_argument(
-        "--control-port", type=_port, default=ports.control_port, help="gRPC for the operator"
-    )
-    parser.add_argument(
-        "--metrics-port", type=_port, default=ports.metrics_port, help="HTTP: probes, Prometheus"
+        "--metrics-port", type=port, default=ports.metrics_port, help="HTTP: probes, Prometheus"
     )
     parser.add_argument(
         "--http-port",
-        type=_http_port,
+        type=http_port,
         default=ports.http_port,
         metavar="PORT",
         help="OpenAI's HTTP API for applications; 0: none, free: a free one (default: %(default)s)",
@@ -313,25 +326,24 @@ def _parser() -> argparse.ArgumentParser:
         "--tasks-file", type=Path, help="tasks that limits may ask to be asked: see docs/tasks.md"
     )
     parser.add_argument("--control-token-file", type=Path, help="bearer token that Control asks for")
-    _add_access_arguments(parser.add_argument_group("who may call, and how"))
+    add_access_arguments(parser.add_argument_group("who may call, and how"))
     parser.add_argument("--volumes", type=Path, help="folder in which pvc://claim is VOLUMES/claim")
     parser.add_argument("--offline", action="store_true", help="fetch nothing")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: %(default)s)")
     parser.add_argument("--dtype", help="auto (default), float16, bfloat16, float32 or float64")
     parser.add_argument(
-        "--max-context", type=_tokens, metavar="N", help="prompt and output at most (default: the model's)"
+        "--max-context", type=tokens, metavar="N", help="prompt and output at most (default: the model's)"
     )
     parser.add_argument(
         "--max-queue-tokens",
-        type=_tokens,
+        type=tokens,
         metavar="N",
         help="prompts that wait (default: 8 times the KV cache)",
     )
     parser.add_argument(
         "--prefix-caching",
         choices=("on", "off"),
-        default="on",
-        help="compute what prompts begin with in common once (default: %(default)s)",
+        help="compute what prompts begin with in common once (default: on, off with --exit-mode token)",
     )
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--drain-timeout", type=float, default=300.0, help="seconds for streams to end")
@@ -340,33 +352,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_access_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--tls-cert",
-        type=Path,
-        metavar="FILE",
-        help="PEM; gRPC and HTTP speak TLS; read again when it changes",
-    )
-    group.add_argument("--tls-key", type=Path, metavar="FILE", help="of --tls-cert, in PEM")
-    group.add_argument(
-        "--tls-client-ca", type=Path, metavar="FILE", help="clients need a certificate of these CAs, in PEM"
-    )
-    group.add_argument(
-        "--auth-tokens",
-        type=Path,
-        metavar="DIR",
-        help="a file for each caller: its name, and its bearer token",
-    )
-    group.add_argument(
-        "--no-reflection", dest="reflection", action="store_false", help="describe no services to clients"
-    )
-
-
 def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     defaults = Limits(generation=1, candidate="", model_uri="-")
     group.add_argument("--revision", default="", help="of the model")
     group.add_argument("--exits", default="", help="exit-head bundle, for example builtin://general")
     group.add_argument("--exit-layers", type=int, nargs="*", default=[], help="depths without a bundle")
+    group.add_argument(
+        "--exit-mode",
+        default=defaults.exit_mode,
+        help="sequence, or token: each token leaves where it is confident; slow, to measure against "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--exit-threshold",
+        type=float,
+        metavar="P",
+        help="of --exit-mode token: confidence from which a token leaves; 0: always; above 1: never",
+    )
     group.add_argument("--layer-budget", type=int, default=0, help="layers to load (default: all)")
     group.add_argument("--max-batch-size", type=int, default=0, help="rows (default: what fits)")
     group.add_argument("--memory-mib", type=int, default=0, help="of the process (default: the machine's)")
@@ -375,25 +377,6 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
         "--tokens-per-request", type=int, default=defaults.tokens_per_request, help="prompt and output"
     )
     group.add_argument("--audit-percent", type=int, default=0, help="share of prompts that are scored")
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is no port; give 0 to 65535")
-    return port
-
-
-def _http_port(text: str) -> int | None:
-    """None: no HTTP."""
-    return 0 if text == "free" else _port(text) or None
-
-
-def _tokens(text: str) -> int:
-    tokens = int(text)
-    if tokens < 1:
-        raise argparse.ArgumentTypeError(f"{tokens} is no number of tokens; give 1 or more")
-    return tokens
 
 
 if __name__ == "__main__":
