@@ -94,6 +94,7 @@ class Limits(Serves):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "breach_threshold", _six_decimals(self.breach_threshold))
+        object.__setattr__(self, "exit_threshold", _six_decimals(self.exit_threshold))
 
     def newer_than(self, version: int) -> tuple[str, ...]:
         """Fields whose value a reader of that version of the contract does not understand."""

@@ -12,6 +12,10 @@ AUTO = "auto"
 """A precision: as published, in the format that the engine names for this machine."""
 WHOLE_SEQUENCES = "sequence"
 """An exit mode: all tokens of a sequence run at one depth."""
+SINGLE_TOKENS = "token"
+"""An exit mode: each token leaves at the first exit that is confident enough. A baseline to measure against,
+chosen by hand alone."""
+EXIT_MODES = (WHOLE_SEQUENCES, SINGLE_TOKENS)
 
 
 @dataclass(frozen=True, order=True)
@@ -86,6 +90,8 @@ class Serves(InPrecision):
     """Layers held; 0: full depth."""
     exit_mode: str = field(default=WHOLE_SEQUENCES, metadata={"since": 1})
     """How tokens leave early."""
+    exit_threshold: float = field(default=0.0, metadata={"since": 1})
+    """Confidence from which a single token leaves at an exit; 0: always at the first; above 1: at none."""
     weight_dtype: str = field(default=AUTO, metadata={"since": 1})
     """Precision of the weights."""
     kv_cache_dtype: str = field(default=AUTO, metadata={"since": 1})

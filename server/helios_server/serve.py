@@ -21,10 +21,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from helios_contract.limits import Audit, Limits
+from helios_contract.serves import SINGLE_TOKENS
 from helios_proto import addresses
 
-from helios_server.argument_types import http_port, port, tokens
+from helios_server.arguments import add_access_arguments, http_port, port, tokens
 from helios_server.engine import host_memory
+from helios_server.engine.exit_mode import MOST_ROWS, is_token
 from helios_server.engine.limits import EngineConfig, check
 from helios_server.errors import HeliosError, InvalidRequest, OutOfMemoryBudget
 from helios_server.exits.bundle import BundleRef, open_bundle
@@ -211,6 +213,7 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
     """HeliosError names the argument, or the field of the limits file, that is wrong."""
     options = _parser().parse_args(argv)
     limits = limits_document.read(options.limits) if options.limits else _stand_alone_limits(options)
+    prefix_caching = options.prefix_caching or ("off" if is_token(limits) else "on")
     return ServeConfig(
         model_name=options.model_name or limits.candidate,
         engine=EngineConfig(
@@ -221,7 +224,7 @@ def parse(argv: Sequence[str] | None) -> ServeConfig:
             volumes=options.volumes,
             offline=options.offline or None,
             max_queue_tokens=options.max_queue_tokens,
-            prefix_caching=options.prefix_caching == "on",
+            prefix_caching=prefix_caching == "on",
         ),
         limits=limits,
         host=options.host,
@@ -261,7 +264,9 @@ def _stand_alone_limits(options: argparse.Namespace) -> Limits:
         model_revision=options.revision,
         exits_uri=options.exits,
         layer_budget=options.layer_budget,
-        max_batch_size=options.max_batch_size,
+        exit_mode=options.exit_mode,
+        exit_threshold=_exit_threshold(options),
+        max_batch_size=options.max_batch_size or (MOST_ROWS if options.exit_mode == SINGLE_TOKENS else 0),
         memory_mib=options.memory_mib,
         max_queue_size=options.max_queue_size,
         exit_layers=_exit_layers(options),
@@ -270,6 +275,15 @@ def _stand_alone_limits(options: argparse.Namespace) -> Limits:
     )
     check(limits)
     return limits
+
+
+def _exit_threshold(options: argparse.Namespace) -> float:
+    if options.exit_threshold is None and options.exit_mode == SINGLE_TOKENS:
+        problem = f"is missing, and --exit-mode is {SINGLE_TOKENS}"
+        raise InvalidRequest(
+            "exit-threshold", problem, "Give a confidence, 0 to 1; above 1 none leaves early"
+        )
+    return options.exit_threshold or 0.0
 
 
 def _exit_layers(options: argparse.Namespace) -> tuple[int, ...]:
@@ -306,10 +320,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=port, default=ports.port, help="gRPC for applications; 0: a free one")
     parser.add_argument("--control-port", type=port, default=ports.control_port, help="gRPC for the operator")
     parser.add_argument(
-        "--metrics-port",
-        type=port,
-        default=ports.metrics_port,
-        help="HTTP: probes, Prometheus",
+        "--metrics-port", type=port, default=ports.metrics_port, help="HTTP: probes, Prometheus"
     )
     parser.add_argument(
         "--http-port",
@@ -323,16 +334,13 @@ def _parser() -> argparse.ArgumentParser:
         "--tasks-file", type=Path, help="tasks that limits may ask to be asked: see docs/tasks.md"
     )
     parser.add_argument("--control-token-file", type=Path, help="bearer token that Control asks for")
-    _add_access_arguments(parser.add_argument_group("who may call, and how"))
+    add_access_arguments(parser.add_argument_group("who may call, and how"))
     parser.add_argument("--volumes", type=Path, help="folder in which pvc://claim is VOLUMES/claim")
     parser.add_argument("--offline", action="store_true", help="fetch nothing")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: %(default)s)")
     parser.add_argument("--dtype", help="auto (default), float16, bfloat16, float32 or float64")
     parser.add_argument(
-        "--max-context",
-        type=tokens,
-        metavar="N",
-        help="prompt and output at most (default: the model's)",
+        "--max-context", type=tokens, metavar="N", help="prompt and output at most (default: the model's)"
     )
     parser.add_argument(
         "--max-queue-tokens",
@@ -343,8 +351,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prefix-caching",
         choices=("on", "off"),
-        default="on",
-        help="compute what prompts begin with in common once (default: %(default)s)",
+        help="compute what prompts begin with in common once (default: on, off with --exit-mode token)",
     )
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--drain-timeout", type=float, default=300.0, help="seconds for streams to end")
@@ -354,33 +361,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_access_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--tls-cert",
-        type=Path,
-        metavar="FILE",
-        help="PEM; gRPC and HTTP speak TLS; read again when it changes",
-    )
-    group.add_argument("--tls-key", type=Path, metavar="FILE", help="of --tls-cert, in PEM")
-    group.add_argument(
-        "--tls-client-ca", type=Path, metavar="FILE", help="clients need a certificate of these CAs, in PEM"
-    )
-    group.add_argument(
-        "--auth-tokens",
-        type=Path,
-        metavar="DIR",
-        help="a file for each caller: its name, and its bearer token",
-    )
-    group.add_argument(
-        "--no-reflection", dest="reflection", action="store_false", help="describe no services to clients"
-    )
-
-
 def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     defaults = Limits(generation=1, candidate="", model_uri="-")
     group.add_argument("--revision", default="", help="of the model")
     group.add_argument("--exits", default="", help="exit-head bundle, for example builtin://general")
     group.add_argument("--exit-layers", type=int, nargs="*", default=[], help="depths without a bundle")
+    group.add_argument(
+        "--exit-mode",
+        default=defaults.exit_mode,
+        help="sequence, or token: each token leaves where it is confident; slow, to measure against "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--exit-threshold",
+        type=float,
+        metavar="P",
+        help="of --exit-mode token: confidence from which a token leaves; 0: always; above 1: never",
+    )
     group.add_argument("--layer-budget", type=int, default=0, help="layers to load (default: all)")
     group.add_argument("--max-batch-size", type=int, default=0, help="rows (default: what fits)")
     group.add_argument("--memory-mib", type=int, default=0, help="of the process (default: the machine's)")

@@ -51,6 +51,7 @@ limits = st.builds(
     exits_digest=text,
     layer_budget=small,
     exit_mode=st.sampled_from(["sequence", "token"]),
+    exit_threshold=st.floats(0, 2),
     weight_dtype=precisions,
     kv_cache_dtype=precisions,
     max_batch_size=small,

@@ -80,7 +80,8 @@ def test_0_1_0_reads_all_that_it_can_serve(limits: Limits) -> None:
 
 
 @pytest.mark.parametrize(
-    "newer", [{"exit_mode": "token"}, {"weight_dtype": "int8"}, {"kv_cache_dtype": "fp8"}]
+    "newer",
+    [{"exit_mode": "token"}, {"exit_threshold": 0.5}, {"weight_dtype": "int8"}, {"kv_cache_dtype": "fp8"}],
 )
 def test_0_1_0_refuses_what_it_does_not_know_so_it_is_not_sent_it(newer: dict[str, str]) -> None:
     limits = replace(FULL, **newer)

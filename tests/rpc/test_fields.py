@@ -153,6 +153,7 @@ async def test_every_field_of_the_limits_means_something(tiny: Path, heads: Path
             "layer_budget": (await after(pod.info, layer_budget=3)).layer_budget == 3,
             "live_prompts": await after(frozen, live_prompts=1) == 1,
             "breach_threshold": await breaches() == 0 and await after(breaches, breach_threshold=1.0) == 8,
+            "exit_threshold": await refused_by(pod.set_limits(exit_threshold=0.5)) == "limits.exit_threshold",
             "exits_digest": "digest"
             in await _words(pod.set_limits(exits_uri=bundle, exits_digest="sha256:0")),
             "exits_uri": await after(exit_tokens, layer_budget=4, exit_layers=EXITS, exits_uri=bundle)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Limits(_message.Message):
-    __slots__ = ("generation", "candidate", "model_uri", "model_revision", "exits_uri", "exits_digest", "layer_budget", "max_batch_size", "memory_mib", "max_queue_size", "exit_layers", "audit", "live_prompts", "breach_threshold", "tokens_per_request", "exit_mode", "weight_dtype", "kv_cache_dtype", "task_probe")
+    __slots__ = ("generation", "candidate", "model_uri", "model_revision", "exits_uri", "exits_digest", "layer_budget", "max_batch_size", "memory_mib", "max_queue_size", "exit_layers", "audit", "live_prompts", "breach_threshold", "tokens_per_request", "exit_mode", "weight_dtype", "kv_cache_dtype", "task_probe", "exit_threshold")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_FIELD_NUMBER: _ClassVar[int]
     MODEL_URI_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +27,7 @@ class Limits(_message.Message):
     WEIGHT_DTYPE_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_DTYPE_FIELD_NUMBER: _ClassVar[int]
     TASK_PROBE_FIELD_NUMBER: _ClassVar[int]
+    EXIT_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     generation: int
     candidate: str
     model_uri: str
@@ -46,7 +47,8 @@ class Limits(_message.Message):
     weight_dtype: str
     kv_cache_dtype: str
     task_probe: TaskProbe
-    def __init__(self, generation: _Optional[int] = ..., candidate: _Optional[str] = ..., model_uri: _Optional[str] = ..., model_revision: _Optional[str] = ..., exits_uri: _Optional[str] = ..., exits_digest: _Optional[str] = ..., layer_budget: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., memory_mib: _Optional[int] = ..., max_queue_size: _Optional[int] = ..., exit_layers: _Optional[_Iterable[int]] = ..., audit: _Optional[_Union[Audit, _Mapping]] = ..., live_prompts: _Optional[int] = ..., breach_threshold: _Optional[float] = ..., tokens_per_request: _Optional[int] = ..., exit_mode: _Optional[str] = ..., weight_dtype: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ..., task_probe: _Optional[_Union[TaskProbe, _Mapping]] = ...) -> None: ...
+    exit_threshold: float
+    def __init__(self, generation: _Optional[int] = ..., candidate: _Optional[str] = ..., model_uri: _Optional[str] = ..., model_revision: _Optional[str] = ..., exits_uri: _Optional[str] = ..., exits_digest: _Optional[str] = ..., layer_budget: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., memory_mib: _Optional[int] = ..., max_queue_size: _Optional[int] = ..., exit_layers: _Optional[_Iterable[int]] = ..., audit: _Optional[_Union[Audit, _Mapping]] = ..., live_prompts: _Optional[int] = ..., breach_threshold: _Optional[float] = ..., tokens_per_request: _Optional[int] = ..., exit_mode: _Optional[str] = ..., weight_dtype: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ..., task_probe: _Optional[_Union[TaskProbe, _Mapping]] = ..., exit_threshold: _Optional[float] = ...) -> None: ...
 
 class TaskProbe(_message.Message):
     __slots__ = ("tasks_digest", "every_seconds", "count", "passes")

@@ -18,9 +18,10 @@ import torch
 from helios_contract.limits import Limits
 from helios_contract.telemetry import Refusal
 
+from helios_server.engine import exit_mode
 from helios_server.engine.heads import load_heads
 from helios_server.engine.kept import Kept
-from helios_server.engine.limits import LimitsOutcome, check_device, depths
+from helios_server.engine.limits import LimitsOutcome, check_process, depths
 from helios_server.engine.memory import MemoryPlan, context_tokens
 from helios_server.engine.requantize import foreseen, hold_otherwise
 from helios_server.engine.room import Room, check_pool
@@ -149,8 +150,10 @@ class Changes:
         return made[0]
 
     def _way(self, limits: Limits, current: Limits) -> Callable[[Limits], int]:
-        check_device(limits, self._host.serving.config)
-        if _other_model(limits, current):
+        serving, another = self._host.serving, _other_model(limits, current)
+        exit_mode.check_change(limits, current, serving.num_layers, same_model=not another)
+        check_process(limits, serving.config)
+        if another:
             return self._exchange
         return self._adjust if limits.precision == current.precision else self._requantize
 

@@ -31,7 +31,6 @@ from helios_server.engine.news import News
 from helios_server.engine.pulse import Pulse, Work
 from helios_server.engine.request import FinishReason, GenerationRequest, OnEvent
 from helios_server.engine.runner import StepResult
-from helios_server.engine.sampler import Choice
 from helios_server.engine.scheduler import StepPlan
 from helios_server.engine.sequence import Sequence
 from helios_server.engine.serving import Serving, load_model
@@ -222,24 +221,24 @@ class Engine(Shown):
             self._auditor.computed(row.sequence)
         now = time.monotonic()
         # Text is made without the lock: a caller who submits meanwhile does not wait for it.
-        tokens = [self._push(sequence, outcome, now) for sequence, outcome in result.outcomes.items()]
+        tokens = [self._push(sequence, result, now) for sequence in result.outcomes]
         with self._lock:
-            self._take([token for token in tokens if token], plan, now - began)
+            self._take([token for token in tokens if token], plan, now - began, result.left is None)
 
-    def _push(self, sequence: Sequence, outcome: Choice | RequestFailed, now: float) -> NewToken | None:
+    def _push(self, sequence: Sequence, result: StepResult, now: float) -> NewToken | None:
         """A row's token becomes a part of its answer. None: that failed, or something came in its place."""
-        answer, serving = self._answers[sequence.request_id], self.serving
+        answer, serving, outcome = self._answers[sequence.request_id], self.serving, result.outcomes[sequence]
         with self._alone(answer):
             if isinstance(outcome, RequestFailed):
                 raise outcome
-            depth, eos_ids = sequence.depth, serving.model.config.eos_token_ids
+            depth, eos_ids = result.depth_of(sequence), serving.model.config.eos_token_ids
             breach = outcome.confidence < serving.threshold(depth)
             return answer.push(outcome, serving.served(depth), breach, eos_ids, now)
         return None
 
-    def _take(self, tokens: list[NewToken], plan: StepPlan, seconds: float) -> None:
+    def _take(self, tokens: list[NewToken], plan: StepPlan, seconds: float, shaped: bool) -> None:
         """Counts what a step brought; ends those whose last token came."""
-        self._stats.step(plan, sum(token.answer.request.counted for token in tokens), seconds)
+        self._stats.step(plan, sum(token.answer.request.counted for token in tokens), seconds, shaped)
         unix_seconds = time.time()
         for token in tokens:
             if token.answer.request.counted:

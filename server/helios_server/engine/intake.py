@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Many
 
+from helios_server.engine import exit_mode
 from helios_server.engine.request import GenerationRequest
 from helios_server.engine.sampling import DEFAULT_MAX_TOKENS
 from helios_server.engine.sequence import Sequence
@@ -74,6 +75,7 @@ def _check_prompt(request: GenerationRequest, serving: Serving) -> None:
 
 
 def _check_depth(request: GenerationRequest, serving: Serving) -> None:
+    exit_mode.check_request(serving.limits, request.depth)
     legal = serving.depths
     if request.depth and request.depth not in legal:
         problem = f"{request.depth} is not a depth served here"

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helios_contract.limits import Limits
-from helios_contract.serves import KV_CACHE_DTYPES, WEIGHT_DTYPES, WHOLE_SEQUENCES
+from helios_contract.serves import EXIT_MODES, KV_CACHE_DTYPES, WEIGHT_DTYPES
 from helios_contract.telemetry import Capacity
 
+from helios_server.engine import exit_mode
 from helios_server.errors import LimitsRefused
 
 _STEP_TOKENS = {"cpu": 128, "accelerator": 1024}
@@ -21,7 +22,7 @@ _STEP_TOKENS = {"cpu": 128, "accelerator": 1024}
 longer than one of 1 (measured: docs/decisions/0098-steps-on-an-accelerator.md).
 """
 _WAYS_TO_SERVE = {
-    "exit_mode": (WHOLE_SEQUENCES,),
+    "exit_mode": EXIT_MODES,
     "weight_dtype": WEIGHT_DTYPES,
     "kv_cache_dtype": KV_CACHE_DTYPES,
 }
@@ -69,10 +70,13 @@ def check(limits: Limits) -> None:
     for name, known in _WAYS_TO_SERVE.items():
         word = getattr(limits, name)
         _check(name, word in known, f"'{word}' is not something that this release does", f"Use {_any(known)}")
+    exit_mode.check(limits)
 
 
-def check_device(limits: Limits, config: EngineConfig) -> None:
-    """Raises LimitsRefused for a precision that this process' device does not have."""
+def check_process(limits: Limits, config: EngineConfig) -> None:
+    """Raises LimitsRefused for a precision that this process' device does not have, InvalidRequest for an
+    option that the exit mode does without."""
+    exit_mode.check_prefixes(limits, reused=config.prefix_caching)
     has_it = limits.kv_cache_dtype != "fp8" or config.device.startswith("cuda")
     problem = f"'{limits.kv_cache_dtype}' needs a CUDA device, this process has {config.device}"
     _check("kv_cache_dtype", has_it, problem, "Use 'auto' or 'int8'")

@@ -46,15 +46,22 @@ in use belongs to others, with whom the device is shared.
 
 
 def load_first_layer(
-    checkpoint: Checkpoint, config: EngineConfig, asked_mib: int | None, precision: Precision = REFERENCE
+    checkpoint: Checkpoint,
+    config: EngineConfig,
+    asked_mib: int | None,
+    precision: Precision = REFERENCE,
+    *,
+    native: bool = True,
 ) -> Backbone:
-    """What tells what all layers take. asked_mib: the process's limit, None for all that there is.
+    """What tells what all layers take. asked_mib: the process's limit, None for all that there is; native
+    False: torch computes, whatever is there.
 
     Raises OutOfMemoryBudget, before anything is read, for a context whose table of positions alone is more
     than that leaves.
     """
     model = checkpoint.config
-    numerics = Numerics.of(config.device, config.dtype, precision=precision, native=model.plain_block)
+    kernels = native and model.plain_block
+    numerics = Numerics.of(config.device, config.dtype, precision=precision, native=kernels)
     there, context = _available_bytes(numerics.device), context_tokens(model, config)
     limit = min(asked_mib * MIB, there) if asked_mib else there
     left = max(0, limit - _held_bytes(numerics.device))
@@ -67,7 +74,8 @@ def load_first_layer(
             f"Lower the context of {context} tokens (--max-context, limits.maxContextTokens), or raise the "
             "memory limit",
         )
-    return Backbone.load(checkpoint, 1, config.device, config.dtype, config.max_context, precision=precision)
+    device, dtype = config.device, config.dtype
+    return Backbone.load(checkpoint, 1, device, dtype, config.max_context, precision=precision, native=native)
 
 
 def measure(backbone: Backbone, config: EngineConfig, beside: int = 0) -> MemoryFacts:

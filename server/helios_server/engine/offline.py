@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from helios_contract.serves import Precision
+from helios_contract.serves import WHOLE_SEQUENCES, Precision
 from torch import Tensor
 
 from helios_server.engine.request import Served, Span
@@ -79,8 +79,8 @@ def generate(
     for index in range(tokens):
         served = next(span.served for span in reversed(spans) if span.from_token <= index)
         weights = weights_of(served)
-        cache.follow(weights.backbone, served.depth)
-        hidden = cache.extend(sequence.tokens(cache.length, sequence.length), served.depth)
+        cache.follow(weights.backbone, served)
+        hidden = cache.extend(sequence.tokens(cache.length, sequence.length), served)
         logits = weights.backbone.choices(weights.head.apply(hidden[-1:]))
         largest = logits[0].topk(2).values
         margins.append(math.inf if weights.backbone.is_native else float(largest[0] - largest[1]))
@@ -128,7 +128,7 @@ class Shelf:
         self._dtype = dtype
         self._device = device
         self._volumes = volumes
-        self._backbones: dict[tuple[str, str, Precision], Backbone] = {}
+        self._backbones: dict[tuple[str, str, Precision, str], Backbone] = {}
         self._heads: dict[Served, ExitHead] = {}
 
     def __call__(self, served: Served) -> Weights:
@@ -141,7 +141,7 @@ class Shelf:
         return Weights(backbone, self._heads[served])
 
     def _backbone(self, served: Served) -> Backbone:
-        key = served.model_uri, served.revision, served.precision
+        key = served.model_uri, served.revision, served.precision, served.exit_mode
         if key not in self._backbones:
             found = resolve(served.model_uri, served.revision, volumes=self._volumes)
             checkpoint = Checkpoint.open(found.path)
@@ -149,8 +149,9 @@ class Shelf:
                 problem = f"is another backbone than the span's, {served.backbone[:12]}"
                 raise CheckpointError(served.model_uri, problem, "Put the model back that served")
             layers = checkpoint.config.num_layers
+            native = served.exit_mode == WHOLE_SEQUENCES
             backbone = Backbone.load(
-                checkpoint, layers, self._device, self._dtype, precision=served.precision
+                checkpoint, layers, self._device, self._dtype, precision=served.precision, native=native
             )
             backbone.never_choose(Tokenizer.open(found.path).lacking(checkpoint.config.vocab_size))
             self._backbones[key] = backbone
@@ -178,17 +179,27 @@ class _Cache:
         self._depth = 0
         self._buffers = RowBuffers(PAGE_TOKENS)
 
-    def follow(self, backbone: Backbone, depth: int) -> None:
+    def follow(self, backbone: Backbone, served: Served) -> None:
         """Another model begins with nothing, and so does more depth: its layers have not seen what came
-        before.
+        before, but where each token leaves at a depth of its own.
         """
+        depth = served.depth if served.exit_mode == WHOLE_SEQUENCES else backbone.num_loaded
         if backbone is not self._backbone or depth > self._depth:
             self._backbone, self.length = backbone, 0
             self._slabs = Scratch(backbone.layout, [self._most], shared=False)
         self._depth = depth
 
-    def extend(self, ids: tuple[int, ...], depth: int) -> Tensor:
-        """Runs new tokens through the first `depth` layers. Returns their hidden states, [n, hidden_size]."""
+    def extend(self, ids: tuple[int, ...], served: Served) -> Tensor:
+        """Runs new tokens through the layers. Returns hidden states, [n, hidden_size], the newest last."""
+        if served.exit_mode == WHOLE_SEQUENCES:
+            return self._run(ids, served.depth)
+        *silent, last = ids
+        if silent:
+            self._run(tuple(silent), self._depth)
+        return self._run((last,), served.depth)
+
+    def _run(self, ids: tuple[int, ...], depth: int) -> Tensor:
+        """Through the first `depth` layers, and past the others that the cache is of."""
         backbone = self._backbone
         if backbone is None:
             raise ValueError("follow a backbone first")
@@ -196,5 +207,7 @@ class _Cache:
         step = Step(self._buffers.fill([stretch]), self._slabs)
         hidden = backbone.embed(torch.tensor(ids, device=backbone.numerics.device), step.positions)
         hidden = backbone.run_layers(hidden, 0, depth, step)
+        if depth < self._depth:
+            backbone.skip_layers(hidden, depth, step)
         self.length += len(ids)
         return hidden

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from helios_contract.serves import AUTO, InPrecision
+from helios_contract.serves import AUTO, WHOLE_SEQUENCES, InPrecision
 
 from helios_server.engine.sampling import SamplingParams
 from helios_server.errors import HeliosError
@@ -52,6 +52,9 @@ class Served(InPrecision):
     """Precision of the weights."""
     kv_cache_dtype: str = AUTO
     """Precision of keys and values."""
+    exit_mode: str = WHOLE_SEQUENCES
+    """Where each token left at a depth of its own, the layers that it skipped have keys and values too, made
+    of the state that it left with."""
 
 
 @dataclass(frozen=True)

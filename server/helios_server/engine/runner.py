@@ -43,9 +43,17 @@ class Capture(Protocol):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What became of the rows that sampled, in the order of the plan: a token, or why there is none."""
+    """What became of the rows that sampled, in the order of the plan: a token, or why there is none.
+
+    left: after how many layers, where rows left one by one; None: every row ran at its sequence's depth.
+    """
 
     outcomes: Mapping[Sequence, Choice | RequestFailed]
+    left: Mapping[Sequence, int] | None = None
+
+    def depth_of(self, sequence: Sequence) -> int:
+        """Layers that its new token comes from."""
+        return sequence.depth if self.left is None else self.left[sequence]
 
 
 class Runner:

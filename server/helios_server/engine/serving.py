@@ -20,12 +20,12 @@ from helios_contract.results import MemoryFacts
 from helios_contract.serves import Precision
 from helios_contract.telemetry import Capacity
 
-from helios_server.engine import host_memory
+from helios_server.engine import exit_mode, host_memory
 from helios_server.engine.audit import audit_bytes, drawn
 from helios_server.engine.heads import Heads, load_heads
 from helios_server.engine.kept import Kept
 from helios_server.engine.kv_pool import KvPool
-from helios_server.engine.limits import EngineConfig, check_device, depths
+from helios_server.engine.limits import EngineConfig, check_process, depths
 from helios_server.engine.memory import (
     MemoryPlan,
     context_tokens,
@@ -40,6 +40,7 @@ from helios_server.engine.request import Served
 from helios_server.engine.runner import Runner
 from helios_server.engine.scheduler import Scheduler
 from helios_server.engine.sequence import Sequence
+from helios_server.engine.token_exit import runner_for
 from helios_server.engine.watch import ExitInUse
 from helios_server.errors import CheckpointError, EngineFailed
 from helios_server.models.backbone import Backbone, Layer
@@ -112,18 +113,20 @@ def load_model(
 
 
 def _load(config: EngineConfig, limits: Limits, before: Model | None, same: bool, kept: Kept) -> Loaded:
-    check_device(limits, config)
+    check_process(limits, config)
     found = resolve(
         limits.model_uri, limits.model_revision or None, volumes=config.volumes, offline=config.offline
     )
     limits = replace(limits, model_revision=found.revision)
     checkpoint = Checkpoint.open(found.path)
     *_, budget = depths(limits, checkpoint.config.num_layers)
+    exit_mode.check_depths(limits, budget, checkpoint.config.num_layers)
     if before is not None and same:
         check_same(checkpoint, before)
     tokenizer = _tokenizer(checkpoint, before)
     kept.give_up_tables(budget)
-    backbone = load_first_layer(checkpoint, config, limits.memory_mib, limits.precision)
+    native = not exit_mode.is_token(limits)
+    backbone = load_first_layer(checkpoint, config, limits.memory_mib, limits.precision, native=native)
     kept.exchange(backbone.layers[0])
     backbone.never_choose(tokenizer.lacking(checkpoint.config.vocab_size))
     model = Model(
@@ -222,7 +225,7 @@ class Serving:
     ) -> None:
         """From now on these serve. What can fail comes first: others see all of it or nothing."""
         thresholds = heads.thresholds(limits.exits_digest)
-        runner = Runner(backbone, heads, pool, limits.exits_digest)
+        runner = runner_for(limits, backbone, heads, pool)
         capacity = Capacity(
             layers_loaded=backbone.num_loaded,
             total_layers=model.config.num_layers,
@@ -290,7 +293,7 @@ class Serving:
             limits, fingerprint = self.limits, self.model.fingerprint
             names = limits.candidate, limits.model_uri, limits.model_revision, fingerprint
             precision = limits.weight_dtype, limits.kv_cache_dtype
-            self._served[depth] = Served(*names, limits.exits_digest, depth, *precision)
+            self._served[depth] = Served(*names, limits.exits_digest, depth, *precision, limits.exit_mode)
         return self._served[depth]
 
     @property

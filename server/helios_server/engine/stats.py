@@ -142,8 +142,8 @@ class Stats:
         """The limits changed."""
         self.window = Window()
 
-    def step(self, plan: StepPlan, tokens: int, seconds: float) -> None:
-        """A step ran and made `tokens` tokens of output.
+    def step(self, plan: StepPlan, tokens: int, seconds: float, shaped: bool = True) -> None:
+        """A step ran and made `tokens` tokens of output. shaped: its rows ran at their sequences' depths.
 
         One of nothing but the server's own warm-up is not counted.
         """
@@ -159,7 +159,7 @@ class Stats:
             return
         self._worked(seconds, tokens)
         self.window.batch_reached = max(self.window.batch_reached, len(plan.rows))
-        if len(depths) == 1:
+        if shaped and len(depths) == 1:
             self.window.step(depths.pop(), rows, sampled, context, seconds)
 
     def token(self, confidence: float, seconds: float, first: bool) -> None:

@@ -28,12 +28,27 @@ def gather_tokens(device: torch.device) -> int:
     return 1024 if device.type == "cpu" else 16384
 
 
+class Places:
+    """Where new tokens' keys and values go, in any layer."""
+
+    def __init__(self, rows: Rows, layout: SlabLayout) -> None:
+        self._layout = layout
+        self._places = _places(torch.from_numpy(rows.slots), layout)
+
+    def store(self, slab: Tensor, k: Tensor, v: Tensor) -> None:
+        """k, v: [T, kv_heads, head_dim], in a layer's slab."""
+        layout = self._layout
+        new = torch.stack((k, v), dim=1).view(-1, layout.head_dim)
+        new = with_units(new, layout.kept) if layout.has_units else new
+        slab.view(-1, layout.width).index_copy_(0, self._places, new)
+
+
 class PagedAttention:
     """Prepared once, and used by every layer."""
 
     def __init__(self, rows: Rows, layout: SlabLayout) -> None:
         self._layout = layout
-        self._places = _places(torch.from_numpy(rows.slots), layout)
+        self._places = Places(rows, layout)
         indexed = list(zip(_offsets(rows.stretches), rows.stretches, strict=True))
         decoding = [(first, stretch) for first, stretch in indexed if stretch.count == 1]
         self._parts: list[_Group | _Prompt] = [
@@ -48,9 +63,7 @@ class PagedAttention:
         """Stores the new tokens' k, v: [T, kv_heads, head_dim] in a layer's slab, then attends from q: [T,
         heads, head_dim] to so many tokens as the window is, or to all. Returns the shape of q."""
         layout = self._layout
-        new = torch.stack((k, v), dim=1).view(-1, layout.head_dim)
-        new = with_units(new, layout.kept) if layout.has_units else new
-        slab.view(-1, layout.width).index_copy_(0, self._places, new)
+        self._places.store(slab, k, v)
         pages = slab.view(-1, layout.page_tokens, layout.width)
         out = torch.empty_like(q)
         for part in self._parts:

@@ -180,6 +180,14 @@ class Backbone:
             hidden = layer.forward(hidden, rope, attend)
         return hidden
 
+    def skip_layers(self, hidden: Tensor, start: int, step: Step) -> None:
+        """Gives tokens that left after `start` layers keys and values in all later ones, made of the state
+        that they left with, so that others can attend to them there. hidden: [T, hidden_size]. Torch's path
+        alone."""
+        rope = self.rope(step.positions)
+        for layer in cast(Sequence[DecoderLayer], self.layers[start:]):
+            step.places.store(step.slabs.slab(layer.index), *layer.keys_and_values(hidden, rope))
+
     def final_norm(self, hidden: Tensor) -> Tensor:
         """The model's own norm before the LM head: [N, hidden_size] -> the same."""
         library = self.numerics.library

@@ -90,20 +90,29 @@ class DecoderLayer:
         mixed = self._mlp(self._post_norm(hidden))
         return hidden + (self._after_mlp(mixed) if self._after_mlp else mixed)
 
+    def keys_and_values(self, hidden: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
+        """As `attend` takes them, of T tokens alone that no query of this layer comes from."""
+        config = self._config
+        both = self._qkv.from_column(config.q_size, self._input_norm(hidden))
+        k, v = both.reshape(-1, 2, config.num_kv_heads, config.head_dim).unbind(1)
+        return self._placed(k, self._k_norm, rope), v
+
     def _attention(self, x: Tensor, rope: Rope, attend: Attend) -> Tensor:
         config = self._config
         q, k, v = torch.split(self._qkv(x), [config.q_size, config.kv_size, config.kv_size], dim=-1)
-        q = q.reshape(-1, config.num_heads, config.head_dim)
-        k = k.reshape(-1, config.num_kv_heads, config.head_dim)
+        q = self._placed(q.reshape(-1, config.num_heads, config.head_dim), self._q_norm, rope)
+        k = self._placed(k.reshape(-1, config.num_kv_heads, config.head_dim), self._k_norm, rope)
         v = v.reshape(-1, config.num_kv_heads, config.head_dim)
-        if self._q_norm is not None and self._k_norm is not None:
-            q, k = self._q_norm(q), self._k_norm(k)
-        if config.ropes:
-            own = of_base(rope, self._rope_base, config.head_dim)
-            q, k = rotate(q, own), rotate(k, own)
         if config.query_scale != 1.0:
             q = q * config.query_scale
         return self._o(attend(q, k, v, self._window).reshape(-1, config.q_size))
+
+    def _placed(self, heads: Tensor, norm: Norm | None, rope: Rope) -> Tensor:
+        """Queries or keys, [T, heads, head_dim], normed and rotated as far as the family does so."""
+        heads = heads if norm is None else norm(heads)
+        if not self._config.ropes:
+            return heads
+        return rotate(heads, of_base(rope, self._rope_base, self._config.head_dim))
 
     def _mlp(self, x: Tensor) -> Tensor:
         if not self._gated:

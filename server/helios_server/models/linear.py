@@ -159,13 +159,14 @@ class Linear:
     """
 
     __slots__ = (
-        "_activations", "_matrix", "_multiply", "_quantised", "in_features", "nbytes", "out_features",
-        "weight",
+        "_activations", "_bias", "_matrix", "_multiply", "_quantised", "in_features", "nbytes",
+        "out_features", "weight",
     )  # fmt: skip
 
     def __init__(self, weight: Tensor | Quantised, bias: Tensor | None, numerics: Numerics) -> None:
         self.out_features, self.in_features = weight.shape
         self.weight: Tensor | None = None
+        self._bias: Tensor | None = None
         self._matrix: Matrix | None = None
         self._quantised: Quantised | None = None
         self._activations = numerics.activations
@@ -190,12 +191,18 @@ class Linear:
             self.nbytes = packed_bytes(self.out_features, self.in_features) + 4 * bias_elements
         else:
             self.weight = weight.to(numerics.device, numerics.weights).contiguous()
-            offsets = None if bias is None else numerics.weight(bias)
-            self._multiply = partial(F.linear, weight=self.weight, bias=offsets)
+            self._bias = None if bias is None else numerics.weight(bias)
+            self._multiply = partial(F.linear, weight=self.weight, bias=self._bias)
             self.nbytes = self.weight.element_size() * (self.weight.numel() + bias_elements)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._multiply(x)
+
+    def from_column(self, first: int, x: Tensor) -> Tensor:
+        """The columns of y from `first` on, without the others where the weight is held as it was read."""
+        if self.weight is None:
+            return self(x)[:, first:]
+        return F.linear(x, self.weight[first:], None if self._bias is None else self._bias[first:])
 
     @property
     def gives_rows(self) -> bool:

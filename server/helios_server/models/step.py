@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from helios_server.models.attention import PagedAttention
+from helios_server.models.attention import PagedAttention, Places
 from helios_server.models.rows import Rows, Stretch, rows_of
 from helios_server.models.slabs import Scratch, SlabLayout, Slabs
 
@@ -32,6 +32,11 @@ class Step:
     def positions(self) -> Tensor:
         """[T] int64, on the device."""
         return torch.from_numpy(self.rows.positions).to(self.slabs.layout.device)
+
+    @cached_property
+    def places(self) -> Places:
+        """Torch's path: where keys and values of these rows go, in any layer."""
+        return Places(self.rows, self.slabs.layout)
 
     @cached_property
     def attention(self) -> PagedAttention:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from helios_contract.serves import AUTO
+from helios_contract.serves import AUTO, WHOLE_SEQUENCES
 from helios_proto import __version__
 from helios_proto.v1 import generation_pb2 as pb
 
@@ -32,6 +32,8 @@ _REASONS = {
 }
 _SPANS_BYTES = 4096
 """Of JSON: gRPC allows 8 KiB of metadata in all, and whoever gets more loses the whole answer."""
+_DEPTHS_BYTES = 2048
+"""The same of depths, beside the spans."""
 
 
 # -- in
@@ -140,6 +142,8 @@ def trailing(model_name: str, info: ModelInfo, spans: Sequence[Span]) -> Metadat
     if last:
         metadata.append(("helios-depth", str(last.depth)))
         metadata.append(_spans_entry(spans))
+    if last and last.exit_mode != WHOLE_SEQUENCES:
+        metadata.append(_depths_entry(spans))
     return tuple(metadata)
 
 
@@ -150,10 +154,20 @@ def _spans_entry(spans: Sequence[Span]) -> tuple[str, str]:
     return ("helios-spans", text)
 
 
+def _depths_entry(spans: Sequence[Span]) -> tuple[str, str]:
+    """Where the depth changes, FROM_TOKEN:DEPTH: short enough for what spans are too long for."""
+    text = ",".join(f"{span.from_token}:{span.served.depth}" for span in spans)
+    if len(text) > _DEPTHS_BYTES:
+        return ("helios-depths-omitted", str(len(spans)))
+    return ("helios-depths", text)
+
+
 def _span(span: Span) -> dict[str, object]:
-    """A precision is named where it is not auto, so that what serves as published has short spans."""
+    """A precision is named where it is not auto, an exit mode where it is not `sequence`, so that what serves
+    as published has short spans."""
     served = span.served
     precision = {"weightDtype": served.weight_dtype, "kvCacheDtype": served.kv_cache_dtype}
+    mode = {} if served.exit_mode == WHOLE_SEQUENCES else {"exitMode": served.exit_mode}
     return {
         "fromToken": span.from_token,
         "candidate": served.candidate,
@@ -163,6 +177,7 @@ def _span(span: Span) -> dict[str, object]:
         "exits": served.exits_digest,
         "depth": served.depth,
         **{name: word for name, word in precision.items() if word != AUTO},
+        **mode,
     }
 
 
@@ -180,6 +195,7 @@ def read_spans(entries: Sequence[Mapping[str, Any]]) -> tuple[Span, ...]:
                 depth=entry["depth"],
                 weight_dtype=entry.get("weightDtype", AUTO),
                 kv_cache_dtype=entry.get("kvCacheDtype", AUTO),
+                exit_mode=entry.get("exitMode", WHOLE_SEQUENCES),
             ),
         )
         for entry in entries

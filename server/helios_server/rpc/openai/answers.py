@@ -235,6 +235,7 @@ def _span(span: Span) -> Object:
         "depth": served.depth,
         "weight_dtype": served.weight_dtype,
         "kv_cache_dtype": served.kv_cache_dtype,
+        "exit_mode": served.exit_mode,
     }
 
 
