@@ -63,4 +63,5 @@ def test_calls_and_bounds_are_the_codes() -> None:
         method.name for method in service.methods
     }
     assert f"{many._MOST_OPEN:,} requests may be open" in PAGE
+    assert f"of {many._MOST_OPEN_BYTES >> 20} MiB together" in PAGE
     assert f"{MOST_UNREAD:,} answers wait" in PAGE

@@ -142,16 +142,28 @@ async def test_more_than_a_stream_may_hold_open_wait_their_turn(
     assert sorted(answer.infer_response.id for answer in answers if is_final(answer)) == [*"0123456"]
 
 
+async def test_what_is_open_on_a_stream_has_a_bound_in_bytes(
+    pod: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for none but the first, they are answered in turn."""
+    monkeypatch.setattr(many, "_MOST_OPEN_BYTES", 1)
+    answers = await heard(pod, *(streamed(3, id=str(index)) for index in range(4)))
+    ids = [answer.infer_response.id for answer in answers]
+    assert ids == sorted(ids)
+    assert [answer.infer_response.id for answer in answers if is_final(answer)] == [*"0123"]
+
+
 async def test_a_client_that_does_not_read_loses_its_row_and_not_its_stream(
     pod: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits for it is bounded; when it reads again, it hears so, and may ask again."""
     monkeypatch.setattr(stream, "MOST_UNREAD", 8)
     async with grpc.aio.insecure_channel(
-        f"127.0.0.1:{pod.ports.port}", [("grpc.http2.lookahead_bytes", 1024)]
+        f"127.0.0.1:{pod.ports.port}", [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
     ) as channel:
         held = Held(open_inference_pb2_grpc.GRPCInferenceServiceStub(channel))
-        held.send(streamed(3000, id="slow", outputs=list(names.OUTPUTS)))
+        long = "slow" + "\U0001f600" * 252  # that comes back with each answer
+        held.send(streamed(3000, id=long, outputs=list(names.OUTPUTS)))
         await held.read()
         await eventually(lambda: _load(pod, 0))
         held.send(streamed(2, id="next"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import grpc
 from helios_proto.inference import open_inference_pb2 as pb
@@ -25,7 +26,8 @@ Write = Callable[[pb.ModelStreamInferResponse], Awaitable[None]]
 Answer = Callable[[pb.ModelInferRequest, Write], Awaitable[None]]
 
 _MOST_OPEN = 1024
-"""Requests of one call; who sends more is not read until some have ended."""
+_MOST_OPEN_BYTES = 32 << 20
+"""Requests of one call, and the bytes of them; who sends more is not read until some have ended."""
 _NOT_OURS = (grpc.aio.AbortError, asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
@@ -41,6 +43,7 @@ class Many:
         self._outbox: asyncio.Queue[pb.ModelStreamInferResponse | None] = asyncio.Queue(1)
         self._places = asyncio.Semaphore(_MOST_OPEN)
         self._open: set[asyncio.Task[None]] = set()
+        self._bytes = 0
 
     async def run(self, requests: AsyncIterator[pb.ModelInferRequest]) -> None:
         """Returns when the last request has its last answer. Raises Draining when no more are taken."""
@@ -77,12 +80,17 @@ class Many:
     async def _read(self, requests: AsyncIterator[pb.ModelInferRequest]) -> None:
         async for request in requests:
             await self._places.acquire()
+            size = 0 if isinstance(request, InvalidRequest) else request.ByteSize()
             task = asyncio.create_task(self._one(request))
             self._open.add(task)
-            task.add_done_callback(self._ended)
+            self._bytes += size
+            task.add_done_callback(partial(self._ended, size))
+            while self._bytes > _MOST_OPEN_BYTES and self._open:
+                await asyncio.wait(self._open, return_when=asyncio.FIRST_COMPLETED)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, size: int, task: asyncio.Task[None]) -> None:
         self._open.discard(task)
+        self._bytes -= size
         self._places.release()
 
     async def _hand_out(self) -> None:
