@@ -118,6 +118,19 @@ def test_a_recorded_trace_makes_the_same_changes(
         assert abs(seen.at - told.at) <= 15  # an audit speaks for the requests around it
 
 
+def test_a_night_without_requests_takes_no_passes() -> None:
+    first = list(requests(replace(DRIFT, requests=80)))
+    night = 12 * 3600.0
+    later = [replace(each, number=80 + n, arrived=each.arrived + night) for n, each in enumerate(first)]
+    world = Replay.of(made.spec(), made.found(), made.CLOCKS)
+    passes: list[float] = []
+    world.watch.append(lambda *_: passes.append(world.clock))
+    outcome = world.serve_all([*first, *later])
+    assert outcome.figures.answered == 160
+    assert len(passes) < 300
+    assert any(abs(d.at - 6 * 3600) < 600 and "interval" in d.message for d in outcome.decisions)
+
+
 def test_equal_arguments_equal_runs() -> None:
     drift = replace(DRIFT, requests=80)
     one, other = (Replay.of(made.spec(), made.found(), made.CLOCKS).serve_all(requests(drift)) for _ in "ab")

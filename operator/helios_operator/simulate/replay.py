@@ -6,6 +6,7 @@ must not read a clock or a file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -145,7 +146,9 @@ class Replay(World):
                 waits = next(coming, None)
             came += len(due)
             self._hand_out(due)
-            self.step(self.clocks.passes)
+            plan = self.step(self.clocks.passes)
+            if waits is not None:
+                self._pass_over(plan, waits.arrived)
         patience = self.clock + _PATIENCE_SECONDS
         while self._busy() and self.clock < patience:
             self._hand_out([])
@@ -160,6 +163,17 @@ class Replay(World):
             waits = plan.actions or not any(pod.ready for pod in self._pods()) or self._measuring()
             quiet = 0 if waits else quiet + 1
         self.now = max(self.now, self.began)
+
+    def _pass_over(self, plan: Plan, arrives: float) -> None:
+        """Passes of which nothing could come: no request is there, no pod or Job is on its way, and nothing
+        is due by the clock."""
+        pods = [pod for revision in self.revisions.values() for pod in revision.pods]
+        if self._busy() or plan.actions or self._measuring() or not all(pod.ready for pod in pods):
+            return
+        due = min(arrives - self.clock, plan.requeue_after_seconds or math.inf)
+        passes = math.floor(due / self.clocks.passes) - 1
+        if passes > 0 and not math.isinf(due):
+            self.now += timedelta(seconds=passes * self.clocks.passes)
 
     def _measuring(self) -> bool:
         return any(job.phase is JobPhase.RUNNING for job, _ in self.jobs.values())
