@@ -21,7 +21,8 @@ MISSED = (Reason.LATENCY_MISSED, Reason.QUALITY_MISSED, Reason.TASKS_MISSED)
 def slo_met(case: Case) -> Verdict:
     """From what clients saw since the last change, and from the audits of the depth in use."""
     if blind := case.memory.blind_since:
-        said = f"no data since {format_time(blind)}: no pod that serves tells what it does"
+        when = format_time(blind.replace(microsecond=0))
+        said = f"no data since {when}: no pod that serves tells what it does"
         return Verdict(False, Reason.INSUFFICIENT_DATA, said)
     since, cold = case.fleet.requests_since_change, case.policy.cold_requests
     if since < cold:
