@@ -110,7 +110,12 @@ def every(folder: Path | None = None) -> list[State]:
     """All state folders under the root, or the one given."""
     if folder is not None:
         return [open_folder(folder)]
-    return [open_folder(path.parent) for path in sorted(root().glob("*/objects"))]
+    return [open_folder(path) for path in folders()]
+
+
+def folders() -> list[Path]:
+    """Under the root."""
+    return [path.parent for path in sorted(root().glob("*/objects"))]
 
 
 def holding(name: str, folder: Path | None) -> State:
