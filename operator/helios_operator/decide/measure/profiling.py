@@ -205,7 +205,9 @@ class Table:
         if problem := self._wrong_with_tasks():
             text += f"; {problem}"
         stuck = [self._named(spec) for spec in wanted if self._is_stuck(spec)]
-        under_way = "; ".join(filter(None, (*stuck, waiting))) or ", ".join(map(self._named, wanted[:3]))
+        heard = [self._named(spec) for spec in wanted if self._progress(spec)]
+        under_way = "; ".join(filter(None, (*stuck, *heard, waiting)))
+        under_way = under_way or ", ".join(map(self._named, wanted[:3]))
         if self.quality_possible is False:
             said = "; ".join(filter(None, (text, prompts.missing(self.snapshot), under_way)))
             return Verdict(False, Reason.NO_PROMPTS, said)
@@ -241,8 +243,12 @@ class Table:
     def _named(self, spec: JobSpec) -> str:
         """With what holds it up, in the words of whoever runs it."""
         job = self._job(spec.name)
-        words = f" ({job.message})" if job and self._is_stuck(spec) else ""
-        return f"{spec.kind.lower()} {spec.name}{words}"
+        said = job.message if job and self._is_stuck(spec) else self._progress(spec)
+        return f"{spec.kind.lower()} {spec.name}{f' ({said})' if said else ''}"
+
+    def _progress(self, spec: JobSpec) -> str:
+        job = self._job(spec.name)
+        return job.progress if job and job.phase is JobPhase.RUNNING and not job.message else ""
 
     def _is_stuck(self, spec: JobSpec) -> bool:
         job = self._job(spec.name)
