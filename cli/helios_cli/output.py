@@ -32,15 +32,24 @@ def show(view: Any, output: str, table: Callable[[Any], None]) -> None:
         print(yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True), end="")
 
 
-def columns(titles: Sequence[str], rows: Sequence[Sequence[object]], width: int = WIDTH) -> str:
+def columns(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    width: int = WIDTH,
+    notes: Sequence[str] = (),
+) -> str:
     """Columns as wide as their widest cell, nothing drawn, nothing cut: what is too wide goes on in the next
-    line of its column, the widest column first."""
+    line of its column, the widest column first. `notes`: one for each row, below it."""
     cells = [[str(title) for title in titles], *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(titles))]
-    between = next((gap for gap in (3, 2, 1) if sum(widths) + gap * (len(widths) - 1) <= width), 2)
-    narrowed = _narrowed(widths, width - between * (len(widths) - 1))
-    lines = (line for row in cells for line in _lines(row, narrowed))
-    return "\n".join((" " * between).join(line).rstrip() for line in lines)
+    between = next((gap for gap in (3, 2) if sum(widths) + gap * (len(widths) - 1) <= width), 1)
+    words = [max(_longest_word(row[i]) for row in cells) for i in range(len(titles))]
+    narrowed = _narrowed(widths, words, width - between * (len(widths) - 1))
+    parts: list[str] = []
+    for row, note in zip_longest(cells, ["", *notes], fillvalue=""):
+        parts += [(" " * between).join(line).rstrip() for line in _lines(row, narrowed)]
+        parts += [paragraph(f"  {note}", "  ", width)] if note else []
+    return "\n".join(parts)
 
 
 def paragraph(text: str, indent: str = "", width: int = WIDTH) -> str:
@@ -50,16 +59,27 @@ def paragraph(text: str, indent: str = "", width: int = WIDTH) -> str:
     )
 
 
-def _narrowed(widths: Sequence[int], space: int) -> list[int]:
-    """The widest give way, as far as there is something to give."""
+def _narrowed(widths: Sequence[int], words: Sequence[int], space: int) -> list[int]:
+    """The widest give way: first those that have a space to break at, then words."""
     found = list(widths)
-    while sum(found) > space and max(found) > _NARROWEST:
-        found[found.index(max(found))] -= 1
+    for least in (words, [_NARROWEST] * len(widths)):
+        while sum(found) > space:
+            wide = [i for i, width in enumerate(found) if width > least[i]]
+            if not wide:
+                break
+            found[max(wide, key=lambda i: found[i])] -= 1
     return found
 
 
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)
+
+
 def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[list[str]]:
-    wrapped = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+    wrapped = [
+        textwrap.wrap(cell, width, break_on_hyphens=False) or [""]
+        for cell, width in zip(row, widths, strict=True)
+    ]
     for parts in zip_longest(*wrapped, fillvalue=""):
         yield [f"{part:{width}}" for part, width in zip(parts, widths, strict=True)]
 
