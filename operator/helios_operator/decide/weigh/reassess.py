@@ -80,8 +80,9 @@ def _first_selection(case: Case) -> Outcome:
     best = next((option for option in judged if option.verdict.ok), None)
     if best is None and (unknown := _unknown_tasks(judged)):
         return _note(case, Decision.INCONCLUSIVE, unknown)
-    if best is None and not case.must_leave and (unprompted := _unprompted(judged)):
-        return _note(case, Decision.INCONCLUSIVE, unprompted)
+    unprompted = [o.verdict for o in judged if o.verdict.reason == Reason.NO_PROMPTS]
+    if best is None and unprompted and not case.must_leave:
+        return _note(case, Decision.INCONCLUSIVE, unprompted[0])
     if best is None:
         return _nothing_feasible(case, judged, current, evidence)
     verdict = Verdict(
@@ -99,11 +100,6 @@ def _unknown_tasks(judged: tuple[Option, ...]) -> Verdict | None:
     """The best meets all that is asked but for the tasks, of which nobody can tell."""
     best = min(judged, key=lambda option: option.verdict.reason not in _UNKNOWN_TASKS, default=None)
     return best.verdict if best and best.verdict.reason in _UNKNOWN_TASKS else None
-
-
-def _unprompted(judged: tuple[Option, ...]) -> Verdict | None:
-    """Some would do, for all that anybody can tell without prompts."""
-    return next((o.verdict for o in judged if o.verdict.reason == Reason.NO_PROMPTS), None)
 
 
 def _first_reason(case: Case) -> Reason:
