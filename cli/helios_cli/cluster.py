@@ -14,7 +14,16 @@ from typing import Any, TypeVar
 
 from helios_operator.cluster.client import Client
 from helios_operator.cluster.events import ACTION, NUMBERS
-from helios_operator.cluster.kinds import DEPLOYMENT, EVENT, MODEL, PROFILE, Kind, Object, version_of
+from helios_operator.cluster.kinds import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    EVENT,
+    MODEL,
+    PROFILE,
+    Kind,
+    Object,
+    version_of,
+)
 from helios_operator.errors import ClusterError, NotFoundError, ObjectNotFoundError, OperatorError
 from helios_operator.local.admin import Change
 from helios_operator.local.events import Record
@@ -75,6 +84,13 @@ class Cluster:
         found = self.ask(self._client.list(EVENT, metadata["namespace"], selector))
         its = [event for event in found if event["involvedObject"].get("uid") == metadata["uid"]]
         return sorted(its, key=lambda event: (event["lastTimestamp"], version_of(event)))
+
+    def held(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """None as well for whoever may not read it."""
+        try:
+            return self._runner.run(self._client.get(kind, namespace, name))
+        except ClusterError:
+            return None
 
     def merge(self, obj: Object, changes: Object) -> None:
         metadata = obj["metadata"]
@@ -147,7 +163,13 @@ class ClusterDeployment:
         return self._cluster.profiles()
 
     def models(self) -> list[Object]:
+        if "candidateSelector" not in self.obj["spec"]:
+            return []
         return self._cluster.models()
+
+    def text(self, config_map: str, key: str) -> str | None:
+        found = self._cluster.held(CONFIG_MAP, self.obj["metadata"]["namespace"], config_map)
+        return ((found or {}).get("data") or {}).get(key)
 
     def change(self, change: Change) -> None:
         self._cluster.merge(self.obj, patch(change))

@@ -25,6 +25,7 @@ VERBS = {
     "switch": "change to a candidate by hand",
     "rollback": "back to what served before the last change",
     "pause": "hold every change (--off: no longer)",
+    "rm": "forget a deployment of this machine that does not run",
     "generate": "send a prompt, stream the answer",
     "capacity": "will it fit: tokens and requests by depth and precision",
     "plan": "what would be chosen and why, from profiles; changes nothing",

@@ -6,11 +6,17 @@ The view is the information, made by a verb; a table leaves things out, JSON and
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Any
 
 import yaml
+
+WIDTH = 80
+"""Columns of a terminal that tables fit."""
+_NARROWEST = 4
 
 
 def show(view: Any, output: str, table: Callable[[Any], None]) -> None:
@@ -26,13 +32,56 @@ def show(view: Any, output: str, table: Callable[[Any], None]) -> None:
         print(yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True), end="")
 
 
-def columns(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns as kubectl prints them: as wide as their widest cell, nothing drawn, nothing cut."""
+def columns(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    width: int = WIDTH,
+    notes: Sequence[str] = (),
+) -> str:
+    """Columns as wide as their widest cell, nothing drawn, nothing cut: what is too wide goes on in the next
+    line of its column, the widest column first. `notes`: one for each row, below it."""
     cells = [[str(title) for title in titles], *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(titles))]
-    return "\n".join(
-        "   ".join(f"{c:{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
+    between = next((gap for gap in (3, 2) if sum(widths) + gap * (len(widths) - 1) <= width), 1)
+    words = [max(_longest_word(row[i]) for row in cells) for i in range(len(titles))]
+    narrowed = _narrowed(widths, words, width - between * (len(widths) - 1))
+    parts: list[str] = []
+    for row, note in zip_longest(cells, ["", *notes], fillvalue=""):
+        parts += [(" " * between).join(line).rstrip() for line in _lines(row, narrowed)]
+        parts += [paragraph(f"  {note}", "  ", width)] if note else []
+    return "\n".join(parts)
+
+
+def paragraph(text: str, indent: str = "", width: int = WIDTH) -> str:
+    """A sentence within the width; its further lines are indented."""
+    return textwrap.fill(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
+
+
+def _narrowed(widths: Sequence[int], words: Sequence[int], space: int) -> list[int]:
+    """The widest give way: first those that have a space to break at, then words."""
+    found = list(widths)
+    for least in (words, [_NARROWEST] * len(widths)):
+        while sum(found) > space:
+            wide = [i for i, width in enumerate(found) if width > least[i]]
+            if not wide:
+                break
+            found[max(wide, key=lambda i: found[i])] -= 1
+    return found
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)
+
+
+def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[list[str]]:
+    wrapped = [
+        textwrap.wrap(cell, width, break_on_hyphens=False) or [""]
+        for cell, width in zip(row, widths, strict=True)
+    ]
+    for parts in zip_longest(*wrapped, fillvalue=""):
+        yield [f"{part:{width}}" for part, width in zip(parts, widths, strict=True)]
 
 
 def _cell(value: object) -> str:

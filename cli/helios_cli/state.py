@@ -18,7 +18,7 @@ from helios_operator.errors import ObjectNotFoundError, StateError
 from helios_operator.local import admin, events, lock
 from helios_operator.local.admin import Change
 from helios_operator.local.events import Record
-from helios_operator.local.store import DEPLOYMENT, MODEL, PROFILE, Store
+from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT, MODEL, PROFILE, Store
 
 Object = dict[str, Any]
 
@@ -51,6 +51,11 @@ class LocalDeployment:
 
     def models(self) -> list[Object]:
         return self.state.store.objects(MODEL)
+
+    def text(self, config_map: str, key: str) -> str | None:
+        found = self.state.store.find(CONFIG_MAP, config_map)
+        text: str | None = (found or {}).get("data", {}).get(key)
+        return text
 
     def change(self, change: Change) -> None:
         asyncio.run(admin.ask(self.state.folder, change))
@@ -105,7 +110,12 @@ def every(folder: Path | None = None) -> list[State]:
     """All state folders under the root, or the one given."""
     if folder is not None:
         return [open_folder(folder)]
-    return [open_folder(path.parent) for path in sorted(root().glob("*/objects"))]
+    return [open_folder(path) for path in folders()]
+
+
+def folders() -> list[Path]:
+    """Under the root."""
+    return [path.parent for path in sorted(root().glob("*/objects"))]
 
 
 def holding(name: str, folder: Path | None) -> State:

@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from helios_contract.serves import AUTO, Precision
+from helios_operator.api.annotations import newest_request
+from helios_operator.api.timestamps import format_time, parse_time
+from helios_operator.decide.facts.tally import NEVER
 from helios_operator.local.events import Echoes, Record
+
+if TYPE_CHECKING:
+    from helios_cli.options import OptionView
 
 Object = Mapping[str, Any]
 
@@ -49,7 +55,6 @@ class StatusView:
         active = status.get("active")
         candidates = [dict(candidate) for candidate in status.get("candidates", [])]
         conditions = [dict(condition) for condition in status.get("conditions", [])]
-        served = next((c for c in candidates if active and c["name"] == active["candidate"]), {})
         return cls(
             name=metadata["name"],
             namespace=metadata.get("namespace", "default"),
@@ -62,7 +67,7 @@ class StatusView:
             layers=active["layerBudget"] if active else None,
             precision=precision_of(active) if active else None,
             batch=active["maxBatchSize"] if active else None,
-            quality_percent=served.get("qualityPercent"),
+            quality_percent=quality_of(active, candidates),
             replicas=f"{status.get('readyReplicas', 0) if running else 0}/{obj['spec'].get('replicas', 1)}",
             endpoint=status.get("endpoint", ""),
             age_seconds=_age(metadata.get("creationTimestamp"), now),
@@ -78,28 +83,44 @@ class StatusView:
 
 @dataclass(frozen=True)
 class WhyView:
-    """The reasons: the last reassessment, what each candidate came to, the changes made, the newest
-    decisions."""
+    """The reasons: the last reassessment, what each candidate and each of its options came to, the changes
+    made, the newest decisions. `asked`: what was asked by hand and has no answer yet; `no_data_since`: since
+    when nobody knows what happens, None while somebody does."""
 
     name: str
+    running: bool
     active: dict[str, Any] | None
     reassessment: dict[str, Any]
     candidates: list[dict[str, Any]]
     history: list[dict[str, Any]]
     decisions: list[Record] = field(default_factory=list)
+    options: list[OptionView] = field(default_factory=list)
+    asked: str = ""
+    no_data_since: str | None = None
 
     @classmethod
-    def of(cls, obj: Object, records: Sequence[Record], last: int) -> WhyView:
+    def of(
+        cls,
+        obj: Object,
+        records: Sequence[Record],
+        last: int,
+        options: Sequence[OptionView] = (),
+        running: bool = True,
+    ) -> WhyView:
         status = obj.get("status", {})
         echoes = Echoes()
         told = [r for r in records if r.source in ("decision", "event") and not echoes.is_echo(r)]
         return cls(
             name=obj["metadata"]["name"],
+            running=running,
             active=status.get("active"),
             reassessment=dict(status.get("reassessment", {})),
             candidates=[dict(candidate) for candidate in status.get("candidates", [])],
             history=[dict(entry) for entry in status.get("history", [])],
             decisions=told[-last:],
+            options=list(options),
+            asked=_asked(obj),
+            no_data_since=_no_data_since(status, records, running),
         )
 
 
@@ -145,6 +166,38 @@ class ProfileView:
 PUBLISHED = str(Precision())
 
 
+def quality_of(active: Object | None, candidates: Sequence[Object]) -> int | None:
+    """Of what serves. An older operator's status has it of each candidate's best option alone."""
+    if active is None:
+        return None
+    if "qualityPercent" in active:
+        return int(active["qualityPercent"])
+    served = (active["candidate"], active["layerBudget"])
+    best = next((c for c in candidates if (c["name"], c.get("layerBudget")) == served), {})
+    return best.get("qualityPercent") if precision_of(best) == precision_of(active) else None
+
+
+def _asked(obj: Object) -> str:
+    """The newest request that the status does not answer."""
+    memory = obj.get("status", {}).get("reassessment", {})
+    request = newest_request(obj["metadata"].get("annotations", {}))
+    if request is None or request.asked == NEVER:
+        return ""
+    seen = memory.get("triggeredAt")
+    is_new = not seen or parse_time(seen) < request.asked
+    if not is_new and memory.get("trigger") != "Manual":
+        return ""
+    what = f"switch to {request.switch_to}" if request.switch_to else "reassess"
+    return f"{what}, asked by hand at {short_time(format_time(request.asked))}"
+
+
+def _no_data_since(status: Object, records: Sequence[Record], running: bool) -> str | None:
+    blind: str | None = status.get("reassessment", {}).get("blindSince")
+    if running or blind:
+        return blind
+    return records[-1].time if records else status.get("reassessment", {}).get("lastTime")
+
+
 def precision_of(held: Mapping[str, Any]) -> str:
     """How the weights/keys and values of a service, an option or a row are held."""
     return str(Precision(held.get("weightDtype", AUTO), held.get("kvCacheDtype", AUTO)))
@@ -180,7 +233,7 @@ def _age(created: str | None, now: datetime) -> int:
 
 def short_time(time: str | None) -> str:
     """To the second."""
-    return f"{time[:19]}Z" if time else ""
+    return f"{time.removesuffix('Z')[:19]}Z" if time else ""
 
 
 def short_age(seconds: int) -> str:

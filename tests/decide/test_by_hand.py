@@ -67,6 +67,28 @@ def test_a_reassessment_by_hand_is_made_once() -> None:
     assert made.status.reassessment.last_time == after
 
 
+def test_every_reassessment_by_hand_ends_in_an_event() -> None:
+    """Though it comes to what the last one came to."""
+    made = selected(world(inline(), general=GENERAL))
+    ends: list[str] = []
+    made.watch.append(
+        lambda w, s, plan: ends.extend(
+            event.message for event in plan.events if "by hand came to" in event.message
+        )
+    )
+    for _ in range(3):
+        made.annotate(REASSESS, reassess_value(made.now))
+        made.run(5)
+    assert len(ends) == 3
+    assert all(said.startswith("what was asked by hand came to Keep: general at 24 layers") for said in ends)
+    for _ in range(2):
+        ask_to_switch(made, "nobody")
+        made.run(3)
+    assert (
+        ends[3:] == ["what was asked by hand came to Blocked: nobody cannot be served: no such candidate"] * 2
+    )
+
+
 def test_a_mistyped_request_starts_nothing() -> None:
     made = selected(world(general=GENERAL))
     before = made.status.reassessment

@@ -10,6 +10,7 @@ import pytest
 from helios_operator.api.annotations import REASSESS
 from helios_operator.api.timestamps import format_time
 from helios_operator.api.types import ConfigMapRef, Profiling, Prompts
+from helios_operator.decide import decide
 from helios_operator.decide.plan import DeleteJob, DeleteProfile, Plan, StartJob
 from helios_operator.decide.snapshot import JobKind, JobPhase, Snapshot, TimingRow
 
@@ -183,6 +184,21 @@ def test_progress_is_said() -> None:
         "AllCandidatesCurrent",
     ]
     assert isinstance(made.spec.profiling, Profiling)
+
+
+def test_what_runs_says_how_far_it_is() -> None:
+    """Beside what waits for it."""
+    made = world(inline(), big=BARE_BIG, small=BARE_SMALL)
+    made.job_seconds = 60
+    made.run(140)
+    snapshot = made.snapshot()
+    (running,) = (job for job in snapshot.jobs if job.phase is JobPhase.RUNNING)
+    told = replace(running, progress="40 % timed")
+    jobs = tuple(told if job is running else job for job in snapshot.jobs)
+    plan = decide(replace(snapshot, jobs=jobs), made.now)
+    (said,) = (c.message for c in plan.status.conditions if c.type == "Profiled")
+    assert f"{running.spec.name} (40 % timed); " in said
+    assert "waits: maxParallelism Jobs are running" in said
 
 
 def test_a_config_map_without_prompts_is_named_beside_what_is_measured() -> None:

@@ -8,7 +8,7 @@ from math import inf
 
 import pytest
 from helios_contract.results import ExitQuality, Resolved
-from helios_contract.telemetry import AuditRow, Histogram
+from helios_contract.telemetry import AuditRow
 from helios_operator.api.rows import QualityIdentity, QualityRow, RowPhase
 from helios_operator.api.types import Candidate
 from helios_operator.decide.facts import quality
@@ -63,14 +63,12 @@ def test_students_quantiles_are_those_of_the_tables() -> None:
         assert quality.student(0.90, freedom) == pytest.approx(value, rel=0.02)
 
 
-def test_the_percentile_is_linear_within_its_bucket() -> None:
-    histogram = Histogram((10.0, 20.0, 40.0), (50, 40, 10, 0))
-    assert quality.percentile([histogram], 50) == pytest.approx(10)
-    assert quality.percentile([histogram], 95) == pytest.approx(30)
-    assert quality.percentile([histogram, histogram], 95) == pytest.approx(30)
-    assert quality.percentile([Histogram((10.0,), (0, 5))], 95) == 10
-    assert quality.percentile([Histogram((10.0,), (0, 0))], 95) is None
-    assert quality.percentile([], 95) is None
+@given(st.floats(0, 100), st.integers(0, 100))
+def test_a_told_percentage_is_never_more_than_it_is(percent: float, target: int) -> None:
+    assert percent - 1 < quality.whole(percent) <= percent + 1e-6
+    assert percent - 0.11 < quality.tenth(percent) <= percent + 1e-6
+    if percent < target - 1e-6:
+        assert quality.tenth(percent) < target
 
 
 def test_other_texts_are_told_apart_and_the_same_are_not() -> None:

@@ -143,6 +143,10 @@ STORIES: dict[Word, Callable[[], None]] = {
     Reason.QUALITY_RESTORED: test_spec_changes.test_a_higher_quality_deepens_the_choice,
     Reason.LATENCY_RESTORED: a_latency_that_a_shallower_exit_keeps,
     Reason.SPEC_CHANGED: test_spec_changes.test_settings_are_told_to_running_pods,
+    Reason.CANDIDATES_CHANGED: (
+        test_spec_changes.test_a_candidate_that_leaves_the_catalogue_is_no_change_of_the_spec
+    ),
+    Reason.SETTINGS_CHANGED: (test_spec_changes.test_settings_that_were_measured_are_no_change_of_the_spec),
     Reason.PINNED: test_by_hand.test_pinned_weighs_the_depths_of_one_candidate_only,
     Reason.BY_HAND: test_by_hand.test_a_switch_by_hand_is_made_whatever_the_objective_says,
     Reason.REPLICAS_CHANGED: test_spec_changes.test_replicas_follow_the_spec,

@@ -6,10 +6,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from helios_operator.api.types import Bounds, Selection, SelectionPolicy, Strategy
-from helios_operator.decide.plan import CreateRevision, DeleteRevision, DrainRevision, ScaleRevision
+from helios_operator.decide.plan import (
+    CreateRevision,
+    DeleteRevision,
+    DrainRevision,
+    ScaleRevision,
+    WriteLimits,
+)
 
 from tests.decide.builders import inline, selected, world
 from tests.decide.test_by_hand import ask_to_switch
+from tests.decide.test_catalogue import chooser
 from tests.decide.test_stories import condition, second_act
 from tests.decide.truth import (
     BARE_BIG,
@@ -134,6 +141,50 @@ def test_settings_are_told_to_running_pods() -> None:
     made.run(3)
     assert next(iter(made.revisions.values())).pods[0].limits.audit.percent == 7
     assert creations(made) == 1
+
+
+def test_settings_that_were_measured_are_no_change_of_the_spec() -> None:
+    """The reference is told how many rows fit once it is timed."""
+    made = selected(world(inline(), general=GENERAL))
+    told = [action.why.reason for action in made.actions if isinstance(action, WriteLimits)]
+    assert told == ["SettingsChanged", "FirstSelection"]
+
+
+def test_settings_that_had_to_wait_are_a_change_of_the_spec() -> None:
+    made = world(inline(), general=GENERAL)
+    made.start_seconds = 10
+    made.run(5)
+    made.edit(reassessment=replace(made.spec.reassessment, audit_percent=7))
+    made.run(20)
+    told = [action.why.reason for action in made.actions if isinstance(action, WriteLimits)]
+    assert told[0] == "SpecChanged"
+
+
+def test_pods_of_another_release_are_no_change_of_the_spec() -> None:
+    made = selected(world(inline(), general=GENERAL))
+    next(iter(made.revisions.values())).template_current = False
+    made.run(2)
+    assert creations(made) == 2
+    made_anew = [a.why.reason for a in made.actions if isinstance(a, CreateRevision)]
+    assert made_anew[-1] == "SettingsChanged"
+
+
+def test_a_candidate_that_leaves_the_catalogue_is_no_change_of_the_spec() -> None:
+    made = chooser(big=BARE_BIG, small=BARE_SMALL)
+    made.run(40)
+    served = made.active[0]
+    generation = made.deployment.generation
+    made.models = tuple(model for model in made.models if model.name != served)
+    reasons: list[str] = []
+    made.watch.append(
+        lambda w, s, p: reasons.extend(c.reason for c in p.status.conditions if c.type == "Ready")
+    )
+    made.run(20)
+    assert made.active[0] not in (None, served)
+    assert made.deployment.generation == generation
+    assert made.status.history[-1].reason == "CandidatesChanged"
+    assert "CandidatesChanged" in reasons
+    assert "SpecChanged" not in reasons
 
 
 def test_settings_that_come_long_after_the_last_change_are_no_late_rollout() -> None:

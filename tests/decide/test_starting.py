@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from helios_operator.api.types import Bounds, LimitsSpec, Prompts, Selection, SelectionPolicy
+import pytest
+from helios_operator.api.annotations import REASSESS, SWITCH_TO, reassess_value, switch_value
+from helios_operator.api.types import (
+    Bounds,
+    ConfigMapRef,
+    Decision,
+    LimitsSpec,
+    LivePrompts,
+    Prompts,
+    Selection,
+    SelectionPolicy,
+)
+from helios_operator.decide import weigh
 from helios_operator.decide.plan import CreateRevision, DeleteRevision, StartJob
 from helios_operator.decide.snapshot import JobKind
 
@@ -143,6 +155,44 @@ def test_without_prompts_full_depth_serves_and_the_fix_is_said() -> None:
     assert condition(made, "Profiled") == ("False", "NoPrompts")
     kinds = {action.job.kind for action in made.actions if isinstance(action, StartJob)}
     assert kinds == {JobKind.INSPECT, JobKind.TIMING}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "fix"),
+    [
+        (Prompts(), "set profiling.prompts.live, configMapRef or inline"),
+        (Prompts(live=LivePrompts(32, consent=False)), "set profiling.prompts.live"),
+        (Prompts(config_map_ref=ConfigMapRef("texts", "whales")), "ConfigMap texts does not exist"),
+    ],
+)
+def test_no_prompts_are_no_prompts_everywhere(prompts: Prompts, fix: str) -> None:
+    """And neither an infeasible candidate nor a measurement that never ends."""
+    made = world(prompts, general=GENERAL, big=BARE_BIG)
+    phases: list[str] = []
+    made.watch.append(lambda w, s, plan: phases.append(plan.status.phase))
+    made.run(30)
+    memory = made.status.reassessment
+    assert condition(made, "Ready") == condition(made, "Profiled") == ("False", "NoPrompts")
+    assert (memory.decision, memory.reason) == (Decision.INCONCLUSIVE, "NoPrompts")
+    assert {c.state for c in made.status.candidates} == {"NoPrompts"}
+    assert {o.verdict.reason for o in weigh(made.snapshot(), made.now)[1]} == {"NoPrompts"}
+    ready = next(c.message for c in made.status.conditions if c.type == "Ready")
+    assert all(fix in said for said in (ready, memory.message, made.status.candidates[0].message))
+    assert list(dict.fromkeys(phases)) == ["Starting", "Profiling", "Degraded"]
+
+
+def test_a_switch_by_hand_brings_no_prompts() -> None:
+    made = world(Prompts(), general=GENERAL)
+    made.run(30)
+    made.annotate(SWITCH_TO, switch_value("general", made.now))
+    made.run(5)
+    made.annotate(REASSESS, reassess_value(made.now))
+    made.run(5)
+    assert condition(made, "Ready") == ("False", "NoPrompts")
+    assert made.status.reassessment.reason == "NoPrompts"
+    made.edit(profiling=replace(made.spec.profiling, prompts=inline()))
+    made.run(20)
+    assert condition(made, "Ready") == ("True", "Serving")
 
 
 def test_zero_replicas_serve_nothing_and_are_no_failure() -> None:

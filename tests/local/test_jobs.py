@@ -4,6 +4,7 @@ seen."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,9 @@ from helios_operator.api.types import (
 )
 from helios_operator.decide.snapshot import AskedOption, Job, JobKind, JobPhase, JobSpec
 from helios_operator.local import hardware
-from helios_operator.local.jobs import Jobs, JobSettings
+from helios_operator.local.jobs import Jobs, JobSettings, progress
+from helios_server.profile.report import Progress
+from helios_server.profile.sweep import Effort, sweep
 
 from tests.checkpoints import make_checkpoint
 
@@ -133,3 +136,21 @@ async def test_a_job_without_room_for_its_files_fails_and_says_why(jobs: Jobs, t
     job = await finished(jobs, "i-1")
     assert (job.phase, job.attempts) == (JobPhase.FAILED, 1)
     assert job.message.startswith("cannot be started: ")
+
+
+def test_how_far_a_job_is_stands_in_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert progress(log) == ""
+    with log.open("w") as file:
+        said = Progress()
+        for line in ("18 shapes of a step", "10 % timed", "20 % timed"):
+            with contextlib.redirect_stderr(file):
+                said(line)
+        file.write("a warning of a library\n" * 3)
+    assert progress(log) == "20 % timed"
+
+
+def test_a_timing_tells_every_tenth_once() -> None:
+    told: list[str] = []
+    sweep([lambda: None], Effort(seconds=0.0, rounds=40), progress=told.append)
+    assert told == [f"{tenth} % timed" for tenth in range(10, 100, 10)]

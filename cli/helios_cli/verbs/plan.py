@@ -1,59 +1,47 @@
-"""`helios plan FILE --profiles DIR`: what would be chosen, what would be rejected, and why; nothing is
+"""`helios plan FILE --profiles PATH`: what would be chosen, what would be rejected, and why; nothing is
 changed.
 
-The decisions of `helios up`, on profiles that exist already: of a state folder, or of a folder of
-HeliosProfiles.
+The decisions of `helios up`, on what was measured already: a state folder, HeliosProfiles, or results of
+`helios profile`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from helios_operator.api import documents, parse, validation
 from helios_operator.api.models import Model
-from helios_operator.api.rows import Hardware, QualityRow, Row, TimingRow
+from helios_operator.api.rows import Hardware, QualityRow, Row, TasksRow, TimingRow
 from helios_operator.api.types import Deployment
 from helios_operator.decide import missing, weigh
 from helios_operator.decide.facts.candidates import Contender
+from helios_operator.decide.facts.evidence import ProfileEvidence, newest_common
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
-from helios_operator.decide.weigh import select
-from helios_operator.decide.weigh.options import Option
 from helios_operator.errors import OperatorError
 from helios_operator.local import hardware
-from helios_operator.local.store import DEPLOYMENT, MODEL
+from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT, MODEL
+from helios_operator.passes import tasks
 from helios_server.models.cache import cache_root
 from helios_server.planning import PERFORMANCE_VERSION
 
+from helios_cli import measured, weighing
+from helios_cli import options as shown
 from helios_cli.arguments import Parser
-from helios_cli.output import columns, show
-from helios_cli.profiled import parsed, stored
-from helios_cli.views import PUBLISHED
-
-
-@dataclass(frozen=True)
-class OptionView:
-    """A candidate at a depth in layers, its weights/keys and values held in some precision. `numbers`: the
-    prediction, with the unit in each name."""
-
-    candidate: str
-    layers: int
-    precision: str
-    rows: int
-    feasible: bool
-    reason: str
-    message: str
-    numbers: dict[str, float] = field(default_factory=dict)
+from helios_cli.measured import Measured
+from helios_cli.options import CHOSEN, OptionView
+from helios_cli.output import paragraph, show
+from helios_cli.views import short_time
 
 
 @dataclass(frozen=True)
 class PlanView:
     """`chosen` None: nothing is feasible. `turned_away`: candidates that no option was made of. `missing`:
     what would be measured first. `hardware`: where the timings were taken, and whether that is this
-    machine."""
+    machine; `prompts`: whose the quality rests on; `set_aside`: quality rows of other prompts."""
 
     name: str
     chosen: OptionView | None
@@ -62,6 +50,24 @@ class PlanView:
     missing: list[str]
     hardware: str
     this_machine: bool
+    memory_mib: int
+    prompts: str
+    set_aside: list[str]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """FILE, and how this machine is used."""
+
+    models: tuple[Model, ...]
+    config_maps: Mapping[str, Mapping[str, Any]]
+    memory_mib: int | None
+    volumes: Path
+    here: Hardware
+
+    def text(self, config_map: str, key: str) -> str | None:
+        found: str | None = self.config_maps.get(config_map, {}).get(key)
+        return found
 
 
 def run(argv: Sequence[str]) -> int:
@@ -70,9 +76,9 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--profiles",
         type=Path,
-        metavar="DIR",
+        metavar="PATH",
         required=True,
-        help="a state folder, or files of HeliosProfiles",
+        help="a state folder; HeliosProfiles, or results of `helios profile --result`, or a folder of them",
     )
     parser.add_argument(
         "--volumes", type=Path, default=cache_root(), metavar="DIR", help="where claims are folders"
@@ -85,48 +91,99 @@ def run(argv: Sequence[str]) -> int:
         "--dtype", choices=("float16", "bfloat16", "float32", "float64"), help="default: the device's"
     )
     options = parser.parse_args(argv)
-    objects = [
-        validation.admit(obj)
-        for obj in documents.read(options.file)
-        if obj.get("kind") in (DEPLOYMENT, MODEL)
-    ]
+    stand = documents.read(options.file)
+    objects = [validation.admit(obj) for obj in stand if obj.get("kind") in (DEPLOYMENT, MODEL)]
     deployments = [parse.deployment(obj) for obj in objects if obj["kind"] == DEPLOYMENT]
     if not deployments:
         raise OperatorError("FILE", f"holds no {DEPLOYMENT}", "add one: see examples/")
-    models = tuple(parse.model(obj) for obj in objects if obj["kind"] == MODEL)
-    rows = parsed(stored(options.profiles))
-    here = hardware.detect(options.device, options.dtype)[1]
-    views = [_view(_snapshot(d, models, rows, here, options)) for d in deployments]
+    asked = Asked(
+        models=tuple(parse.model(obj) for obj in objects if obj["kind"] == MODEL),
+        config_maps={o["metadata"]["name"]: o.get("data", {}) for o in stand if o.get("kind") == CONFIG_MAP},
+        memory_mib=options.memory_mib,
+        volumes=options.volumes,
+        here=hardware.detect(options.device, options.dtype)[1],
+    )
+    known = measured.read(options.profiles)
+    views = [_view(_limited(deployment, asked), known, asked) for deployment in deployments]
     show(views, options.output, _tables)
     return 0 if all(view.chosen for view in views) else 1
 
 
-def _snapshot(
-    deployment: Deployment,
-    models: tuple[Model, ...],
-    rows: Sequence[Row],
-    here: Hardware,
-    options: Any,
-) -> Snapshot:
+def _limited(deployment: Deployment, asked: Asked) -> Deployment:
+    """As `helios up --memory-mib` has it: the limit of a deployment that has none of its own."""
+    given, limits, pods = asked.memory_mib, deployment.spec.limits, max(1, deployment.spec.replicas)
+    if given is None:
+        return deployment
+    if given < 1:
+        raise OperatorError("memory-mib", f"{given} is no memory", "give what all pods may take, in MiB")
+    if limits.memory_mib is None:
+        limits = replace(limits, memory_mib=given)
+        return replace(deployment, spec=replace(deployment.spec, limits=limits))
+    if given < pods * limits.memory_mib:
+        asks = f"{pods} x spec.limits.memoryMiB {limits.memory_mib} of {deployment.name}"
+        raise OperatorError("memory-mib", f"{given} is less than {asks}", "lower that, or give more")
+    return deployment
+
+
+def _view(deployment: Deployment, known: Measured, asked: Asked) -> PlanView:
+    now = datetime.now(UTC)
+    snapshot, set_aside = _on_own_prompts(_snapshot(deployment, known, asked))
+    contenders, options = weigh(snapshot, now)
+    views = [OptionView.of(option) for option in options]
+    chosen = next((view for view in views if view.feasible), None)
+    marked = [replace(view, standing=CHOSEN) if view is chosen else view for view in views]
+    machine = snapshot.hardware
+    evidence = newest_common([c for c in contenders if c.competes], now)
+    return PlanView(
+        name=snapshot.deployment.name,
+        chosen=marked[views.index(chosen)] if chosen else None,
+        options=marked,
+        turned_away=[_turned_away(contender) for contender in contenders if not contender.competes],
+        missing=[
+            f"{job.kind.value} of {', '.join(c.name for c in job.candidates)}{job.held}"
+            for job in missing(snapshot, now)
+        ],
+        hardware=f"{machine.accelerator or machine.cpu}, {machine.cores} cores, {machine.dtype}",
+        this_machine=machine == hardware.detect(dtype=machine.dtype)[1],
+        memory_mib=deployment.spec.limits.memory_mib or machine.memory_mib,
+        prompts=_whose(evidence, snapshot, known),
+        set_aside=set_aside,
+    )
+
+
+def _snapshot(deployment: Deployment, known: Measured, asked: Asked) -> Snapshot:
     """A machine on which nothing runs yet, with the table full of what is given."""
-    timings = tuple(row for row in rows if isinstance(row, TimingRow))
-    measured_on = _hardware_of(timings, here)
+    source = deployment.spec.profiling.tasks
+    ref = source.config_map_ref if source else None
     blank = Snapshot(
         deployment=deployment,
-        hardware=measured_on,
-        free_memory_mib=options.memory_mib or measured_on.memory_mib,
+        hardware=asked.here,
+        free_memory_mib=asked.memory_mib or asked.here.memory_mib,
         performance_version=PERFORMANCE_VERSION,
-        models=models,
-        timings=timings,
-        qualities=tuple(row for row in rows if isinstance(row, QualityRow)),
+        models=asked.models,
+        prompts=weighing.given_prompts(deployment, asked.text),
+        tasks=tasks.seen(source, asked.text(ref.name, ref.key) if ref else None),
     )
-    return _inspected(blank, options.volumes)
+    looked = _inspected(_with(blank, known.rows), asked.volumes)
+    if not known.results:
+        return _measured_where(looked, asked.here)
+    found = measured.rows_of(known.results, weigh(looked, datetime.now(UTC))[0], looked, asked.here)
+    return _measured_where(_with(looked, (*known.rows, *found)), asked.here)
 
 
-def _hardware_of(timings: Sequence[TimingRow], here: Hardware) -> Hardware:
-    """This machine's, or where the profiles come from when none is of this one."""
-    known = [row.identity.hardware for row in timings]
-    return here if here in known or not known else known[0]
+def _with(snapshot: Snapshot, rows: Sequence[Row]) -> Snapshot:
+    return replace(
+        snapshot,
+        timings=tuple(row for row in rows if isinstance(row, TimingRow)),
+        qualities=tuple(row for row in rows if isinstance(row, QualityRow)),
+        task_rows=tuple(row for row in rows if isinstance(row, TasksRow)),
+    )
+
+
+def _measured_where(snapshot: Snapshot, here: Hardware) -> Snapshot:
+    """On this machine, or where the profiles come from when none is of this one."""
+    known = [row.identity.hardware for row in snapshot.timings]
+    return replace(snapshot, hardware=here if here in known or not known else known[0])
 
 
 def _inspected(snapshot: Snapshot, volumes: Path) -> Snapshot:
@@ -143,37 +200,30 @@ def _inspected(snapshot: Snapshot, volumes: Path) -> Snapshot:
     return replace(snapshot, jobs=(job,))
 
 
-def _view(snapshot: Snapshot) -> PlanView:
-    now = datetime.now(UTC)
-    contenders, options = weigh(snapshot, now)
-    views = [_option(option) for option in options]
-    machine = snapshot.hardware
-    return PlanView(
-        name=snapshot.deployment.name,
-        chosen=next((view for view in views if view.feasible), None),
-        options=views,
-        turned_away=[_turned_away(contender) for contender in contenders if not contender.competes],
-        missing=[
-            f"{job.kind.value} of {', '.join(c.name for c in job.candidates)}{job.held}"
-            for job in missing(snapshot, now)
-        ],
-        hardware=f"{machine.accelerator or machine.cpu}, {machine.cores} cores, {machine.dtype}",
-        this_machine=machine == hardware.detect(dtype=machine.dtype)[1],
-    )
+# -- whose prompts -------------------------------------------------------------------------------------------
 
 
-def _option(option: Option) -> OptionView:
-    verdict = option.verdict
-    return OptionView(
-        candidate=option.contender.name,
-        layers=option.layer_budget,
-        precision=str(option.precision),
-        rows=option.max_batch_size,
-        feasible=verdict.ok,
-        reason=verdict.reason,
-        message=verdict.message,
-        numbers=select.numbers(option),
+def _on_own_prompts(snapshot: Snapshot) -> tuple[Snapshot, list[str]]:
+    """Where FILE gives prompts, `helios up` measures on them, whatever was measured on others."""
+    if snapshot.prompts is None:
+        return snapshot, []
+    own = [q for q in snapshot.qualities if q.identity.prompts_digest == snapshot.prompts.digest]
+    foreign = [q.name for q in snapshot.qualities if q not in own]
+    return replace(snapshot, qualities=tuple(own)), foreign
+
+
+def _whose(evidence: ProfileEvidence | None, snapshot: Snapshot, known: Measured) -> str:
+    source = snapshot.deployment.spec.profiling.prompts
+    kind = "ConfigMap" if source.config_map_ref else "inline" if source.inline else "live"
+    if evidence is None:
+        return f"none measured on FILE's {kind} prompts" if snapshot.prompts else "none measured"
+    rows = [row for row in snapshot.qualities if row.identity.prompts_digest == evidence.prompts_digest]
+    owners = sorted({owner for row in rows for owner in known.owners.get(row.name, ())})
+    whose = (
+        f"FILE's {kind} prompts" if snapshot.prompts else f"prompts of {', '.join(owners) or 'nobody named'}"
     )
+    when = short_time(evidence.completed.isoformat()) if evidence.completed else "unknown"
+    return f"{whose}: {evidence.samples}, {evidence.prompts_digest[:19]}, measured {when}"
 
 
 def _turned_away(contender: Contender) -> dict[str, str]:
@@ -192,21 +242,18 @@ def _tables(views: Sequence[PlanView]) -> None:
 
 def _table(view: PlanView) -> None:
     where = "this machine" if view.this_machine else "NOT this machine"
-    print(f"{view.name}: {view.chosen.message if view.chosen else 'nothing is feasible'}")
-    print(f"timings: {view.hardware} ({where})")
-    shown = any(option.precision != PUBLISHED for option in view.options)
-    rows = [_row(option, option is view.chosen, shown) for option in view.options]
-    held = ("PRECISION",) if shown else ()
-    titles = ("CANDIDATE", "LAYERS", *held, "ROWS", "QUALITY %", "TOKENS/S", "ITL MS", "VERDICT", "WHY")
-    print("\n" + columns(titles, rows))
+    chosen = view.chosen.message if view.chosen else "nothing is feasible"
+    print(paragraph(f"{view.name}: {chosen}", "  "))
+    print(paragraph(f"timings: {view.hardware} ({where}), {view.memory_mib} MiB for a pod", "  "))
+    print(paragraph(f"quality: {view.prompts}", "  "))
+    if view.set_aside:
+        rows = ", ".join(view.set_aside)
+        print(paragraph(f"set aside, measured on other prompts than FILE's: {rows}", "  "))
+    if view.options:
+        print()
+    for line in shown.table(view.options) if view.options else ():
+        print(line)
     for away in view.turned_away:
-        print(f"{away['candidate']}: {away['reason']}: {away['message']}")
+        print(paragraph(f"{away['candidate']}: {away['reason']}: {away['message']}", "  "))
     if view.missing:
-        print("\nTo be measured first: " + "; ".join(view.missing))
-
-
-def _row(option: OptionView, chosen: bool, shown: bool) -> list[object]:
-    figures = [option.numbers.get(name) for name in ("qualityPercent", "tokensPerSecond", "itlMs")]
-    verdict = "chosen" if chosen else "feasible" if option.feasible else option.reason
-    held = (option.precision,) if shown else ()
-    return [option.candidate, option.layers, *held, option.rows, *figures, verdict, option.message]
+        print("\n" + paragraph(f"To be measured first: {'; '.join(view.missing)}", "  "))

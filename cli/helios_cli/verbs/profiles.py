@@ -27,14 +27,14 @@ def _table(views: Sequence[ProfileView], namespaces: bool) -> str:
     shown = any(v.precision != PUBLISHED for v in views)
     precision = ("PRECISION",) if shown else ()
     titles: tuple[str, ...] = (
-        "NAME", "KIND", "PHASE", "MODEL", *precision, "MEASURED", "COMPLETED", "USED BY"
+        "NAME", "KIND", "PHASE", "MODEL", *precision, "COMPLETED", "USED BY"
     )  # fmt: skip
     rows = [
-        [v.name, v.kind, v.phase, v.about, *((v.precision,) if shown else ()), v.summary,
+        [v.name, v.kind, v.phase, v.about, *((v.precision,) if shown else ()), 
          short_time(v.completed), ",".join(v.used_by)]
         for v in views
     ]  # fmt: skip
     if namespaces:
         titles = ("NAMESPACE", *titles)
         rows = [[v.namespace, *row] for v, row in zip(views, rows, strict=True)]
-    return columns(titles, rows) if rows else "No profiles yet."
+    return columns(titles, rows, notes=[v.summary for v in views]) if rows else "No profiles yet."

@@ -12,7 +12,7 @@ from helios_cli.output import columns, show
 from helios_cli.places import Found, place
 from helios_cli.views import StatusView, precision_of, short_age, weighs_precisions
 
-_FIGURES = ("BATCH", "TOKENS/S", "QUALITY %", "MESSAGE")
+_FIGURES = ("BATCH", "TOK/S", "QUALITY", "MESSAGE")
 
 
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
@@ -58,7 +58,7 @@ def _lines(views: Sequence[StatusView], namespaces: bool = False) -> str:
         "LAYERS",
         *_precision(shown),
         "BATCH",
-        "QUALITY %",
+        "QUALITY",
         "PODS",
         "PHASE",
         "ADDRESS",

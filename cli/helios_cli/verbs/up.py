@@ -72,9 +72,8 @@ def run(argv: Sequence[str]) -> int:
     _add_access(parser)
     options = parser.parse_args(argv)
     objects = _read(options.file)
-    runtime = LocalRuntime(
-        objects, options.state or _default_state(objects), _options(options), _Screen().show
-    )
+    folder = options.state or _default_state(objects)
+    runtime = LocalRuntime(objects, folder, _options(options, folder), _Screen().show)
     return asyncio.run(_serve(runtime))
 
 
@@ -106,7 +105,7 @@ def _http_port(text: str) -> int:
     return 0 if text == "free" else int(text) or _NO_HTTP
 
 
-def _options(options: Any) -> Options:
+def _options(options: Any, folder: Path) -> Options:
     return Options(
         volumes=options.volumes,
         device=options.device,
@@ -119,6 +118,7 @@ def _options(options: Any) -> Options:
         http_port=None if options.http_port == _NO_HTTP else options.http_port,
         command=f"helios up {options.file}",
         access=_access(options),
+        neighbours=tuple(each for each in state.folders() if each.resolve() != folder.resolve()),
     )
 
 

@@ -1,19 +1,21 @@
-"""`helios why NAME`: the last reassessment, what each candidate came to, and the newest decisions with
-their numbers."""
+"""`helios why NAME`: the last reassessment, every option with its figures and its verdict, the changes, and
+the newest decisions with their numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from helios_operator.errors import OperatorError
 
+from helios_cli import options, weighing
 from helios_cli.arguments import HELIOS, Parser
-from helios_cli.output import columns, show
-from helios_cli.places import place
-from helios_cli.views import PUBLISHED, WhyView, precision_of, short_time, weighs_precisions
+from helios_cli.options import OptionView
+from helios_cli.output import columns, paragraph, show
+from helios_cli.places import Found, place
+from helios_cli.views import PUBLISHED, WhyView, precision_of, short_time
 
 
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
@@ -22,72 +24,108 @@ def run(argv: Sequence[str], program: str = HELIOS) -> int:
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--html", type=Path, metavar="FILE", help="write what `helios report` does")
     either.add_argument("--last", type=int, default=20, metavar="N", help="how many decisions (default: 20)")
-    options = parser.parse_args(argv)
-    if options.html and options.output != "table":
-        raise OperatorError("arguments", f"--html with --output {options.output}", "give one of them")
-    with place(options) as here:
-        found = here.find(options.name)
-        if options.html:
-            from helios_cli import report, report_page  # not before they are needed: they know the decisions
+    asked = parser.parse_args(argv)
+    if asked.html and asked.output != "table":
+        raise OperatorError("arguments", f"--html with --output {asked.output}", "give one of them")
+    with place(asked) as here:
+        found = here.find(asked.name)
+        if asked.html:
+            from helios_cli import report, report_page  # not before they are needed
 
-            report_page.write(report.of(found, datetime.now(UTC)), options.html)
+            report_page.write(report.of(found, datetime.now(UTC)), asked.html)
             return 0
-        view = WhyView.of(found.obj, found.records(), options.last)
-    show(view, options.output, _table)
+        view = WhyView.of(found.obj, found.records(), asked.last, _options(found), found.running)
+    show(view, asked.output, _table)
     return 0
 
 
+def _options(found: Found) -> list[OptionView]:
+    return weighing.options(found.obj, found.profiles(), found.models(), found.text, datetime.now(UTC))
+
+
 def _table(view: WhyView) -> None:
-    print(f"{view.name} serves {_served(view.active)}.")
-    _print_reassessment(view.reassessment)
-    if view.candidates:
-        shown = weighs_precisions(view.candidates, view.active)
-        titles = ("CANDIDATE", "STATE", *(("PRECISION",) if shown else ()), "FEASIBLE", "WHY")
-        print("\n" + columns(titles, [_candidate(c, shown) for c in view.candidates]))
+    for line in (*_head(view), *_reassessment(view)):
+        print(paragraph(line, "  "))
+    if view.options:
+        print("\nEvery option, by what was measured, the best first:\n")
+        for line in options.table(view.options):
+            print(line)
+    elif away := [c for c in view.candidates if c.get("message")]:
+        rows = [[c["name"], c["state"], c["message"]] for c in away]
+        print("\n" + columns(("CANDIDATE", "STATE", "WHY"), rows))
+    for line in _left_out(view):
+        print(paragraph(line, "  "))
     if view.history:
-        rows = [_change(entry) for entry in view.history]
-        print("\n" + columns(("CHANGED", "KIND", "FROM", "TO", "REASON", "RESULT", "WHY"), rows))
+        print("\nChanges, newest last:\n")
+        titles = ("CHANGED", "KIND", "FROM", "TO", "REASON", "RESULT")
+        print(columns(titles, [_change(entry) for entry in view.history]))
+        print(f"\n{paragraph(_last_change(view.history[-1]), '  ')}")
     if view.decisions:
         print("\nDecisions, newest last:")
     for record in view.decisions:
         said = f"{record.about}: {record.reason}: {record.message}{_numbers(record.numbers)}"
-        print(f"{record.time[11:19]}  {said}")
+        print(paragraph(f"{record.time[11:19]}  {said}", "          "))
 
 
-def _print_reassessment(reassessment: dict[str, Any]) -> None:
-    if not reassessment.get("decision"):
-        print("Nothing has been decided yet.")
+def _head(view: WhyView) -> Iterator[str]:
+    if view.running:
+        yield f"{view.name} serves {_served(view.active)}."
+    else:
+        yield f"{view.name} does not run; it served {_served(view.active)}."
+    if view.no_data_since:
+        yield f"No data since {short_time(view.no_data_since)}: nothing is decided until there is."
+    if view.asked:
+        yield f"Not answered yet: {view.asked}."
+
+
+def _reassessment(view: WhyView) -> Iterator[str]:
+    """The last outcome, with its time; of what is still weighed, since when."""
+    memory = view.reassessment
+    if not memory.get("reason"):
+        yield (
+            "Nothing is chosen yet: see what was done so far." if view.decisions else "Nothing was done yet."
+        )
         return
-    when = short_time(reassessment.get("lastTime"))
-    print(f"Last decision ({when}): {reassessment['decision']} / {reassessment.get('reason', '')}")
-    print(f"  {reassessment.get('message', '')}")
+    said = (
+        f"{memory.get('decision', 'Nothing is chosen yet')} / {memory['reason']}: {memory.get('message', '')}"
+    )
+    since, ended = memory.get("triggeredAt"), memory.get("lastTime")
+    if memory.get("trigger") and since:
+        yield f"Weighed since {short_time(since)} ({memory['trigger']}): {said}"
+    elif ended:
+        yield f"Last decision ({short_time(ended)}): {said}"
+    else:
+        yield f"So far: {said}"
+
+
+def _left_out(view: WhyView) -> Iterator[str]:
+    """Candidates that no option was made of."""
+    shown = {option.candidate for option in view.options}
+    for candidate in view.candidates:
+        if view.options and candidate["name"] not in shown:
+            why = candidate.get("message") or "not looked at yet"
+            yield f"{candidate['name']}: {candidate['state']}: {why}"
+
+
+def _last_change(entry: dict[str, Any]) -> str:
+    after = entry["to"]
+    why = entry.get("message") or "no reason was told"
+    return f"{entry['kind']} to {after['candidate']}@{after['layerBudget']}: {why}"
 
 
 def _served(served: dict[str, Any] | None) -> str:
+    """With the quality that everything else says, too."""
     if served is None:
         return "nothing"
     what = f"{served['candidate']} at {served['layerBudget']} layers{_held(served, ' in ')}"
-    return f"{what}, {served['maxBatchSize']} rows"
+    quality = f", quality {served['qualityPercent']} %" if "qualityPercent" in served else ""
+    return f"{what}, {served['maxBatchSize']} rows{quality}"
 
 
 def _held(served: dict[str, Any], before: str) -> str:
     """Nothing where it is as published."""
     precision = precision_of(served)
     return "" if precision == PUBLISHED else f"{before}{precision}"
-
-
-def _candidate(candidate: dict[str, Any], shown: bool) -> list[object]:
-    held = (precision_of(candidate) if candidate.get("layerBudget") else None,) if shown else ()
-    return [candidate["name"], candidate["state"], *held, _feasible(candidate), candidate.get("message")]
-
-
-def _feasible(candidate: dict[str, Any]) -> str:
-    """`no` only of what was weighed: that an option is not known to be feasible says nothing against it."""
-    if candidate.get("feasible"):
-        return "yes"
-    is_open = candidate["state"] in ("Pending", "Profiling")
-    never = candidate["state"] in ("Rejected", "Failed") and not candidate.get("timing")
-    return "unmeasured" if is_open or never else "no"
 
 
 def _change(entry: dict[str, Any]) -> list[object]:
@@ -99,7 +137,6 @@ def _change(entry: dict[str, Any]) -> list[object]:
         f"{after['candidate']}@{after['layerBudget']}{_held(after, ' ')}",
         entry.get("reason"),
         entry.get("result"),
-        entry.get("message"),
     ]
 
 

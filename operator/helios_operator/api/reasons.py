@@ -113,6 +113,7 @@ class Reason(Word):
         Where.PROFILED,
         Where.READY,
         Where.DECISION,
+        Where.CANDIDATE,
     )
     NO_TASKS = (
         "NoTasks",
@@ -267,6 +268,19 @@ class Reason(Word):
         Where.DECISION,
         Where.EVENT,
     )
+    CANDIDATES_CHANGED = (
+        "CandidatesChanged",
+        "What serves may not be served any more, though the spec stands: the catalogue or the files changed.",
+        Where.READY,
+        Where.DECISION,
+        Where.EVENT,
+    )
+    SETTINGS_CHANGED = (
+        "SettingsChanged",
+        "The same service, its pods told or made anew by what was measured or found since.",
+        Where.DECISION,
+        Where.EVENT,
+    )
     PINNED = "Pinned", "spec.selection pins the candidate.", Where.DECISION, Where.EVENT
     BY_HAND = "ByHand", "A person asked for it.", Where.DECISION, Where.EVENT
     REPLICAS_CHANGED = "ReplicasChanged", "spec.replicas changed.", Where.DECISION, Where.EVENT
@@ -335,6 +349,7 @@ class Reason(Word):
         "NotEnoughMemory",
         "The memory does not hold one request at the shallowest allowed depth.",
         Where.DECISION,
+        Where.EVENT,
         Where.CANDIDATE,
     )
 

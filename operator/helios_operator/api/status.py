@@ -68,6 +68,10 @@ class Served:
     """Of keys and values."""
     max_request_tokens: int | None = None
     """Of prompt and output, that one request may have; of what is coming, as predicted. None: not known."""
+    quality_percent: int | None = None
+    """By the profile, rounded down; None: not measured."""
+    memory_mib: int | None = None
+    """What a pod may spend."""
 
     @property
     def precision(self) -> Precision:
@@ -86,7 +90,7 @@ class CandidateStatus:
 
     name: str
     state: str
-    """Pending | Profiling | Profiled | Infeasible | Failed | Rejected (by the shortlist)"""
+    """Pending | Profiling | NoPrompts | Profiled | Infeasible | Failed | Rejected (by the shortlist)"""
     feasible: bool
     message: str = ""
     resolved: Resolved | None = None
@@ -162,6 +166,8 @@ class ReassessmentStatus:
     prompts: str = ""
     """Digest of the live prompts that the reassessment under way measures on; "" when it needs no new
     measurement."""
+    blind_since: datetime | None = None
+    """Since when no pod that serves has told anything; None while one does."""
     shifted_at: datetime | None = None
     """When an alarm was last heard of other traffic: what was measured before it does not judge what came
     after.

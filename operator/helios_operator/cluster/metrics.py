@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from helios_operator.api.types import Condition, HistoryEntry
+from helios_operator.api.types import Condition, HistoryEntry, Served
 from helios_operator.cluster.kinds import Key, Kind
 from helios_operator.decide.plan import Plan, SeenQuality
 from helios_operator.decide.snapshot import Snapshot
@@ -55,6 +55,12 @@ class Metrics:
             ["namespace", "name", "bound"],
             registry=registry,
         )
+        self.profiled = Gauge(
+            p + "profiled_quality_ratio",
+            "Quality of what serves as its status says it: by the profile, rounded down.",
+            ["namespace", "name"],
+            registry=registry,
+        )
         self.quality_target = Gauge(
             p + "quality_target_ratio", "Quality that is asked for.", ["namespace", "name"], registry=registry
         )
@@ -87,6 +93,7 @@ class Metrics:
             self.decisions.labels(after.decision.value).inc()
         self.replicas.labels(*key).set(hd.spec.replicas)
         self._qualities(key, plan.quality)
+        self._profiled(key, status.active)
         self._changes(key, status.history)
 
     def conditions(self, key: Key, conditions: Sequence[Condition]) -> None:
@@ -96,7 +103,8 @@ class Metrics:
 
     def forget(self, key: Key) -> None:
         """Of a HeliosDeployment that is gone."""
-        for gauge in (self.condition, self.replicas, self.quality, self.quality_target, self.changed):
+        gauges = self.condition, self.replicas, self.quality, self.profiled, self.quality_target, self.changed
+        for gauge in gauges:
             _remove(gauge, key)
 
     def page(self) -> bytes:
@@ -113,6 +121,11 @@ class Metrics:
         for bound, percent in seen.items():
             if percent is not None:
                 self.quality.labels(*key, bound).set(percent / 100)
+
+    def _profiled(self, key: Key, active: Served | None) -> None:
+        _remove(self.profiled, key)
+        if active and active.quality_percent is not None:
+            self.profiled.labels(*key).set(active.quality_percent / 100)
 
     def _changes(self, key: Key, history: Sequence[HistoryEntry]) -> None:
         _remove(self.changed, key)

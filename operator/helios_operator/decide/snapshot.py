@@ -129,6 +129,8 @@ class Job:
     """What it was asked for and could not measure, with the reason: neither does that spoil the others."""
     lingers: bool = False
     """It is done, and its pod is not: another container keeps it, and what it holds."""
+    progress: str = ""
+    """How far it is, in its own words; "" where nobody hears them."""
 
 
 # -- pods and their telemetry --------------------------------------------------------------------------------

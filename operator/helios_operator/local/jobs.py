@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from helios_operator.passes import jobs as passes
 from helios_operator.render import commands
 
 _STOP_SECONDS = 2.0
+_TAIL_BYTES = 4096
+_PROGRESS = re.compile(r"\[ *[\d.]+ s\] (.+)")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,13 @@ class Jobs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def see(self) -> tuple[Job, ...]:
-        return tuple(self._jobs.values())
+        """Those that run with how far they are."""
+        return tuple(
+            replace(job, progress=progress(self._folder / name / "log"))
+            if job.phase is JobPhase.RUNNING
+            else job
+            for name, job in self._jobs.items()
+        )
 
     def start(
         self,
@@ -162,6 +171,17 @@ class Jobs:
         )  # fmt: skip
         watts = ("--watts", str(settings.watts)) if settings.watts else ()
         return helios_command(*words, *watts)
+
+
+def progress(log: Path) -> str:
+    """The newest line of progress (`helios_server.profile.report.Progress`), without its seconds."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((found[1] for line in reversed(lines) if (found := _PROGRESS.fullmatch(line))), "")
 
 
 async def _run(command: list[str], folder: Path) -> tuple[int, str]:

@@ -69,6 +69,11 @@ class Observer:
         source = deployment.spec.profiling.tasks
         return tasks.text_of(source, self._tasks_in_config_map(deployment)) if source else ""
 
+    def tasks_digest(self, deployment: Deployment) -> str:
+        """Of the tasks that the spec gives; "" where it gives none that can be read."""
+        found = tasks.seen(deployment.spec.profiling.tasks, self._tasks_in_config_map(deployment))
+        return found.digest if found else ""
+
     def _tasks_in_config_map(self, deployment: Deployment) -> str | None:
         source = deployment.spec.profiling.tasks
         ref = source.config_map_ref if source else None

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from helios_operator.api import parse, validation
+from helios_operator.api import identity, parse, validation
 from helios_operator.api.codec import Malformed
 from helios_operator.api.problems import Invalid
 from helios_operator.api.reasons import Reason
@@ -31,6 +31,7 @@ from helios_operator.local.admin import AdminServer, Change
 from helios_operator.local.apply import LocalHands
 from helios_operator.local.events import Listener, Record
 from helios_operator.local.lock import StateLock
+from helios_operator.local.neighbours import Wanted, adopt
 from helios_operator.local.observe import Observer
 from helios_operator.local.site import Machine, Site
 from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT, MODEL, PROFILE, Object, Store
@@ -52,8 +53,8 @@ _log = logging.getLogger(__name__)
 class Options:
     """How this machine is used. `memory_mib` None: all of it. `port` None: each deployment's own
     `service.port`, 0: a free one; `http_port`: the same for `service.httpPort`, unless `http` is False: then
-    there is none. `grace_seconds` None: each deployment's own drain timeout, when the
-    runtime ends."""
+    there is none. `grace_seconds` None: each deployment's own drain timeout, when the runtime ends.
+    `neighbours`: state folders of which measurements are taken over."""
 
     volumes: Path
     device: str = "auto"
@@ -67,6 +68,7 @@ class Options:
     command: str = "helios up"
     grace_seconds: float | None = None
     access: Access = OPEN
+    neighbours: tuple[Path, ...] = ()
 
 
 class LocalRuntime:
@@ -106,6 +108,7 @@ class LocalRuntime:
             self._observer = Observer(self._store, self._machine)
             for name in names:
                 await self._open_site(name, undo)
+                self._take_over(name)
             self._admin = AdminServer(self._state, self._change)
             await self._admin.open()
             undo.pop_all()
@@ -311,6 +314,18 @@ class LocalRuntime:
             fix = f"set each spec.service.{field}"
             raise OperatorError(shared, f"cannot be shared by {len(names)} deployments", fix)
         return names
+
+    def _take_over(self, name: str) -> None:
+        """What other deployments of this machine measured already."""
+        deployment = self._wanted(name)
+        prompts, given = self._observer.given_prompts(deployment), self._observer.tasks_digest(deployment)
+        models = (self._store.get(MODEL, model)["spec"] for model in self._store.names(MODEL))
+        uris = {c.uri for c in deployment.spec.candidates} | {str(model["uri"]) for model in models}
+        digests = {identity.prompts_digest(prompts)} if prompts else set()
+        wanted = Wanted(frozenset(uris), frozenset(digests | ({given} if given else set())))
+        if found := adopt(self._store, self._options.neighbours, wanted):
+            said = f"{', '.join(found)}: measured on this machine for others"
+            self._sites[name].log.add("job", "profiles", "Found", said)
 
     def _survey(self) -> Machine:
         options = self._options

@@ -103,11 +103,14 @@ def _score_all(
     where, targets = where.to(device), targets.to(device)
     scores: Scores = {name: {} for name in heads}
     hidden = torch.empty(0)
+    layers = backbone.config.num_layers
     for depth, hidden in stream_layers(backbone, texts):
+        if 10 * depth // layers > 10 * (depth - 1) // layers and depth < layers:
+            progress(f"{100 * depth // layers} % of the layers read")
         for name, exits in heads.items():
             if depth in exits:
                 scores[name][depth] = score(backbone, exits[depth].apply, hidden[where], targets)
-                progress(f"layer {depth} of {backbone.config.num_layers}: {name} scored")
+                progress(f"layer {depth} of {layers}: {name} scored")
     return scores, score(backbone, BareHead(backbone).apply, hidden[where], targets)
 
 

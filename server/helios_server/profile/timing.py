@@ -117,7 +117,7 @@ def measure_timing(
     progress(
         f"{len(shapes)} shapes of a step, up to {bench.deepest} layers and {bench.room.batches()[-1]} rows"
     )
-    durations = sweep(steps, EFFORTS[settings.search])
+    durations = sweep(steps, EFFORTS[settings.search], progress=progress)
     points = [_point(shape, each) for shape, each in zip((*shapes, *unseen), durations, strict=True)]
     fitted = fit(points[: len(shapes)])
     missed = [_error_percent(fitted, point) for point in points[len(shapes) :]]

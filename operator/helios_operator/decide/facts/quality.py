@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, log, pi, sqrt, tan
+from math import floor, inf, isfinite, log, pi, sqrt, tan
 from statistics import NormalDist, fmean, stdev, variance
 
 from helios_contract.limits import Baseline
-from helios_contract.telemetry import Histogram
 
 from helios_operator.decide.policy import DEFAULT, Policy
 
@@ -41,6 +40,16 @@ class Estimate:
         mean = self.mean * other.mean / 100
         error = mean * sqrt(self.relative_error**2 + other.relative_error**2)
         return Estimate(mean, max(0.0, mean - error), mean + error, min(self.samples, other.samples))
+
+
+def whole(percent: float) -> int:
+    """As it is told everywhere: never more than it is, but for the last bit of a sum."""
+    return floor(round(percent, 9))
+
+
+def tenth(percent: float) -> float:
+    """The same of a bound, which stands beside a whole target."""
+    return floor(10 * round(percent, 9)) / 10 if isfinite(percent) else percent
 
 
 def exactly(percent: float, samples: int) -> Estimate:
@@ -118,23 +127,3 @@ def student(probability: float, freedom: int) -> float:
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     return z + first / freedom + second / freedom**2
-
-
-def percentile(histograms: Sequence[Histogram], percent: float) -> float | None:
-    """Of histograms with the same buckets, summed, linear within a bucket; None without a sample. A
-    percentile in the open bucket is its lower bound: the least that can be said."""
-    filled = [h for h in histograms if sum(h.counts)]
-    if not filled:
-        return None
-    bounds = filled[0].upper_bounds
-    counts = [
-        sum(column) for column in zip(*(h.counts for h in filled if h.upper_bounds == bounds), strict=True)
-    ]
-    rank, below = sum(counts) * percent / 100, 0
-    for index, count in enumerate(counts):
-        if count and below + count >= rank:
-            lower = bounds[index - 1] if index else 0.0
-            upper = bounds[index] if index < len(bounds) else lower
-            return float(lower + (upper - lower) * (rank - below) / count)
-        below += count
-    return None

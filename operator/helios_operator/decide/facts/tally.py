@@ -66,7 +66,15 @@ def noted(memory: ReassessmentStatus, snapshot: Snapshot, fleet: Fleet, now: dat
         memory,
         pods=tuple(pods[name] for name in sorted(pods))[:MOST_PODS],
         shifted_at=now if is_shifted else memory.shifted_at,
+        blind_since=_blind_since(memory, fleet, now),
     )
+
+
+def _blind_since(memory: ReassessmentStatus, fleet: Fleet, now: datetime) -> datetime | None:
+    """Pods serve, and none that was ever heard tells anything. One that was never heard has just begun."""
+    if fleet.telemetry or not fleet.ready_pods or not memory.pods:
+        return None
+    return memory.blind_since or now
 
 
 def _seen(

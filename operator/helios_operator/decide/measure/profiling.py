@@ -18,7 +18,7 @@ from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.reasons import Reason
 from helios_operator.api.rows import RowPhase
 from helios_operator.api.types import JobStatus
-from helios_operator.decide.facts import accelerators, candidates
+from helios_operator.decide.facts import accelerators, candidates, prompts
 from helios_operator.decide.facts.accelerators import Accelerators
 from helios_operator.decide.facts.candidates import Contender, backbones
 from helios_operator.decide.facts.evidence import age, newest_common
@@ -102,10 +102,9 @@ class Table:
     @cached_property
     def quality_possible(self) -> bool | None:
         """True: there are prompts; False: there never will be; None: live ones are still being collected."""
-        source = self.snapshot.deployment.spec.profiling.prompts
         if self.snapshot.prompts:
             return True
-        if not (source.live and source.live.consent):
+        if prompts.missing(self.snapshot):
             return False
         return True if self.prompts else None
 
@@ -197,7 +196,8 @@ class Table:
         failed = "; ".join(self._failures())
         total = len(self.competing)
         missing = len({c.key for c in self.competing if not self.missing.is_current(c, self.prompts)})
-        text = f"{total - missing} of {total} profiles current"
+        current = "timed" if self.quality_possible is False else "profiles current"
+        text = f"{total - missing} of {total} {current}"
         if failed:
             text += f"; {failed}"
         if left_out := "; ".join(self._left_out()):
@@ -205,9 +205,11 @@ class Table:
         if problem := self._wrong_with_tasks():
             text += f"; {problem}"
         stuck = [self._named(spec) for spec in wanted if self._is_stuck(spec)]
-        under_way = "; ".join(filter(None, (*stuck, waiting))) or ", ".join(map(self._named, wanted[:3]))
+        heard = [self._named(spec) for spec in wanted if self._progress(spec)]
+        under_way = "; ".join(filter(None, (*stuck, *heard, waiting)))
+        under_way = under_way or ", ".join(map(self._named, wanted[:3]))
         if self.quality_possible is False:
-            said = "; ".join(filter(None, (text, self._where_prompts_are_missing(), under_way)))
+            said = "; ".join(filter(None, (text, prompts.missing(self.snapshot), under_way)))
             return Verdict(False, Reason.NO_PROMPTS, said)
         if problem:
             return Verdict(False, Reason.NO_TASKS, "; ".join(filter(None, (text, under_way))))
@@ -229,13 +231,6 @@ class Table:
         first = f"the first {live.max_prompts} " if live else ""
         return f"live prompts are being collected: {first}of 8 tokens or more"
 
-    def _where_prompts_are_missing(self) -> str:
-        ref = self.snapshot.deployment.spec.profiling.prompts.config_map_ref
-        if ref is None:
-            return "set profiling.prompts.live, configMapRef or inline"
-        problem = f"ConfigMap {ref.name} does not exist, or holds no prompt under {ref.key}"
-        return f"spec.profiling.prompts.configMapRef: {problem}"
-
     def _wrong_with_tasks(self) -> str:
         """ "" where the SLO asks for none, or they could be read."""
         evidence = self.bench.tasks
@@ -248,8 +243,12 @@ class Table:
     def _named(self, spec: JobSpec) -> str:
         """With what holds it up, in the words of whoever runs it."""
         job = self._job(spec.name)
-        words = f" ({job.message})" if job and self._is_stuck(spec) else ""
-        return f"{spec.kind.lower()} {spec.name}{words}"
+        said = job.message if job and self._is_stuck(spec) else self._progress(spec)
+        return f"{spec.kind.lower()} {spec.name}{f' ({said})' if said else ''}"
+
+    def _progress(self, spec: JobSpec) -> str:
+        job = self._job(spec.name)
+        return job.progress if job and job.phase is JobPhase.RUNNING and not job.message else ""
 
     def _is_stuck(self, spec: JobSpec) -> bool:
         job = self._job(spec.name)

@@ -15,6 +15,7 @@ from helios_server.planning.memory import largest_request
 from helios_operator.api.types import Decision, HistoryEntry, Served
 from helios_operator.decide.facts import tally
 from helios_operator.decide.facts.candidates import Contender
+from helios_operator.decide.facts.quality import whole
 from helios_operator.decide.snapshot import Revision
 from helios_operator.decide.weigh import remedies
 from helios_operator.decide.weigh.case import Case
@@ -108,6 +109,8 @@ def _described(limits: Limits, number: int, rows: int, case: Case) -> Served:
         since=case.now,
         weight_dtype=limits.weight_dtype,
         kv_cache_dtype=limits.kv_cache_dtype,
+        quality_percent=_quality_percent(contender, limits, case),
+        memory_mib=limits.memory_mib or None,
     )
 
 
@@ -120,6 +123,13 @@ def _largest_request(revision: Revision, case: Case) -> int | None:
     if contender is None or contender.resolved is None or not any(pools):
         return None
     return largest_request(contender.resolved.max_context_tokens, min(filter(None, pools)))
+
+
+def _quality_percent(contender: Contender | None, limits: Limits, case: Case) -> int | None:
+    if contender is None or case.profiles is None:
+        return None
+    found = case.profiles.quality(contender, limits.layer_budget, limits.precision)
+    return whole(found.mean) if found else None
 
 
 def _quality_name(contender: Contender | None, precision: Precision, case: Case) -> str | None:

@@ -27,11 +27,17 @@ from helios_operator.decide.rollout import record
 from helios_operator.decide.rollout.limits import limits_for
 from helios_operator.decide.rollout.step import Carried, Step
 from helios_operator.decide.snapshot import Revision
-from helios_operator.decide.weigh import hysteresis, reference
+from helios_operator.decide.weigh import hysteresis, reference, triggers
 from helios_operator.decide.weigh.options import Option
 from helios_operator.decide.weigh.scene import served_contender
 from helios_operator.decide.weigh.strategy import Way
 from helios_operator.decide.weigh.triggers import Cause
+
+_UNWANTED: dict[str, Cause] = {
+    Reason.SPEC_CHANGED: Cause.SPEC,
+    Reason.CANDIDATES_CHANGED: Cause.CANDIDATES,
+}
+"""What makes a successor unwanted, and the reassessment that it calls for."""
 
 
 def start(step: Step) -> Carried:
@@ -82,14 +88,15 @@ def await_successor(step: Step, pending: Revision) -> Carried:
 
 
 def _is_unwanted(step: Step, pending: Revision) -> Verdict | None:
-    """The spec changed while it started."""
+    """The spec, or what is known of its candidate, changed while it started."""
     case, limits = step.case, pending.limits
+    reason = triggers.why_to_leave(case)
     contender = served_contender(limits, case.bench.contenders)
     if contender is None or not contender.competes:
-        return Verdict(False, Reason.SPEC_CHANGED, f"{limits.candidate} is not a candidate any more")
+        return Verdict(False, reason, f"{limits.candidate} is not a candidate any more")
     option = case.bench.option(contender, limits.layer_budget, limits.precision, None)
     if step.fleet.routed and option.service not in case.scene.allowed_services:
-        return Verdict(False, Reason.SPEC_CHANGED, f"{option} is outside what the spec allows now")
+        return Verdict(False, reason, f"{option} is outside what the spec allows now")
     return None
 
 
@@ -107,10 +114,11 @@ def _give_up(step: Step, pending: Revision, why: Verdict) -> Carried:
     """It serves nothing, so it may go. At the first start only when there is something else to try."""
     failed = record.entry(step.case, step.coming(pending), "Failed")
     failed = replace(failed, reason=why.reason, message=why.message)
-    unwanted = why.reason == Reason.SPEC_CHANGED
+    unwanted = why.reason in _UNWANTED
     if step.fleet.routed is None and not unwanted and not _has_alternative(step, pending, failed):
         return step.still(why, target=step.coming(pending))
-    memory = replace(step.memory, trigger=Cause.SPEC.value) if unwanted else step.after_failure(why)
+    cause = _UNWANTED.get(why.reason)
+    memory = replace(step.memory, trigger=cause.value) if cause else step.after_failure(why)
     return replace(
         step.still(why, DeleteRevision(number=pending.number, why=why), target=None),
         memory=memory,

@@ -20,11 +20,12 @@ from helios_operator.decide.facts.candidates import Contender, identity
 from helios_operator.decide.facts.evidence import ProfileEvidence
 from helios_operator.decide.facts.fleet import trouble
 from helios_operator.decide.facts.precisions import suffix
+from helios_operator.decide.facts.quality import whole
 from helios_operator.decide.measure.profiling import Measuring
 from helios_operator.decide.plan import Event, Verdict
 from helios_operator.decide.rollout import record
 from helios_operator.decide.rollout.step import Carried
-from helios_operator.decide.weigh import live, remedies
+from helios_operator.decide.weigh import live, remedies, triggers
 from helios_operator.decide.weigh.case import Case
 from helios_operator.decide.weigh.options import Option
 from helios_operator.decide.weigh.reassess import Outcome
@@ -85,13 +86,11 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
         yield Event("Normal", EventReason.REASSESSMENT_STARTED, call.message)
     before, after = old.reassessment, new.reassessment
     committed = report.outcome.change is not None
-    if (
-        after.decision
-        and not committed
-        and (before.decision, before.reason) != (after.decision, after.reason)
-    ):
+    is_new = (before.decision, before.reason) != (after.decision, after.reason)
+    if after.decision and not committed and (is_new or _ends_by_hand(report)):
         kind = "Warning" if after.decision in (Decision.BLOCKED, Decision.INCONCLUSIVE) else "Normal"
-        yield Event(kind, after.reason, f"{after.decision}: {after.message}")
+        asked = "what was asked by hand came to " if _ends_by_hand(report) else ""
+        yield Event(kind, after.reason, f"{asked}{after.decision}: {after.message}")
     if len(new.history) and new.history[-1:] != old.history[-1:] and new.history[-1].result == "Promoted":
         done = new.history[-1]
         yield Event(
@@ -110,6 +109,13 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
         if condition.type in TOLD and known.get(condition.type, condition.status) != condition.status:
             kind = "Warning" if condition.status == "False" else "Normal"
             yield Event(kind, condition.reason, f"{condition.type}={condition.status}: {condition.message}")
+
+
+def _ends_by_hand(report: Report) -> bool:
+    """What a person asked for has its answer, though it be that of the last time."""
+    call, before = report.outcome.call, report.case.snapshot.deployment.status.reassessment
+    cause = call.cause if call else before.trigger
+    return cause == triggers.Cause.MANUAL and report.outcome.memory.trigger is None
 
 
 # -- conditions ----------------------------------------------------------------------------------------------
@@ -174,19 +180,22 @@ def _ready(report: Report, available: Verdict, progressing: Verdict, slo: Verdic
     if memory.reason in (Reason.NO_FEASIBLE_CANDIDATE, Reason.NO_FEASIBLE_OPTION):
         return Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, memory.message)
     if leave := report.case.must_leave:
-        return Verdict(False, Reason.SPEC_CHANGED, f"{leave}; it serves until its successor does")
+        why = triggers.why_to_leave(report.case)
+        return Verdict(False, why, f"{leave}; it serves until its successor does")
+    if _is_unprompted(report):
+        return Verdict(False, Reason.NO_PROMPTS, report.measuring.progress.message)
     if memory.last_time is None:
-        reason = (
-            Reason.NO_PROMPTS
-            if report.measuring.progress.reason == Reason.NO_PROMPTS
-            else Reason.NOT_PROFILED
-        )
-        return Verdict(False, reason, report.measuring.progress.message)
+        return Verdict(False, Reason.NOT_PROFILED, report.measuring.progress.message)
     if progressing.reason == Reason.PROGRESS_DEADLINE_EXCEEDED:
         return progressing
     if slo.reason in live.MISSED and not slo.ok:
         return slo
     return Verdict(True, Reason.SERVING, available.message)
+
+
+def _is_unprompted(report: Report) -> bool:
+    """Nobody knows how good anything is, and nothing will tell."""
+    return report.measuring.progress.reason == Reason.NO_PROMPTS and report.case.profiles is None
 
 
 def _phase(report: Report, conditions: dict[str, Condition]) -> str:
@@ -197,7 +206,8 @@ def _phase(report: Report, conditions: dict[str, Condition]) -> str:
         return "ScaledToZero" if report.case.spec.replicas == 0 else "Starting"
     if conditions[ConditionType.PROGRESSING].status == "True":
         return "Changing"
-    if report.carried.memory.last_time is None:
+    is_over = report.measuring.done and _is_unprompted(report)
+    if report.carried.memory.last_time is None and not is_over:
         return "Profiling"
     return "Serving" if conditions[ConditionType.READY].status == "True" else "Degraded"
 
@@ -241,7 +251,7 @@ def _candidate(contender: Contender, options: list[Option], report: Report) -> C
         layer_budget=best.layer_budget,
         max_batch_size=best.max_batch_size or None,
         tokens_per_second=round(best.performance.expected.tokens_per_second) if best.performance else None,
-        quality_percent=int(best.quality.mean) if best.quality else None,
+        quality_percent=whole(best.quality.mean) if best.quality else None,
         message="" if best.verdict.ok else best.verdict.message,
     )
 
@@ -267,8 +277,9 @@ def _state(contender: Contender, options: list[Option], report: Report) -> str:
     ):
         return "Failed"
     verdicts = {option.verdict.reason for option in options}
-    is_open = {Reason.NOT_PROFILED, Reason.TASKS_NOT_MEASURED} & verdicts
-    return "Profiling" if is_open else "Infeasible"
+    if {Reason.NOT_PROFILED, Reason.TASKS_NOT_MEASURED} & verdicts:
+        return "Profiling"
+    return "NoPrompts" if Reason.NO_PROMPTS in verdicts else "Infeasible"
 
 
 def _measured(contender: Contender) -> bool:

@@ -22,7 +22,7 @@ from helios_operator.decide.rollout import record
 from helios_operator.decide.rollout.limits import limits_for, resynchronised
 from helios_operator.decide.rollout.step import Carried, Step, shape
 from helios_operator.decide.snapshot import Revision
-from helios_operator.decide.weigh import hysteresis
+from helios_operator.decide.weigh import hysteresis, triggers
 from helios_operator.decide.weigh.strategy import Way, second_pod_fits
 
 
@@ -40,7 +40,9 @@ def keep_in_step(step: Step, routed: Revision) -> Carried:
     limits = _resynchronised(step, routed)
     if limits is None:
         return done
-    why = Verdict(True, Reason.SPEC_CHANGED, f"same service, new settings: {shape(limits)}")
+    is_asked = triggers.is_edited(step.case) or _is_asked_anew(routed.limits, limits, step)
+    reason = Reason.SPEC_CHANGED if is_asked else Reason.SETTINGS_CHANGED
+    why = Verdict(True, reason, f"same service, new settings: {shape(limits)}")
     write = WriteLimits(revision=routed.number, limits=limits, why=why)
     return replace(done, actions=(write,), rollout=step.begun(routed.number, Way.LIMITS, why))
 
@@ -62,6 +64,16 @@ def _resynchronised(step: Step, routed: Revision) -> Limits | None:
     return renewed
 
 
+def _is_asked_anew(told: Limits, wanted: Limits, step: Step) -> bool:
+    """By what nothing but the spec says: an edit that had to wait is one still."""
+    is_given = step.case.spec.limits.memory_mib is not None
+    return (is_given and told.memory_mib != wanted.memory_mib) or _given(told) != _given(wanted)
+
+
+def _given(limits: Limits) -> tuple[object, ...]:
+    return (limits.max_queue_size, limits.audit.percent, limits.tokens_per_request, limits.live_prompts)
+
+
 def _is_good_enough(told: int, wanted: int, step: Step) -> bool:
     """A row more or less is not worth telling: processes differ by a few MiB each time they start. And until
     a pod says what it holds, what an earlier one was told is the better guess."""
@@ -73,7 +85,8 @@ def _is_good_enough(told: int, wanted: int, step: Step) -> bool:
 
 def _renew_pods(step: Step, routed: Revision) -> Carried:
     """The user asked for other pods: the same service in a new revision, beside the old one."""
-    why = Verdict(True, Reason.SPEC_CHANGED, "the pod template changed: the same service in new pods")
+    reason = Reason.SPEC_CHANGED if triggers.is_edited(step.case) else Reason.SETTINGS_CHANGED
+    why = Verdict(True, reason, "the pod template changed: the same service in new pods")
     limits = replace(routed.limits, generation=step.generation)
     if step.case.spec.rollout.strategy is Strategy.RECREATE:
         return step.drain_for(routed, record.coming(limits, next_number(step.case.snapshot), step.case), why)

@@ -16,7 +16,7 @@ from helios_contract.telemetry import OWN, AuditRow
 
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Trigger
-from helios_operator.decide.facts import quality, tally
+from helios_operator.decide.facts import prompts, quality, tally
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import Evidence, LiveEvidence, ProfileEvidence, same_backbone
 from helios_operator.decide.facts.quality import Estimate
@@ -229,6 +229,8 @@ def _since_change(case: Case) -> Gathered:
         message = f"{len(audits)} of {least} audited requests since the last change or alarm"
         return Gathered(None, Verdict(False, Reason.NO_EVIDENCE, message))
     stored = case.profiles
+    if stored is None and (lacking := prompts.missing(case.snapshot)):
+        return Gathered(None, Verdict(False, Reason.NO_PROMPTS, f"quality cannot be measured: {lacking}"))
     if stored is None:
         return Gathered(None, Verdict(False, Reason.NOT_PROFILED, "nothing is measured"))
     return Gathered(stored, Verdict(True, Reason.MEASURED, stored.source))

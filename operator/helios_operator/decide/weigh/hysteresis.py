@@ -23,7 +23,7 @@ from helios_operator.decide.weigh.options import Option
 from helios_operator.decide.weigh.strategy import Way
 from helios_operator.decide.weigh.triggers import Cause
 
-ASKED_FOR = frozenset({Reason.SPEC_CHANGED, Reason.BY_HAND})
+ASKED_FOR = frozenset({Reason.SPEC_CHANGED, Reason.CANDIDATES_CHANGED, Reason.BY_HAND})
 
 
 def gain(best: Option, current: Option, way: Way | None, case: Case) -> Verdict:

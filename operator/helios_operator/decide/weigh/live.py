@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from helios_operator.api.reasons import Reason
-from helios_operator.decide.facts.quality import Estimate, percentile
+from helios_operator.api.timestamps import format_time
+from helios_operator.decide.facts import percentiles
+from helios_operator.decide.facts.quality import Estimate, tenth, whole
 from helios_operator.decide.plan import SeenQuality, Verdict
 from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.case import Case
@@ -18,6 +20,10 @@ MISSED = (Reason.LATENCY_MISSED, Reason.QUALITY_MISSED, Reason.TASKS_MISSED)
 
 def slo_met(case: Case) -> Verdict:
     """From what clients saw since the last change, and from the audits of the depth in use."""
+    if blind := case.memory.blind_since:
+        when = format_time(blind.replace(microsecond=0))
+        said = f"no data since {when}: no pod that serves tells what it does"
+        return Verdict(False, Reason.INSUFFICIENT_DATA, said)
     since, cold = case.fleet.requests_since_change, case.policy.cold_requests
     if since < cold:
         said = f"{since} of {cold} requests since the last change"
@@ -34,15 +40,22 @@ def slo_met(case: Case) -> Verdict:
 
 
 def _latency(case: Case) -> Verdict:
+    """In the words of the buckets: nobody knows more of a percentile than which one it is in."""
     slo, telemetry = case.spec.slo, case.fleet.telemetry
-    seen = (
-        ("ttft", slo.ttft_ms, percentile([t.ttft_ms for t in telemetry], slo.percentile)),
-        ("itl", slo.itl_ms, percentile([t.itl_ms for t in telemetry], slo.percentile)),
-        ("e2e", slo.e2e_latency_ms, percentile([t.e2e_ms for t in telemetry], slo.percentile)),
+    ttft, e2e = percentiles.in_order(
+        percentiles.of([t.ttft_ms for t in telemetry], slo.percentile),
+        percentiles.of([t.e2e_ms for t in telemetry], slo.percentile),
     )
-    parts = [f"{name} {value:.0f} ms" for name, _, value in seen if value is not None]
+    seen = (
+        ("ttft", slo.ttft_ms, ttft),
+        ("itl", slo.itl_ms, percentiles.of([t.itl_ms for t in telemetry], slo.percentile)),
+        ("e2e", slo.e2e_latency_ms, e2e),
+    )
+    parts = [f"{name} {found} ms" for name, _, found in seen if found]
     missed = [
-        f"{name} above {target} ms" for name, target, value in seen if target and value and value > target
+        f"{name} {found.is_above(target)} {target} ms"
+        for name, target, found in seen
+        if target and found and found.value > target
     ]
     message = f"p{slo.percentile} {', '.join(parts)}" if parts else ""
     if missed:
@@ -79,7 +92,9 @@ def _quality(case: Case) -> Verdict:
     if estimate is None:
         said = f"{len(case.fleet.audits_since_change())} of {case.policy.min_audits} audited requests"
         return Verdict(False, Reason.INSUFFICIENT_DATA, said)
-    said = f"quality {estimate.mean:.1f} % of {target} asked, on {estimate.samples} audited requests"
+    bounds = f"{tenth(estimate.low)} to {tenth(estimate.high)}"
+    audited = f"audited quality {whole(estimate.mean)} % ({bounds})"
+    said = f"{audited}, {target} asked, on {estimate.samples} requests"
     if estimate.high < target:
         return Verdict(False, Reason.QUALITY_MISSED, said)
     return Verdict(True, Reason.WITHIN_TARGET, said)

@@ -23,7 +23,7 @@ from helios_operator.decide.weigh.triggers import Call, Cause
 
 RESTORED: dict[str, Reason] = {
     Reason.LATENCY_MISSED: Reason.LATENCY_RESTORED,
-    Reason.NOT_ENOUGH_MEMORY: Reason.SPEC_CHANGED,
+    Reason.NOT_ENOUGH_MEMORY: Reason.NOT_ENOUGH_MEMORY,
     Reason.TASKS_MISSED: Reason.TASKS_RESTORED,
 }
 """What a repair restores, by what was missed; else quality."""
@@ -80,6 +80,9 @@ def _first_selection(case: Case) -> Outcome:
     best = next((option for option in judged if option.verdict.ok), None)
     if best is None and (unknown := _unknown_tasks(judged)):
         return _note(case, Decision.INCONCLUSIVE, unknown)
+    unprompted = [o.verdict for o in judged if o.verdict.reason == Reason.NO_PROMPTS]
+    if best is None and unprompted and not case.must_leave:
+        return _note(case, Decision.INCONCLUSIVE, unprompted[0])
     if best is None:
         return _nothing_feasible(case, judged, current, evidence)
     verdict = Verdict(
@@ -123,7 +126,7 @@ def _nothing_feasible(
         fitting = [option for option in judged if option.performance]
         if fitting:
             deepest = max(fitting, key=lambda o: (o.quality.low if o.quality else 0.0, o.layer_budget))
-            why = Verdict(True, Reason.SPEC_CHANGED, f"{leave}; {verdict.message}")
+            why = Verdict(True, triggers.why_to_leave(case), f"{leave}; {verdict.message}")
             return _commit(case, _kind(case, deepest), deepest, evidence, why)
     return _note(case, Decision.KEEP, verdict)
 
@@ -197,7 +200,8 @@ def _replace(case: Case, leave: str, evidence: Evidence | None) -> Outcome:
     best = next((option for option in judged if option.verdict.ok), None)
     if best is None:
         return _nothing_feasible(case, judged, current, evidence)
-    verdict = Verdict(True, Reason.SPEC_CHANGED, f"{leave}; {select.describe(best)}", select.numbers(best))
+    message = f"{leave}; {select.describe(best)}"
+    verdict = Verdict(True, triggers.why_to_leave(case), message, select.numbers(best))
     return _commit(case, _kind(case, best), best, evidence, verdict)
 
 
@@ -224,6 +228,8 @@ def _repair(
         message = f"{missed.message}; {better[0]} may be enough: {better[0].verdict.message}"
         return _note(case, Decision.INCONCLUSIVE, Verdict(False, Reason.WITHIN_NOISE, message, figures))
     reason = RESTORED.get(missed.reason, Reason.QUALITY_RESTORED)
+    if reason is Reason.NOT_ENOUGH_MEMORY and triggers.is_edited(case):
+        reason = Reason.SPEC_CHANGED
     source = f" ({evidence.source})" if evidence else ""
     known = "" if pick.verdict.ok else f"; {select.describe(pick)}, as far as is known"
     verdict = Verdict(True, reason, f"{missed.message}{known}; {line}{source}", figures)

@@ -13,10 +13,13 @@ from functools import cached_property
 from helios_contract.limits import Limits
 from helios_contract.serves import Precision
 
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Candidate, DeploymentSpec, SelectionPolicy
+from helios_operator.decide.facts import prompts
 from helios_operator.decide.facts.candidates import Contender, backbones
 from helios_operator.decide.facts.evidence import Evidence, ProfileEvidence, newest_common
 from helios_operator.decide.facts.fleet import Fleet
+from helios_operator.decide.plan import Verdict
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Snapshot
 from helios_operator.decide.weigh import select
@@ -109,12 +112,24 @@ class Scene:
     @cached_property
     def judged_on_profiles(self) -> tuple[Option, ...]:
         """Every option, best first."""
-        return select.ranked(self.bench.options(self.profiles), self.spec, self.policy)
+        return self._ranked_on(self.profiles)
 
     def judged_on(self, evidence: Evidence | None) -> tuple[Option, ...]:
-        if evidence is self.profiles:
-            return self.judged_on_profiles
-        return select.ranked(self.bench.options(evidence), self.spec, self.policy)
+        return self.judged_on_profiles if evidence is self.profiles else self._ranked_on(evidence)
+
+    def _ranked_on(self, evidence: Evidence | None) -> tuple[Option, ...]:
+        """What is timed and waits for a quality that nothing can tell says so."""
+        ranked = select.ranked(self.bench.options(evidence), self.spec, self.policy)
+        lacking = prompts.missing(self.snapshot)
+        if not lacking:
+            return ranked
+        unknown = Verdict(False, Reason.NO_PROMPTS, f"quality cannot be measured: {lacking}")
+        return tuple(
+            replace(option, verdict=unknown)
+            if option.performance and option.verdict.reason == Reason.NOT_PROFILED
+            else option
+            for option in ranked
+        )
 
     def allowed_on(self, evidence: Evidence | None) -> tuple[Option, ...]:
         """Of them, those that the spec lets be chosen."""

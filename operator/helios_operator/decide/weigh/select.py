@@ -14,6 +14,7 @@ from math import inf
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import DeploymentSpec, Objective, Slo
 from helios_operator.decide.facts.precisions import suffix
+from helios_operator.decide.facts.quality import Estimate, tenth, whole
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.weigh.options import Option, Performance
@@ -101,7 +102,7 @@ def describe(option: Option) -> str:
     """ "chat at 24 layers: quality 94 % (at least 92.1), 182 tok/s with 12 rows"."""
     parts = []
     if option.quality:
-        parts.append(f"quality {option.quality.mean:.0f} % (at least {option.quality.low:.1f})")
+        parts.append(f"quality {percent(option.quality)}")
     if option.tasks and option.tasks.estimate:
         share = option.tasks.estimate
         parts.append(f"tasks {share.mean:.0f} % (at least {share.low:.1f})")
@@ -113,12 +114,16 @@ def describe(option: Option) -> str:
     return f"{what}: {', '.join(parts)}"
 
 
+def percent(estimate: Estimate) -> str:
+    return f"{whole(estimate.mean)} % (at least {tenth(estimate.low)})"
+
+
 def numbers(option: Option) -> dict[str, float]:
     figures: dict[str, float] = {"layerBudget": option.layer_budget, "maxBatchSize": option.max_batch_size}
     if option.quality:
         figures |= {
-            "qualityPercent": round(option.quality.mean, 2),
-            "qualityLowPercent": round(option.quality.low, 2),
+            "qualityPercent": whole(option.quality.mean),
+            "qualityLowPercent": tenth(option.quality.low),
         }
     if option.tasks and option.tasks.estimate:
         share = option.tasks.estimate
@@ -154,7 +159,7 @@ def _quality(option: Option, slo: Slo, policy: Policy) -> Verdict | None:
         if estimate is None:
             return Verdict(False, Reason.NOT_PROFILED, f"{what} not measured")
         if estimate.low < target:
-            message = f"{what} {estimate.mean:.1f} % (at least {estimate.low:.1f}) < {target}"
+            message = f"{what} {percent(estimate)} < {target}"
             return Verdict(False, Reason.QUALITY_TOO_LOW, message, numbers(option))
     return None
 

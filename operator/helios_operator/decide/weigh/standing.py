@@ -15,6 +15,7 @@ from helios_contract.telemetry import TaskCounts
 
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Decision, DeploymentSpec
+from helios_operator.decide.facts.quality import tenth, whole
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.policy import DEFAULT, Policy
 from helios_operator.decide.weigh import remedies, select
@@ -70,8 +71,8 @@ def _quality(current: Option, spec: DeploymentSpec, policy: Policy, confirmed: b
             return Judgement(Standing.UNSURE, verdict)
         if estimate.low >= target:
             continue
-        bounds = f"{estimate.low:.1f} to {estimate.high:.1f}"
-        text = f"{current} has {what} {estimate.mean:.1f} % ({bounds}), {target} asked"
+        bounds = f"{tenth(estimate.low)} to {tenth(estimate.high)}"
+        text = f"{current} has {what} {whole(estimate.mean)} % ({bounds}), {target} asked"
         if estimate.high < target or (confirmed and estimate.mean < target):
             return Judgement(Standing.INFEASIBLE, Verdict(False, Reason.QUALITY_MISSED, text))
         return Judgement(Standing.UNSURE, Verdict(False, Reason.WITHIN_NOISE, text))

@@ -12,6 +12,7 @@ from helios_contract.serves import REFERENCE
 
 from helios_operator.api.annotations import Request, newest_request
 from helios_operator.api.event_reasons import EventReason
+from helios_operator.api.reasons import Reason
 from helios_operator.api.types import ReassessmentStatus, Trigger
 from helios_operator.decide.facts import tally
 from helios_operator.decide.facts.tally import NEVER, Heard
@@ -31,6 +32,7 @@ class Cause(StrEnum):
 
     MANUAL = "Manual"
     SPEC = "Spec"
+    CANDIDATES = "Candidates"
     ALARM = "Alarm"
     REQUESTS = "Requests"
     INTERVAL = "Interval"
@@ -42,6 +44,10 @@ ALARMS = {
     "Breach": EventReason.BREACH_ALARM,
     tally.TASKS: EventReason.TASK_ALARM,
 }
+
+
+_URGENT = (Cause.MANUAL, Cause.SPEC, Cause.CANDIDATES)
+"""They call while another one is under way."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def opened(case: Case) -> tuple[ReassessmentStatus, Call | None]:
     """
     memory = case.memory
     call = due(case)
-    if call is None or (memory.trigger and call.cause not in (Cause.MANUAL, Cause.SPEC)):
+    if call is None or (memory.trigger and call.cause not in _URGENT):
         return memory, None
     is_edited = case.snapshot.deployment.status.observed_generation != case.snapshot.deployment.generation
     started = replace(
@@ -78,11 +84,15 @@ def due(case: Case) -> Call | None:
     request = newest_request(deployment.annotations)
     if request and request.asked > (memory.triggered_at or NEVER):
         return Call(Cause.MANUAL, _wish(request))
-    if deployment.status.observed_generation != deployment.generation or case.must_leave:
+    if deployment.status.observed_generation != deployment.generation:
         if memory.trigger != Cause.SPEC:
             return Call(Cause.SPEC, f"generation {deployment.generation} of the spec")
         return None
     if case.fleet.in_flight:
+        return None
+    if case.must_leave:
+        if memory.trigger not in (Cause.SPEC, Cause.CANDIDATES):
+            return Call(Cause.CANDIDATES, case.must_leave)
         return None
     if heard := next((heard for heard in pending_alarms(case) if _is_news(heard, case)), None):
         alarm = heard.alarm
@@ -95,6 +105,22 @@ def due(case: Case) -> Call | None:
     if memory.next_time and case.now >= memory.next_time:
         return Call(Cause.INTERVAL, "the interval has passed")
     return None
+
+
+def is_edited(case: Case) -> bool:
+    """The spec changed, and no reassessment has ended since."""
+    deployment = case.snapshot.deployment
+    triggers = (case.memory.trigger, deployment.status.reassessment.trigger)
+    return deployment.status.observed_generation != deployment.generation or Cause.SPEC in triggers
+
+
+def why_to_leave(case: Case) -> Reason:
+    """What took away what serves: the spec, or what became of the candidates while it stood. The successor
+    that was chosen for an edit is on its way when its reassessment has ended."""
+    if case.memory.trigger == Cause.CANDIDATES:
+        return Reason.CANDIDATES_CHANGED
+    decided = case.memory.trigger is None and case.memory.reason == Reason.SPEC_CHANGED
+    return Reason.SPEC_CHANGED if decided or is_edited(case) else Reason.CANDIDATES_CHANGED
 
 
 def pending_alarms(case: Case) -> list[Heard]:

@@ -68,7 +68,7 @@ class BackOffDoubles(Rule):
         entry, before = new.history[-1], old.reassessment.backoff_seconds
         left = [e.from_ for e in old.history if e.result == "Promoted"][-2:]
         is_reversal = any(x and _service(x) == _service(entry.to) for x in left)
-        is_asked_for = entry.reason in ("SpecChanged", "ByHand")
+        is_asked_for = entry.reason in ("SpecChanged", "CandidatesChanged", "ByHand")
         if entry.result == "Failed" or (is_reversal and not is_asked_for):
             assert new.reassessment.backoff_seconds >= max(1, min(3600, 2 * before)), (
                 "the back-off did not double"

@@ -70,7 +70,7 @@ class AnInfeasibleSloTakesNothingDown(Rule):
             or snapshot.deployment.generation != snapshot.deployment.status.observed_generation
         ):
             return
-        allowed = ("ByHand", "SpecChanged", *TAKEN_BACK)
+        allowed = ("ByHand", "SpecChanged", "CandidatesChanged", *TAKEN_BACK)
         taken = [action for action in decided(snapshot, plan) if action.why.reason not in allowed]
         assert not taken, f"changed to something infeasible: {taken[0].why}"
         serving = routed(snapshot)
