@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import yaml
-
 
 def show(view: Any, output: str, table: Callable[[Any], None]) -> None:
     """Prints a dataclass, or a list of them."""
@@ -23,6 +21,8 @@ def show(view: Any, output: str, table: Callable[[Any], None]) -> None:
     if output == "json":
         print(text)
     else:  # by way of JSON, so that enums are their plain words in both
+        import yaml  # what speaks to servers alone is installed without it
+
         print(yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True), end="")
 
 

@@ -29,7 +29,7 @@ from helios_server.models.cache import cache_root
 from rich.console import Console
 from rich.markup import escape
 
-from helios_cli import state
+from helios_cli import extras, state
 from helios_cli.arguments import Parser
 
 _NO_HTTP = -1
@@ -71,6 +71,7 @@ def run(argv: Sequence[str]) -> int:
     )
     _add_access(parser)
     options = parser.parse_args(argv)
+    extras.check("up")  # pods and Jobs are processes that would end as soon as they begin
     objects = _read(options.file)
     runtime = LocalRuntime(
         objects, options.state or _default_state(objects), _options(options), _Screen().show
