@@ -231,4 +231,4 @@ def _without_ids(record: Record) -> tuple[str, str]:
     if record.source in ("pod", "job"):
         return "", record.about
     ids = _ID.findall(record.about)
-    return " ".join(_ID.sub("", record.about).split()), ", ".join(ids)
+    return " ".join(_ID.sub("", record.about).split()), ", ".join(i for i in ids if i not in record.message)
