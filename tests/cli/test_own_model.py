@@ -68,6 +68,7 @@ def test_every_command_does_what_the_page_says(tmp_path: Path) -> None:
     assert "warning: traffic: " in tuned
     shell(measure, tmp_path)
     shell(serve.replace("helios up own.yaml\n", ""), tmp_path)
+    (tmp_path / "state").mkdir()
     with up(tmp_path / "own.yaml", tmp_path / "state" / "own", tmp_path) as running:
         running.until("AllCandidatesCurrent")
         said = shell(ask, tmp_path)
