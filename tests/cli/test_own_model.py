@@ -70,7 +70,7 @@ def test_every_command_does_what_the_page_says(tmp_path: Path) -> None:
     shell(serve.replace("helios up own.yaml\n", ""), tmp_path)
     (tmp_path / "state").mkdir()
     with up(tmp_path / "own.yaml", tmp_path / "state" / "own", tmp_path) as running:
-        running.until("AllCandidatesCurrent")
+        running.until("AllCandidatesCurrent", timeout=1200)
         said = shell(ask, tmp_path)
         assert "mine" in said
         assert running.interrupt() == 0
