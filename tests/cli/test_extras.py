@@ -28,8 +28,8 @@ WORK = {
     "client": _ALONE,
     "plot": _ALONE,
     "otel": _ALONE,
-    "operator": {*_ALONE, *_OF_A_PLACE, "operator"},
-    "cli": {*_ALONE, *_OF_A_PLACE, "operator"},
+    "operator": {*_ALONE, *_OF_A_PLACE, "operator", "report", "simulate"},
+    "cli": {*_ALONE, *_OF_A_PLACE, "operator", "report", "simulate"},
     "server": {*_ALONE, *_OF_A_PLACE, *_OF_A_MODEL},
     "cli,server": set(VERBS),
 }
@@ -61,6 +61,8 @@ def arguments(tmp_path: Path) -> list[list[str]]:
     given = {
         "up": [none],
         "why": ["chat"],
+        "report": ["chat"],
+        "simulate": [none, "--spec", str(ROOT / "examples" / "pinned.yaml")],
         "reassess": ["chat"],
         "switch": ["chat", "other"],
         "rollback": ["chat"],
