@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DIST ?= dist
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | sha256sum | cut -c1-12)
 NATIVE := server/helios_server/native
 KERNELS := $(VENV)/.kernels-$(shell cat $(NATIVE)/build.py $(NATIVE)/kernels/* 2>/dev/null | sha256sum | cut -c1-12)
@@ -15,7 +16,7 @@ ON_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-lo
 CHECKED := tests/contract tests/api tests/decide tests/render tests/cluster
 UNCHECKED := tests/decide/mutations tests/cluster/live tests/cluster/on_node
 
-.PHONY: help check demo test pytest test-long sanitize test-cluster test-cluster-live test-cluster-node lint proto chart data heads clean
+.PHONY: help check demo test pytest test-long sanitize test-cluster test-cluster-live test-cluster-node lint wheel proto chart data heads clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +76,10 @@ proto: ## the stubs in proto/helios_proto, by a grpcio-tools whose output runs o
 	  --python_out=proto --pyi_out=proto --grpc_python_out=proto helios_proto/v1/generation.proto helios_proto/v1/control.proto
 	.venv-proto/bin/python -m grpc_tools.protoc -I helios_proto/inference=proto/inference \
 	  --python_out=proto --pyi_out=proto --grpc_python_out=proto helios_proto/inference/open_inference.proto
+
+wheel: ## what users install, in dist/: pip install 'dist/helios_serve-….whl[cli,server]'
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir $(DIST) .
+	@ls $(DIST)/helios_serve-*.whl
 
 chart: $(STAMP) ## what the Helm chart copies: CRDs, the table of values
 	$(BIN)/python deploy/helm/generate.py

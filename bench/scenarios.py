@@ -49,10 +49,10 @@ class Scenario:
 
 
 SCENARIOS = (
-    Scenario("prose", "quickstart.yaml", ("prose",)),
-    Scenario("prose-code", "quickstart.yaml", ("prose", "code")),
-    Scenario("code-prose", "quickstart.yaml", ("code", "prose")),
-    Scenario("prose-german", "quickstart.yaml", ("prose", "german")),
+    Scenario("prose", "demo.yaml", ("prose",)),
+    Scenario("prose-code", "demo.yaml", ("prose", "code")),
+    Scenario("code-prose", "demo.yaml", ("code", "prose")),
+    Scenario("prose-german", "demo.yaml", ("prose", "german")),
     Scenario("specialists-prose-code", "specialists.yaml", ("prose", "code")),
 )
 

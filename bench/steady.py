@@ -2,7 +2,7 @@
 fell.
 
 `python -m bench.steady`: --runs runs of --requests requests after the first selection, each on fresh
-prompts under examples/quickstart.yaml, every part real. Claims: changes, and alarms that the default
+prompts under examples/demo.yaml, every part real. Claims: changes, and alarms that the default
 trigger heeds, per run (median, least, greatest) and in all; beside them what the paper's breach counter
 called, which `trigger: Confidence` would have answered.
 """
@@ -30,7 +30,7 @@ from examples.demo.__main__ import load_objects
 from examples.demo.traffic import Traffic
 
 _HEEDED = triggers.KINDS[Trigger.AUDIT]
-_QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart.yaml"
+_DEMO = Path(__file__).parent.parent / "examples" / "demo.yaml"
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def _total(name: str, counts: list[float], unit: str) -> Claim:
 
 
 async def _run(number: int, options: Any) -> dict[str, Any]:
-    objects = load_objects(_QUICKSTART)
+    objects = load_objects(_DEMO)
     name = objects[-1]["metadata"]["name"]
     texts = prompts(options.domain, options.requests + 200, seed=100 + number)
     with tempfile.TemporaryDirectory(prefix="helios-steady-") as state:

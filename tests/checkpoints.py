@@ -54,6 +54,12 @@ def make_checkpoint(
     return directory
 
 
+def without_tokenizer(directory: Path) -> Path:
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (directory / name).unlink(missing_ok=True)
+    return directory
+
+
 def spoil_token(directory: Path, token: int, value: float = float("nan")) -> Path:
     """Makes a token's embedding not finite: whoever reads it has such keys, values and logits.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
 import pytest
+from helios_cli.main import VERBS
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("proto", "operator", "server", "cli", "client", "tests", "docs", "bench", "deploy")
@@ -53,3 +55,16 @@ def test_what_a_guide_names_is_there(page: str) -> None:
 )
 def test_what_is_not_there_is_missed(gone: str) -> None:
     assert len(missing(f"See {gone}.")) == 1
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/own-model.md"])
+def test_what_a_page_for_users_links_to_and_runs_is_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    folder = (ROOT / page).parent
+    links = re.findall(r"\]\((?!http)([^)#]+)", text) + re.findall(r"\bexamples/[\w.-]+\.yaml", text)
+    gone = {link for link in links if not ((folder / link).exists() or (ROOT / link).exists())}
+    verbs = set(re.findall(r"^helios ([\w-]+)", text, re.MULTILINE))
+    rows = re.findall(r"^\| `([\w,`. ]+)` \| ", text, re.MULTILINE)
+    extras = {extra for row in rows for extra in re.findall(r"\w+", row)}
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
+    assert (gone, verbs - VERBS.keys(), extras - known) == (set(), set(), set())

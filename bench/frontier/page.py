@@ -1,4 +1,5 @@
-"""Writes docs/frontier.md and its picture from the committed result: `python -m bench.frontier.page`.
+"""Writes docs/frontier.md and its picture, which README.md shows too, from the committed result:
+`python -m bench.frontier.page`.
 
 Reads bench/results/frontier.json, what `bench.frontier --output json` printed. No figure in the page is
 typed by hand. --result and --docs: of another result, into another folder.
@@ -20,6 +21,9 @@ from bench.frontier.front import Point, by_speed, name
 _RESULT = ROOT / "bench" / "results" / "frontier.json"
 _PICTURE = Path("pictures") / "frontier.svg"
 """Within the folder of the page."""
+_BEGIN = "<!-- picture: `python -m bench.frontier.page` puts it here -->\n"
+_END = "<!-- end of picture -->"
+"""In README.md."""
 _HEAD = """# What depth and precision are worth beside each other
 
 What `python -m bench.frontier` measured: under one memory limit every depth in every precision of weights
@@ -52,6 +56,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = result["figures"]
         draw(_points(result), f"{found['model']}, {found['memoryMiB'][0]} MiB", picture)
     (options.docs / "frontier.md").write_text(page(result), encoding="utf-8")
+    readme = options.docs.parent / "README.md"
+    if readme.exists():
+        text = with_picture(readme.read_text(encoding="utf-8"), options.docs.name if result else None)
+        readme.write_text(text, encoding="utf-8")
+
+
+def with_picture(readme: str, docs: str | None) -> str:
+    """The readme with the picture between its two marks. docs: the folder's name; None: no picture."""
+    before, found, rest = readme.partition(_BEGIN)
+    shown = f"![quality against tokens a second]({docs}/{_PICTURE.as_posix()})\n" if docs else ""
+    return f"{before}{found}{shown}{rest[rest.index(_END) :]}" if found else readme
 
 
 def page(result: Mapping[str, Any] | None) -> str:

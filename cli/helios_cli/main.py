@@ -11,8 +11,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from helios_operator.errors import OperatorError
 from helios_operator.local import lifeline
 
+from helios_cli import extras
 from helios_cli.arguments import HELIOS
 
 VERBS = {
@@ -60,8 +62,8 @@ def enter(arguments: list[str], program: str, verbs: Mapping[str, str], *more: s
 
 
 def _run(verb: str, arguments: list[str], *more: str) -> int:
-    module = importlib.import_module(f"helios_cli.verbs.{verb}")
     try:
+        module = importlib.import_module(f"helios_cli.verbs.{verb}")
         return int(module.run(arguments, *more))
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -69,7 +71,7 @@ def _run(verb: str, arguments: list[str], *more: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        lines = _told(error)
+        lines = _told(error) or _lacking(verb, error)
         if not lines:
             raise
         return _say(*lines)
@@ -78,12 +80,22 @@ def _run(verb: str, arguments: list[str], *more: str) -> int:
 def _told(error: Exception) -> list[str]:
     """The lines of an error that the user can put right; none for a bug."""
     from helios_operator.api.problems import Invalid
-    from helios_operator.errors import OperatorError
     from helios_server.errors import HeliosError
 
     if isinstance(error, Invalid):
         return [str(problem) for problem in error.problems]
     return [str(error)] if isinstance(error, OperatorError | HeliosError) else []
+
+
+def _lacking(verb: str, error: Exception) -> list[str]:
+    """The same, of a library that is not installed: the extra that brings it."""
+    if not isinstance(error, ModuleNotFoundError) or extras.is_of_ours(error.name or ""):
+        return []
+    try:
+        extras.check(verb)
+    except OperatorError as lacking:
+        return [str(lacking)]
+    return []
 
 
 def _say(*lines: str) -> int:

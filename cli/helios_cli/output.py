@@ -12,8 +12,6 @@ from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
 
-import yaml
-
 WIDTH = 80
 """Columns of a terminal that tables fit."""
 _NARROWEST = 4
@@ -29,6 +27,8 @@ def show(view: Any, output: str, table: Callable[[Any], None]) -> None:
     if output == "json":
         print(text)
     else:  # by way of JSON, so that enums are their plain words in both
+        import yaml  # what speaks to servers alone is installed without it
+
         print(yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True), end="")
 
 

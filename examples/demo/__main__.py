@@ -41,9 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--traffic", default=os.environ.get("TRAFFIC", "prose,code"))
     parser.add_argument("--acts", default=os.environ.get("ACTS", "1,2"))
-    parser.add_argument(
-        "--file", type=Path, default=EXAMPLES / "quickstart.yaml", help="the first act's objects"
-    )
+    parser.add_argument("--file", type=Path, default=EXAMPLES / "demo.yaml", help="the first act's objects")
     parser.add_argument("--result", type=Path, default=Path("demo-result.json"))
     parser.add_argument("--state", type=Path, default=cache_root() / "demo")
     arguments = parser.parse_args()

@@ -147,16 +147,16 @@ CASES: list[Case] = [
     (
         "minimal",
         PROMPTS,
-        {"live": {"consent": True}, "inline": ["text"]},
-        {"live": {"consent": True}},
-        "more than one source of prompts",
+        {"live": {"consent": True}, "configMapRef": {"name": "a", "key": "b"}, "inline": ["text"]},
+        {"live": {"consent": True}, "configMapRef": {"name": "a", "key": "b"}},
+        "more than one source of given prompts",
     ),
     (
         "minimal",
         PROMPTS,
         {"configMapRef": {"name": "a", "key": "b"}, "inline": ["text"]},
-        {"configMapRef": {"name": "a", "key": "b"}},
-        "more than one source of prompts",
+        {"live": {"consent": True}, "inline": ["text"]},
+        "more than one source of given prompts",
     ),
     (
         "minimal",

@@ -8,16 +8,20 @@ from datetime import timedelta
 
 import pytest
 from helios_operator.api.annotations import REASSESS
+from helios_operator.api.status import Condition
 from helios_operator.api.timestamps import format_time
 from helios_operator.api.types import ConfigMapRef, Profiling, Prompts
 from helios_operator.decide import decide
+from helios_operator.decide.facts.candidates import key
 from helios_operator.decide.plan import DeleteJob, DeleteProfile, Plan, StartJob
 from helios_operator.decide.snapshot import JobKind, JobPhase, Snapshot, TimingRow
 
-from tests.decide.builders import inline, selected, world
+from tests.decide.builders import LIVE, inline, selected, world
 from tests.decide.test_stories import condition, second_act
-from tests.decide.truth import BARE_BIG, BARE_SMALL, CODE, GENERAL, PROSE, candidate
+from tests.decide.truth import BARE_BIG, BARE_SMALL, CODE, GENERAL, PROSE, Model, candidate
 from tests.decide.world import START, World
+
+GIVEN = "sha256:inline"
 
 
 def starts(made: World) -> list[tuple[JobKind, tuple[str, ...]]]:
@@ -126,6 +130,66 @@ def test_a_newer_set_is_not_begun_while_one_is_half_measured() -> None:
         made.serve(30, "prose", each=0.02)
     measured = [names for kind, names in starts(made) if kind is JobKind.QUALITY]
     assert measured == [("small",), ("big",)]
+
+
+def both(**models: Model) -> World:
+    return world(replace(LIVE, inline=("prose",) * 48), **models)
+
+
+def profiled_of(made: World) -> Condition:
+    return next(c for c in made.status.conditions if c.type == "Profiled")
+
+
+def measured_on(made: World) -> list[str]:
+    return [a.job.prompts_digest for a in made.actions if isinstance(a, StartJob) and a.job.prompts_digest]
+
+
+def test_given_prompts_beside_live_ones_are_for_the_first_choice_alone() -> None:
+    """It is made without traffic, and then the first live set counts, and nothing else."""
+    made = both(general=GENERAL)
+    made.run(60)
+    assert made.active is not None
+    assert made.active[1] < GENERAL.backbone.layers
+    assert measured_on(made) == [GIVEN]
+    profiled = profiled_of(made)
+    assert profiled.reason == "AllCandidatesCurrent"
+    assert "on the given prompts, until live ones are collected: the first 32 of 8 tokens" in profiled.message
+    made.serve(64, "prose")
+    made.run(30)
+    first, live = measured_on(made)
+    assert (first == GIVEN, live == GIVEN) == (True, False)
+    assert profiled_of(made).message == "1 of 1 profiles current"
+    made.serve(64, "prose")
+    assert measured_on(made) == [GIVEN, live]
+
+
+def test_without_its_pods_a_live_set_is_not_followed_by_given_prompts() -> None:
+    """What is new is measured on live prompts, though it has to wait for them."""
+    made = both(general=GENERAL)
+    made.run(60)
+    made.serve(64, "prose")
+    made.run(30)
+    for revision in made.revisions.values():
+        for pod in revision.pods:
+            pod.frozen, pod.ring = None, []
+    before = len(measured_on(made))
+    made.truth[key(candidate("prose", PROSE))] = PROSE
+    made.edit(candidates=(*made.spec.candidates, candidate("prose", PROSE)))
+    made.run(60 * 60)
+    assert GIVEN not in measured_on(made)[before:]
+    made.serve(64, "prose")
+    made.run(30)
+    assert measured_on(made)[before:]
+    assert GIVEN not in measured_on(made)[before:]
+
+
+def test_without_its_config_map_the_first_choice_waits_for_live_prompts() -> None:
+    prompts = replace(LIVE, config_map_ref=ConfigMapRef("texts", "whales"))
+    made = with_profiling(world(general=GENERAL), prompts=prompts)
+    made.run(60)
+    profiled = profiled_of(made)
+    assert profiled.reason == "WaitingForPrompts"
+    assert "ConfigMap texts does not exist, or holds no prompt under whales" in profiled.message
 
 
 def test_finished_jobs_are_deleted_after_their_time() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from helios_server.planning.combinations import Combination
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.engine.environments import ROOT
 from bench.frontier import front, law, page, plot
 from bench.frontier.figures import Measured, claims, quality_claim
 from bench.frontier.front import Point, name
@@ -160,6 +162,12 @@ def test_the_page_says_what_memory_buys_and_which_depths_survive(tmp_path: Path)
     result = {"figures": figures, "claims": [asdict(each) for each in told], "machine": machine}
     file = tmp_path / "result.json"
     file.write_text(json.dumps(result | {"date": "2026-01-01", "command": "python -m bench.frontier"}))
+    readme = tmp_path / "README.md"
+    shutil.copy(ROOT / "README.md", readme)
+    page.main(["--result", str(file), "--docs", str(tmp_path / "docs")])
+    assert "(docs/pictures/frontier.svg)\n<!-- end of picture -->" in readme.read_text()
+    page.main(["--result", str(tmp_path / "none.json"), "--docs", str(tmp_path / "docs")])
+    assert "frontier.svg" not in readme.read_text()
     page.main(["--result", str(file), "--docs", str(tmp_path / "docs")])
     written = (tmp_path / "docs" / "frontier.md").read_text()
     assert "- 400 MiB: 30 layers as published hold 4 rows.\n" in written

@@ -4,6 +4,7 @@ must cost."""
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from helios_server.exits.distill import Budget, Pair, TrainableHead, distill, di
 from helios_server.exits.evaluate import evaluate
 from helios_server.exits.head import head_shapes
 from helios_server.exits.hidden import WINDOW_TOKENS, gather, read_windows
-from helios_server.exits.tuning import HeadPlan, train_heads, tune
+from helios_server.exits.measured import measured, warnings
+from helios_server.exits.tuning import HeadPlan, proposed_layers, train_heads, tune
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.norm import LayerNorm, Norm, OffsetRmsNorm, RmsNorm
@@ -220,3 +222,40 @@ def test_heads_are_scored_on_a_quantised_backbone_and_not_trained_against_one(
     plan = HeadPlan((1,), "mlp", Budget(steps=1), 0)
     with pytest.raises(BundleError, match="heads cannot be trained against packed weights"):
         train_heads(backbone, [gather(backbone, windows, [1], print)], plan, print)
+
+
+@pytest.mark.parametrize(
+    ("layers", "proposed"), [(30, (24, 27)), (32, (26, 29)), (12, (10, 11)), (4, (3,)), (2, ()), (1, ())]
+)
+def test_depths_are_proposed(layers: int, proposed: tuple[int, ...]) -> None:
+    assert proposed_layers(layers) == proposed
+
+
+def test_what_was_measured_is_told_beside_full_depth(
+    checkpoint: Checkpoint, text: Path, tmp_path: Path
+) -> None:
+    bundle = tune(checkpoint, [text], layers=[2, 3], kind="affine", out=tmp_path / "heads")
+    rows = measured(bundle, 4)
+    assert [(row.text, row.layer) for row in rows] == [("text", 2), ("text", 3), ("text", 4)]
+    assert (rows[-1].quality_percent, rows[-1].agreement, rows[-1].ece) == (100.0, 1.0, None)
+    full = rows[-1].bits_per_byte
+    for row in rows[:-1]:
+        assert row.quality_percent == pytest.approx(100 * full / row.bits_per_byte, rel=1e-3)
+
+
+def test_too_little_text_is_said_with_how_much_to_give(
+    checkpoint: Checkpoint, text: Path, tmp_path: Path
+) -> None:
+    few = tmp_path / "few.txt"
+    few.write_text(text.read_text()[:2600])
+    (told,) = warnings(tune(checkpoint, [few], layers=[3], kind="affine", out=tmp_path / "a"))
+    assert re.fullmatch(r"few: (too )?little text, [\d,]+ tokens: .*; give [\d,]+0,000 tokens", told)
+    bundle = tune(checkpoint, [few], layers=[3], kind="affine", out=tmp_path / "b")
+    (row,) = bundle.meta["evaluation"]
+    quality = row["exits"][0]["quality_percent"]
+    row |= {"trainedTokens": 200_000, "trainedQualityPercent": {"3": quality + 4}}
+    (told,) = warnings(bundle)
+    assert told.startswith("few: too little text, 200,000 tokens: heads are 4.0 points of quality better on")
+    assert told.endswith("; give 800,000 tokens")
+    row["trainedQualityPercent"] = {"3": quality + 1}
+    assert not list(warnings(bundle))

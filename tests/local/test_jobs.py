@@ -24,7 +24,7 @@ from helios_operator.api.types import (
 )
 from helios_operator.decide.snapshot import AskedOption, Job, JobKind, JobPhase, JobSpec
 from helios_operator.local import hardware
-from helios_operator.local.jobs import Jobs, JobSettings, progress
+from helios_operator.local.jobs import Jobs, JobSettings, newest_progress
 from helios_server.profile.report import Progress
 from helios_server.profile.sweep import Effort, sweep
 
@@ -140,14 +140,14 @@ async def test_a_job_without_room_for_its_files_fails_and_says_why(jobs: Jobs, t
 
 def test_how_far_a_job_is_stands_in_its_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert progress(log) == ""
+    assert newest_progress(log) == ""
     with log.open("w") as file:
         said = Progress()
         for line in ("18 shapes of a step", "10 % timed", "20 % timed"):
             with contextlib.redirect_stderr(file):
                 said(line)
         file.write("a warning of a library\n" * 3)
-    assert progress(log) == "20 % timed"
+    assert newest_progress(log) == "20 % timed"
 
 
 def test_a_timing_tells_every_tenth_once() -> None:

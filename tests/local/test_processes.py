@@ -89,3 +89,11 @@ def test_a_child_ends_with_its_parent(tmp_path: Path, how: signal.Signals) -> No
     runner.wait()
     _, alive = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=60)
     assert not alive
+
+
+async def test_who_listens_is_told_each_line_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    script = "import sys; sys.stdout.write('one\\ntw'); sys.stdout.flush(); sys.stdout.write('o\\nthree')"
+    process = await Process.start(python(script), log=tmp_path / "log", heard=said.append)
+    await process.wait()
+    assert said[:2] == ["one", "two"]

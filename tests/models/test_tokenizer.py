@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Fast
 from transformers import AutoTokenizer
 
-from tests.checkpoints import VOCAB, write_tokenizer
+from tests.checkpoints import VOCAB, make_checkpoint, without_tokenizer, write_tokenizer
 
 MIXED = "Héllo wörld 日本語 😀👩‍👩‍👧 12345 can't\n\n\t x<|im_end|> ok"
 
@@ -103,6 +103,11 @@ def test_the_converted_tokenizer_is_the_models() -> None:
     assert turn.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
     assert turn.endswith("<|im_start|>user\nHi<|im_end|>\n")
     assert (theirs.eos_token_id, theirs.bos_token_id, theirs.pad_token_id) == (2, 1, 2)
+
+
+def test_a_model_without_a_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r": has no tokenizer \(none of tokenizer.json, "):
+        Tokenizer.open(without_tokenizer(make_checkpoint(tmp_path / "model")))
 
 
 def test_a_model_without_a_readable_tokenizer_is_named(tmp_path: Path) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from helios_server.models.cache import cache_root
 
 from helios_cli.arguments import Parser
+from helios_cli.output import columns
+
+if TYPE_CHECKING:
+    from helios_server.exits.bundle import HeadBundle
 
 _DEFAULT_SECONDS = 600.0
 
@@ -20,7 +25,11 @@ def run(argv: Sequence[str]) -> int:
         "texts", metavar="TEXT", type=Path, nargs="+", help="a file of text like the traffic's"
     )
     parser.add_argument(
-        "--layers", required=True, type=_layers, metavar="I,J", help="depths to train a head for"
+        "--layers",
+        type=_layers,
+        default=None,
+        metavar="I,J",
+        help="depths to train a head for; auto: 80 and 90 per cent of the layers (default: auto)",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the bundle's directory")
     parser.add_argument(
@@ -40,16 +49,21 @@ def run(argv: Sequence[str]) -> int:
     )
     options = parser.parse_args(argv)
 
-    from helios_server.exits.tuning import tune
+    from helios_server.exits.measured import warnings
+    from helios_server.exits.tuning import proposed_layers, tune
     from helios_server.models.checkpoint import Checkpoint
     from helios_server.models.store import resolve
 
     model = resolve(options.model, options.revision, volumes=options.volumes)
     seconds = None if options.steps else options.seconds or _DEFAULT_SECONDS
+    checkpoint = Checkpoint.open(model.path)
+    depth = checkpoint.config.num_layers
+    layers = options.layers or proposed_layers(depth)
+    _progress(f"heads after {' and '.join(map(str, layers))} of {depth} layers")
     bundle = tune(
-        Checkpoint.open(model.path),
+        checkpoint,
         options.texts,
-        layers=options.layers,
+        layers=layers,
         kind=options.kind,
         out=options.out,
         seconds=seconds if options.kind == "mlp" else None,
@@ -57,11 +71,38 @@ def run(argv: Sequence[str]) -> int:
         seed=options.seed,
         tokens=options.tokens,
         device=options.device,
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        progress=_progress,
     )
+    print(f"{_table(bundle, depth)}\n")
+    for warning in warnings(bundle):
+        print(f"warning: {warning}", file=sys.stderr)
     print(f"{options.out}  {bundle.digest}")
     return 0
 
 
-def _layers(text: str) -> tuple[int, ...]:
+def _table(bundle: HeadBundle, depth: int) -> str:
+    """Held-out text, exit by exit, beside full depth."""
+    from helios_server.exits.measured import measured
+
+    rows = [
+        (
+            row.text,
+            f"{row.layer} of {depth}",
+            f"{row.quality_percent:.1f} %",
+            f"{row.bits_per_byte:.3f}",
+            f"{100 * row.agreement:.0f} %",
+            None if row.ece is None else f"{row.ece:.3f}",
+        )
+        for row in measured(bundle, depth)
+    ]
+    return columns(("TEXT", "LAYERS", "QUALITY", "BITS/BYTE", "AGREES", "CALIBRATION ERROR"), rows)
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _layers(text: str) -> tuple[int, ...] | None:
+    if text == "auto":
+        return None
     return tuple(sorted({int(layer) for layer in text.split(",")}))

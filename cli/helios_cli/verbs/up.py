@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import Any
 
 from helios_operator.api import documents, validation
 from helios_operator.api.cluster_fields import unused_locally
+from helios_operator.api.reasons import Reason
 from helios_operator.errors import OperatorError
 from helios_operator.local.events import WARNING, Echoes, Record
 from helios_operator.local.runtime import LocalRuntime, Options
@@ -29,10 +31,18 @@ from helios_server.models.cache import cache_root
 from rich.console import Console
 from rich.markup import escape
 
-from helios_cli import state
+from helios_cli import extras, state
 from helios_cli.arguments import Parser
 
 _NO_HTTP = -1
+_ID = re.compile(r"\b[a-z]-[0-9a-f]{12}\b")
+"""Of a Job: its kind's letter, and the hash of what it measures."""
+_NEXT: dict[str, str] = {
+    Reason.MINIMUM_REPLICAS_SERVING: 'helios generate "Call me Ishmael." --name {name}',
+    Reason.WAITING_FOR_PROMPTS: 'send prompts: helios generate "..." --name {name}, or any client',
+    Reason.ALL_CANDIDATES_CURRENT: "helios why {name}",
+}
+"""What a person may do once that is said."""
 _STYLES = {"decision": "bold cyan", "event": "bold", "pod": "dim", "job": "dim", "runtime": "red"}
 
 
@@ -71,9 +81,10 @@ def run(argv: Sequence[str]) -> int:
     )
     _add_access(parser)
     options = parser.parse_args(argv)
+    extras.check("up")  # pods and Jobs are processes that would end as soon as they begin
     objects = _read(options.file)
     folder = options.state or _default_state(objects)
-    runtime = LocalRuntime(objects, folder, _options(options, folder), _Screen().show)
+    runtime = LocalRuntime(objects, folder, _options(options, folder), Screen().show)
     return asyncio.run(_serve(runtime))
 
 
@@ -184,18 +195,40 @@ async def _nothing_can_serve(runtime: LocalRuntime) -> list[str]:
     return [line for name in runtime.names for line in runtime.hopeless(name)]
 
 
-class _Screen:
-    """Prints records as lines: time, what it is about, the reason, the message."""
+class Screen:
+    """Prints records as lines: time, what it is about, the reason, the message, ids; and once each, what one
+    may do next."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
         self._echoes = Echoes()
+        self._told: set[tuple[str, str]] = set()
 
     def show(self, record: Record) -> None:
         if self._echoes.is_echo(record):
             return
         time = datetime.fromisoformat(record.time).astimezone().strftime("%H:%M:%S")
         style = "yellow" if record.type == WARNING else _STYLES[record.source]
-        head = escape(f"{record.about}: {record.reason}")
+        about, ids = _without_ids(record)
+        head = escape(f"{about}: {record.reason}" if about else record.reason)
+        tail = escape(f"{record.message}  ({ids})" if ids else record.message)
         with contextlib.suppress(OSError, SystemExit):  # rich's answer to a reader that has gone; we serve on
-            self._console.print(f"{time}  [{style}]{head}[/]  {escape(record.message)}")
+            self._console.print(f"{time}  [{style}]{head}[/]  {tail}")
+            if command := self._next(record):
+                self._console.print(f"          [green]next[/]  {escape(command)}")
+
+    def _next(self, record: Record) -> str:
+        """ "" where nothing new can be done."""
+        told = (record.deployment, record.reason)
+        if told in self._told or record.reason not in _NEXT:
+            return ""
+        self._told.add(told)
+        return _NEXT[record.reason].format(name=record.deployment)
+
+
+def _without_ids(record: Record) -> tuple[str, str]:
+    """What a record is about, and the ids of it: of Jobs, and the names of pods and Jobs that speak."""
+    if record.source in ("pod", "job"):
+        return "", record.about
+    ids = _ID.findall(record.about)
+    return " ".join(_ID.sub("", record.about).split()), ", ".join(i for i in ids if i not in record.message)

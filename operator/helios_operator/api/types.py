@@ -164,11 +164,16 @@ class ConfigMapRef:
 
 @dataclass(frozen=True)
 class Prompts:
-    """At most one of the three sources is set; with none, quality cannot be measured."""
+    """At most one of `config_map_ref` and `inline` is set: beside `live`, for the first choice only. With no
+    source quality cannot be measured."""
 
     live: LivePrompts | None = None
     config_map_ref: ConfigMapRef | None = None
     inline: tuple[str, ...] = ()
+
+    @property
+    def takes_live(self) -> bool:
+        return bool(self.live and self.live.consent)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ from helios_operator.errors import NotFoundError, StateError
 from helios_operator.passes import jobs as passes
 from helios_operator.passes.actions import describe
 from helios_operator.passes.hands import RefusedError
-from helios_operator.passes.prompts import holder
+from helios_operator.passes.prompts import are_given, holder
 from helios_operator.passes.tasks import text_of
 from helios_operator.render import labels, names
 from helios_operator.render.configmap import (
@@ -220,7 +220,7 @@ class ClusterHands:
         hd, seen = self._hd, self._snapshot
         if asked.kind is not JobKind.QUALITY:
             return None
-        if seen.prompts is None:
+        if not are_given(asked.prompts_digest, seen):
             name = holder(asked.prompts_digest, seen)
             pod = self._mirror.get(POD, hd.namespace, name) if name else None
             host = address(pod) if pod else None

@@ -183,7 +183,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class PromptSource:
-    """Prompts given in the spec (inline or a ConfigMap), already read. None for live prompts."""
+    """Prompts given in the spec (inline or a ConfigMap), already read."""
 
     digest: str
     prompts: int
@@ -216,6 +216,7 @@ class Snapshot:
     jobs: tuple[Job, ...] = ()
     revisions: tuple[Revision, ...] = ()
     prompts: PromptSource | None = None
+    """None: there are none but live ones."""
     tasks: TaskSet | None = None
     """None: the spec gives none."""
     accelerators_free: int | None = None

@@ -78,7 +78,8 @@ class LocalHands:
 
     async def start_job(self, action: StartJob) -> None:
         job, snapshot = action.job, self._snapshot
-        given = self._observer.given_prompts(self._deployment) if job.prompts_digest else ()
+        is_given = prompts.are_given(job.prompts_digest, snapshot)
+        given = self._observer.given_prompts(self._deployment) if is_given else ()
         tasks = self._observer.given_tasks(self._deployment) if job.tasks_digest else ""
         name = None if given else prompts.holder(job.prompts_digest, snapshot)
         pod = self._site.revisions.control_address(name)

@@ -73,8 +73,7 @@ class EventLog:
         type: str = NORMAL,
         numbers: dict[str, float] | None = None,
     ) -> None:
-        time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        record = Record(time, self._deployment, source, about, type, reason, message, numbers or {})
+        record = self._record(source, about, reason, message, type, numbers)
         if self._records and _says(self._records[-1]) == _says(record):
             return
         self._records.append(record)
@@ -82,6 +81,23 @@ class EventLog:
             file.write(_line(record))  # a full disk must not keep a pass from its work
         if self._listener is not None:
             self._listener(record)
+
+    def pass_on(self, source: str, about: str, reason: str, message: str) -> None:
+        """Said to who listens now, and not kept: what the next word makes worthless."""
+        if self._listener is not None:
+            self._listener(self._record(source, about, reason, message, NORMAL, None))
+
+    def _record(
+        self,
+        source: str,
+        about: str,
+        reason: str,
+        message: str,
+        type: str,
+        numbers: dict[str, float] | None,
+    ) -> Record:
+        time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return Record(time, self._deployment, source, about, type, reason, message, numbers or {})
 
     def _rewrite(self) -> None:
         """Bounds the file: once a start is enough, and mends a line that a kill cut short."""

@@ -14,7 +14,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+
+from helios_contract import progress
 
 from helios_operator.api.rows import Hardware
 from helios_operator.api.types import Deployment
@@ -29,6 +32,8 @@ from helios_operator.render import commands
 _STOP_SECONDS = 2.0
 _TAIL_BYTES = 4096
 _PROGRESS = re.compile(r"\[ *[\d.]+ s\] (.+)")
+Heard = Callable[[str, str], None]
+"""Takes a Job's name and how far it is; not kept anywhere."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,20 @@ class Work:
 class Jobs:
     """All Jobs of one deployment, finished ones included until they are deleted."""
 
-    def __init__(self, folder: Path, settings: JobSettings, say: Say, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: JobSettings,
+        say: Say,
+        changed: Callable[[], None],
+        progress: Heard = lambda *_: None,
+    ) -> None:
         remove_folder(folder)
         self._folder = folder
         self._settings = settings
         self._say = say
         self._changed = changed
+        self._progress = progress
         self._jobs: dict[str, Job] = {}
         self._asked: dict[str, Work] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -74,7 +87,7 @@ class Jobs:
     def see(self) -> tuple[Job, ...]:
         """Those that run with how far they are."""
         return tuple(
-            replace(job, progress=progress(self._folder / name / "log"))
+            replace(job, progress=newest_progress(self._folder / name / "log"))
             if job.phase is JobPhase.RUNNING
             else job
             for name, job in self._jobs.items()
@@ -142,12 +155,16 @@ class Jobs:
         result = folder / "result.json"
         try:
             async with asyncio.timeout(deadline_seconds):
-                code, last_words = await _run(self._command(work, folder), folder)
+                code, last_words = await _run(self._command(work, folder), folder, partial(self._hear, spec))
         except TimeoutError:
             late = f"not done within {deadline_seconds} s; raise profiling.activeDeadlineSeconds"
             return passes.failed(job, f"deadline: {late}", datetime.now(UTC))
         said = "" if code == 0 else _said(result) or last_words
         return passes.failed(job, said, datetime.now(UTC)) if said else self._succeeded(job, spec, result)
+
+    def _hear(self, spec: JobSpec, line: str) -> None:
+        if words := progress.heard(line):
+            self._progress(spec.name, f"{_describe(spec)}: {words}")
 
     def _succeeded(self, job: Job, spec: JobSpec, result: Path) -> Job:
         now = datetime.now(UTC)
@@ -173,7 +190,7 @@ class Jobs:
         return helios_command(*words, *watts)
 
 
-def progress(log: Path) -> str:
+def newest_progress(log: Path) -> str:
     """The newest line of progress (`helios_server.profile.report.Progress`), without its seconds."""
     try:
         with log.open("rb") as file:
@@ -184,10 +201,10 @@ def progress(log: Path) -> str:
     return next((found[1] for line in reversed(lines) if (found := _PROGRESS.fullmatch(line))), "")
 
 
-async def _run(command: list[str], folder: Path) -> tuple[int, str]:
+async def _run(command: list[str], folder: Path, heard: Callable[[str], None]) -> tuple[int, str]:
     """Exit status and last words. Cancelling it ends the process."""
     (folder / "result.json").unlink(missing_ok=True)
-    process = await Process.start(command, log=folder / "log")
+    process = await Process.start(command, log=folder / "log", heard=heard)
     try:
         return await process.wait(), process.last_words
     finally:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from helios_operator.local import lifeline
@@ -50,16 +50,21 @@ class BoundedLog:
 class Process:
     """One running child. `last_words` is the line that best says why it ended."""
 
-    def __init__(self, child: asyncio.subprocess.Process, log: BoundedLog) -> None:
+    def __init__(
+        self, child: asyncio.subprocess.Process, log: BoundedLog, heard: Callable[[str], None]
+    ) -> None:
         self._child = child
+        self._heard = heard
         self._log = log
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._reader = asyncio.create_task(self._read(), name=f"log of {child.pid}")
 
     @classmethod
-    async def start(cls, command: Sequence[str], *, log: Path) -> Process:
+    async def start(
+        cls, command: Sequence[str], *, log: Path, heard: Callable[[str], None] = lambda _: None
+    ) -> Process:
         """Its own process group: a Ctrl-C in the terminal reaches the parent alone, which ends its children
-        in order."""
+        in order. `heard`: is told each line that it says."""
         child = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -68,7 +73,7 @@ class Process:
             env={**os.environ, lifeline.PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"},
             process_group=0,
         )
-        return cls(child, BoundedLog(log))
+        return cls(child, BoundedLog(log), heard)
 
     @property
     def pid(self) -> int:
@@ -127,7 +132,9 @@ class Process:
             with contextlib.suppress(OSError):  # a full disk must not block the child on its pipe
                 self._log.write(data)
             *lines, rest = (rest + data).split(b"\n")
-            self._tail.extend(line.decode(errors="replace") for line in lines)
+            for line in (line.decode(errors="replace") for line in lines):
+                self._tail.append(line)
+                self._heard(line)
             rest = rest[-_READ_BYTES:]
         if rest:
             self._tail.append(rest.decode(errors="replace"))

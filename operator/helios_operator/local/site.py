@@ -75,7 +75,7 @@ class Site:
         )
         self.revisions = Revisions(folder / "revisions", deployment.name, pods, self._say_pod, changed)
         jobs = JobSettings(machine.volumes, machine.device, machine.hardware, token_file, machine.watts)
-        self.jobs = Jobs(folder / "jobs", jobs, self._say_job, changed)
+        self.jobs = Jobs(folder / "jobs", jobs, self._say_job, changed, self._pass_on)
         self.front = Front(self.revisions.backends)
         self.http_front = Front(
             self.revisions.http_backends, option="http-port", zero="free: any free port, 0: none"
@@ -113,6 +113,9 @@ class Site:
 
     def _say_pod(self, pod: str, type: str, reason: str, message: str) -> None:
         self.log.add("pod", pod, reason, message, type=type)
+
+    def _pass_on(self, job: str, words: str) -> None:
+        self.log.pass_on("job", job, "Progress", words)
 
     def _say_job(self, job: str, type: str, reason: str, message: str) -> None:
         self.log.add("job", job, reason, message, type=type)

@@ -17,6 +17,11 @@ def texts(document: str) -> tuple[str, ...]:
     return tuple(line for line in document.splitlines() if line.strip())
 
 
+def are_given(prompts_digest: str, snapshot: Snapshot) -> bool:
+    """In the spec, and not kept by a pod."""
+    return snapshot.prompts is not None and snapshot.prompts.digest == prompts_digest
+
+
 def holder(prompts_digest: str, snapshot: Snapshot) -> str | None:
     """The pod that keeps the set; any pod that answers when none says so (an older set may still be
     kept)."""

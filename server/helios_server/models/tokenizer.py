@@ -19,6 +19,15 @@ from helios_server.models.text_stream import TextStream
 LONG_TEXT = 2000
 """Characters. A longer one is read without the interpreter's lock: whoever has it read on another thread
 holds up nobody."""
+_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "tokenizer_config.json",
+)
+"""Any of them makes a tokenizer, or says of which kind it is."""
 
 
 class _Codec(Protocol):
@@ -38,7 +47,11 @@ class Tokenizer:
 
     @classmethod
     def open(cls, path: Path) -> Tokenizer:
-        """Reads the tokenizer of a checkpoint directory."""
+        """Reads the tokenizer of a checkpoint directory. CheckpointError: there is none, or it cannot be
+        read."""
+        if not any((path / name).is_file() for name in _FILES):
+            problem = f"has no tokenizer (none of {', '.join(_FILES)})"
+            raise CheckpointError(str(path), problem, "Put the model's tokenizer.json there")
         file = path / "tokenizer.json"
         try:
             return cls(_FastCodec(file) if file.is_file() else _SlowCodec(path), ChatTemplate.read(path))

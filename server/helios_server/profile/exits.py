@@ -79,12 +79,15 @@ def measure_exits(
     texts: Texts,
     progress: Callable[[str], None],
     reference: Tensor | None = None,
+    passed: Callable[[int], None] = lambda _: None,
 ) -> Measured:
-    """reference: most likely tokens of full depth in the reference precision, which agreement is with; None:
+    """passed: is told of each layer that is done.
+
+    reference: most likely tokens of full depth in the reference precision, which agreement is with; None:
     this backbone's own."""
     where = texts.targets()
     tokens = torch.cat(list(texts.ids))[where]
-    scores, full = _score_all(backbone, heads, texts.ids, where - 1, tokens, progress)
+    scores, full = _score_all(backbone, heads, texts.ids, where - 1, tokens, progress, passed)
     depth, top = backbone.config.num_layers, full.top if reference is None else reference
     exits = {name: _judge({**by, depth: full}, top, texts.predictions) for name, by in scores.items()}
     return Measured(exits, full.top)
@@ -97,6 +100,7 @@ def _score_all(
     where: Tensor,
     targets: Tensor,
     progress: Callable[[str], None],
+    passed: Callable[[int], None],
 ) -> tuple[Scores, TokenScores]:
     """Scores of every exit of every candidate, and of full depth, at the positions `where`: [N]."""
     device = backbone.numerics.device
@@ -111,6 +115,7 @@ def _score_all(
             if depth in exits:
                 scores[name][depth] = score(backbone, exits[depth].apply, hidden[where], targets)
                 progress(f"layer {depth} of {layers}: {name} scored")
+        passed(depth)
     return scores, score(backbone, BareHead(backbone).apply, hidden[where], targets)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from helios_contract.results import Inspection, Resolved
 
 from helios_server.errors import HeliosError
+from helios_server.models.tokenizer import Tokenizer
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import OpenCandidate, open_candidate
 
@@ -31,6 +32,7 @@ def inspect(
 
 def _resolved(found: OpenCandidate, max_context: int | None) -> Resolved:
     config = found.checkpoint.config
+    Tokenizer.open(found.checkpoint.path)  # what has none can be timed, and never serve
     return Resolved(
         revision=found.revision,
         backbone=found.checkpoint.fingerprint,

@@ -60,14 +60,21 @@ def measure_quality(
     texts = read_texts(tokenizer, prompts, checkpoint.config.context(settings.max_context))
     scored_bytes = [tokenizer.bytes_of(ids[1:].tolist()) for ids in texts.ids]
     progress(f"{len(prompts)} prompts, {texts.scored_tokens} tokens, {checkpoint.config.num_layers} layers")
-    measured = score_texts(candidates, tokenizer, texts, settings, progress, REFERENCE, None)
+    others = [precision for precision in dict.fromkeys(precisions) if precision != REFERENCE]
+    layers = checkpoint.config.num_layers
+
+    def score(precision: Precision, reference: Tensor | None, before: int) -> Measured:
+        def passed(depth: int) -> None:
+            progress.share(before * layers + depth, (1 + len(others)) * layers)
+
+        return score_texts(candidates, tokenizer, texts, settings, progress, precision, reference, passed)
+
+    measured = score(REFERENCE, None, 0)
     reference, omitted = measured.top, Omissions(progress)
     rows = [_row(opened, REFERENCE, measured) for opened in candidates]
-    for precision in dict.fromkeys(precisions):
-        if precision == REFERENCE:
-            continue
+    for before, precision in enumerate(others, 1):
         try:
-            measured = score_texts(candidates, tokenizer, texts, settings, progress, precision, reference)
+            measured = score(precision, reference, before)
         except HeliosError as error:
             omitted.add(precision, error)
             continue
@@ -91,6 +98,7 @@ def score_texts(
     progress: Callable[[str], None],
     precision: Precision,
     reference: Tensor | None,
+    passed: Callable[[int], None] = lambda _: None,
 ) -> Measured:
     """One pass in one precision, whose model is gone when this returns. reference: as `measure_exits` takes
     it. Inference mode is the caller's."""
@@ -105,7 +113,7 @@ def score_texts(
     _check_memory(backbone, texts, settings.memory_mib)
     if reference is not None:
         progress(f"the same in {precision}")
-    measured = measure_exits(backbone, heads, texts, progress, reference)
+    measured = measure_exits(backbone, heads, texts, progress, reference, passed)
     if settings.generated and reference is None:
         context = checkpoint.config.context(settings.max_context)
         check_generated(backbone, heads, texts, settings.memory_mib, context, progress)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from helios_contract import results, tasks
+from helios_contract.progress import words
 from helios_contract.results import (
     CandidateQuality,
     Inspection,
@@ -29,16 +30,28 @@ from helios_server.planning.timing import Workload
 from helios_server.profile.outlook import Outlook
 
 _PRECISION = ("weights", "KV")
+_SAY_SECONDS = 5.0
 
 
 class Progress:
     """Lines on stderr, each with the seconds since the start."""
 
-    def __init__(self) -> None:
-        self._started = time.monotonic()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started = self._said = clock()
 
     def __call__(self, message: str) -> None:
-        print(f"[{time.monotonic() - self._started:6.1f} s] {message}", file=sys.stderr, flush=True)
+        print(f"[{self._clock() - self._started:6.1f} s] {message}", file=sys.stderr, flush=True)
+
+    def share(self, done: float, total: float) -> None:
+        """How much of the work is done, and for how long the rest will take at this pace; every few seconds.
+        `helios up` shows it."""
+        now = self._clock()
+        if done <= 0 or now - self._said < _SAY_SECONDS:
+            return
+        self._said = now
+        left = (now - self._started) * max(total - done, 0) / done
+        self(words(done / total, left))
 
 
 def show(result: Result, output: str) -> None:

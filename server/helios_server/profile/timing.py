@@ -82,7 +82,8 @@ def measure_timings(
     if len(precisions) == 1:
         return measure_timing(candidates, settings, progress, precisions[0])
     found, omitted = list[Timing](), Omissions(progress)
-    for precision in precisions:
+    for done, precision in enumerate(precisions):
+        progress.share(done, len(precisions))
         progress(f"in {precision}")
         try:
             found.append(measure_timing(candidates, settings, progress, precision))

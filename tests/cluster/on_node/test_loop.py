@@ -18,9 +18,9 @@ _TELLING = (55, 80)
 """Least and most words of a prompt of the standard library that tell two models apart, as in the demo."""
 
 
-async def test_the_quickstart_becomes_ready_and_grows_when_prose_turns_to_code(place: ServedPlace) -> None:
+async def test_the_demo_becomes_ready_and_grows_when_prose_turns_to_code(place: ServedPlace) -> None:
     """In one go from nothing; no pod restarts."""
-    await place.create("examples/quickstart.yaml")
+    await place.create("examples/demo.yaml")
     full = await place.timed()
     traffic = await place.traffic()
     chosen = await place.chosen(traffic, "prose")

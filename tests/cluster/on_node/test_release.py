@@ -15,7 +15,7 @@ async def test_what_serves_outlives_the_chart_and_goes_with_its_object(
     place: ServedPlace, installed: Release
 ) -> None:
     installed.test()
-    place.apply("examples/quickstart.yaml")
+    place.apply("examples/demo.yaml")
     await place.serving()
     pods = await place.restarts()
     async with flowing(await place.traffic(callers=4, osl=24), "prose") as ledger:

@@ -103,7 +103,8 @@ class Missing:
     @property
     def _most_prompts(self) -> int:
         live = self.snapshot.deployment.spec.profiling.prompts.live
-        return self.snapshot.prompts.prompts if self.snapshot.prompts else live.max_prompts if live else 0
+        given = self.snapshot.prompts.prompts if self.snapshot.prompts else 0
+        return max(given, live.max_prompts if live else 0)
 
     # -- which -----------------------------------------------------------------------------------------------
 
@@ -169,7 +170,8 @@ class Missing:
             return False
         longest, times = self.policy.failed_row_retry, len(failures) - 1
         of_a_set = self.policy.failed_set_retry * self.policy.failed_set_factor**times
-        wait = longest if self.snapshot.prompts else min(of_a_set, longest)
+        may_be_others = self.snapshot.deployment.spec.profiling.prompts.takes_live
+        wait = min(of_a_set, longest) if may_be_others else longest
         return not self._old_enough(failures[0].completed, wait)
 
     def _lacks_timing(self, contender: Contender, precision: Precision) -> bool:

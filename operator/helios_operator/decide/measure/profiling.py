@@ -16,15 +16,15 @@ from helios_contract.serves import REFERENCE
 from helios_operator.api.conditions import ConditionType
 from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.reasons import Reason
-from helios_operator.api.rows import RowPhase
 from helios_operator.api.types import JobStatus
 from helios_operator.decide.facts import accelerators, candidates, prompts
 from helios_operator.decide.facts.accelerators import Accelerators
 from helios_operator.decide.facts.candidates import Contender, backbones
-from helios_operator.decide.facts.evidence import age, newest_common
+from helios_operator.decide.facts.evidence import age
 from helios_operator.decide.facts.fleet import Fleet, all_ready
 from helios_operator.decide.measure import attempts, expiry, jobs, racing, task_jobs
 from helios_operator.decide.measure.missing import Missing
+from helios_operator.decide.measure.prompt_sets import PromptSets
 from helios_operator.decide.plan import Action, StartJob, Verdict
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
@@ -100,37 +100,16 @@ class Table:
         return all(c.resolved for c in self.competing)
 
     @cached_property
-    def quality_possible(self) -> bool | None:
-        """True: there are prompts; False: there never will be; None: live ones are still being collected."""
-        if self.snapshot.prompts:
-            return True
-        if prompts.missing(self.snapshot):
-            return False
-        return True if self.prompts else None
+    def sets(self) -> PromptSets:
+        return PromptSets(self.snapshot, self.competing, self.missing, self.fleet, self.now)
 
-    @cached_property
+    @property
+    def quality_possible(self) -> bool | None:
+        return self.sets.quality_possible
+
+    @property
     def prompts(self) -> str:
-        """Digest of the prompts that all are to be measured on; "" while there are none. A set is left for a
-        newer one only when a reassessment asks for it, or a candidate has no row on it."""
-        if self.snapshot.prompts:
-            return self.snapshot.prompts.digest
-        source = self.snapshot.deployment.spec.profiling.prompts
-        if not (source.live and source.live.consent):
-            return ""
-        if asked := self.snapshot.deployment.status.reassessment.prompts:
-            return asked
-        for job in self.snapshot.jobs:
-            if job.spec.kind is JobKind.QUALITY and self._is_under_way(job):
-                return job.spec.prompts_digest
-        measured = [c for c in self.competing if c.resolved and not self.missing.failed_lately(c)]
-        common = newest_common(measured, self.now, self.bench.policy)
-        if (
-            common
-            and len(common.contenders) == len(measured)
-            and all(self.missing.is_scored(c, common.prompts_digest) for c in measured)
-        ):
-            return common.prompts_digest
-        return self._half_measured() or self._newest_live_set()
+        return self.sets.digest
 
     def wanted(self) -> Iterator[JobSpec]:
         """Missing measurements, the most urgent first: what is it, how fast is it, how good is it; and then,
@@ -220,16 +199,12 @@ class Table:
         if wanted:
             return Verdict(False, Reason.PROFILING_RUNNING, f"{text}; {under_way}")
         if self.quality_possible is None:
-            return Verdict(False, Reason.WAITING_FOR_PROMPTS, f"{text}; {self._what_prompts_are_awaited()}")
+            return Verdict(False, Reason.WAITING_FOR_PROMPTS, f"{text}; {self.sets.what_is_awaited()}")
         if failed:
             return Verdict(False, Reason.PROFILE_FAILED, text)
+        if foreign := self.sets.what_may_follow():
+            text += f"; {foreign}"
         return Verdict(True, Reason.ALL_CANDIDATES_CURRENT, text)
-
-    def _what_prompts_are_awaited(self) -> str:
-        """A pod keeps no shorter ones (`helios_server.telemetry.prompts`): traffic alone may not do."""
-        live = self.snapshot.deployment.spec.profiling.prompts.live
-        first = f"the first {live.max_prompts} " if live else ""
-        return f"live prompts are being collected: {first}of 8 tokens or more"
 
     def _wrong_with_tasks(self) -> str:
         """ "" where the SLO asks for none, or they could be read."""
@@ -313,29 +288,6 @@ class Table:
         for contender in self.competing:
             if said := ", ".join(self.missing.left_out(contender)):
                 yield f"{contender.name} in {said}"
-
-    def _half_measured(self) -> str:
-        """Prompts on which some candidate was just measured: the others are measured on the same, while pods
-        hold them. A failure there means that they do not any more."""
-        rows = [row for c in self.competing for row in c.qualities if row.completed]
-        recent = [
-            row for row in rows if row.completed and row.completed > self.now - self.policy.set_lifetime
-        ]
-        broken = {row.identity.prompts_digest for row in rows if row.phase is RowPhase.FAILED}
-        usable = [row for row in recent if row.identity.prompts_digest not in broken]
-        newest = max(usable, key=lambda row: (row.completed, row.name), default=None)
-        return newest.identity.prompts_digest if newest else ""
-
-    def _is_under_way(self, job: Job) -> bool:
-        """Until what it measured stands in the table."""
-        known = {row.name for row in self.snapshot.qualities}
-        return job.phase is JobPhase.RUNNING or any(row.name not in known for row in job.quality)
-
-    def _newest_live_set(self) -> str:
-        sets = [
-            pod.telemetry.prompts for pod in self.fleet.ready_pods if pod.telemetry and pod.telemetry.prompts
-        ]
-        return next((found.digest for found in sets if found.digest), "")
 
     # -- when ------------------------------------------------------------------------------------------------
 
