@@ -36,6 +36,7 @@ NEEDS = {
     "profile": ("server",),
     "tune": ("server",),
     "bench": ("cli", "server"),
+    "rm": ("cli",),
     "version": ("cli",),
 }
 """By verb: what brings all that it may come to import."""

@@ -23,7 +23,7 @@ from tests.sizes import LONG
 
 _OF_A_PLACE = {"status", "why", "profiles", "reassess", "switch", "rollback", "pause"}
 _OF_A_MODEL = {"model", "serve", "profile", "tune", "capacity"}
-_ALONE = {"version", "generate", "bench"}
+_ALONE = {"version", "generate", "bench", "rm"}
 WORK = {
     "client": _ALONE,
     "plot": _ALONE,
@@ -67,6 +67,7 @@ def arguments(tmp_path: Path) -> list[list[str]]:
         "switch": ["chat", "other"],
         "rollback": ["chat"],
         "pause": ["chat"],
+        "rm": ["chat"],
         "generate": ["word", "--address", "127.0.0.1:1"],
         "capacity": ["Llama-3-8B", "--memory", "24GiB"],
         "plan": [str(ROOT / "examples" / "pinned.yaml"), "--profiles", str(tmp_path)],
