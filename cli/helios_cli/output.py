@@ -14,7 +14,9 @@ from typing import Any
 
 WIDTH = 80
 """Columns of a terminal that tables fit."""
-_NARROWEST = 4
+_WHOLE = 14
+"""Letters of a word that is not broken, and of what is left of a longer one in a line: who copies an address,
+or looks for a name, needs all of it."""
 
 
 def show(view: Any, output: str, table: Callable[[Any], None]) -> None:
@@ -60,9 +62,9 @@ def paragraph(text: str, indent: str = "", width: int = WIDTH) -> str:
 
 
 def _narrowed(widths: Sequence[int], words: Sequence[int], space: int) -> list[int]:
-    """The widest give way: first those that have a space to break at, then words."""
+    """The widest give way: first those that have a space to break at, then long words."""
     found = list(widths)
-    for least in (words, [_NARROWEST] * len(widths)):
+    for least in (words, [min(word, _WHOLE) for word in words]):
         while sum(found) > space:
             wide = [i for i, width in enumerate(found) if width > least[i]]
             if not wide:

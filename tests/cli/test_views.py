@@ -199,7 +199,7 @@ def test_tables_fit_a_terminal(folder: Path, capsys: pytest.CaptureFixture[str],
 
 @given(
     st.lists(st.lists(st.text("abc -/", max_size=60), min_size=3, max_size=3), max_size=5),
-    st.integers(20, 100),
+    st.integers(50, 100),
 )
 def test_columns_keep_every_word_within_the_width(rows: list[list[str]], width: int) -> None:
     told = columns(("ONE", "TWO", "THREE"), rows, width)

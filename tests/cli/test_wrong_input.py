@@ -156,7 +156,7 @@ def test_verbs_and_arguments(tmp_path: Path) -> None:
     assert "see `helios up --help`" in error_of(helios("up"))
     assert "there is no 'chat'" in error_of(helios("why", "chat", HELIOS_STATE=str(tmp_path)))
     assert "no deployment runs here" in error_of(helios("generate", "word", HELIOS_STATE=str(tmp_path)))
-    assert "there is no folder" in error_of(
+    assert "none; give a state folder" in error_of(
         helios("plan", write(tmp_path / "chat.yaml", deployment()), "--profiles", tmp_path / "none")
     )
     assert "layers" in error_of(

@@ -63,7 +63,7 @@ def audited_together(engine: Engine, batch: int) -> None:
 
 
 @torch.inference_mode()
-def write_every_page(engine: Engine, together: int = 64) -> None:
+def write_every_page(engine: Engine, together: int = 1) -> None:
     """together: pages in one write."""
     pool = engine.serving.pool
     for start in range(0, pool.pages, together):

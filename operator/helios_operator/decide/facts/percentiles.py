@@ -16,8 +16,9 @@ class Percentile:
     """Above `low` and at most `high`, in the bounds' unit."""
 
     low: float
+    """Of the bucket that holds it, in the bounds' unit."""
     high: float | None
-    """None: the last bucket is open."""
+    """Of that bucket; None: it is the last, which is open."""
     value: float
     """A guess between them, to compare with a target and not to be shown: the buckets hold no more digits."""
 
