@@ -94,7 +94,7 @@ async def test_another_model_takes_over_and_loses_no_stream(place: ServedPlace) 
 async def test_the_other_precision_is_told_to_the_running_pod(place: ServedPlace) -> None:
     """Whichever of the two serves once both are measured: the spec then allows the other one alone, while 20
     callers are answered."""
-    await place.create("examples/quickstart.yaml")
+    await place.create("examples/demo.yaml")
     await place.timed()
     traffic = await place.traffic(callers=_STREAMS)
     await place.chosen(traffic, "prose")
