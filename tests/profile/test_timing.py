@@ -111,6 +111,7 @@ def test_only_layers_that_fit_are_loaded(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         "helios_server.engine.host_memory.anonymous_bytes", lambda: facts.process_start_bytes + held()
     )
+    monkeypatch.setattr("helios_server.engine.host_memory.page_table_bytes", lambda: 0)  # they are in it
 
     def held() -> int:
         return facts.fixed_bytes + facts.layer_bytes

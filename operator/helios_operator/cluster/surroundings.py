@@ -154,13 +154,16 @@ class Surroundings:
         return serves_tls(template) if template is not None else hd.spec.service.tls is not None
 
     def _routed(self, hd: Deployment) -> int | None:
-        """What the Service selects, while there is such a revision. Where somebody deleted the Service, or
-        changed its selector, clients go on reaching what served."""
-        service = self._mirror.get(SERVICE, hd.namespace, hd.name)
-        routed = routed_revision(service) if service and is_own(hd, service) else None
-        if routed is not None and self._mirror.get(REVISION, hd.namespace, names.revision(hd.name, routed)):
-            return routed
-        return hd.status.active.revision if hd.status.active else routed
+        """What the Service selects, while there is such a revision; else what its headless twin does. Where
+        somebody deleted a Service, or changed its selector, clients go on reaching what served."""
+        selected = None
+        for name in (hd.name, names.replicas_service(hd.name)):
+            service = self._mirror.get(SERVICE, hd.namespace, name)
+            routed = routed_revision(service) if service and is_own(hd, service) else None
+            if routed and self._mirror.get(REVISION, hd.namespace, names.revision(hd.name, routed)):
+                return routed
+            selected = selected or routed
+        return hd.status.active.revision if hd.status.active else selected
 
 
 def readable_token(hd: Deployment, secret: Object) -> str:
