@@ -20,6 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from helios_server.planning import PERFORMANCE_VERSION
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -61,6 +63,7 @@ def publish(
             "command": "python -m " + " ".join([_module(), *sys.argv[1:]]),
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine(),
+            "performanceVersion": PERFORMANCE_VERSION,
             "versions": {name: version(name) for name in packages},
             "figures": figures,
             "claims": [asdict(one) for one in claims],

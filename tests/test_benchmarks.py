@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helios_server.planning import PERFORMANCE_VERSION
 
 from bench.page import __main__ as writer
 from bench.page.bounds import BOUNDS, Bound, Verdict, held, module_of
 from bench.page.tables import with_range
+from bench.report import publish
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -62,6 +64,23 @@ def test_pictures_of_the_page_serve_light_and_dark() -> None:
         letters = re.findall(r"<text style=\"([^\"]*)\"", svg)
         assert letters
         assert all("fill: #7d8590" in style for style in letters), name
+
+
+def test_what_was_measured_of_an_earlier_engine_is_named() -> None:
+    today = result(claim("speed", 1, 1, 1)) | {"performanceVersion": PERFORMANCE_VERSION}
+    older = today | {"performanceVersion": PERFORMANCE_VERSION - 1}
+    without_engine = older | {"command": "python -m bench.operator --output json"}
+    found = {Path("today.json"): today, Path("without-engine.json"): without_engine}
+    assert "earlier engine" not in writer.page(found)
+    page = writer.page(found | {Path("older.json"): older, Path("unsaid.json"): result()})
+    start = page.index("**Of an earlier engine.**")
+    named = page[start : page.index("## What is asked")]
+    assert re.findall(r"\[([\w-]+)\.json\]", named) == ["older", "unsaid"]
+
+
+def test_a_result_says_of_which_engine_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    publish("json", {}, [], ())
+    assert json.loads(capsys.readouterr().out)["performanceVersion"] == PERFORMANCE_VERSION
 
 
 def test_a_page_of_one_result_has_all_of_it(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Every file of bench/results has a section: what was run, on what, when, by which command, and every claim.
 What is asked of them stands in `bounds`; what is not reached is said first. No figure in the page is typed by
-hand. --results and --docs: of other results, into another folder.
+hand. --results and --docs: of other results, into another folder. Results of an engine that was slower or
+faster than today's are named.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from helios_server.planning import PERFORMANCE_VERSION
+
 from bench.engine import page as engine
 from bench.engine.environments import ROOT
 from bench.page.bounds import BOUNDS, Held, Verdict, held, module_of
@@ -21,6 +24,12 @@ from bench.page.tables import ends, table, with_range
 
 Results = Mapping[Path, Mapping[str, Any]]
 _ENGINE, _TESTS = "bench.engine", "tests.long"
+_WITHOUT_ENGINE = {"bench.operator", _TESTS}
+"""What these measure does not change with PERFORMANCE_VERSION."""
+_RAISED_FOR = """\
+other kernels ([decision 0170](decisions/0170-int8-weights-fetched-ahead.md)) and another
+timing law ([decision 0172](decisions/0172-a-law-with-kinks.md))"""
+"""What made PERFORMANCE_VERSION what it is."""
 _PICTURES = Path("pictures")
 """Within the folder of the page."""
 _FEW = 12
@@ -61,7 +70,24 @@ def read(folder: Path) -> Results:
 
 
 def page(results: Results) -> str:
-    return _HEAD + "\n" + "\n".join([*_asked(results), *_engines(results), *_others(results)]) + "\n"
+    parts = [*_outdated(results), *_asked(results), *_engines(results), *_others(results)]
+    return _HEAD + "\n" + "\n".join(parts) + "\n"
+
+
+def _outdated(results: Results) -> Iterator[str]:
+    """What was measured of another engine than today's, so that nobody takes it for today's."""
+    found = [
+        _link(file)
+        for file, result in results.items()
+        if module_of(result) not in _WITHOUT_ENGINE
+        and result.get("performanceVersion", 0) < PERFORMANCE_VERSION
+    ]
+    if found:
+        yield "**Of an earlier engine.** These were measured before the engine's performance version became"
+        yield f"{PERFORMANCE_VERSION}, by {_RAISED_FOR}."
+        yield "Their benches are to be run again; until then they do not say how fast today's engine is:"
+        yield f"{', '.join(found)}."
+        yield ""
 
 
 # -- what is asked -------------------------------------------------------------------------------------------
