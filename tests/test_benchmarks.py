@@ -178,7 +178,8 @@ NOT_MEASURED = {
 
 
 def pages() -> list[Path]:
-    return [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").glob("*.md")) if p.name not in WRITTEN)]
+    docs = sorted((ROOT / "docs").rglob("*.md"))
+    return [ROOT / "README.md", ROOT / "CHANGELOG.md", *(page for page in docs if page.name not in WRITTEN)]
 
 
 def blocks(text: str) -> Iterator[str]:
@@ -232,7 +233,7 @@ def unknown(block: str) -> list[str]:
     """Figures of a block that cites results, and stand in none of them."""
     files = CITED.findall(block)
     known = frozenset().union(*(numbers_of(name) for name in files))
-    words = re.sub(r"`[^`]*`|\]\([^)]*\)|\[[^\]]*\.json|[Dd]ecision \d{4}", " ", block)
+    words = re.sub(r"`[^`]*`|\]\([^)]*\)|\[[^\]]*\.json|[Dd]ecision \d{4}|\b0\d{3}\b", " ", block)
     return [number for number in NUMBER.findall(words) if not is_known(number, known)]
 
 

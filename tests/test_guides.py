@@ -1,4 +1,5 @@
-"""docs/tour.md and docs/how-to-add.md name files, tests and functions that there are."""
+"""docs/tour.md and docs/how-to-add.md name files, tests and functions that there are; README shows what
+`helios up` prints."""
 
 from __future__ import annotations
 
@@ -9,6 +10,14 @@ from pathlib import Path
 
 import pytest
 from helios_cli.main import VERBS
+from helios_cli.verbs.up import Screen
+from helios_contract.limits import Limits
+from helios_operator.api.reasons import Reason
+from helios_operator.decide.facts.quality import Estimate
+from helios_operator.decide.plan import Verdict, WriteLimits
+from helios_operator.decide.weigh.select import percent
+from helios_operator.local.events import Record
+from helios_operator.passes.actions import describe
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("proto", "operator", "server", "cli", "client", "tests", "docs", "bench", "deploy")
@@ -68,3 +77,31 @@ def test_what_a_page_for_users_links_to_and_runs_is_there(page: str) -> None:
     extras = {extra for row in rows for extra in re.findall(r"\w+", row)}
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
     assert (gone, verbs - VERBS.keys(), extras - known) == (set(), set(), set())
+
+
+def test_the_sample_of_the_readme_is_what_up_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = (ROOT / "README.md").read_text().split("```")
+    (sample,) = (part for part in parts if "FirstSelection" in part)
+    uri = "pvc://models/smollm2-135m"
+    limits = Limits(candidate="smollm2", model_uri=uri, layer_budget=27, generation=1, max_batch_size=110)
+    action = WriteLimits(why=Verdict(True, Reason.FIRST_SELECTION, ""), revision=1, limits=limits)
+    good, poor = (percent(Estimate(mean, low, 100, 16)) for mean, low in ((95.6, 93.28), (90.2, 87.8)))
+    best, next_one = f"quality {good}, … tok/s with 110 rows", f"quality {poor} < 90"
+    chosen = f"smollm2 at 27 layers: {best}; smollm2 at 24: {next_one}; …"
+    precisions = "auto/auto, int8/auto, int8/int8, auto/int8"
+    given = "on the given prompts, until live ones are collected: the first 32 of 8 tokens or more"
+    screen = Screen()
+    for source, about, reason, message in (
+        ("event", "chat", "MinimumReplicasServing", "Available=True: 1/1 pods serve smollm2"),
+        ("job", "t-96d26a9b7309", "Progress", f"Timing: smollm2 in {precisions}: 50 %, about 45 s left"),
+        ("decision", describe(action), "FirstSelection", f"Select to smollm2 at 27: {chosen}"),
+        ("event", "chat", "AllCandidatesCurrent", f"Profiled=True: 1 of 1 profiles current; {given}"),
+    ):
+        screen.show(Record("2026-01-02T03:04:05Z", "chat", source, about, "Normal", reason, message))
+    printed = capsys.readouterr().out
+    assert words(printed) == words(sample)
+
+
+def words(printed: str) -> list[str]:
+    """Without the times at which lines came."""
+    return re.sub(r"^\d\d:\d\d:\d\d", "", printed, flags=re.MULTILINE).split()

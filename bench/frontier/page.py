@@ -26,13 +26,13 @@ _END = "<!-- end of picture -->"
 """In README.md."""
 _HEAD = """# What depth and precision are worth beside each other
 
-What `python -m bench.frontier` measured: under one memory limit every depth in every precision of weights
+What `python -m bench.frontier` measures: under one memory limit every depth in every precision of weights
 and of keys and values. Quality is in per cent of full depth as published, teacher-forced on text that no
 head was trained on; rows are requests that fit at once; tokens a second are those of a saturating load at
 that batch. This page is written by `python -m bench.frontier.page` from `bench/results/frontier.json`.
 """
 _BOTH = Precision("int8", "int8")
-_NOTHING = "\nNo result is committed yet.\n"
+_NOTHING = "\nNo result is committed yet. So nothing is claimed here.\n"
 _BELOW_THE_TABLE = """\
 In brackets: the 95 per cent interval over the texts; of speed, least and greatest of the rounds. **Bold**:
 on the Pareto front of quality and tokens a second for that kind of text, so that nothing measured is better
