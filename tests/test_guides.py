@@ -66,6 +66,41 @@ def test_what_is_not_there_is_missed(gone: str) -> None:
     assert len(missing(f"See {gone}.")) == 1
 
 
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")]
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of a page's headings."""
+    heads = re.findall(
+        r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads}
+
+
+def dead_links(page: Path) -> list[str]:
+    text, gone = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), []
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            gone.append(f"{page.name}: {link}")
+    return gone
+
+
+def test_links_of_all_pages_lead_somewhere() -> None:
+    assert [link for page in PAGES for link in dead_links(page)] == []
+
+
+def test_a_dead_link_is_found(tmp_path: Path) -> None:
+    (tmp_path / "b.md").write_text("# Some `words`, here")
+    page = tmp_path / "a.md"
+    page.write_text(
+        "[a](b.md) [b](b.md#some-words-here) [c](b.md#other) [d](c.md) [e](#own) [f](https://x.org/c.md)"
+    )
+    assert dead_links(page) == ["a.md: b.md#other", "a.md: c.md", "a.md: #own"]
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/own-model.md"])
 def test_what_a_page_for_users_links_to_and_runs_is_there(page: str) -> None:
     text = (ROOT / page).read_text()
