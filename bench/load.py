@@ -19,6 +19,8 @@ from helios_server.engine.sampling import SamplingParams
 from helios_server.errors import HeliosError
 from helios_server.telemetry.energy import EnergyMeter
 
+from bench.report import percentile
+
 T = TypeVar("T")
 _PATIENCE_SECONDS = 60.0
 
@@ -108,10 +110,9 @@ def saturate(
 
 def _latencies(waits: dict[str, list[float]]) -> dict[str, float]:
     """Milliseconds. A run that was too short for any has none."""
-    found: dict[str, float] = {}
-    for name, seconds in waits.items():
-        ordered = sorted(seconds)
-        for percent in (50, 99) if ordered else ():
-            place = min(len(ordered) - 1, len(ordered) * percent // 100)
-            found[f"{name}-p{percent}"] = round(1000 * ordered[place], 2)
-    return found
+    return {
+        f"{name}-p{percent}": round(1000 * percentile(seconds, percent), 2)
+        for name, seconds in waits.items()
+        for percent in (50, 99)
+        if seconds
+    }

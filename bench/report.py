@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -39,6 +40,13 @@ class Claim:
 def claim(id: str, samples: Sequence[float], unit: str) -> Claim:
     """The median of the runs, with their least and greatest."""
     return Claim(id, *(round(x, 4) for x in (statistics.median(samples), min(samples), max(samples))), unit)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The least value of which so many percent are not greater. Of none: 0."""
+    if not values:
+        return 0.0
+    return sorted(values)[max(0, math.ceil(percent * len(values) / 100) - 1)]
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:

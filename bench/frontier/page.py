@@ -17,6 +17,7 @@ from helios_contract.serves import REFERENCE, Precision
 
 from bench.engine.environments import ROOT
 from bench.frontier.front import Point, by_speed, name
+from bench.page.tables import table, with_range
 
 _RESULT = ROOT / "bench" / "results" / "frontier.json"
 _PICTURE = Path("pictures") / "frontier.svg"
@@ -85,7 +86,7 @@ def _sections(result: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"![quality against tokens a second]({_PICTURE.as_posix()})"
     yield ""
-    yield from _table(*_measured(result))
+    yield from table(*_measured(result))
     yield ""
     yield _BELOW_THE_TABLE
     yield f"Joules a token: {found['energySource'] or 'nothing measured them'}."
@@ -105,7 +106,7 @@ def _sections(result: Mapping[str, Any]) -> Iterator[str]:
             [key, str(one["law"]), str(one["planned"]), str(one["reached"] or "not loaded")]
             for key, one in found["rows"][limit].items()
         ]
-        yield from _table(
+        yield from table(
             ["layers, weights, KV", "by the law", "as a process planned", "at once under load"], rows
         )
 
@@ -147,7 +148,7 @@ def _measured(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         key = name(point.key)
         qualities = []
         for domain in domains:
-            told = _with_range(claims[f"quality-{domain}-{key}"], 2)
+            told = with_range(claims[f"quality-{domain}-{key}"], 2)
             qualities.append(f"**{told}**" if point.key in on_front[domain] else told)
         ratio, joules = claims.get(f"throughput-ratio-{key}"), claims.get(f"joules-per-token-{key}")
         rows.append(
@@ -157,8 +158,8 @@ def _measured(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
                 point.precision.kv_cache_dtype,
                 *qualities,
                 str(point.rows),
-                _with_range(claims[f"tokens-per-second-{key}"], 0),
-                _with_range(ratio, 2) if ratio else "1",
+                with_range(claims[f"tokens-per-second-{key}"], 0),
+                with_range(ratio, 2) if ratio else "1",
                 f"{joules['value']:.3f}" if joules else "-",
             ]
         )
@@ -177,17 +178,6 @@ def _points(result: Mapping[str, Any]) -> list[Point]:
         )
         for point in result["figures"]["points"]
     ]
-
-
-def _with_range(claim: Mapping[str, Any], digits: int) -> str:
-    value, low, high = (f"{claim[part]:.{digits}f}" for part in ("value", "low", "high"))
-    return value if low == value == high else f"{value} ({low} to {high})"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"| {' | '.join('---' for _ in head)} |"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from helios_operator.local.processes import Process, helios_command
 from bench.operator import audit, process
 from bench.operator.fleet import NODE_LABELS, Fleet
 from bench.operator.pods import Pods
-from bench.report import Claim, arguments, publish
+from bench.report import Claim, arguments, percentile, publish
 from tests.cluster.admin import CLUSTER_BINDING, CLUSTER_ROLE, NAMESPACE, Admin, as_account, operator_account
 from tests.cluster.live.scene import install, is_ready, kubeconfig
 from tests.cluster.node import Node
@@ -188,8 +188,8 @@ async def _changes(
         await asyncio.sleep(0.2)
     figures["changeAppliedSeconds"] = [round(wait, 3) for wait in waits]
     return [
-        _claim("change-applied-p50", _resampled(waits, 0.5), "seconds"),
-        _claim("change-applied-p95", _resampled(waits, 0.95), "seconds"),
+        _claim("change-applied-p50", _resampled(waits, 50), "seconds"),
+        _claim("change-applied-p95", _resampled(waits, 95), "seconds"),
     ]
 
 
@@ -219,15 +219,10 @@ def _poisson(count: int) -> tuple[float, float, float]:
     return float(count), low, more * (1 - 1 / (9 * more) + 1.96 / (3 * math.sqrt(more))) ** 3
 
 
-def _resampled(values: Sequence[float], share: float) -> tuple[float, float, float]:
+def _resampled(values: Sequence[float], percent: float) -> tuple[float, float, float]:
     source = random.Random(0)
-    tries = sorted(_quantile(source.choices(values, k=len(values)), share) for _ in range(_RESAMPLES))
-    return _quantile(values, share), _quantile(tries, 0.025), _quantile(tries, 0.975)
-
-
-def _quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that so many are not above."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+    tries = [percentile(source.choices(values, k=len(values)), percent) for _ in range(_RESAMPLES)]
+    return percentile(values, percent), percentile(tries, 2.5), percentile(tries, 97.5)
 
 
 async def _metrics(port: int) -> dict[str, float]:

@@ -1,8 +1,5 @@
-"""Draws the worst figure of each bound over what is asked: right of the line it is reached.
-
-Called by `__main__` with what the bounds come to. One file serves light and dark pages: nothing is behind the
-drawing, and its lines and letters are of middle tones.
-"""
+"""Draws the worst figure of each bound over what is asked: right of the line it is reached. Called by
+`__main__` with what the bounds come to."""
 
 from __future__ import annotations
 
@@ -10,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.page.bounds import Held, Verdict
+from bench.picture import INK, panels
 
-INK = "#7d8590"
 _LOOKS = {
     Verdict.REACHED: ("#2e9e6b", "o"),
     Verdict.WITHIN: ("#d9822b", "s"),
@@ -20,15 +17,9 @@ _LOOKS = {
 
 
 def draw(found: Sequence[Held], file: Path) -> None:
-    """Bounds of 0 have no ratio and are left to the table. Needs matplotlib (extra `plot`)."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
+    """Bounds of 0 have no ratio and are left to the table."""
     shown = [one for one in found if one.bound.least or one.bound.most]
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "helios", "text.color": INK}):
-        figure, axes = pyplot.subplots(figsize=(9.6, 0.34 * len(shown) + 1.2))
+    with panels(file, (9.6, 0.34 * len(shown) + 1.2)) as [axes]:
         for place, one in enumerate(shown):
             colour, marker = _LOOKS[one.verdict]
             value, *ends = (_ratio(one, end) for end in ("value", "low", "high"))
@@ -42,17 +33,9 @@ def draw(found: Sequence[Held], file: Path) -> None:
         axes.set_xscale("log")
         axes.set_xticks([0.5, 0.7, 1, 1.5, 2, 3, 5], ["0.5", "0.7", "1", "1.5", "2", "3", "5"])
         axes.minorticks_off()
-        axes.set_xlabel(
-            "worst figure over what is asked, right of 1 is better; cut at 0.3 and at 6", color=INK
-        )
-        axes.tick_params(colors=INK, labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(INK)
-        axes.legend(frameon=False, labelcolor=INK, fontsize=8, loc="upper center", ncols=3,
-                    bbox_to_anchor=(0.5, 1.08))  # fmt: skip
-        figure.tight_layout()
-        figure.savefig(file, transparent=True, metadata={"Date": None})
-        pyplot.close(figure)
+        axes.set_xlabel("worst figure over what is asked, right of 1 is better; cut at 0.3 and at 6")
+        axes.tick_params(labelsize=8)
+        axes.legend(fontsize=8, loc="upper center", ncols=3, bbox_to_anchor=(0.5, 1.08))
 
 
 def _ratio(one: Held, end: str) -> float:

@@ -12,11 +12,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     yield from (f"| {' | '.join(row)} |" for row in rows)
 
 
-def with_range(claim: Mapping[str, Any] | None) -> str:
-    """ "1.34 (1.30 to 1.37)"; the value alone where all rounds agree."""
+def with_range(claim: Mapping[str, Any] | None, decimals: int | None = None) -> str:
+    """ "1.34 (1.30 to 1.37)"; the value alone where all rounds agree. decimals: None has as many as the size
+    asks for."""
     if claim is None:
         return "-"
-    value, low, high = ends(claim)
+    parts = ("value", "low", "high")
+    value, low, high = ends(claim) if decimals is None else (f"{claim[part]:.{decimals}f}" for part in parts)
     return value if low == high else f"{value} ({low} to {high})"
 
 

@@ -10,7 +10,7 @@ and greatest; and calls refused with a hint, refused without one, and failed, in
 
 --crowd measures what doors can take and cost instead, on pods of its own: --streams streams at once (how they
 ended, memory, lag of the event loop), --calls calls at one moment, and processor time a token of a pod that
-has 32 streams over that of the engine alone, with SmolLM2 and with a tiny model.
+has 32 streams over that of the engine alone, with SmolLM2 and with a tiny model (--tiny: with that alone).
 """
 
 from __future__ import annotations
@@ -151,8 +151,8 @@ def _allow_open_files() -> None:
 
 
 async def _crowd(options: Namespace, folder: Path) -> tuple[dict[str, Any], list[Claim]]:
-    model = ensure_smollm2(progress=_say)
-    crowd = Crowd(model, tiny.write(folder / "tiny"), options, _say)
+    models = {} if options.tiny else {"smollm2": ensure_smollm2(progress=_say)}
+    crowd = Crowd(models | {"tiny": tiny.write(folder / "tiny")}, options, _say)
     claims = await crowd.run()
     settings = ("streams", "calls", "seconds", "rounds", "threads")
     return {name: getattr(options, name) for name in settings} | crowd.figures, claims

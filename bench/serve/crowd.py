@@ -42,18 +42,18 @@ Say = Callable[[str], None]
 
 
 class Crowd:
-    """figures: what it found, as far as it came. model, tiny: folders of checkpoints."""
+    """figures: what it found, as far as it came. models: folders of checkpoints, the first for the crowd."""
 
-    def __init__(self, model: Path, tiny: Path, options: Namespace, say: Say) -> None:
-        self._model = model
-        self._tiny = tiny
+    def __init__(self, models: Mapping[str, Path], options: Namespace, say: Say) -> None:
+        self._models = models
+        self._model = next(iter(models.values()))
         self._options = options
         self._say = say
         self.figures: dict[str, Any] = {}
 
     async def run(self) -> list[Claim]:
         claims = [*await self._streams(), *await self._calls()]
-        for name, model in (("smollm2", self._model), ("tiny", self._tiny)):
+        for name, model in self._models.items():
             claims += await self._cost(name, model)
         return claims
 

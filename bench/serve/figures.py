@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.report import Claim, claim
+from bench.report import Claim, claim, percentile
 from bench.serve.load import ANSWERED, FAILED, REFUSED, TOLD_WHEN, Call
 
 PERCENTS = (50, 90, 99)
@@ -25,13 +25,6 @@ class Slo:
         return call.end == ANSWERED and call.ttft <= self.ttft and call.itl <= self.itl
 
 
-def percentile(ordered: Sequence[float], percent: int) -> float:
-    """The least of which so many percent are not greater. Of none: 0."""
-    if not ordered:
-        return 0.0
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
-
-
 def summary(calls: Sequence[Call], begin: float, seconds: float, slo: Slo) -> dict[str, float]:
     """Of one round, which began then and sent calls for so long. Latencies are of those answered; rates count
     what came within the round."""
@@ -42,9 +35,8 @@ def summary(calls: Sequence[Call], begin: float, seconds: float, slo: Slo) -> di
         "e2e": [call.e2e for call in answered],
     }
     found = {
-        f"{name}-p{percent}": round(1000 * percentile(ordered, percent), 3)
+        f"{name}-p{percent}": round(1000 * percentile(each, percent), 3)
         for name, each in samples.items()
-        for ordered in [sorted(each)]
         for percent in PERCENTS
     }
     end = begin + seconds

@@ -117,7 +117,7 @@ def test_each_verb_knows_its_extras() -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `make wheel` makes it."""
     if not LONG:
-        pytest.skip("pip installs each extra in `make test-long`")
+        pytest.skip("`make test-long` runs it: pip installs each extra")
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(["make", "wheel", f"DIST={folder}", f"PYTHON={sys.executable}"], cwd=ROOT, check=True)
     return next(folder.glob("helios_serve-*.whl"))

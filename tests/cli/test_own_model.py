@@ -53,7 +53,7 @@ def test_the_page_has_ten_commands() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not LONG, reason="make test-long asks: it tunes and times")
+@pytest.mark.skipif(not LONG, reason="`make test-long` runs it: it tunes and times")
 def test_every_command_does_what_the_page_says(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "my-model", layers=5, dtype=torch.float32)
     (tmp_path / "traffic.txt").write_text(text(300, seed=1))

@@ -70,9 +70,9 @@ class Callers:
         """Requests that each replica finished while all together finished some."""
         for each in pods:
             await self._until(each, 1)
-        before = [await finished(each) for each in pods]
+        before = await asyncio.gather(*map(finished, pods))
         await self._until(pods[-1], before[-1] + COUNTED)
-        after = [await finished(each) for each in pods]
+        after = await asyncio.gather(*map(finished, pods))
         return [now - then for now, then in zip(after, before, strict=True)]
 
     async def _until(self, pod: Served, least: int) -> None:

@@ -61,6 +61,6 @@ def test_without_growth_the_interval_holds_0_as_often_as_it_says() -> None:
 def test_counts_and_shares_have_intervals() -> None:
     assert _poisson(0) == pytest.approx((0, 0, 3.69), abs=0.05)
     assert _poisson(10) == pytest.approx((10, 4.80, 18.39), abs=0.05)
-    value, low, high = _resampled([n / 100 for n in range(100)], 0.95)
+    value, low, high = _resampled([n / 100 for n in range(100)], 95)
     assert value == 0.94
     assert 0.85 < low < 0.94 < high <= 0.99

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from helios_server.engine import host_memory
 from helios_server.models.store import ensure_smollm2
 
 from tests.checkpoints import make_checkpoint
+from tests.engine import oracle
 
 LAYERS = 6
 
@@ -35,3 +38,11 @@ def smollm2() -> Path:
 def _one_thread() -> None:
     """Tiny matrices gain nothing from a second thread, and lose much when other work wants its core."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory_goes_back() -> Iterator[None]:
+    """What a file loaded goes with it: a worker runs hundreds of files."""
+    yield
+    oracle.forget()
+    host_memory.trim()

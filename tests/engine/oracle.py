@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,14 @@ from helios_server.models.checkpoint import Checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 
-@cache
+@lru_cache(maxsize=1)
 def _transformers(path: Path, layers: int, dtype: torch.dtype) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(path, num_hidden_layers=layers, dtype=dtype).eval()
+
+
+def forget() -> None:
+    """The model that is kept: a worker runs many files, and the real one takes half a GiB."""
+    _transformers.cache_clear()
 
 
 @torch.inference_mode()

@@ -38,7 +38,9 @@ LIMIT_MIB = 1500
 TIGHT_MIB = 540
 """One request at full depth as published."""
 KILLED = -9
-LONG_ALONE = pytest.mark.skipif(not LONG, reason="make test-long asks")
+LONG_ALONE = pytest.mark.skipif(
+    not LONG, reason="`make test-long` runs it: other precisions, as the two that always run"
+)
 
 
 def fill(
@@ -91,7 +93,7 @@ def test_what_is_planned_for_two_per_cent_more_does_not_survive(smollm2: Path) -
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not LONG, reason="make test-long asks: it takes a minute")
+@pytest.mark.skipif(not LONG, reason="`make test-long` runs it: it takes a minute")
 def test_the_precision_changes_in_memory_for_one_model_and_one_layer(smollm2: Path) -> None:
     """Back and forth, every page written each time; two models at once would not survive."""
     command = f"exec {sys.executable} -m tests.engine.fill_requantized {smollm2} {TIGHT_MIB}"

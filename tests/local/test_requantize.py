@@ -12,7 +12,7 @@ from tests.sizes import LONG
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.skipif(not LONG, reason="measures a backbone again: `make test-long` runs it"),
+    pytest.mark.skipif(not LONG, reason="`make test-long` runs it: it measures a backbone again"),
 ]
 
 

@@ -122,7 +122,7 @@ def off_its_grids(source: Checkpoint, target: Path) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not LONG, reason="takes minutes: part of make test-long")
+@pytest.mark.skipif(not LONG, reason="`make test-long` runs it: it takes minutes")
 def test_int4_costs_little_on_the_grids_it_came_from_and_more_off_them(
     smollm2: Checkpoint, windows: dict[str, Tensor], reference: list[float], tmp_path: Path
 ) -> None:

@@ -41,7 +41,7 @@ def test_what_fills_up_a_matrix_is_zero_where_another_one_was(out: int, size: in
     assert torch.equal(library.matmul(library.pack(weight, None, "int8"), x), before)
 
 
-@pytest.mark.skipif(SANITIZED, reason="the sanitizer's own memory is counted too")
+@pytest.mark.skipif(SANITIZED, reason="`make test` runs it: the sanitizer's own memory would be counted too")
 def test_no_more_memory_is_taken_than_is_counted_and_all_of_it_goes_back() -> None:
     """A matrix of half a MiB, beside others, may not bring a huge page of two."""
     library = kernels(names()[0])

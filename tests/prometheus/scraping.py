@@ -49,16 +49,17 @@ class Prometheus:
         """An instant vector, as the API writes it."""
         return list(self._get("/api/v1/query", query=expr)["result"])
 
-    def values(self, expr: str) -> list[float]:
-        return [float(sample["value"][1]) for sample in self.query(expr)]
-
     def label_values(self, label: str, selector: str) -> list[str]:
         return list(self._get(f"/api/v1/label/{label}/values", **{"match[]": selector}))
 
-    def until(self, expr: str, holds: Callable[[list[float]], bool]) -> None:
-        """Waits; the patience only bounds a failure."""
+    def until(self, expr: str, holds: Callable[[list[float]], bool]) -> list[dict[str, Any]]:
+        """The samples, once their values are such. After a scrape that came too late there are none until the
+        next one. The patience only bounds a failure."""
         end = time.monotonic() + _PATIENCE_SECONDS
-        while not holds(seen := self.values(expr)):
+        while True:
+            seen = self.query(expr)
+            if holds([float(sample["value"][1]) for sample in seen]):
+                return seen
             if time.monotonic() > end:
                 raise AssertionError(f"{expr} stayed {seen}")
             time.sleep(0.05)

@@ -76,10 +76,8 @@ async def _ask_everything(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _asked(server: Prometheus) -> dict[str, list[dict[str, Any]]]:
-    for late in ("helios_audit_quality_ratio", "helios_operator_condition"):
-        server.until(late, bool)
     exprs = {**QUERIES, "changes": CHANGES["expr"], "keda": _of_keda()}
-    found = {name: server.query(interpolated(expr)) for name, expr in exprs.items()}
+    found = {name: server.until(interpolated(expr), bool) for name, expr in exprs.items()}
     for variable in DASHBOARD["templating"]["list"][1:]:
         selector, _, label = variable["definition"].removeprefix("label_values(")[:-1].rpartition(", ")
         known = server.label_values(label, interpolated(selector))

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from helios_server.telemetry.metrics import Metrics as PodMetrics
 
+from bench.report import percentile
 from bench.serve import figures
 from bench.serve.doors import DOORS, Access, Door, Failed, Refused
 from bench.serve.figures import Slo
 from bench.serve.load import ANSWERED, FAILED, REFUSED, TOLD_WHEN, Call, Caller
 from bench.serve.pod import Metrics, quantile
 from tests.rpc.pods import Served, eventually, serving
+from tests.sizes import LONG
 
 
 def door(pod: Served, name: str, model: str = "chat") -> Door:
@@ -41,7 +43,7 @@ async def test_each_token_is_counted_once(pod: Served, name: str) -> None:
 @pytest.mark.parametrize("name", DOORS)
 async def test_who_is_turned_away_by_a_full_queue_is_told_when_to_come_back(tiny: Path, name: str) -> None:
     async with serving(tiny, max_batch_size=1, max_queue_size=1) as pod, door(pod, name) as opened:
-        caller = Caller(opened, prompt=3, new=60)
+        caller = Caller(opened, prompt=3, new=300)
         await caller.burst(6)
     ends = [call.end for call in caller.calls]
     assert set(ends) == {ANSWERED, TOLD_WHEN}
@@ -83,8 +85,8 @@ async def _has_begun(caller: Caller) -> bool:
 # -- loops ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_closed_loop_keeps_as_many_under_way_and_an_open_one_whatever_comes(pod: Served) -> None:
-    async with door(pod, "grpc") as opened:
+async def test_a_closed_loop_keeps_as_many_under_way_and_an_open_one_whatever_comes(tiny: Path) -> None:
+    async with serving(tiny, max_queue_size=200) as pod, door(pod, "grpc") as opened:
         closed, open_loop = Caller(opened, 3, 4), Caller(opened, 3, 4, seed=1)
         await closed.closed(3, 0.2)
         await open_loop.opened(200.0, 0.2)
@@ -104,10 +106,10 @@ def answered(sent: float, *came: float) -> Call:
 
 def test_a_percentile_is_a_value_that_was_seen() -> None:
     values = [float(number) for number in range(1, 101)]
-    assert [figures.percentile(values, percent) for percent in (50, 90, 99)] == [50, 90, 99]
-    assert figures.percentile([7.0], 99) == 7
-    assert figures.percentile([1.0, 2.0], 50) == 1
-    assert figures.percentile([], 50) == 0
+    assert [percentile(values, percent) for percent in (50, 90, 99)] == [50, 90, 99]
+    assert percentile([7.0], 99) == 7
+    assert percentile([1.0, 2.0], 50) == 1
+    assert percentile([], 50) == 0
 
 
 def test_what_comes_after_the_round_counts_in_no_rate() -> None:
@@ -169,10 +171,15 @@ def test_lag_is_read_between_two_pictures_of_the_pods_own_histogram() -> None:
 # -- the whole -----------------------------------------------------------------------------------------------
 
 
+LONG_ONLY = pytest.mark.skipif(not LONG, reason="`make test-long` runs it: the real model takes minutes")
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("what", [("--tiny",), ("--crowd",)])
+@pytest.mark.parametrize(
+    "what", [("--tiny",), ("--crowd", "--tiny"), pytest.param(("--crowd",), marks=LONG_ONLY)], ids=" ".join
+)
 def test_it_runs_and_tells_its_claims(what: tuple[str, ...], tmp_path: Path) -> None:
-    drawn = ("--plot", str(tmp_path / "plot.svg")) if "--tiny" in what else ()
+    drawn = () if "--crowd" in what else ("--plot", str(tmp_path / "plot.svg"))
     command = [sys.executable, "-m", "bench.serve", *what, *drawn, "--short", "--output", "json"]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     claims = {claim["id"]: claim for claim in json.loads(ended.stdout)["claims"]}

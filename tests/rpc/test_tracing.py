@@ -263,7 +263,7 @@ async def test_a_collector_that_is_away_harms_no_request(tiny: Path, monkeypatch
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not LONG, reason="make test-long asks")
+@pytest.mark.skipif(not LONG, reason="`make test-long` runs it: it starts a process")
 async def test_a_serving_process_sends_what_it_has_before_it_goes(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -19,7 +19,10 @@ from tests.decide.truth import CODE, GENERAL, Model
 from tests.decide.world import World
 from tests.sizes import LONG
 
-LONG_ONLY = [pytest.mark.long, pytest.mark.skipif(not LONG, reason="make test-long asks")]
+LONG_ONLY = [
+    pytest.mark.long,
+    pytest.mark.skipif(not LONG, reason="`make test-long` runs it: other stories of the same kind"),
+]
 
 
 class Recorded(SimulatedPod):

@@ -190,7 +190,7 @@ def test_the_breach_counter_alone_calls_a_shift_too() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not LONG, reason="make test-long asks")
+@pytest.mark.skipif(not LONG, reason="`make test-long` runs it: a thousand replicas serve 200,000 requests")
 def test_a_thousand_replicas() -> None:
     drift = replace(DRIFT, requests=200_000, rate=3500, shift=20)
     spec = replace(made.spec(), replicas=1000)

@@ -148,7 +148,7 @@ async def test_with_asyncio(pod: Served, triton: Triton) -> None:
 async def test_a_stream_that_is_cancelled_frees_its_rows(pod: Served, triton: Triton) -> None:
     requests = [streamed(3000, request_id=str(index)) for index in range(4)]
     await triton.ask("stream", pod, requests=requests, cancel_after=8)
-    await eventually(lambda: _free(pod), 30)
+    await eventually(lambda: _free(pod))
     await triton.ask("aio_cancel", pod, request=streamed(3000), after=3)
     await eventually(lambda: _free(pod))
     late = await triton.ask("infer", pod, **asked(tokens=3000, client_timeout=0.2))

@@ -148,7 +148,7 @@ async def test_each_status_is_its_exception(served: Served, kind: str) -> None:
     assert (away.value.status_code, away.value.response.headers["Retry-After"]) == (503, "1")
 
 
-@pytest.mark.skipif(not LONG, reason="make test-long asks: it waits for what Retry-After says")
+@pytest.mark.skipif(not LONG, reason="`make test-long` runs it: it waits for what Retry-After says")
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_full_queue_is_its_exception_or_is_waited_for(tiny: Path, kind: str) -> None:
     async with door(tiny, max_batch_size=1, max_queue_size=1) as pod:
@@ -175,7 +175,9 @@ async def _runs(pod: Served, requests: int) -> bool:
 # -- curl
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="not run: curl is not installed")
+@pytest.mark.skipif(
+    shutil.which("curl") is None, reason="not run: curl is not installed, on Debian: apt-get install curl"
+)
 async def test_curl_reads_wholes_streams_and_errors(served: Served) -> None:
     body = BODIES[CHAT]
     head, whole = await curl(served, CHAT, body)

@@ -34,7 +34,7 @@ SAID = [
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.skipif(not LONG, reason="make test-long asks: 110 MB are installed, once"),
+    pytest.mark.skipif(not LONG, reason="`make test-long` runs it: 110 MB are installed, once"),
 ]
 
 

@@ -15,7 +15,7 @@ from tests.sizes import LONG
 
 @pytest.mark.long
 @pytest.mark.skipif(
-    not LONG, reason="make test-long asks, and make test-cluster-node: a browser takes its time"
+    not LONG, reason="`make test-long` runs it, as `make test-cluster-node` does: a browser takes its time"
 )
 @pytest.mark.skipif(browser.chromium() is None, reason=browser.NOT_RUN)
 async def test_a_prompt_is_answered_in_colours(tmp_path: Path) -> None:
