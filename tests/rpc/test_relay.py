@@ -11,19 +11,24 @@ from pathlib import Path
 
 import grpc
 import pytest
+from helios_operator.local.front import Front
 from helios_proto.client import CHANNEL_OPTIONS
 from helios_proto.v1 import generation_pb2 as pb
 from helios_proto.v1 import generation_pb2_grpc as rpc
 from helios_server.rpc import relay
-from helios_server.rpc.door import Door
+from helios_server.rpc.door import CONNECTION_AGE_SECONDS, Door
 from helios_server.rpc.relay import FrameCursor, Mark, Relay
 from helios_server.rpc.tls import GRPC, Certificates, TlsFiles
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.certificates import Authority
+from tests.sizes import LONG
 
 CHUNKS = 8
+AGE_SECONDS = 0.1
+"""Less than a stream takes."""
+AGED_SECONDS = 60.0 if LONG else 1.0
 SERVICE = pb.DESCRIPTOR.services_by_name["Generation"]
 
 
@@ -51,9 +56,11 @@ class Slow(rpc.GenerationServicer):
 
 
 class Pod:
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, tls: ssl.SSLContext | None = None, age_seconds: float = CONNECTION_AGE_SECONDS
+    ) -> None:
         self.service = Slow()
-        self.door = Door([], tls)
+        self.door = Door([], tls, age_seconds)
         rpc.add_GenerationServicer_to_server(self.service, self.door.server)
 
 
@@ -166,6 +173,123 @@ async def test_without_the_service_config_refused_calls_are_unavailable_and_noth
         done.set()
         await asyncio.gather(*hammers)
     assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
+
+
+@pytest.mark.parametrize("way", ["clear", "tls", "front"])
+@pytest.mark.long
+async def test_nothing_is_lost_when_connections_age(way: str, tmp_path: Path) -> None:
+    """Streams longer than the age, one behind the other, and short calls between them, with the service
+    config."""
+    tls, roots = encryption(tmp_path) if way == "tls" else (None, b"")
+    pod = Pod(tls, AGE_SECONDS)
+    port = await pod.door.open("127.0.0.1", 0)
+    front = Front(lambda: [("127.0.0.1", port)])
+    await front.open("127.0.0.1", 0)
+    target = int(front.address.rpartition(":")[2]) if way == "front" else port
+    outcomes: Counter[str] = Counter()
+    ends = asyncio.get_running_loop().time() + AGED_SECONDS
+
+    async def call(connection: grpc.aio.Channel, streams: bool) -> None:
+        stub = rpc.GenerationStub(connection)
+        while asyncio.get_running_loop().time() < ends:
+            try:
+                if streams:
+                    messages = [message async for message in stub.Generate(pb.GenerateRequest(text="a"))]
+                    outcomes[f"streams of {len(messages)}"] += 1
+                else:
+                    await stub.GetLoad(pb.GetLoadRequest())
+                    outcomes["OK"] += 1
+                    await asyncio.sleep(0.01)
+            except grpc.aio.AioRpcError as error:
+                outcomes[f"{streams} {error.code().name} {error.details()}"] += 1
+
+    connections = [channel(target, *CHANNEL_OPTIONS, roots=roots) for _ in range(10)]
+    await asyncio.gather(*(call(c, streams) for c in connections for streams in (True, True, False)))
+    for connection in connections:
+        await connection.close()
+    await front.close()
+    await pod.door.close(0)
+    assert set(outcomes) == {"OK", f"streams of {CHUNKS}"}, outcomes
+
+
+class Behind:
+    """A server that is behind a relay: one end of a pair of sockets."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        ours, self.socket = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        self.relay = Relay(lambda protocol: loop.create_connection(protocol, sock=ours), tls)
+
+    async def heard(self, words: bytes) -> None:
+        self.socket.setblocking(False)
+        assert await asyncio.get_running_loop().sock_recv(self.socket, 100) == words
+
+
+LAST = (50_000).to_bytes(3) + b"\0" * 50_006
+"""The end of an answer, a frame of it."""
+
+
+async def test_the_end_of_an_answer_is_read_although_a_write_has_failed() -> None:
+    """The server has closed behind it, and in that moment the client says something more."""
+    behind = Behind()
+    port = await behind.relay.listen("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"hello")
+    await behind.heard(b"hello")
+    (client,) = behind.relay.clients
+    behind.socket.setblocking(True)
+    behind.socket.sendall(LAST)
+    behind.socket.close()
+    client.data_received(b"more")  # before the loop has looked at what the server sent
+    assert await reader.readexactly(len(LAST)) == LAST
+    writer.close()
+    await behind.relay.close(1)
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_a_connection_is_closed_when_its_client_has_read_the_end(
+    encrypted: bool, tmp_path: Path
+) -> None:
+    """Until then it may go on to write: it would hear of a reset, and perhaps read no more."""
+    tls, roots = encryption(tmp_path) if encrypted else (None, b"")
+    behind = Behind(tls)
+    port = await behind.relay.listen("127.0.0.1", 0)
+    trusted = ssl.create_default_context(cadata=roots.decode()) if roots else None
+    name = "localhost" if roots else None
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusted, server_hostname=name)
+    writer.write(b"hello")
+    await behind.heard(b"hello")
+    await asyncio.get_running_loop().sock_sendall(behind.socket, LAST)
+    behind.socket.close()
+    assert await reader.readexactly(len(LAST)) == LAST
+    ping = await reader.readexactly(17)
+    for _ in range(3):
+        writer.write(b"more")
+        await asyncio.sleep(0.02)
+        assert behind.relay.clients
+    writer.write(ping[:4] + b"\x01" + ping[5:])
+    assert await reader.read() == b""
+    writer.close()
+    await behind.relay.close(1)
+
+
+@pytest.mark.parametrize("words", [b"", LAST, LAST[:-1]])
+async def test_a_client_that_does_not_read_the_end_is_not_waited_for_for_ever(
+    words: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay, "LINGER_SECONDS", 0.05)
+    behind = Behind()
+    port = await behind.relay.listen("127.0.0.1", 0)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"hello")
+        await behind.heard(b"hello")
+        await asyncio.get_running_loop().sock_sendall(behind.socket, words)
+        behind.socket.close()
+        async with asyncio.timeout(60):
+            while behind.relay.clients:
+                await asyncio.sleep(0.01)
+    await behind.relay.close(1)
 
 
 async def test_a_client_that_vanished_does_not_hold_up_the_rest() -> None:

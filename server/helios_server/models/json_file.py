@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def read_object(file: Path, fix: str, error: type[HeliosError] = CheckpointError
 def parse_object(content: bytes, *, unique: bool = False) -> dict[str, Any]:
     """The object in a text. unique: refuse a name that stands twice. Raises ValueError."""
     try:
-        with _no_collections():
+        with NO_COLLECTIONS:
             parsed = json.loads(content, object_pairs_hook=_unique if unique else None)
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -41,17 +41,31 @@ def parse_object(content: bytes, *, unique: bool = False) -> dict[str, Any]:
     return parsed
 
 
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Of garbage, of which JSON makes none: looking for it among a million lists takes many times as long
-    as reading them, and holds up every thread."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+class _NoCollections:
+    """Of garbage, while anybody reads: JSON makes none, looking for it among a million lists takes many times
+    as long as reading them, and holds up every thread. The last one out sets the collector going again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._was_on = True
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._readers:
+                self._was_on = gc.isenabled()
+                gc.disable()
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if not self._readers and self._was_on:
+                gc.enable()
+
+
+NO_COLLECTIONS = _NoCollections()
+"""One, as the collector is: bodies are read on several threads."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

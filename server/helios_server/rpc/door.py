@@ -20,14 +20,13 @@ from helios_proto import addresses
 
 from helios_server.rpc.relay import Relay
 
-_CONNECTION_AGE_SECONDS = 300
+CONNECTION_AGE_SECONDS = 300.0
 """After this the server asks a client to connect anew, so that load spreads over pods, those that came
 meanwhile too; running calls go on."""
 _MOST_BYTES = 4 << 20
 """Of a message."""
 _ALL = 2**31 - 1
 _OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.max_connection_age_ms", _CONNECTION_AGE_SECONDS * 1000),
     ("grpc.max_receive_message_length", _MOST_BYTES),
     ("grpc.http2.max_ping_strikes", 2),  # pings beyond what is allowed below; then the connection goes
     ("grpc.keepalive_time_ms", 60_000),  # a client that vanished without a word frees its rows after this
@@ -50,9 +49,13 @@ class Door:
     """`server` takes the services before `open`. tls: of the relay, where it ends; None for clear text."""
 
     def __init__(
-        self, interceptors: Sequence[grpc.aio.ServerInterceptor], tls: ssl.SSLContext | None = None
+        self,
+        interceptors: Sequence[grpc.aio.ServerInterceptor],
+        tls: ssl.SSLContext | None = None,
+        age_seconds: float = CONNECTION_AGE_SECONDS,
     ) -> None:
-        self.server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+        age = ("grpc.max_connection_age_ms", round(age_seconds * 1000))
+        self.server = grpc.aio.server(interceptors=interceptors, options=[*_OPTIONS, age])
         self._relay = Relay(self._connect, tls)
         self._private = ""
 

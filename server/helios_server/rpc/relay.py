@@ -12,6 +12,7 @@ Made by `rpc.server`. It must not know what the calls mean.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import ssl
@@ -30,6 +31,9 @@ Connect = Callable[[Callable[[], asyncio.BaseProtocol]], Awaitable[tuple[object,
 
 HANDSHAKE_SECONDS, SHUTDOWN_SECONDS = 10.0, 2.0
 """For a client to prove who it is, and to say that it has heard the end."""
+LINGER_SECONDS = 5.0
+"""For a client to read the last bytes, once the server has closed."""
+_READ_BYTES = 256 << 10
 _MOST_UNSENT_BYTES = 64 << 10
 """Of one end; then the other is not read."""
 _HEADER_BYTES = 9
@@ -150,6 +154,19 @@ class _Server(_End):
     def data_received(self, data: bytes) -> None:
         self._client.from_server(data)
 
+    def connection_lost(self, error: Exception | None) -> None:
+        if error and self._transport:
+            self._read_the_rest(self._transport.get_extra_info("socket").fileno())
+        self._transport = None
+        self._client.linger()
+
+    def _read_the_rest(self, descriptor: int) -> None:
+        """The server closes behind its last bytes, whatever a client still sends. asyncio gives a connection
+        up when a write fails, although the end of an answer may wait to be read."""
+        with contextlib.suppress(OSError):
+            while data := os.read(descriptor, _READ_BYTES):
+                self._client.from_server(data)
+
 
 class _Client(_End):
     """The end towards the client, which also knows how to let it go.
@@ -164,6 +181,7 @@ class _Client(_End):
         self._relay = relay
         self._early = b""
         self._cursor = FrameCursor()
+        self._over = False
         self._farewell = b""
         self._client_mark: Mark | None = None
         self._server_mark: Mark | None = None
@@ -202,6 +220,10 @@ class _Client(_End):
 
     def data_received(self, data: bytes) -> None:
         end = self._client_mark.end_in(data) if self._client_mark else None
+        if self._over:
+            if end is not None:
+                self.close()
+            return
         if end is not None:
             self._client_mark, self._server_mark = None, Mark()
             data = data[:end] + self._server_mark.ping + data[end:]
@@ -211,10 +233,28 @@ class _Client(_End):
             self._early += data
             self.pause()  # more than a read's worth has no place
 
+    def linger(self) -> None:
+        """The server has closed: so does this end, when the client has acknowledged a PING behind the last
+        bytes. What it says meanwhile is dropped; to a closed socket, that would be answered by a reset, upon
+        which a client may throw away what it has not read."""
+        self._over = True
+        self._is_understood()
+        if not (self.is_open and self._cursor.at_boundary):
+            self.close()
+            return
+        self._client_mark = Mark()
+        self.write(self._client_mark.ping)
+        self.resume()
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, self.close)
+
+    def _is_understood(self) -> None:
+        if not self.understood.done():
+            self.understood.set_result(None)
+
     def from_server(self, data: bytes) -> None:
         boundary = self._cursor.advance(data)
-        if self._server_mark and self._server_mark.end_in(data) is not None and not self.understood.done():
-            self.understood.set_result(None)
+        if self._server_mark and self._server_mark.end_in(data) is not None:
+            self._is_understood()
         if self._farewell and boundary is not None:
             data = data[:boundary] + self._farewell + data[boundary:]
             self._farewell = b""
@@ -222,6 +262,8 @@ class _Client(_End):
 
     def let_go(self) -> None:
         """Says farewell at the next boundary between the server's frames."""
+        if self._over:
+            return
         self._client_mark = Mark()
         self._farewell = _frame(_GOAWAY, 0, struct.pack(">II", _LAST_STREAM, 0)) + self._client_mark.ping
         if self._cursor.at_boundary:
