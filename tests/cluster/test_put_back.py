@@ -21,7 +21,8 @@ from helios_operator.cluster.kinds import (
 
 from tests.cluster.fake.guards import Webhook
 from tests.cluster.fake.objects import NAMESPACE, deployment
-from tests.cluster.fake.scene import scene
+from tests.cluster.fake.scene import Place, scene
+from tests.cluster.fake.store import News
 
 KEPT = [
     (SERVICE, "chat"),
@@ -127,17 +128,8 @@ async def test_who_changes_it_again_and_again_is_answered_seldom() -> None:
 async def test_the_client_service_deleted_during_a_surge_leads_to_what_serves() -> None:
     """Its successor has no ready pod yet."""
     async with scene() as place:
-        place.create(deployment())
-        await place.ready()
-        place.kubelet.starts = lambda pod: pod["metadata"]["labels"]["helios.dev/revision"] == "1"
-        place.patch(template={"metadata": {"annotations": {"a": "b"}}})
-        await place.until(lambda: len(place.store.list(REVISION)) == 2, "no surge")
-        routes: list[Any] = []
-        place.store.told.append(
-            lambda news: (
-                routes.append(place.routed()) if news.kind is SERVICE and news.type == "ADDED" else None
-            )
-        )
+        await _begin_surge(place)
+        routes, _ = _note(place)
         place.store.delete(SERVICE, NAMESPACE, "chat")
         await place.until(lambda: place.find(SERVICE, "chat"), "it is not made again")
         assert routes == [1]
@@ -146,6 +138,71 @@ async def test_the_client_service_deleted_during_a_surge_leads_to_what_serves() 
         place.kubelet.starts = lambda pod: True
         await place.until(lambda: place.routed() == 2, "the surge does not end")
         await place.until(lambda: place.routed("chat-replicas") == 2, "its pods' names stay behind")
+
+
+@pytest.mark.parametrize("edit", [None, {"spec": {"selector": {"helios.dev/revision": "77"}}}], ids=str)
+async def test_a_pass_sees_what_it_ensured(edit: Object | None) -> None:
+    """The client Service is deleted, or changed, between the two: the policies after it are read there."""
+    async with scene() as place:
+        await _begin_surge(place)
+        routes, served = _note(place)
+        done: list[Object] = []
+
+        def meddle(method: str, path: str) -> None:
+            if path == NETWORK_POLICY.path(NAMESPACE, "chat") and not done:
+                done.append(_meddle(place, "chat", edit))
+
+        place.door.fails = meddle
+        await place.until(lambda: done and place.routed() == 1, "it is not put back")
+        await place.passes()
+        assert set(routes) <= {1, 77}, routes
+        assert set(served) <= {1}, served
+        assert place.condition("Available")["status"] == "True"
+
+
+async def test_what_served_is_known_while_no_service_can_be_made() -> None:
+    async with scene() as place:
+        await _begin_surge(place)
+        routes, served = _note(place)
+        place.store.guards.append(Webhook(SERVICE, "services are frozen"))
+        for name in ("chat", "chat-replicas"):
+            _meddle(place, name, None)
+        await place.named("Ready", "services are frozen")
+        await place.passes()
+        place.store.guards.clear()
+        await place.until(lambda: place.routed() and place.routed("chat-replicas"), "they are not made again")
+        assert set(routes) == {1}
+        assert set(served) <= {1}, served
+
+
+async def _begin_surge(place: Place) -> None:
+    """Revision 1 serves, and no pod of revision 2 becomes ready."""
+    place.create(deployment())
+    await place.ready()
+    place.kubelet.starts = lambda pod: pod["metadata"]["labels"]["helios.dev/revision"] == "1"
+    place.patch(template={"metadata": {"annotations": {"a": "b"}}})
+    await place.until(lambda: len(place.store.list(REVISION)) == 2, "no surge")
+
+
+def _note(place: Place) -> tuple[list[int], list[int | None]]:
+    """From now on: where the client Service leads, and which revision the status says to serve."""
+    routes: list[int] = []
+    served: list[int | None] = []
+
+    def note(news: News) -> None:
+        if news.kind is SERVICE and news.obj["metadata"]["name"] == "chat" and news.type != "DELETED":
+            routes.append(place.routed())
+        elif news.kind is DEPLOYMENT:
+            served.append(news.obj["status"].get("active", {}).get("revision"))
+
+    place.store.told.append(note)
+    return routes, served
+
+
+def _meddle(place: Place, name: str, edit: Object | None) -> Object:
+    if edit is None:
+        return place.store.delete(SERVICE, NAMESPACE, name)
+    return place.store.merge(SERVICE, NAMESPACE, name, copy.deepcopy(edit), "kubectl-edit")
 
 
 async def test_a_secret_without_its_token_is_named() -> None:

@@ -15,16 +15,16 @@ from helios_operator.api.timestamps import parse_time
 from helios_operator.api.types import Deployment
 from helios_operator.cluster import pods
 from helios_operator.cluster.controls import Controls
-from helios_operator.cluster.kinds import CONFIG_MAP, POD, REVISION, SERVICE, Object
+from helios_operator.cluster.kinds import CONFIG_MAP, POD, REVISION, Object
 from helios_operator.cluster.mirror import Mirror, belongs_to
 from helios_operator.cluster.ownership import is_own
 from helios_operator.cluster.reads import Reads
+from helios_operator.cluster.route import routed
 from helios_operator.decide.snapshot import Pod, Revision
 from helios_operator.errors import StateError
 from helios_operator.passes.line import Changed
 from helios_operator.render import labels, names, volumes
 from helios_operator.render.configmap import limits_of
-from helios_operator.render.service import routed_revision
 from helios_operator.render.template_hash import template_hash
 
 
@@ -37,10 +37,9 @@ class Revisions:
     async def see(self, hd: Deployment, token: str) -> tuple[Revision, ...]:
         """Those that are not being deleted, by number. StateError: the document of one is damaged, and no pod
         of it answers."""
-        service = self._mirror.get(SERVICE, hd.namespace, hd.name)
-        routed = routed_revision(service) if service else None
+        route = routed(hd, self._mirror)
         objects = [o for o in self._mirror.of(REVISION, (hd.namespace, hd.name)) if belongs_to(o, hd.uid)]
-        seen = await asyncio.gather(*(self._see(obj, hd, routed, token) for obj in objects))
+        seen = await asyncio.gather(*(self._see(obj, hd, route, token) for obj in objects))
         return tuple(sorted((r for r in seen if r is not None), key=lambda revision: revision.number))
 
     async def settle(self, hd: Deployment, seen: Iterable[Revision], changed: Changed) -> None:
@@ -58,7 +57,7 @@ class Revisions:
         if known is not None and pod.telemetry is not None:
             self._controls.tell(known["metadata"]["uid"], limits, pod.telemetry, changed)
 
-    async def _see(self, obj: Object, hd: Deployment, routed: int | None, token: str) -> Revision | None:
+    async def _see(self, obj: Object, hd: Deployment, route: int | None, token: str) -> Revision | None:
         number = number_of(obj)
         if number is None or obj["metadata"].get("deletionTimestamp"):
             return None
@@ -76,7 +75,7 @@ class Revisions:
             limits=limits,
             replicas=int(obj["spec"].get("replicas", 1)),
             created=parse_time(obj["metadata"]["creationTimestamp"]),
-            routed=number == routed,
+            routed=number == route,
             draining=labels.DRAINING in annotations,
             pods=tuple(its_pods),
             claims=volumes.mounted(obj["spec"]["template"]),

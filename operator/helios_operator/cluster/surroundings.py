@@ -29,6 +29,7 @@ from helios_operator.cluster.mirror import Mirror
 from helios_operator.cluster.ownership import check, is_own
 from helios_operator.cluster.reads import Reads
 from helios_operator.cluster.refusals import Refusals
+from helios_operator.cluster.route import routed
 from helios_operator.errors import NameTakenError
 from helios_operator.render import Manifest, names
 from helios_operator.render.installation import Installation
@@ -39,7 +40,6 @@ from helios_operator.render.service import (
     client_service,
     pods_service,
     replicas_service,
-    routed_revision,
     serves_http,
     serves_tls,
 )
@@ -101,10 +101,10 @@ class Surroundings:
 
     def _works(self, hd: Deployment) -> list[tuple[Kind, str, Callable[[], Awaitable[None]]]]:
         """What is to be there and what is not, each a work of its own."""
-        routed = self._routed(hd)
+        number = routed(hd, self._mirror)
         services = (
-            self._client_service(hd, routed),
-            self._replicas_service(hd, routed),
+            self._client_service(hd, number),
+            self._replicas_service(hd, number),
             pods_service(hd),
         )
         wanted = [(SERVICE, service) for service in services]
@@ -152,18 +152,6 @@ class Surroundings:
 
     def _with_tls(self, hd: Deployment, template: Manifest | None) -> bool:
         return serves_tls(template) if template is not None else hd.spec.service.tls is not None
-
-    def _routed(self, hd: Deployment) -> int | None:
-        """What the Service selects, while there is such a revision; else what its headless twin does. Where
-        somebody deleted a Service, or changed its selector, clients go on reaching what served."""
-        selected = None
-        for name in (hd.name, names.replicas_service(hd.name)):
-            service = self._mirror.get(SERVICE, hd.namespace, name)
-            routed = routed_revision(service) if service and is_own(hd, service) else None
-            if routed and self._mirror.get(REVISION, hd.namespace, names.revision(hd.name, routed)):
-                return routed
-            selected = selected or routed
-        return hd.status.active.revision if hd.status.active else selected
 
 
 def readable_token(hd: Deployment, secret: Object) -> str:
