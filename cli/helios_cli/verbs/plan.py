@@ -20,7 +20,7 @@ from helios_operator.api.types import Deployment
 from helios_operator.decide import missing, weigh
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import ProfileEvidence, newest_common
-from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
+from helios_operator.decide.snapshot import Snapshot
 from helios_operator.errors import OperatorError
 from helios_operator.local import hardware
 from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT, MODEL
@@ -28,7 +28,7 @@ from helios_operator.passes import tasks
 from helios_server.models.cache import cache_root
 from helios_server.planning import PERFORMANCE_VERSION
 
-from helios_cli import measured, weighing
+from helios_cli import inspection, measured, weighing
 from helios_cli import options as shown
 from helios_cli.arguments import Parser
 from helios_cli.measured import Measured
@@ -167,7 +167,7 @@ def _snapshot(deployment: Deployment, known: Measured, asked: Asked) -> Snapshot
     looked = _inspected(_with(blank, known.rows), asked.volumes)
     if not known.results:
         return _measured_where(looked, asked.here)
-    found = measured.rows_of(known.results, weigh(looked, datetime.now(UTC))[0], looked, asked.here)
+    found = measured.rows_of(known.results, weigh(looked, datetime.now(UTC))[0], looked)
     return _measured_where(_with(looked, (*known.rows, *found)), asked.here)
 
 
@@ -187,17 +187,9 @@ def _measured_where(snapshot: Snapshot, here: Hardware) -> Snapshot:
 
 
 def _inspected(snapshot: Snapshot, volumes: Path) -> Snapshot:
-    """With every candidate looked at, as an Inspect Job would: headers only, in this process."""
-    from helios_server.profile.candidates import Candidate
-    from helios_server.profile.inspect import inspect
-
-    now = datetime.now(UTC)
-    wanted = tuple(contender.candidate for contender in weigh(snapshot, now)[0])
-    told = [Candidate(c.name, c.uri, c.revision, c.exits, c.exit_layers) for c in wanted]
-    found = inspect(told, volumes)
-    spec = JobSpec("inspect", JobKind.INSPECT, wanted)
-    job = Job(spec, JobPhase.SUCCEEDED, now, now, resolved=found.resolved, problems=found.problems)
-    return replace(snapshot, jobs=(job,))
+    """With every candidate looked at."""
+    wanted = [contender.candidate for contender in weigh(snapshot, datetime.now(UTC))[0]]
+    return inspection.looked_at(snapshot, wanted, inspection.look_at(wanted, volumes))
 
 
 # -- whose prompts -------------------------------------------------------------------------------------------
