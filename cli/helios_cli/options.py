@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from helios_operator.api.status import Served
 from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.options import Option
 
 from helios_cli.output import columns, paragraph
-from helios_cli.views import PUBLISHED, precision_of
+from helios_cli.views import PUBLISHED
 
 CHOSEN, SERVES = "chosen", "serves"
 
@@ -34,26 +34,20 @@ class OptionView:
     standing: str = ""
 
     @classmethod
-    def of(cls, option: Option, active: Mapping[str, Any] | None = None) -> OptionView:
-        """`active`: of the status; of what serves, it says how many rows there are."""
-        verdict, precision = option.verdict, str(option.precision)
-        mine = (option.contender.name, option.layer_budget, precision)
-        serves = active is not None and mine == (
-            active["candidate"],
-            active["layerBudget"],
-            precision_of(active),
-        )
-        rows = int(active["maxBatchSize"]) if active and serves else option.max_batch_size
+    def of(cls, option: Option, active: Served | None = None) -> OptionView:
+        """`active`: of what serves, it says how many rows there are."""
+        verdict, is_active = option.verdict, serves(option, active)
+        rows = active.max_batch_size if active and is_active else option.max_batch_size
         return cls(
             candidate=option.contender.name,
             layers=option.layer_budget,
-            precision=precision,
+            precision=str(option.precision),
             rows=rows,
             feasible=verdict.ok,
             reason=verdict.reason,
             message=verdict.message,
             numbers=select.numbers(option) | {"maxBatchSize": rows},
-            standing=SERVES if serves else "",
+            standing=SERVES if is_active else "",
         )
 
     @property
@@ -66,6 +60,15 @@ class OptionView:
     def __str__(self) -> str:
         held = "" if self.precision == PUBLISHED else f" {self.precision}"
         return f"{self.candidate}@{self.layers}{held}"
+
+
+def serves(option: Option, active: Served | None) -> bool:
+    """Whether it is what serves now."""
+    return active is not None and (active.candidate, active.layer_budget, active.precision) == (
+        option.contender.name,
+        option.layer_budget,
+        option.precision,
+    )
 
 
 def table(options: Sequence[OptionView]) -> Iterator[str]:

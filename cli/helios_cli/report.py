@@ -91,7 +91,7 @@ class Report:
 def of(found: Found, now: datetime) -> Report:
     """Of one deployment as it is kept. Asks a cluster for its events, rows and models."""
     rows = found.profiles()
-    weighing = weighed(found.obj, rows, found.models(), now)
+    weighing = weighed(found.obj, rows, found.models(), found.text, now)
     return compose(found.obj, found.running, found.records(), rows, weighing, now)
 
 

@@ -84,8 +84,8 @@ class StatusView:
 @dataclass(frozen=True)
 class WhyView:
     """The reasons: the last reassessment, what each candidate and each of its options came to, the changes
-    made, the newest decisions. `asked`: what was asked by hand and has no answer yet; `no_data_since`: since
-    when nobody knows what happens, None while somebody does."""
+    made, the newest decisions. `notes`: what was left out of the options; `asked`: what was asked by hand and
+    has no answer yet; `no_data_since`: since when nobody knows what happens, None while somebody does."""
 
     name: str
     running: bool
@@ -95,6 +95,7 @@ class WhyView:
     history: list[dict[str, Any]]
     decisions: list[Record] = field(default_factory=list)
     options: list[OptionView] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     asked: str = ""
     no_data_since: str | None = None
 
@@ -106,6 +107,7 @@ class WhyView:
         last: int,
         options: Sequence[OptionView] = (),
         running: bool = True,
+        notes: Sequence[str] = (),
     ) -> WhyView:
         status = obj.get("status", {})
         echoes = Echoes()
@@ -119,6 +121,7 @@ class WhyView:
             history=[dict(entry) for entry in status.get("history", [])],
             decisions=told[-last:],
             options=list(options),
+            notes=list(notes),
             asked=_asked(obj),
             no_data_since=_no_data_since(status, records, running),
         )

@@ -1,4 +1,4 @@
-"""What a HeliosDeployment's options are worth, from its objects alone: the table that `helios why` shows.
+"""What a HeliosDeployment's options are worth, from its objects alone: for `helios why` and `helios report`.
 
 The decisions of the operator, on what stands in the history table. What pods tell is not among the objects:
 figures are those of the profiles. Nothing is written.
@@ -7,65 +7,68 @@ figures are those of the profiles. Nothing is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from helios_operator.api import identity, parse
 from helios_operator.api.codec import Malformed
 from helios_operator.api.problems import Invalid
-from helios_operator.api.rows import Hardware, QualityRow, Row, TasksRow, TimingRow
+from helios_operator.api.rows import Hardware, QualityRow, Row, TasksRow, TimingIdentity, TimingRow
 from helios_operator.api.types import Deployment
 from helios_operator.decide import weigh
-from helios_operator.decide.snapshot import PromptSource, Snapshot
+from helios_operator.decide.snapshot import PromptSource, Snapshot, TaskSet
+from helios_operator.decide.weigh.options import Option
 from helios_operator.passes import tasks
 from helios_operator.passes.prompts import texts
 from helios_server.planning import PERFORMANCE_VERSION
 
-from helios_cli.options import OptionView
-
 Object = Mapping[str, Any]
 Text = Callable[[str, str], str | None]
 """What a ConfigMap holds under a key; None where nobody may or can read it."""
-_NOWHERE = Hardware(None, 0, 0, "", 0, "")
+T = TypeVar("T")
+_NOWHERE = TimingIdentity("", "", "", (), Hardware(None, 0, 0, "", 0, ""), PERFORMANCE_VERSION)
 
 
-def options(
+@dataclass(frozen=True)
+class Weighed:
+    """`options`: best first. `notes`: what could not be read, in sentences. `deployment`: None where it is
+    that."""
+
+    deployment: Deployment | None = None
+    options: tuple[Option, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+def weighed(
     obj: Object, profiles: Sequence[Object], models: Sequence[Object], text: Text, now: datetime
-) -> list[OptionView]:
-    """Best first. Empty where the status is of another release."""
-    with suppress(Malformed, Invalid):
-        active = obj.get("status", {}).get("active")
-        snapshot = _snapshot(parse.deployment(dict(obj)), profiles, models, text)
-        return [OptionView.of(option, active) for option in weigh(snapshot, now)[1]]
-    return []
-
-
-def _snapshot(
-    deployment: Deployment, profiles: Sequence[Object], models: Sequence[Object], text: Text
-) -> Snapshot:
-    rows = list(_rows(profiles))
-    timings = tuple(row for row in rows if isinstance(row, TimingRow))
-    return Snapshot(
+) -> Weighed:
+    """An object of another release is left out and named."""
+    try:
+        deployment = parse.deployment(dict(obj))
+    except (Malformed, Invalid) as error:
+        return Weighed(notes=[f"Not weighed: the deployment is not of this release: {error}."])
+    notes: list[str] = []
+    rows = list(_read(parse.profile_row, profiles, notes))
+    timed = _timed(deployment, [row for row in rows if isinstance(row, TimingRow)])
+    snapshot = Snapshot(
         deployment=_limited(deployment),
-        hardware=_hardware(deployment, timings),
+        hardware=timed.hardware,
         free_memory_mib=0,
-        performance_version=PERFORMANCE_VERSION,
-        models=tuple(parse.model(dict(model)) for model in models),
-        timings=timings,
-        qualities=tuple(row for row in rows if isinstance(row, QualityRow)),
-        task_rows=tuple(row for row in rows if isinstance(row, TasksRow)),
+        performance_version=timed.performance_version,
+        models=tuple(_read(parse.model, models, notes)),
         prompts=given_prompts(deployment, text),
-        tasks=_tasks(deployment, text),
+        tasks=given_tasks(deployment, text),
     )
+    return Weighed(deployment, weigh(with_rows(snapshot, rows), now)[1], notes)
 
 
-def _rows(profiles: Sequence[Object]) -> Iterator[Row]:
-    """Those of this release."""
-    for obj in profiles:
-        with suppress(Malformed, Invalid):
-            yield parse.profile_row(dict(obj))
+def _read(how: Callable[[dict[str, Any]], T], objects: Sequence[Object], notes: list[str]) -> Iterator[T]:
+    for obj in objects:
+        try:
+            yield how(dict(obj))
+        except (Malformed, Invalid) as error:
+            notes.append(f"Left out, for it is not of this release: {obj['metadata']['name']}: {error}.")
 
 
 def _limited(deployment: Deployment) -> Deployment:
@@ -77,12 +80,23 @@ def _limited(deployment: Deployment) -> Deployment:
     return replace(deployment, spec=replace(deployment.spec, limits=limits))
 
 
-def _hardware(deployment: Deployment, timings: Sequence[TimingRow]) -> Hardware:
-    """Where the rows were timed that its status names."""
+def _timed(deployment: Deployment, timings: Sequence[TimingRow]) -> TimingIdentity:
+    """Where, and for which engine, what serves was timed; else what its status names."""
     status = deployment.status
-    named = {status.active.timing} if status.active else set()
-    named |= {name for c in status.candidates for name in (c.timing, *c.profiles)}
-    return next((row.identity.hardware for row in timings if row.name in named), _NOWHERE)
+    named = [status.active.timing if status.active else None]
+    named += [name for c in status.candidates for name in (c.timing, *c.profiles)]
+    known = {row.name: row.identity for row in timings}
+    return next((known[name] for name in named if name in known), _NOWHERE)
+
+
+def with_rows(snapshot: Snapshot, rows: Sequence[Row]) -> Snapshot:
+    """In place of its own."""
+    return replace(
+        snapshot,
+        timings=tuple(row for row in rows if isinstance(row, TimingRow)),
+        qualities=tuple(row for row in rows if isinstance(row, QualityRow)),
+        task_rows=tuple(row for row in rows if isinstance(row, TasksRow)),
+    )
 
 
 def given_prompts(deployment: Deployment, text: Text) -> PromptSource | None:
@@ -93,7 +107,8 @@ def given_prompts(deployment: Deployment, text: Text) -> PromptSource | None:
     return PromptSource(identity.prompts_digest(given), len(given)) if given else None
 
 
-def _tasks(deployment: Deployment, text: Text) -> Any:
+def given_tasks(deployment: Deployment, text: Text) -> TaskSet | None:
+    """The same."""
     source = deployment.spec.profiling.tasks
     ref = source.config_map_ref if source else None
     return tasks.seen(source, text(ref.name, ref.key) if ref else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ def served(layers: int, candidate: str = "chat", weights: str = "auto", **more: 
 def change(hour: int, to: dict[str, Any], result: str = "Promoted", **more: Any) -> dict[str, Any]:
     entry = {"time": f"2026-11-23T{hour:02}:00:00Z", "kind": "Grow", "reason": "QualityRestored"}
     return entry | {"to": to, "message": "it grows", "result": result, "atRequest": 100 * hour} | more
+
+
+def no_text(config_map: str, key: str) -> None:
+    """No ConfigMap is there."""
 
 
 def deployment(**status: Any) -> dict[str, Any]:
@@ -153,7 +158,7 @@ def test_a_row_of_another_release_is_left_out_and_named(state: Path) -> None:
     rows = store.objects(PROFILE)
     broken = next(row for row in rows if row["spec"]["kind"] == "Quality")
     broken["status"]["quality"]["exits"] = "many"
-    found = weighed(store.get(DEPLOYMENT, "chat"), rows, [], NOW)
+    found = weighed(store.get(DEPLOYMENT, "chat"), rows, [], no_text, NOW)
     (note,) = found.notes
     assert broken["metadata"]["name"] in note
     unknown = broken["spec"]["quality"]["candidate"]["uri"].removeprefix("pvc://models/")
@@ -161,8 +166,21 @@ def test_a_row_of_another_release_is_left_out_and_named(state: Path) -> None:
     assert (unknown in full, full[unknown].quality_percent) == (True, None)
 
 
+def test_why_names_what_it_leaves_out(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(state, tmp_path / "older")
+    file = next((tmp_path / "older" / "objects" / "heliosprofiles").glob("t-*.json"))
+    broken = json.loads(file.read_text())
+    broken["status"]["timing"]["fit"] = "good"
+    file.write_text(json.dumps(broken))
+    assert command.main(["why", "chat", "--state", str(tmp_path / "older")]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"Left out, for it is not of this release: {broken['metadata']['name']}" in told
+
+
 def test_a_deployment_of_another_release_is_told_too() -> None:
-    found = weighed({"metadata": {"name": "chat"}, "spec": {"slo": 7}}, [], [], NOW)
+    found = weighed({"metadata": {"name": "chat"}, "spec": {"slo": 7}}, [], [], no_text, NOW)
     assert found.options == []
     assert found.notes[0].startswith("Not weighed: the deployment is not of this release: ")
 
@@ -319,7 +337,7 @@ def test_options_of_a_catalogue_are_those_that_the_operator_weighs() -> None:
     there.run(30)
     rows = [serialize.profile(row) for row in there.rows.values()]
     models = [serialize.model(model) for model in there.models]
-    found = weighed(serialize.deployment(there.deployment), rows, models, there.now)
+    found = weighed(serialize.deployment(there.deployment), rows, models, no_text, there.now)
     judged = weigh(there.snapshot(), there.now)[1]
     assert found.notes == []
     assert {option.candidate for option in found.options} == {"big", "small"}
@@ -334,4 +352,4 @@ def test_options_of_a_catalogue_are_those_that_the_operator_weighs() -> None:
         active.layer_budget,
         True,
     )
-    assert weighed(serialize.deployment(there.deployment), rows, [], there.now).options == []
+    assert weighed(serialize.deployment(there.deployment), rows, [], no_text, there.now).options == []

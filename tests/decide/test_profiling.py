@@ -257,11 +257,11 @@ def test_what_runs_says_how_far_it_is() -> None:
     made.run(140)
     snapshot = made.snapshot()
     (running,) = (job for job in snapshot.jobs if job.phase is JobPhase.RUNNING)
-    told = replace(running, progress="40 % timed")
+    told = replace(running, progress="40 %, about 30 s left")
     jobs = tuple(told if job is running else job for job in snapshot.jobs)
     plan = decide(replace(snapshot, jobs=jobs), made.now)
     (said,) = (c.message for c in plan.status.conditions if c.type == "Profiled")
-    assert f"{running.spec.name} (40 % timed); " in said
+    assert f"{running.spec.name} (40 %, about 30 s left); " in said
     assert "waits: maxParallelism Jobs are running" in said
 
 

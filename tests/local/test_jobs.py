@@ -4,14 +4,14 @@ seen."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
-from helios_contract import task_file, tasks
+from helios_contract import progress, task_file, tasks
 from helios_contract.serves import Precision
 from helios_operator.api.identity import prompts_digest
 from helios_operator.api.types import (
@@ -24,9 +24,8 @@ from helios_operator.api.types import (
 )
 from helios_operator.decide.snapshot import AskedOption, Job, JobKind, JobPhase, JobSpec
 from helios_operator.local import hardware
-from helios_operator.local.jobs import Jobs, JobSettings, newest_progress
-from helios_server.profile.report import Progress
-from helios_server.profile.sweep import Effort, sweep
+from helios_operator.local import jobs as local_jobs
+from helios_operator.local.jobs import Jobs, JobSettings
 
 from tests.checkpoints import make_checkpoint
 
@@ -138,19 +137,27 @@ async def test_a_job_without_room_for_its_files_fails_and_says_why(jobs: Jobs, t
     assert job.message.startswith("cannot be started: ")
 
 
-def test_how_far_a_job_is_stands_in_its_log(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    assert newest_progress(log) == ""
-    with log.open("w") as file:
-        said = Progress()
-        for line in ("18 shapes of a step", "10 % timed", "20 % timed"):
-            with contextlib.redirect_stderr(file):
-                said(line)
-        file.write("a warning of a library\n" * 3)
-    assert newest_progress(log) == "20 % timed"
-
-
-def test_a_timing_tells_every_tenth_once() -> None:
-    told: list[str] = []
-    sweep([lambda: None], Effort(seconds=0.0, rounds=40), progress=told.append)
-    assert told == [f"{tenth} % timed" for tenth in range(10, 100, 10)]
+async def test_how_far_a_job_is_stands_with_it_and_is_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it ends. In place of `helios profile`, a process that speaks as it does and waits for a file."""
+    go = tmp_path / "go"
+    says = (
+        "import pathlib, time\n"
+        f"print('[   5.0 s] {progress.words(0.5, 30)}')\n"
+        "print('[   5.1 s] layer 2 of 4: tiny scored')\n"
+        f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)\n"
+    )
+    monkeypatch.setattr(local_jobs, "helios_command", lambda *_: [sys.executable, "-c", says])
+    settings = JobSettings(tmp_path, "cpu", hardware.detect("cpu", "float32")[1], tmp_path / "token")
+    passed_on: list[tuple[str, str]] = []
+    made = Jobs(tmp_path / "jobs", settings, lambda *_: None, lambda: None, lambda *it: passed_on.append(it))
+    made.start(JobSpec("q-1", JobKind.QUALITY, (TINY,)), DEPLOYMENT, PROMPTS, None)
+    made.settle()
+    async with asyncio.timeout(240):
+        while not next(iter(made.see())).progress:
+            await asyncio.sleep(0.01)
+    assert next(iter(made.see())).progress == "50 %, about 30 s left"
+    assert passed_on == [("q-1", "Quality: tiny: 50 %, about 30 s left")]
+    go.touch()
+    assert (await finished(made, "q-1")).progress == ""

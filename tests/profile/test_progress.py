@@ -12,6 +12,7 @@ from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import open_backbone
 from helios_server.profile.quality import QualitySettings, measure_quality
 from helios_server.profile.report import Progress
+from helios_server.profile.sweep import Effort, sweep
 
 from tests.checkpoints import make_checkpoint
 from tests.profile.planted import TEXTS
@@ -28,6 +29,19 @@ def test_the_rest_is_told_by_the_pace_so_far(capsys: pytest.CaptureFixture[str])
     progress.share(2, 4)  # too soon after the last
     progress.share(2, 4)
     assert said(capsys.readouterr().err) == ["25 %, about 30 s left", "50 %, about 40 s left"]
+
+
+def test_a_part_is_told_as_a_share_of_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """The last of three: what came before it took 20 s."""
+    now = iter([0.0, 30.0, 30.0])
+    Progress(lambda: next(now)).part(2, 3)(0.5)
+    assert said(capsys.readouterr().err) == ["83 %, about 6 s left"]
+
+
+def test_a_sweep_tells_which_share_of_it_is_done() -> None:
+    told: list[float] = []
+    sweep([lambda: None], Effort(seconds=0.0, rounds=4), passed=told.append)
+    assert told == [0.25, 0.5, 0.75, 1.0]
 
 
 def test_nothing_is_told_before_anything_is_done(capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,7 @@ def test_a_candidate_without_profiles_is_named(folder: Path, capsys: pytest.Capt
     assert main([*told, f"{folder}/empty"]) == 2
     assert "profiles: hold no finished Timing row; profile it first" in capsys.readouterr().err
     assert main([*told, f"{folder}/none"]) == 2
-    assert f"profiles: there is no folder {folder}/none" in capsys.readouterr().err
+    assert f"profiles: there is no {folder}/none" in capsys.readouterr().err
 
 
 def test_help_names_it(capsys: pytest.CaptureFixture[str]) -> None:

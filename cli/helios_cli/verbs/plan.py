@@ -15,20 +15,19 @@ from typing import Any
 
 from helios_operator.api import documents, parse, validation
 from helios_operator.api.models import Model
-from helios_operator.api.rows import Hardware, QualityRow, Row, TasksRow, TimingRow
+from helios_operator.api.rows import Hardware
 from helios_operator.api.types import Deployment
 from helios_operator.decide import missing, weigh
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import ProfileEvidence, newest_common
-from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
+from helios_operator.decide.snapshot import Snapshot
 from helios_operator.errors import OperatorError
 from helios_operator.local import hardware
 from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT, MODEL
-from helios_operator.passes import tasks
 from helios_server.models.cache import cache_root
 from helios_server.planning import PERFORMANCE_VERSION
 
-from helios_cli import measured, weighing
+from helios_cli import inspection, measured, weighing
 from helios_cli import options as shown
 from helios_cli.arguments import Parser
 from helios_cli.measured import Measured
@@ -153,8 +152,6 @@ def _view(deployment: Deployment, known: Measured, asked: Asked) -> PlanView:
 
 def _snapshot(deployment: Deployment, known: Measured, asked: Asked) -> Snapshot:
     """A machine on which nothing runs yet, with the table full of what is given."""
-    source = deployment.spec.profiling.tasks
-    ref = source.config_map_ref if source else None
     blank = Snapshot(
         deployment=deployment,
         hardware=asked.here,
@@ -162,22 +159,13 @@ def _snapshot(deployment: Deployment, known: Measured, asked: Asked) -> Snapshot
         performance_version=PERFORMANCE_VERSION,
         models=asked.models,
         prompts=weighing.given_prompts(deployment, asked.text),
-        tasks=tasks.seen(source, asked.text(ref.name, ref.key) if ref else None),
+        tasks=weighing.given_tasks(deployment, asked.text),
     )
-    looked = _inspected(_with(blank, known.rows), asked.volumes)
+    looked = _inspected(weighing.with_rows(blank, known.rows), asked.volumes)
     if not known.results:
         return _measured_where(looked, asked.here)
-    found = measured.rows_of(known.results, weigh(looked, datetime.now(UTC))[0], looked, asked.here)
-    return _measured_where(_with(looked, (*known.rows, *found)), asked.here)
-
-
-def _with(snapshot: Snapshot, rows: Sequence[Row]) -> Snapshot:
-    return replace(
-        snapshot,
-        timings=tuple(row for row in rows if isinstance(row, TimingRow)),
-        qualities=tuple(row for row in rows if isinstance(row, QualityRow)),
-        task_rows=tuple(row for row in rows if isinstance(row, TasksRow)),
-    )
+    found = measured.rows_of(known.results, weigh(looked, datetime.now(UTC))[0], looked)
+    return _measured_where(weighing.with_rows(looked, (*known.rows, *found)), asked.here)
 
 
 def _measured_where(snapshot: Snapshot, here: Hardware) -> Snapshot:
@@ -187,17 +175,9 @@ def _measured_where(snapshot: Snapshot, here: Hardware) -> Snapshot:
 
 
 def _inspected(snapshot: Snapshot, volumes: Path) -> Snapshot:
-    """With every candidate looked at, as an Inspect Job would: headers only, in this process."""
-    from helios_server.profile.candidates import Candidate
-    from helios_server.profile.inspect import inspect
-
-    now = datetime.now(UTC)
-    wanted = tuple(contender.candidate for contender in weigh(snapshot, now)[0])
-    told = [Candidate(c.name, c.uri, c.revision, c.exits, c.exit_layers) for c in wanted]
-    found = inspect(told, volumes)
-    spec = JobSpec("inspect", JobKind.INSPECT, wanted)
-    job = Job(spec, JobPhase.SUCCEEDED, now, now, resolved=found.resolved, problems=found.problems)
-    return replace(snapshot, jobs=(job,))
+    """With every candidate looked at."""
+    wanted = [contender.candidate for contender in weigh(snapshot, datetime.now(UTC))[0]]
+    return inspection.looked_at(snapshot, wanted, inspection.look_at(wanted, volumes))
 
 
 # -- whose prompts -------------------------------------------------------------------------------------------

@@ -7,16 +7,19 @@ measured or changed. Ablations run the same traffic again without one mechanism,
 from __future__ import annotations
 
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from helios_contract.results import Resolved
+from helios_contract.results import Inspection, Resolved
 from helios_operator.api import documents, parse, validation
+from helios_operator.api.rows import Hardware, Row
 from helios_operator.api.types import Candidate, Deployment
+from helios_operator.decide import weigh
+from helios_operator.decide.snapshot import Snapshot
 from helios_operator.errors import OperatorError
 from helios_operator.local import hardware
 from helios_operator.local.store import DEPLOYMENT
@@ -25,9 +28,12 @@ from helios_operator.simulate.hindsight import Hindsight, compare
 from helios_operator.simulate.profiles import Profiles
 from helios_operator.simulate.replay import Clocks, Outcome, Replay
 from helios_operator.simulate.traffic import Drift, Recorded, Request
+from helios_server.models.cache import cache_root
+from helios_server.planning import PERFORMANCE_VERSION
 
-from helios_cli import profiled
+from helios_cli import inspection, measured
 from helios_cli.arguments import Parser
+from helios_cli.measured import Measured
 from helios_cli.output import columns, show
 from helios_cli.places import place
 from helios_cli.trace_texts import kinds_of, texts_of
@@ -118,9 +124,9 @@ def _parser() -> Parser:
     parser.add_argument("--name", metavar="NAME", help="of the HeliosDeployment, where FILE holds several")
     parser.add_argument(
         "--profiles",
-        metavar="DIR",
+        metavar="PATH",
         type=Path,
-        help="a state folder, files of HeliosProfiles, or of results (default: where FILE's name is served)",
+        help="as for `helios plan` (default: where FILE's name is served)",
     )
     parser.add_argument("--replicas", metavar="N", type=_count, help="in place of the spec's")
     parser.add_argument("--memory-mib", metavar="N", type=_count, help="for all pods")
@@ -176,30 +182,40 @@ def _deployment(options: Namespace) -> Deployment:
 def _profiles(options: Namespace, deployment: Deployment) -> Profiles:
     candidates = profiles.candidates_of(deployment.spec)
     here = hardware.detect("auto", None)[1]
+    known = _known(options, deployment)
+    resolved = measured.resolved(known, candidates)
+    if known.rows or known.results:
+        resolved |= _looked_at([c for c in candidates if c.name not in resolved])
+    rows = [*known.rows, *_rows_of(known, deployment, resolved, here)]
+    return profiles.gather(candidates, resolved, rows, here)
+
+
+def _known(options: Namespace, deployment: Deployment) -> Measured:
     if options.profiles:
-        objects = profiled.stored(options.profiles)
-    else:
-        options.name = deployment.name
-        with place(options) as there:
-            found = there.find(deployment.name)
-            objects = [*found.profiles(), found.obj]
-    known = profiled.known(objects, candidates, here)
-    unknown = [c for c in candidates if c.name not in known.resolved and known.rows]
-    resolved = known.resolved | (_looked_at(unknown) if unknown else {})
-    return profiles.gather(candidates, resolved, known.rows, here)
+        return measured.read(options.profiles)
+    options.name = deployment.name
+    with place(options) as there:
+        found = there.find(deployment.name)
+        return measured.of_objects([*found.profiles(), found.obj])
 
 
-def _looked_at(candidates: Sequence[Candidate]) -> dict[str, Resolved]:
-    """As an Inspect Job would: headers only. Not before it is needed: it brings torch."""
-    from helios_server.models.cache import cache_root
-    from helios_server.profile import candidates as told
-    from helios_server.profile.inspect import inspect
-
-    asked = [told.Candidate(c.name, c.uri, c.revision, c.exits, c.exit_layers) for c in candidates]
-    found = inspect(asked, cache_root())
+def _looked_at(candidates: Sequence[Candidate]) -> Mapping[str, Resolved]:
+    if not candidates:
+        return {}
+    found = inspection.look_at(candidates, cache_root())
     for name, problem in found.problems.items():
         raise OperatorError(f"candidates[{name}]", problem, "profile it, or put its uri right")
-    return dict(found.resolved)
+    return found.resolved
+
+
+def _rows_of(
+    known: Measured, deployment: Deployment, resolved: Mapping[str, Resolved], here: Hardware
+) -> Iterable[Row]:
+    if not known.results:
+        return ()
+    blank = Snapshot(deployment, here, here.memory_mib, performance_version=PERFORMANCE_VERSION)
+    looked = inspection.looked_at(blank, deployment.spec.candidates, Inspection(resolved))
+    return measured.rows_of(known.results, weigh(looked, datetime.now(UTC))[0], looked)
 
 
 # -- what comes ----------------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from helios_cli import options, weighing
 from helios_cli.arguments import HELIOS, Parser
 from helios_cli.options import OptionView
 from helios_cli.output import columns, paragraph, show
-from helios_cli.places import Found, place
+from helios_cli.places import place
 from helios_cli.views import PUBLISHED, WhyView, precision_of, short_time
+from helios_cli.weighing import Weighed
 
 
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
@@ -34,13 +35,15 @@ def run(argv: Sequence[str], program: str = HELIOS) -> int:
 
             report_page.write(report.of(found, datetime.now(UTC)), asked.html)
             return 0
-        view = WhyView.of(found.obj, found.records(), asked.last, _options(found), found.running)
+        known = weighing.weighed(found.obj, found.profiles(), found.models(), found.text, datetime.now(UTC))
+        view = WhyView.of(found.obj, found.records(), asked.last, _options(known), found.running, known.notes)
     show(view, asked.output, _table)
     return 0
 
 
-def _options(found: Found) -> list[OptionView]:
-    return weighing.options(found.obj, found.profiles(), found.models(), found.text, datetime.now(UTC))
+def _options(known: Weighed) -> list[OptionView]:
+    active = known.deployment.status.active if known.deployment else None
+    return [OptionView.of(option, active) for option in known.options]
 
 
 def _table(view: WhyView) -> None:
@@ -53,7 +56,7 @@ def _table(view: WhyView) -> None:
     elif away := [c for c in view.candidates if c.get("message")]:
         rows = [[c["name"], c["state"], c["message"]] for c in away]
         print("\n" + columns(("CANDIDATE", "STATE", "WHY"), rows))
-    for line in _left_out(view):
+    for line in (*_left_out(view), *view.notes):
         print(paragraph(line, "  "))
     if view.history:
         print("\nChanges, newest last:\n")

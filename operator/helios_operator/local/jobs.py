@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,8 +29,6 @@ from helios_operator.passes import jobs as passes
 from helios_operator.render import commands
 
 _STOP_SECONDS = 2.0
-_TAIL_BYTES = 4096
-_PROGRESS = re.compile(r"\[ *[\d.]+ s\] (.+)")
 Heard = Callable[[str, str], None]
 """Takes a Job's name and how far it is; not kept anywhere."""
 
@@ -85,13 +82,8 @@ class Jobs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def see(self) -> tuple[Job, ...]:
-        """Those that run with how far they are."""
-        return tuple(
-            replace(job, progress=newest_progress(self._folder / name / "log"))
-            if job.phase is JobPhase.RUNNING
-            else job
-            for name, job in self._jobs.items()
-        )
+        """Those that run with how far they last said they are."""
+        return tuple(self._jobs.values())
 
     def start(
         self,
@@ -163,7 +155,9 @@ class Jobs:
         return passes.failed(job, said, datetime.now(UTC)) if said else self._succeeded(job, spec, result)
 
     def _hear(self, spec: JobSpec, line: str) -> None:
-        if words := progress.heard(line):
+        words, job = progress.heard(line), self._jobs.get(spec.name)
+        if words and job:  # one that was deleted meanwhile says its last
+            self._jobs[spec.name] = replace(job, progress=words)
             self._progress(spec.name, f"{_describe(spec)}: {words}")
 
     def _succeeded(self, job: Job, spec: JobSpec, result: Path) -> Job:
@@ -188,17 +182,6 @@ class Jobs:
         )  # fmt: skip
         watts = ("--watts", str(settings.watts)) if settings.watts else ()
         return helios_command(*words, *watts)
-
-
-def newest_progress(log: Path) -> str:
-    """The newest line of progress (`helios_server.profile.report.Progress`), without its seconds."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((found[1] for line in reversed(lines) if (found := _PROGRESS.fullmatch(line))), "")
 
 
 async def _run(command: list[str], folder: Path, heard: Callable[[str], None]) -> tuple[int, str]:

@@ -109,8 +109,6 @@ def _score_all(
     hidden = torch.empty(0)
     layers = backbone.config.num_layers
     for depth, hidden in stream_layers(backbone, texts):
-        if 10 * depth // layers > 10 * (depth - 1) // layers and depth < layers:
-            progress(f"{100 * depth // layers} % of the layers read")
         for name, exits in heads.items():
             if depth in exits:
                 scores[name][depth] = score(backbone, exits[depth].apply, hidden[where], targets)

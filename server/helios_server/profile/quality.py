@@ -64,9 +64,7 @@ def measure_quality(
     layers = checkpoint.config.num_layers
 
     def score(precision: Precision, reference: Tensor | None, before: int) -> Measured:
-        def passed(depth: int) -> None:
-            progress.share(before * layers + depth, (1 + len(others)) * layers)
-
+        passed = progress.part(before * layers, (1 + len(others)) * layers)
         return score_texts(candidates, tokenizer, texts, settings, progress, precision, reference, passed)
 
     measured = score(REFERENCE, None, 0)

@@ -53,6 +53,10 @@ class Progress:
         left = (now - self._started) * max(total - done, 0) / done
         self(words(done / total, left))
 
+    def part(self, before: float, total: float) -> Callable[[float], None]:
+        """Of work that comes after `before` of the `total`: takes how much of it is done."""
+        return lambda done: self.share(before + done, total)
+
 
 def show(result: Result, output: str) -> None:
     """Prints the result on stdout; output: json | table. A failure has no table: it was said."""

@@ -39,26 +39,22 @@ class StepDuration:
 
 
 def sweep(
-    steps: Sequence[Step], effort: Effort, seed: int = 0, progress: Callable[[str], None] = lambda _: None
+    steps: Sequence[Step], effort: Effort, seed: int = 0, passed: Callable[[float], None] = lambda _: None
 ) -> tuple[StepDuration, ...]:
-    """Durations in the order of `steps`. The first round warms up and is dropped. `progress` hears of every
-    tenth, between rounds."""
+    """Durations in the order of `steps`. The first round warms up and is dropped. `passed` is told after
+    every other which share of the effort is done, 0 to 1."""
     order = random.Random(seed)
     _round(steps, order)
     started, rounds = time.monotonic(), list[list[int]]()
-    told = 0
     while len(rounds) < effort.rounds or time.monotonic() - started < effort.seconds:
         rounds.append(_round(steps, order))
-        done = _tenths(len(rounds), time.monotonic() - started, effort)
-        if told < done < 10:
-            told = done
-            progress(f"{10 * done} % timed")
+        passed(_share(len(rounds), time.monotonic() - started, effort))
     return summarize(rounds)
 
 
-def _tenths(rounds: int, seconds: float, effort: Effort) -> int:
-    """Of the effort, by whichever of its two ends is farther."""
-    return int(10 * min(rounds / effort.rounds, seconds / effort.seconds if effort.seconds else 1.0))
+def _share(rounds: int, seconds: float, effort: Effort) -> float:
+    """By whichever of the effort's two ends is farther."""
+    return min(rounds / effort.rounds, seconds / effort.seconds if effort.seconds else 1.0, 1.0)
 
 
 def summarize(rounds: Sequence[Sequence[int]]) -> tuple[StepDuration, ...]:

@@ -6,7 +6,7 @@ The document has the passes alone; answers are shown to whoever runs this by han
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -108,7 +108,8 @@ def measure_tasks(
     omitted = Omissions(progress)
     for (_, precision), group in groupby(options, lambda option: _loaded_as(option, by_name)):
         try:
-            found |= _answered(tuple(group), precision, by_name, asked, settings, progress)
+            passed = progress.part(len(found), len(options))
+            found |= _answered(tuple(group), precision, by_name, asked, settings, progress, passed)
         except HeliosError as error:
             omitted.add(precision, error)
     if not found:
@@ -145,6 +146,7 @@ def _answered(
     asked: Sequence[Task],
     settings: TaskSettings,
     progress: Progress,
+    passed: Callable[[float], None],
 ) -> dict[TaskOption, tuple[Answer, ...]]:
     checkpoint = by_name[options[0].candidate].checkpoint
     tokenizer = Tokenizer.open(checkpoint.path)
@@ -161,8 +163,9 @@ def _answered(
         head = BareHead(backbone) if is_full else candidate.head(option.layer_budget, backbone)
         told = answers(Weights(backbone, head), option.layer_budget, questions)
         found[option] = tuple(_judged(tokenizer, asked, told))
-        passed = sum(answer.judged.passes for answer in found[option])
-        progress(f"{option}: {passed} of {len(asked)} tasks")
+        count = sum(answer.judged.passes for answer in found[option])
+        progress(f"{option}: {count} of {len(asked)} tasks")
+        passed(len(found))
     return found
 
 

@@ -83,10 +83,10 @@ def measure_timings(
         return measure_timing(candidates, settings, progress, precisions[0])
     found, omitted = list[Timing](), Omissions(progress)
     for done, precision in enumerate(precisions):
-        progress.share(done, len(precisions))
         progress(f"in {precision}")
         try:
-            found.append(measure_timing(candidates, settings, progress, precision))
+            passed = progress.part(done, len(precisions))
+            found.append(measure_timing(candidates, settings, progress, precision, passed))
         except HeliosError as error:
             omitted.add(precision, error)
         _give_back(torch.device(settings.device))
@@ -109,8 +109,10 @@ def measure_timing(
     settings: TimingSettings,
     progress: Progress,
     precision: Precision = REFERENCE,
+    passed: Callable[[float], None] | None = None,
 ) -> Timing:
-    """Of the backbone that the candidates share, in one precision."""
+    """Of the backbone that the candidates share, in one precision. passed: is told which share of this is
+    done, 0 to 1; None: this is the whole of the work."""
     bench = Bench.open(candidates, settings, precision)
     shapes = shapes_to_fit(bench.deepest, bench.digests, bench.room)
     unseen = shapes_to_check(bench.deepest, bench.room)
@@ -118,7 +120,7 @@ def measure_timing(
     progress(
         f"{len(shapes)} shapes of a step, up to {bench.deepest} layers and {bench.room.batches()[-1]} rows"
     )
-    durations = sweep(steps, EFFORTS[settings.search], progress=progress)
+    durations = sweep(steps, EFFORTS[settings.search], passed=passed or progress.part(0, 1))
     points = [_point(shape, each) for shape, each in zip((*shapes, *unseen), durations, strict=True)]
     fitted = fit(points[: len(shapes)])
     missed = [_error_percent(fitted, point) for point in points[len(shapes) :]]
