@@ -15,6 +15,7 @@ import kubernetes_validate
 from kubernetes_validate import utils
 
 OLDEST = "1.27"
+"""Supported: what the chart takes and the docs name (tests/chart/test_versions.py)."""
 NEWEST = kubernetes_validate.latest_version()
 
 utils.schema_contents = functools.cache(utils.schema_contents)

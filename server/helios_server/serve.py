@@ -298,7 +298,7 @@ def _exit_layers(options: argparse.Namespace) -> tuple[int, ...]:
 def _layers_of_bundle(options: argparse.Namespace, offline: bool | None) -> tuple[int, ...]:
     model = resolve(options.model, options.revision or None, volumes=options.volumes, offline=offline)
     bundle = BundleRef(options.exits)
-    checkpoint = Checkpoint.open(model.path)
+    checkpoint = Checkpoint.open(model.path, model.named)
     return open_bundle(bundle, checkpoint, volumes=options.volumes, offline=offline).layers
 
 

@@ -12,6 +12,8 @@ from helios_operator.api.cel import holds
 from helios_operator.api.crds import Crd, crds
 from helios_operator.api.rules import broken_rules
 
+from tests.manifests import NEWEST, OLDEST
+
 ALL = sorted(crds().values(), key=lambda crd: crd.kind)
 
 FREE = ("apiVersion", "kind", "metadata")
@@ -33,7 +35,7 @@ def nodes(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, An
 
 
 @pytest.mark.parametrize("crd", ALL, ids=lambda crd: crd.kind)
-@pytest.mark.parametrize("version", ["1.27", "1.37"])
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_a_crd_is_a_custom_resource_definition(crd: Crd, version: str) -> None:
     kubernetes_validate.validate(crd.document, version, strict=True)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from tests.manifests import NEWEST
 from tests.tools import helm
 
 ROOT = Path(__file__).parents[2]
@@ -26,13 +29,24 @@ class RefusedError(Exception):
 def render(
     values: dict[str, Any] | None = None,
     release: str = "helios",
-    kubernetes: str = "1.37",
+    kubernetes: str = NEWEST,
     namespace: str = NAMESPACE,
+    chart: Path = CHART,
 ) -> list[Manifest]:
     """Every object, in helm's order."""
     options = ("--kube-version", kubernetes, "--namespace", namespace)
-    text = _helm("template", json.dumps(values or {}), release, *options)
+    text = _helm("template", json.dumps(values or {}), release, *options, chart=chart)
     return [document for document in yaml.safe_load_all(text) if document]
+
+
+def taking(kubernetes: str, folder: Path) -> Path:
+    """A copy of the chart that installs on an older cluster than it should: on that of the tests, whose core
+    is old. Nothing else of it differs."""
+    copy = Path(shutil.copytree(CHART, folder / CHART.name))
+    about = copy / "Chart.yaml"
+    version = f'kubeVersion: ">={kubernetes}.0-0"'
+    about.write_text(re.sub(r"^kubeVersion: .*$", version, about.read_text(), flags=re.MULTILINE))
+    return copy
 
 
 def notes(values: dict[str, Any] | None = None, release: str = "helios") -> str:
@@ -50,8 +64,8 @@ def only(manifests: list[Manifest], kind: str) -> Manifest:
 
 
 @cache
-def _helm(verb: str, values: str, release: str, *options: str) -> str:
-    command = [str(helm()), verb, release, str(CHART), "--values", "-", *options]
+def _helm(verb: str, values: str, release: str, *options: str, chart: Path = CHART) -> str:
+    command = [str(helm()), verb, release, str(chart), "--values", "-", *options]
     environment = {"KUBECONFIG": "/nonexistent", "HOME": "/nonexistent", "HELM_NO_PLUGINS": "1"}
     done = subprocess.run(command, input=values, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:

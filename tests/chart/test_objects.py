@@ -15,7 +15,7 @@ from helios_operator.render.labels import COMPONENT, SERVER
 from helios_operator.render.networkpolicy import server_policy
 
 from tests.chart import chart
-from tests.manifests import assert_valid, restricted_violations
+from tests.manifests import NEWEST, OLDEST, assert_valid, restricted_violations
 from tests.render import objects
 
 MATRIX: dict[str, dict[str, Any]] = {
@@ -66,7 +66,7 @@ _THEIRS = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 """Kinds of the Prometheus operator, whose schemas are not Kubernetes'."""
 
 
-@pytest.mark.parametrize("kubernetes", ["1.27", "1.37"])
+@pytest.mark.parametrize("kubernetes", [OLDEST, NEWEST])
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX.keys())
 def test_every_object_is_valid_in_the_oldest_and_the_newest_kubernetes(
     values: dict[str, Any], kubernetes: str

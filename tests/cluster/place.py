@@ -4,6 +4,7 @@ the claim that holds the models."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -93,34 +94,42 @@ def is_ready(status: Object) -> bool:
     return bool(settled) and told == ("True", "False")
 
 
-async def claim(admin: Admin, namespace: str, name: str, folder: str = "/nonexistent") -> None:
-    """A bound claim: a static volume, for the scheduler asks. `folder`: what it holds, on the node."""
-    size = {"storage": "1Gi"}
-    volume = {
+async def volume(
+    admin: Admin, namespace: str, name: str, folder: str, mode: str = "ReadOnlyMany", size: str = "1Gi"
+) -> None:
+    """A static one, for the claim of that name. `folder`: what it holds, on the node."""
+    wanted = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
         "metadata": {"name": f"{name}-{namespace}"},
         "spec": {
-            "capacity": size,
-            "accessModes": ["ReadOnlyMany"],
+            "capacity": {"storage": size},
+            "accessModes": [mode],
             "hostPath": {"path": folder},
             "storageClassName": "",
             "claimRef": {"namespace": namespace, "name": name},
         },
     }
+    await _unless_there(admin, VOLUME, wanted)
+
+
+async def claim(admin: Admin, namespace: str, name: str, folder: str = "/nonexistent") -> None:
+    """A bound claim: a static volume, for the scheduler asks."""
+    await volume(admin, namespace, name, folder)
     wanted = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
             "accessModes": ["ReadOnlyMany"],
-            "resources": {"requests": size},
+            "resources": {"requests": {"storage": "1Gi"}},
             "storageClassName": "",
             "volumeName": f"{name}-{namespace}",
         },
     }
-    for kind, obj in ((VOLUME, volume), (CLAIM, wanted)):
-        try:
-            await admin.create(kind, obj)
-        except ConflictError:
-            continue
+    await _unless_there(admin, CLAIM, wanted)
+
+
+async def _unless_there(admin: Admin, kind: Kind, wanted: Object) -> None:
+    with contextlib.suppress(ConflictError):
+        await admin.create(kind, wanted)

@@ -1,5 +1,5 @@
-"""`helios model NAME`: prints the directory of a model, fetching it first if need be; makes shallower
-copies."""
+"""`helios model NAME`: prints the directory of a model, fetching it first if need be; puts it into a
+folder, such as a claim's; makes shallower copies."""
 
 from __future__ import annotations
 
@@ -30,9 +30,20 @@ def run(argv: Sequence[str]) -> int:
         help="make a copy without these decoder layers (from 0), print that",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where that copy goes (default: beside the model)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="put the model there, whole or not at all; with --drop-layers that copy (default: beside it)",
     )
     options = parser.parse_args(argv)
+    if options.out and not options.drop_layers:
+        from helios_server.models.placing import place
+
+        found = place(
+            options.name, options.out, options.revision, volumes=options.volumes, progress=_progress
+        )
+        print(found)
+        return 0
     directory = _find(options.name, options.revision, options.volumes)
     if options.drop_layers:
         directory = _shallower(directory, options.drop_layers, options.out)
@@ -51,7 +62,10 @@ def _find(name: str, revision: str | None, volumes: Path) -> Path:
 def _shallower(source: Path, layers: tuple[int, ...], out: Path | None) -> Path:
     from helios_server.models import store
     from helios_server.models.checkpoint import Checkpoint
+    from helios_server.models.placing import refuse_what_is_not_ours
 
+    if out:
+        refuse_what_is_not_ours(out)
     kept = Checkpoint.open(source).config.num_layers - len(layers)
     target = out or source.with_name(f"{source.name}-{kept}")
     _progress(f"writing {kept} of the layers to {target}")

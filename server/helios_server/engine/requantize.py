@@ -47,7 +47,7 @@ def foreseen(serving: Serving, limits: Limits) -> MemoryPlan:
     checkpoint = backbone.checkpoint
     with reading(limits.model_uri):
         if limits.weight_dtype != model.precision.weight_dtype:
-            checkpoint = Checkpoint.open(checkpoint.path)
+            checkpoint = Checkpoint.open(checkpoint.path, checkpoint.named)
             check_same(checkpoint, model)
         check_bundles(limits, checkpoint, serving.weights.heads, config.volumes, config.offline)
     return plan

@@ -118,7 +118,7 @@ def _load(config: EngineConfig, limits: Limits, before: Model | None, same: bool
         limits.model_uri, limits.model_revision or None, volumes=config.volumes, offline=config.offline
     )
     limits = replace(limits, model_revision=found.revision)
-    checkpoint = Checkpoint.open(found.path)
+    checkpoint = Checkpoint.open(found.path, found.named)
     *_, budget = depths(limits, checkpoint.config.num_layers)
     exit_mode.check_depths(limits, budget, checkpoint.config.num_layers)
     if before is not None and same:

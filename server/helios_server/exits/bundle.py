@@ -52,11 +52,11 @@ class HeadBundle:
         self._kinds: dict[int, str] = {item["layer"]: item["kind"] for item in meta["exits"]}
 
     @classmethod
-    def load(cls, path: Path, checkpoint: Checkpoint) -> HeadBundle:
-        """Reads and checks a bundle directory for a backbone. Raises BundleError, which names what does not
-        fit."""
+    def load(cls, path: Path, checkpoint: Checkpoint, uri: str = "") -> HeadBundle:
+        """Reads and checks a bundle directory for a backbone. uri: what the bundle was asked for by. Raises
+        BundleError, which names what does not fit."""
         bundle = cls(path, _read_meta(path))
-        _check_backbone(bundle, checkpoint)
+        _check_backbone(bundle, checkpoint, uri or str(path))
         _check_exits(bundle, checkpoint)
         actual = _digest(path / _TENSORS, bundle.meta)
         if actual != bundle.digest:
@@ -116,7 +116,8 @@ def open_bundle(
     """Finds a bundle by reference and loads it; its content must have the reference's digest where that is
     set."""
     with reading(ref.uri):
-        bundle = HeadBundle.load(find_bundle(ref.uri, volumes=volumes, offline=offline), checkpoint)
+        path = find_bundle(ref.uri, volumes=volumes, offline=offline)
+        bundle = HeadBundle.load(path, checkpoint, ref.uri)
     if ref.digest and bundle.digest != ref.digest:
         raise BundleError(
             ref.uri, f"digest is {bundle.digest}, expected {ref.digest}", "Name the bundle's new digest"
@@ -214,16 +215,23 @@ def _check_calibration(file: Path, content: Any) -> None:
             raise BundleError(str(file), f"{where}: {error}", "Copy the bundle again") from None
 
 
-def _check_backbone(bundle: HeadBundle, checkpoint: Checkpoint) -> None:
+def _check_backbone(bundle: HeadBundle, checkpoint: Checkpoint, uri: str) -> None:
+    """Another shape says more than the other fingerprint that comes of it."""
     wanted, actual = bundle.meta["backbone"], describe_backbone(checkpoint)
-    for key, value in actual.items():
-        if wanted.get(key) != value:
-            raise BundleError(
-                str(bundle.path),
-                f"was trained for a backbone with {key} {_short(wanted.get(key))}, "
-                f"{checkpoint.path} has {_short(value)}",
-                "Use a bundle of this backbone, or tune one",
-            )
+    differing = [key for key, value in actual.items() if wanted.get(key) != value]
+    if not differing:
+        return
+    of_shape = [key for key in differing if key in wanted and key != "fingerprint"]
+    key = (of_shape or differing)[0]
+    problem = (
+        f"was trained for a backbone with {key} {_short(wanted.get(key))} (expected), {checkpoint.named} has "
+        f"{_short(actual[key])} (found)" + ("" if of_shape else " and the same shape")
+    )
+    layers = () if of_shape else tuple(k for k in bundle.layers if 0 < k < checkpoint.config.num_layers)
+    tune = ["helios tune", checkpoint.named, "TEXT"]
+    tune += [f"--layers {','.join(map(str, layers))}"] if layers else []
+    fix = f"Use a bundle of this backbone, or train one: {' '.join([*tune, '--out DIR'])}"
+    raise BundleError(uri, problem, fix)
 
 
 def _short(value: Any) -> str:

@@ -16,8 +16,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _MANIFEST = "manifest.json"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 def cache_root() -> Path:
@@ -46,11 +48,23 @@ def is_intact(target: Path, recipe: str) -> bool:
     hashed.
     """
     try:
-        manifest = json.loads((target / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = _manifest(target)
         files = manifest["files"].items()
         return manifest["recipe"] == recipe and all(_matches(target / name, record) for name, record in files)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except _UNREADABLE:
         return False
+
+
+def recipe_of(target: Path) -> str | None:
+    """What a directory says it was made by, damaged or not; None: it says nothing."""
+    try:
+        return str(_manifest(target)["recipe"])
+    except _UNREADABLE:
+        return None
+
+
+def _manifest(target: Path) -> Any:
+    return json.loads((target / _MANIFEST).read_text(encoding="utf-8"))
 
 
 def _matches(file: Path, record: dict[str, int | str]) -> bool:
@@ -77,14 +91,14 @@ def _rebuild(target: Path, build: Callable[[Path], None], recipe: str) -> None:
 
 
 def _write_manifest(directory: Path, recipe: str) -> None:
-    files = {}
+    files, manifest = {}, directory / _MANIFEST
+    manifest.unlink(missing_ok=True)  # of what was copied here
     for file in sorted(path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()):
         file.chmod(file.stat().st_mode | 0o444)  # safetensors writes files that only their owner can read
         _flush(file)
         stat = file.stat()
         record = {"bytes": stat.st_size, "mtimeNs": stat.st_mtime_ns, "sha256": _sha256(file)}
         files[str(file.relative_to(directory))] = record
-    manifest = directory / _MANIFEST
     manifest.write_text(json.dumps({"recipe": recipe, "files": files}, indent=1), encoding="utf-8")
     _flush(manifest)
     _flush(directory)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +44,8 @@ _COMPARED_BYTES = 1 << 20
 class Checkpoint:
     """One model on disk.
 
-    `bytes_read` counts the tensor bytes read so far; `strangers` are tensors that are no part of the model.
+    `bytes_read` counts the tensor bytes read so far; `strangers` are tensors that are no part of the model;
+    `named`: how a command is told which model this is.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class Checkpoint:
         shard_of: Mapping[str, str],
         entries: Mapping[str, TensorEntry],
         strangers: tuple[str, ...],
+        named: str,
     ) -> None:
         self.path = path
+        self.named = named
         self.raw_config = raw_config
         self.config = config
         self.strangers = strangers
@@ -64,24 +68,24 @@ class Checkpoint:
         self._entries = entries
 
     @classmethod
-    def open(cls, path: Path | str) -> Checkpoint:
-        """Opens a directory and compares its tensors with its config.json; reads no tensor. Raises
-        CheckpointError or UnsupportedModelError."""
+    def open(cls, path: Path | str, named: str = "") -> Checkpoint:
+        """Opens a directory and compares its tensors with its config.json; reads no tensor. named: as a
+        command is told it, empty for the path's own uri. Raises CheckpointError or UnsupportedModelError."""
         path = Path(path)
         if not path.is_dir():
             raise CheckpointError(str(path), "no such checkpoint directory", "Check the model's uri")
         with reading(str(path)):
-            return cls._open(path)
+            return cls._open(path, named or shlex.quote(f"file://{path.absolute()}"))
 
     @classmethod
-    def _open(cls, path: Path) -> Checkpoint:
+    def _open(cls, path: Path, named: str) -> Checkpoint:
         raw_config, config = _read_config(path)
         shards = find_shards(path)
         names = _canonical(path, shards, config.names)
         entries = _read_entries(path, shards, names)
         strangers = check_layout(path, config, names, entries)
         shard_of = {name: shards[stored] for name, stored in names.items()}
-        return cls(path, raw_config, config, shard_of, entries, strangers)
+        return cls(path, raw_config, config, shard_of, entries, strangers, named)
 
     @property
     def names(self) -> tuple[str, ...]:

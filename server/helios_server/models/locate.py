@@ -7,8 +7,10 @@ huggingface_hub and reads no file; nothing here may import torch.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,8 @@ from helios_server.errors import ModelNotFoundError
 
 CONFIG = "config.json"
 SCHEMES = "file:///path, pvc://claim/path or hf://org/name"
-_HF_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+"""Of a model's folder, by their names."""
 
 
 def locate(
@@ -41,9 +44,29 @@ def locate_config(uri: str, revision: str | None = None, *, volumes: Path | None
         return locate(uri, revision, volumes=volumes)[0] / CONFIG
     from huggingface_hub import hf_hub_download  # slow to import, and needed for hub models only
 
-    offline = _is_offline()
+    offline = is_offline()
     with _fetching(uri, rest, offline):
         return Path(hf_hub_download(rest, CONFIG, revision=revision, local_files_only=offline))
+
+
+def download(uri: str, revision: str | None, target: Path) -> None:
+    """Fetches a model of the hub into a folder, which is empty."""
+    from huggingface_hub import snapshot_download
+
+    repository = uri.partition("://")[2]
+    with _fetching(uri, repository, offline=False):
+        snapshot_download(repository, revision=revision, allow_patterns=list(FILES), local_dir=target)
+    shutil.rmtree(target / ".cache", ignore_errors=True)  # what it keeps to fetch less another time
+
+
+def remedy(error: Exception, otherwise: str) -> str:
+    """What to do about files that could not be had or written. otherwise: where the disk is not why."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "Make room, or give a larger volume"
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Name a folder that this user may write to; on a claim the pod's fsGroup gives the right"
+    return otherwise
 
 
 def _absolute(uri: str, rest: str) -> Path:
@@ -71,10 +94,10 @@ def _existing(uri: str, path: Path) -> Path:
 def _snapshot(uri: str, repository: str, revision: str | None, offline: bool | None) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
-    offline = _is_offline() if offline is None else offline
+    offline = is_offline() if offline is None else offline
     with _fetching(uri, repository, offline):
         snapshot = snapshot_download(
-            repository, revision=revision, allow_patterns=_HF_PATTERNS, local_files_only=offline
+            repository, revision=revision, allow_patterns=list(FILES), local_files_only=offline
         )
     return Path(snapshot), Path(snapshot).name
 
@@ -84,7 +107,7 @@ def _fetching(uri: str, repository: str, offline: bool) -> Iterator[None]:
     """Around a call of the hub: whatever keeps a file from being had is the uri's error."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise ModelNotFoundError(uri, "does not name a repository", "Write hf://org/name")
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         yield
@@ -92,15 +115,26 @@ def _fetching(uri: str, repository: str, offline: bool) -> Iterator[None]:
         fix = (
             "Fetch it once while online, or unset HF_HUB_OFFLINE"
             if offline
-            else "Check the network and the name"
+            else "Check the network and the name; HF_ENDPOINT names a mirror"
         )
         raise ModelNotFoundError(uri, "is not in the local cache and cannot be fetched", fix) from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelNotFoundError(
-            uri, f"cannot be fetched ({reason})", "Check name, revision and access token"
-        ) from error
+    except Exception as error:  # of the hub, of whichever HTTP library it uses, of the disk
+        fix = remedy(error, "Check name, revision and access token")
+        raise ModelNotFoundError(uri, f"cannot be fetched ({_reason(error)})", fix) from error
 
 
-def _is_offline() -> bool:
+def _reason(error: Exception) -> str:
+    """The hub's own first lines are a status and a request's number."""
+    from huggingface_hub import errors
+
+    known = {
+        errors.GatedRepoError: "access to it must be asked for, on its page",
+        errors.RepositoryNotFoundError: "no such repository, or none that this token may read",
+        errors.RevisionNotFoundError: "no such revision",
+    }
+    told = (words for kind, words in known.items() if isinstance(error, kind))
+    return next(told, (str(error).splitlines() or [type(error).__name__])[0])
+
+
+def is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

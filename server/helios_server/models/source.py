@@ -86,7 +86,7 @@ class Source:
             return held
         if not self._fingerprint:
             raise _changing(path)
-        fresh = _reopened(path)
+        fresh = _reopened(held[1])
         if fresh.fingerprint != self._fingerprint:
             raise _replaced(path, f"fingerprint {fresh.fingerprint[:12]}, not {self._fingerprint[:12]}")
         self._held = now, fresh
@@ -97,12 +97,12 @@ def _table(checkpoint: Checkpoint, name: str, rows: slice) -> Tensor | Quantised
     return checkpoint.matrix(name, checkpoint.config.hidden_size, rows)
 
 
-def _reopened(path: Path) -> Checkpoint:
+def _reopened(before: Checkpoint) -> Checkpoint:
     try:
-        fresh = Checkpoint.open(path)
+        fresh = Checkpoint.open(before.path, before.named)
         _ = fresh.fingerprint
     except Exception as error:  # files that are half copied break in any way
-        raise _replaced(path, str(error)) from error
+        raise _replaced(before.path, str(error)) from error
     return fresh
 
 

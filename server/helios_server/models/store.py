@@ -6,6 +6,7 @@ open tensors beyond what the revision of a folder needs.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,12 @@ class ResolvedModel:
     path: Path
     uri: str
     revision: str
+
+    @property
+    def named(self) -> str:
+        """As `helios tune` and other commands are told it."""
+        of_hub = self.uri.startswith("hf://")
+        return shlex.quote(self.uri) + (f" --revision {self.revision}" if of_hub else "")
 
 
 def resolve(

@@ -59,7 +59,7 @@ def open_candidate(candidate: Candidate, volumes: Path | None) -> OpenCandidate:
 
 def _open(candidate: Candidate, volumes: Path | None) -> OpenCandidate:
     model = resolve(candidate.uri, candidate.revision, volumes=volumes)
-    checkpoint = Checkpoint.open(model.path)
+    checkpoint = Checkpoint.open(model.path, model.named)
     bundle = None
     if candidate.exits:
         bundle = open_bundle(BundleRef(candidate.exits), checkpoint, volumes=volumes)

@@ -29,7 +29,7 @@ def models() -> None:
 
 @pytest.fixture(scope="session")
 def chart(models: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
-    with release(tmp_path_factory.mktemp("images")) as made:
+    with release(tmp_path_factory.mktemp("release")) as made:
         yield made
 
 

@@ -9,33 +9,31 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.chart.chart import CHART
+from tests.chart.chart import CHART, taking
 from tests.cluster.on_node import means
+from tests.manifests import OLDEST
 from tests.tools import helm, kubectl
 
 NAMESPACE = "helios-system"
 NAME = "helios"
-_TAG = "node-test"
-
-
-_IMAGES = f"images.registry=localhost,images.operator.tag={_TAG},images.server.tag={_TAG}"
 
 
 class Release:
-    """While it is installed, an operator watches every namespace."""
+    """While it is installed, an operator watches every namespace. `chart`: its folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, chart: Path) -> None:
+        self.chart = chart
         self.installed = False
 
     def install(self) -> None:
         """CRDs that are there already, by whatever way, become the release's."""
-        options = ["--create-namespace", "--take-ownership", "--set", _IMAGES]
-        _helm("install", NAME, str(CHART), *options, *_leniency(), "--wait")
+        options = ["--create-namespace", "--take-ownership"]
+        _helm("install", NAME, str(self.chart), *options, *_leniency(), "--wait")
         self.installed = True
 
     def upgrade(self, values: str) -> None:
         options = ["--reset-then-reuse-values", "--set", values]
-        _helm("upgrade", NAME, str(CHART), *options, *_leniency(), "--wait")
+        _helm("upgrade", NAME, str(self.chart), *options, *_leniency(), "--wait")
 
     def test(self) -> str:
         return _helm("test", NAME)
@@ -46,14 +44,16 @@ class Release:
 
 
 @contextmanager
-def release(archives: Path) -> Iterator[Release]:
-    """Builds the images, gives them to the nodes, and installs the chart."""
-    images = ["--prefix", "localhost/", "--tag", _TAG, "--archives", str(archives)]
+def release(folder: Path) -> Iterator[Release]:
+    """Builds the images, gives them to the nodes, and installs the chart: by the names that chart and
+    examples have for images that come from no registry."""
+    archives = folder / "images"
+    images = ["--prefix", "docker.io/library/", "--archives", str(archives)]
     _run([*means.build_command(), "--python", sys.executable, *images])
     for archive in sorted(archives.glob("*.tar")):
         _run([*means.load_command(), str(archive)])
         archive.unlink()
-    made = Release()
+    made = Release(_chart(folder))
     made.install()
     try:
         yield made
@@ -68,8 +68,18 @@ def kubectl_run(*arguments: str) -> str:
 
 def _leniency() -> list[str]:
     """An API server that is older than CEL describes CRDs without rules, and helm would believe it."""
-    minor = json.loads(kubectl_run("get", "--raw", "/version"))["minor"]
-    return ["--disable-openapi-validation"] if int(minor.rstrip("+")) < 25 else []
+    return ["--disable-openapi-validation"] if _minor() < 25 else []
+
+
+def _chart(folder: Path) -> Path:
+    """The chart; for a core that is older than it takes, a copy that takes it."""
+    minor = _minor()
+    return CHART if minor >= int(OLDEST.partition(".")[2]) else taking(f"1.{minor}", folder)
+
+
+def _minor() -> int:
+    """Of the API server: 27 of 1.27."""
+    return int(json.loads(kubectl_run("get", "--raw", "/version"))["minor"].rstrip("+"))
 
 
 def _helm(verb: str, *arguments: str) -> str:
