@@ -50,7 +50,7 @@ def test_the_page(
     assert "FirstSelection" in said
     assert re.search("^as", said, re.MULTILINE)  # it is
     assert ("min_audits" in said) == ("min_audits" in command)
-    assert ("Served throughout, the best would have been" in said) == ("--no-hindsight" not in command)
+    assert ("The best single option, served all the time" in said) == ("--no-hindsight" not in command)
 
 
 def test_the_lines_of_the_page_are_lines_of_a_log() -> None:
@@ -70,8 +70,8 @@ def test_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_where_quality_comes_from_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     request, audit = (folder / "requests.jsonl").read_text().splitlines()
     for lines, said in (
-        ([request], "quality is the profile's: the trace holds no audit"),
-        ([request, audit], "quality is of 1 audited requests, for those around them too; else the profile's"),
+        ([request], "quality is the profile's: the trace has no audit"),
+        ([request, audit], "quality is that of 1 audited requests and those after them; else the profile's"),
     ):
         (folder / "one.jsonl").write_text("\n".join(lines))
         assert run(folder, str(folder / "one.jsonl"), "--no-hindsight") == 0

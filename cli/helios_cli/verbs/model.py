@@ -15,13 +15,13 @@ _BUILT_IN = "smollm2-135m"
 
 
 def run(argv: Sequence[str]) -> int:
-    parser = Parser("model", "Print the directory of a model, fetching it first if need be.")
+    parser = Parser("model", "Print the directory of a model; download it first if needed.")
     parser.add_argument(
         "name", metavar="NAME", help=f"{_BUILT_IN}, or a uri: file:///path, pvc://claim/path, hf://org/name"
     )
-    parser.add_argument("--revision", help="of an hf:// model: commit, branch or tag")
+    parser.add_argument("--revision", help="revision of an hf:// model: commit, branch or tag")
     parser.add_argument(
-        "--volumes", type=Path, default=cache_root(), metavar="DIR", help="where claims are folders"
+        "--volumes", type=Path, default=cache_root(), metavar="DIR", help="folder in which pvc://claim is a folder"
     )
     parser.add_argument(
         "--drop-layers",
@@ -30,7 +30,7 @@ def run(argv: Sequence[str]) -> int:
         help="make a copy without these decoder layers (from 0), print that",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where that copy goes (default: beside the model)"
+        "--out", type=Path, metavar="DIR", help="directory of that copy (default: next to the model)"
     )
     options = parser.parse_args(argv)
     directory = _find(options.name, options.revision, options.volumes)
