@@ -189,7 +189,7 @@ def test_pods_of_a_release_that_knows_none_are_never_told_one() -> None:
     )
     said = {o.verdict.message for o in weigh(made.snapshot(), made.now)[1] if o.precision != AUTO}
     assert said == {
-        "the release that the pods run knows no precision but auto: it is weighed when they are new ones"
+        "the release of the pods supports only auto: other precisions are considered once the pods are new"
     }
     made.contract_version = 1
     made.serve(250, "prose")

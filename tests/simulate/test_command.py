@@ -100,7 +100,7 @@ def test_it_does_without_torch(folder: Path) -> None:
         (("--generate", "5", "--shift-seconds", "-1"), "argument --shift-seconds: -1 is not above 0"),
         (("--generate", "5", "--pass-seconds", "inf"), "argument --pass-seconds: inf is not above 0"),
         (("--generate", "5", "--name", "other"), "holds no such HeliosDeployment"),
-        (("--generate", "5", "--ablate", "magic"), "ablate: 'magic' is nothing that can be left out; use"),
+        (("--generate", "5", "--ablate", "magic"), "ablate: 'magic' is nothing that can be ablated; use"),
     ],
 )
 def test_wrong_input_is_named(
@@ -117,7 +117,7 @@ def test_a_candidate_without_profiles_is_named(folder: Path, capsys: pytest.Capt
     told = ["simulate", "--spec", f"{folder}/chat.yaml", "--generate", "5", "--profiles"]
     (folder / "empty" / "none.yaml").write_text("{kind: HeliosModel}")
     assert main([*told, f"{folder}/empty"]) == 2
-    assert "profiles: hold no finished Timing row; profile it first" in capsys.readouterr().err
+    assert "profiles: hold no finished Timing profile; profile it first" in capsys.readouterr().err
     assert main([*told, f"{folder}/none"]) == 2
     assert f"profiles: there is no {folder}/none" in capsys.readouterr().err
 

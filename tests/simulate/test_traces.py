@@ -119,11 +119,11 @@ def test_missing_profiles_are_named_by_candidate() -> None:
         return str(error.value)
 
     assert complaint(candidates, {"code": resolved["code"]}, rows).startswith(
-        "candidates[general]: was never looked at"
+        "candidates[general]: was never inspected"
     )
-    assert "hold no finished Timing row" in complaint(candidates, resolved, [])
+    assert "hold no finished Timing profile" in complaint(candidates, resolved, [])
     timings = [row for row in rows if row.name.startswith("t-")]
-    assert "has no Quality row" in complaint(candidates, resolved, timings)
+    assert "has no Quality profile" in complaint(candidates, resolved, timings)
     of_one = [
         row
         for row in rows
