@@ -45,7 +45,9 @@ class Parser(argparse.ArgumentParser):
         add = self.add_argument_group("of a cluster").add_argument
         add("-n", "--namespace", metavar="NAME", help="namespace (default: the kubeconfig's)")
         if several:
-            add("-A", "--all-namespaces", dest="everywhere", action="store_true", help="search all namespaces")
+            add(
+                "-A", "--all-namespaces", dest="everywhere", action="store_true", help="search all namespaces"
+            )
         add("--context", metavar="NAME", help="context of the kubeconfig (default: the current one)")
         add("--kubeconfig", metavar="FILE", help="default: KUBECONFIG, else ~/.kube/config")
         return self

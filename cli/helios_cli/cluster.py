@@ -210,7 +210,9 @@ def _refusal(error: ClusterError, server: str) -> OperatorError:
             fix = "see that it runs, or choose another with --context or --kubeconfig"
             return OperatorError("cluster", f"{server}: {error.problem}", fix)
         case 401:
-            return OperatorError("credentials", f"{server} does not accept them", "log in to the cluster again")
+            return OperatorError(
+                "credentials", f"{server} does not accept them", "log in to the cluster again"
+            )
         case 403:
             fix = "ask for the role view (to read) or edit (to change) in that namespace"
             return OperatorError("rights", error.problem, fix)

@@ -108,6 +108,6 @@ def _help(program: str, verbs: Mapping[str, str]) -> str:
     width = max(map(len, verbs))
     lines = "\n".join(f"  {verb:{width}}  {summary}" for verb, summary in verbs.items())
     return (
-        "helios: serves early-exit LLMs, measures quality and speed of each exit, and adapts to the traffic\n\n"
+        "helios: serves early-exit LLMs, measures each exit's quality and speed, adapts to the traffic\n\n"
         f"usage: {program} VERB ...   ({program} VERB --help lists its options)\n\n{lines}"
     )

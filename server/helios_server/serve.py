@@ -280,9 +280,7 @@ def _stand_alone_limits(options: argparse.Namespace) -> Limits:
 def _exit_threshold(options: argparse.Namespace) -> float:
     if options.exit_threshold is None and options.exit_mode == SINGLE_TOKENS:
         problem = f"is missing, and --exit-mode is {SINGLE_TOKENS}"
-        raise InvalidRequest(
-            "exit-threshold", problem, "Give a confidence, 0 to 1; above 1 none exits early"
-        )
+        raise InvalidRequest("exit-threshold", problem, "Give a confidence, 0 to 1; above 1 none exits early")
     return options.exit_threshold or 0.0
 
 
@@ -333,7 +331,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tasks-file", type=Path, help="tasks for the task probe of the limits: see docs/tasks.md"
     )
-    parser.add_argument("--control-token-file", type=Path, help="file with the bearer token of the Control port")
+    parser.add_argument(
+        "--control-token-file", type=Path, help="file with the bearer token of the Control port"
+    )
     add_access_arguments(parser.add_argument_group("who may call, and how"))
     parser.add_argument("--volumes", type=Path, help="folder in which pvc://claim is a folder")
     parser.add_argument("--offline", action="store_true", help="download nothing")
@@ -357,7 +357,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--drain-timeout", type=float, default=300.0, help="seconds for streams to end")
     parser.add_argument("--otlp-endpoint", metavar="URL", help="send spans: http://COLLECTOR:4317")
     parser.add_argument("--request-log", type=Path, metavar="FILE", help="append lengths and audits, no text")
-    parser.add_argument("--energy-watts", type=float, help="power of one busy core, if nothing can be measured")
+    parser.add_argument(
+        "--energy-watts", type=float, help="power of one busy core, if nothing can be measured"
+    )
     return parser
 
 
@@ -379,13 +381,19 @@ def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
         help="for --exit-mode token: confidence from which a token exits; 0: always; above 1: never",
     )
     group.add_argument("--layer-budget", type=int, default=0, help="layers to load (default: all)")
-    group.add_argument("--max-batch-size", type=int, default=0, help="requests that run at once (default: what fits)")
-    group.add_argument("--memory-mib", type=int, default=0, help="memory of the process (default: the machine's)")
+    group.add_argument(
+        "--max-batch-size", type=int, default=0, help="requests that run at once (default: what fits)"
+    )
+    group.add_argument(
+        "--memory-mib", type=int, default=0, help="memory of the process (default: the machine's)"
+    )
     group.add_argument("--max-queue-size", type=int, default=defaults.max_queue_size, help="waiting requests")
     group.add_argument(
         "--tokens-per-request", type=int, default=defaults.tokens_per_request, help="prompt and output"
     )
-    group.add_argument("--audit-percent", type=int, default=0, help="percentage of requests whose prompt is scored")
+    group.add_argument(
+        "--audit-percent", type=int, default=0, help="percentage of requests whose prompt is scored"
+    )
 
 
 if __name__ == "__main__":

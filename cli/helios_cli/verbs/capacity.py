@@ -66,9 +66,14 @@ def run(argv: Sequence[str]) -> int:
         help=f"{', '.join(KNOWN)}; a folder; or a uri: of hf://org/name config.json alone is fetched",
     )
     parser.add_argument("--memory", metavar="SIZE", required=True, help="with a unit: 24GiB, 42.3GB, 900MiB")
-    parser.add_argument("--accelerators", metavar="N", default="1", help="accelerators that each have it (default: 1)")
     parser.add_argument(
-        "--reserve", metavar="SIZE", default="0MiB", help="of each, to keep free for what is not counted (default: 0)"
+        "--accelerators", metavar="N", default="1", help="accelerators that each have it (default: 1)"
+    )
+    parser.add_argument(
+        "--reserve",
+        metavar="SIZE",
+        default="0MiB",
+        help="of each, to keep free for what is not counted (default: 0)",
     )
     parser.add_argument("--isl", metavar="N", help="tokens of a prompt (default: 512)")
     parser.add_argument("--osl", metavar="N", help="tokens of an answer (default: 128)")
@@ -78,7 +83,11 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--plot", metavar="FILE", type=Path, help="also draw it: .svg, .png or .pdf")
     parser.add_argument("--revision", help="revision of an hf:// model: commit, branch or tag")
     parser.add_argument(
-        "--volumes", type=Path, default=cache_root(), metavar="DIR", help="folder in which pvc://claim is a folder"
+        "--volumes",
+        type=Path,
+        default=cache_root(),
+        metavar="DIR",
+        help="folder in which pvc://claim is a folder",
     )
     options = parser.parse_args(argv)
     accelerators = _whole("accelerators", options.accelerators)

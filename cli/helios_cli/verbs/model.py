@@ -21,7 +21,11 @@ def run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--revision", help="revision of an hf:// model: commit, branch or tag")
     parser.add_argument(
-        "--volumes", type=Path, default=cache_root(), metavar="DIR", help="folder in which pvc://claim is a folder"
+        "--volumes",
+        type=Path,
+        default=cache_root(),
+        metavar="DIR",
+        help="folder in which pvc://claim is a folder",
     )
     parser.add_argument(
         "--drop-layers",

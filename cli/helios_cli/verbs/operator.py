@@ -30,7 +30,13 @@ def run(argv: Sequence[str]) -> int:
     )
     add("--http-host", default=addresses.ANY, metavar="ADDRESS", help="address of /healthz and /metrics")
     add("--http-port", type=int, default=8080, metavar="N")
-    add("--poll-seconds", type=float, default=5.0, metavar="S", help="between passes over a deployment at rest")
+    add(
+        "--poll-seconds",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="between passes over a deployment at rest",
+    )
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     add("--log-format", default="text", choices=("text", "json"))
     options = parser.parse_args(argv)

@@ -141,7 +141,13 @@ def _parser() -> Parser:
     add = parser.add_argument_group("generated traffic").add_argument
     add("--generate", metavar="N", type=_count, help="number of generated requests, instead of TRACE")
     add("--rate", metavar="R", type=_seconds, default=1.0, help="requests per second (default: 1)")
-    add("--shift-seconds", metavar="S", type=_seconds, default=600.0, help="length of each phase (default: 600)")
+    add(
+        "--shift-seconds",
+        metavar="S",
+        type=_seconds,
+        default=600.0,
+        help="length of each phase (default: 600)",
+    )
     add("--seed", metavar="N", type=int, default=0, help="default: 0")
     add = parser.add_argument_group("clocks, in seconds").add_argument
     add("--pass-seconds", metavar="S", type=_seconds, default=1.0, help="between passes (default: 1)")

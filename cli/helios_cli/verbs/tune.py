@@ -45,7 +45,11 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--revision", help="revision of the model")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
-        "--volumes", type=Path, default=cache_root(), metavar="DIR", help="folder in which pvc://claim is a folder"
+        "--volumes",
+        type=Path,
+        default=cache_root(),
+        metavar="DIR",
+        help="folder in which pvc://claim is a folder",
     )
     options = parser.parse_args(argv)
 

@@ -58,7 +58,10 @@ def run(argv: Sequence[str]) -> int:
         "--volumes", type=Path, default=cache_root(), metavar="DIR", help="pvc://claim/path is DIR/claim/path"
     )
     parser.add_argument(
-        "--port", type=int, metavar="N", help="port of the front address (default: the service's; 0: a free one)"
+        "--port",
+        type=int,
+        metavar="N",
+        help="port of the front address (default: the service's; 0: a free one)",
     )
     parser.add_argument(
         "--http-port",

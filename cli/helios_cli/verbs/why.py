@@ -86,7 +86,9 @@ def _reassessment(view: WhyView) -> Iterator[str]:
     memory = view.reassessment
     if not memory.get("reason"):
         yield (
-            "Nothing is chosen yet; decisions so far are below." if view.decisions else "Nothing was done yet."
+            "Nothing is chosen yet; decisions so far are below."
+            if view.decisions
+            else "Nothing was done yet."
         )
         return
     said = (

@@ -41,19 +41,28 @@ class Policy:
     )
     other_texts_errors: float = field(
         default=4.0,
-        metadata=_about("standard errors", "between two samples from which on their texts count as different kinds", "0050"),
+        metadata=_about(
+            "standard errors",
+            "between two samples from which on their texts count as different kinds",
+            "0050",
+        ),
     )
     other_texts_margin: float = field(
         default=0.02,
-        metadata=_about("natural logarithm", "added to them, so that nearly equal texts count as the same kind", "0050"),
+        metadata=_about(
+            "natural logarithm", "added to them, so that nearly equal texts count as the same kind", "0050"
+        ),
     )
-    min_audits: int = field(default=8, metadata=_about("requests", "audited, at least; fewer are no evidence", "0051"))
+    min_audits: int = field(
+        default=8, metadata=_about("requests", "audited, at least; fewer are no evidence", "0051")
+    )
     task_confidence: float = field(
         default=0.95,
         metadata=_about("probability", "of the bound of the tasks passed, one-sided", "0162"),
     )
     min_tasks: int = field(
-        default=20, metadata=_about("tasks", "that the reference must pass; fewer are too few to judge", "0162")
+        default=20,
+        metadata=_about("tasks", "that the reference must pass; fewer are too few to judge", "0162"),
     )
     tasks_at_once: int = field(
         default=6, metadata=_about("options", "that one Job tests, besides the reference", "0162")
@@ -88,7 +97,7 @@ class Policy:
         default=2.0,
         metadata=_about(
             "factor",
-            "by which today's steps may be slower or faster than profiled: more is noise from other processes",
+            "by which today's steps may be slower or faster than profiled: more is noise of other processes",
             "judgement",
         ),
     )
@@ -135,7 +144,10 @@ class Policy:
         metadata=_about("seconds", "for which a gain is counted, at most: traffic changes", "judgement"),
     )
     dwell_changes: int = field(
-        default=5, metadata=_about("changes", "in the past, from which the usual life of a choice is computed", "judgement")
+        default=5,
+        metadata=_about(
+            "changes", "in the past, from which the usual life of a choice is computed", "judgement"
+        ),
     )
 
     # -- against flapping
@@ -155,7 +167,9 @@ class Policy:
     )
     reversal_changes: int = field(
         default=2,
-        metadata=_about("changes", "in the past that count as going back when one of them is reverted", "judgement"),
+        metadata=_about(
+            "changes", "in the past that count as going back when one of them is reverted", "judgement"
+        ),
     )
     crashes: int = field(
         default=3,
@@ -169,9 +183,7 @@ class Policy:
     )
     start_patience: timedelta = field(
         default=timedelta(minutes=2),
-        metadata=_about(
-            "time", "the same for starting pods, which would slow the timing", "judgement"
-        ),
+        metadata=_about("time", "the same for starting pods, which would slow the timing", "judgement"),
     )
     reference_patience: timedelta = field(
         default=timedelta(minutes=2),
@@ -202,14 +214,17 @@ class Policy:
     )
     set_lifetime: timedelta = field(
         default=timedelta(minutes=10),
-        metadata=_about("time", "for which further candidates are measured on the prompts of the first", "0032"),
+        metadata=_about(
+            "time", "for which further candidates are measured on the prompts of the first", "0032"
+        ),
     )
     second_look: timedelta = field(
         default=timedelta(seconds=30),
         metadata=_about("time", "before a fault is checked again, at least", "judgement"),
     )
     last_look: timedelta = field(
-        default=timedelta(minutes=10), metadata=_about("time", "before a fault is checked again, at most", "judgement")
+        default=timedelta(minutes=10),
+        metadata=_about("time", "before a fault is checked again, at most", "judgement"),
     )
 
 

@@ -79,7 +79,9 @@ def _backbones(
     for candidate in candidates:
         if candidate.name not in resolved:
             raise OperatorError(
-                f"candidates[{candidate.name}]", "was never inspected, so its backbone is not known", _PROFILE_FIX
+                f"candidates[{candidate.name}]",
+                "was never inspected, so its backbone is not known",
+                _PROFILE_FIX,
             )
         it = resolved[candidate.name]
         layers[it.backbone] = it.num_layers

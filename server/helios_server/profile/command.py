@@ -226,7 +226,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     prompts.add_argument("--prompts-from", metavar="HOST:PORT", help="Control port of a serving pod")
     prompts.add_argument("--control-token-file", metavar="FILE", type=Path)
-    prompts.add_argument("--prompts-digest", metavar="DIGEST", default="", help="expected digest of the prompts")
+    prompts.add_argument(
+        "--prompts-digest", metavar="DIGEST", default="", help="expected digest of the prompts"
+    )
     tasks = parser.add_argument_group("tasks")
     tasks.add_argument(
         "--tasks", "--tasks-file", metavar="FILE", type=Path, dest="tasks_file", help="YAML or JSON"
@@ -245,8 +247,12 @@ def _parser() -> argparse.ArgumentParser:
     machine.add_argument(
         "--max-context", metavar="N", type=_positive, help="limit of prompt and output (default: the model's)"
     )
-    machine.add_argument("--volumes", metavar="DIR", type=Path, help="folder in which pvc://claim is a folder")
-    machine.add_argument("--watts", metavar="W", type=float, help="power of one busy core, if there is no counter")
+    machine.add_argument(
+        "--volumes", metavar="DIR", type=Path, help="folder in which pvc://claim is a folder"
+    )
+    machine.add_argument(
+        "--watts", metavar="W", type=float, help="power of one busy core, if there is no counter"
+    )
     timing = parser.add_argument_group("timing")
     timing.add_argument("--isl", metavar="N", type=_positive, default=512, help="prompt tokens (default 512)")
     timing.add_argument("--osl", metavar="N", type=_positive, default=128, help="new tokens (default 128)")

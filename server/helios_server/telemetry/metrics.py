@@ -193,14 +193,18 @@ class Metrics:
         self.waiting = gauge("num_requests_waiting", "Requests in the queue, waiting for a row of the batch.")
         self.kv_usage = gauge("kv_cache_usage_perc", "Share of the KV cache in use; 1 is all of it.")
         self.ready = gauge("ready", "1 when the pod serves, 0 while it loads, drains or has failed.")
-        self.layer_budget = gauge("layer_budget", "The layer budget: layers that serve.", ("model_name", "candidate"))
+        self.layer_budget = gauge(
+            "layer_budget", "The layer budget: layers that serve.", ("model_name", "candidate")
+        )
         self.precision = gauge(
             "precision_info",
             "1 for the precision of weights, and of keys and values, that serves.",
             ("model_name", "candidate", "weight_dtype", "kv_cache_dtype"),
         )
         self.layers_loaded = gauge("layers_loaded", "Layers in memory.")
-        self.max_batch_size = gauge("max_batch_size", "The largest batch size, in requests: what fits, or the limit.")
+        self.max_batch_size = gauge(
+            "max_batch_size", "The largest batch size, in requests: what fits, or the limit."
+        )
         self.batch_reached = gauge(
             "batch_size_reached", "Most requests in one step since the last change of limits."
         )
@@ -209,13 +213,15 @@ class Metrics:
         self.kv_bytes = gauge("kv_cache_bytes", "Bytes of the KV cache.")
         self.breach_ratio = gauge("breach_window_ratio", "Share of breaches among the last 100 tokens.")
         self.certificate_expiry = gauge(
-            "tls_certificate_expiry_timestamp_seconds", "When the certificate in use expires, in Unix seconds."
+            "tls_certificate_expiry_timestamp_seconds",
+            "When the certificate in use expires, in Unix seconds.",
         )
         self.audit_quality = gauge(
             "audit_quality_ratio", "Full-depth bits over exit bits of the newest audits: 1 is full quality."
         )
         self.audit_agreement = gauge(
-            "audit_agreement_ratio", "Share of audited tokens whose most likely choice is the same at full depth."
+            "audit_agreement_ratio",
+            "Share of audited tokens whose most likely choice is the same at full depth.",
         )
 
     def _make_counters(self) -> None:
@@ -231,7 +237,9 @@ class Metrics:
         self.exit_layer = counter(
             "exit_layer", "Tokens by the depth that computed them.", ("model_name", "layer")
         )
-        self.breaches = counter("confidence_breaches", "Tokens with a confidence under the threshold of their exit.", _SERVED)
+        self.breaches = counter(
+            "confidence_breaches", "Tokens with a confidence under the threshold of their exit.", _SERVED
+        )
         self.preemptions = counter(
             "num_preemptions", "Times that a request was preempted and had to start again.", ("model_name",)
         )
@@ -245,7 +253,9 @@ class Metrics:
         )
         of_caller = ("model_name", "caller")
         self.caller_requests = counter(
-            "caller_requests", "Requests by caller and by the gRPC status they ended with.", (*of_caller, "code")
+            "caller_requests",
+            "Requests by caller and by the gRPC status they ended with.",
+            (*of_caller, "code"),
         )
         self.caller_prompt_tokens = counter(
             "caller_prompt_tokens", "Prompt tokens of a caller's finished requests.", of_caller
@@ -279,13 +289,21 @@ class Metrics:
     def _make_histograms(self) -> None:
         histogram = self._histogram
         self.ttft = histogram("time_to_first_token_seconds", "From arrival to the first token.", TTFT_SECONDS)
-        self.itl = histogram("inter_token_latency_seconds", "From one token of a request to the next.", ITL_SECONDS)
+        self.itl = histogram(
+            "inter_token_latency_seconds", "From one token of a request to the next.", ITL_SECONDS
+        )
         self.e2e = histogram(
             "e2e_request_latency_seconds", "From arrival to the last token.", REQUEST_SECONDS
         )
-        self.queue = histogram("request_queue_time_seconds", "From arrival to a row of the batch.", REQUEST_SECONDS)
-        self.prefill = histogram("request_prefill_time_seconds", "From a row of the batch to the first token.", REQUEST_SECONDS)
-        self.decode = histogram("request_decode_time_seconds", "From the first to the last token.", REQUEST_SECONDS)
+        self.queue = histogram(
+            "request_queue_time_seconds", "From arrival to a row of the batch.", REQUEST_SECONDS
+        )
+        self.prefill = histogram(
+            "request_prefill_time_seconds", "From a row of the batch to the first token.", REQUEST_SECONDS
+        )
+        self.decode = histogram(
+            "request_decode_time_seconds", "From the first to the last token.", REQUEST_SECONDS
+        )
         self.request_prompt_tokens = histogram("request_prompt_tokens", "Prompt tokens of a request.", TOKENS)
         self.request_generation_tokens = histogram(
             "request_generation_tokens", "Tokens generated for a request.", TOKENS

@@ -103,7 +103,8 @@ def harvest(
             yield WriteProfile(row=row, why=_news(row, job))
         if not rows and _is_over(job, snapshot, now, policy):
             yield DeleteJob(
-                name=job.spec.name, why=Verdict(True, EventReason.JOB_EXPIRED, f"{job.spec.kind} Job is finished")
+                name=job.spec.name,
+                why=Verdict(True, EventReason.JOB_EXPIRED, f"{job.spec.kind} Job is finished"),
             )
 
 

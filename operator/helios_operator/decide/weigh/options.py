@@ -273,8 +273,8 @@ class Bench:
         needed = self.needed_mib(contender, layer, precision)
         if not self.memory_mib:
             message = (
-                "how much memory a pod has is not known, neither from its node's labels nor from a timing; set "
-                "limits.memoryMiB"
+                "how much memory a pod has is not known, neither from its node's labels nor from a timing; "
+                "set limits.memoryMiB"
             )
             return Verdict(False, Reason.NOT_PROFILED, message, {"neededMiB": needed})
         message = f"needs {needed} MiB at {layer} layers, {self.memory_mib} MiB given"
