@@ -73,7 +73,7 @@ def test_every_reassessment_by_hand_ends_in_an_event() -> None:
     ends: list[str] = []
     made.watch.append(
         lambda w, s, plan: ends.extend(
-            event.message for event in plan.events if "by hand came to" in event.message
+            event.message for event in plan.events if "by hand ended with" in event.message
         )
     )
     for _ in range(3):
