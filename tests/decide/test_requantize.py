@@ -208,8 +208,8 @@ def test_steady_traffic_changes_no_precision(seed: int) -> None:
 
 
 def test_nothing_else_than_auto_is_decided_as_it_was_before_there_was_anything_else() -> None:
-    """Golden: every action and sentence of a story, as the release before precisions decided it, in the words of today; what it did not
-    tell of yet is taken out."""
+    """Golden: every action of a story, as the release before precisions decided it, in today's words; what it
+    did not tell of yet is taken out."""
     made = world(inline(), 90, general=GENERAL, prose=PROSE, small=BARE_SMALL)
     made.run(40)
     made.serve(160, "code")
