@@ -18,7 +18,7 @@ GLOSSARY = ROOT / "docs" / "glossary.md"
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 PACKAGES = (
     *("cli/helios_cli", "client/helios_client", "operator/helios_operator", "server/helios_server"),
-    *("proto/helios_contract", "deploy/helm", "bench/page"),
+    *("proto/helios_contract", "deploy/helm", "bench/page", "examples"),
 )
 
 

@@ -21,7 +21,7 @@ from helios_server.planning.shape import facts_of
 from helios_server.profile.precisions import parse_precisions
 
 from helios_cli.arguments import Parser
-from helios_cli.output import columns, show
+from helios_cli.output import columns, paragraph, show
 
 _SHARES = (1.0, 0.9, 0.8, 0.6, 0.4)
 """Of the model's layers: the depths that are shown where none are named."""
@@ -30,7 +30,7 @@ _USUAL_TOKENS = 640
 _UNITS = {f"{prefix}iB": 1 << 10 * power for power, prefix in enumerate("KMGT", 1)}
 _UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
 _NOT_COUNTED = (
-    "what a process holds beside the model (an accelerator's context: up to 1 GiB; on a CPU some 300 MiB), a "
+    "what a process holds besides the model (an accelerator's context: up to 1 GiB; a CPU about 300 MiB), a "
     "step's temporaries, exit heads and audits: --reserve keeps memory for them, helios profile measures them"
 )
 _GIB = 2**30
@@ -209,9 +209,9 @@ def _table(view: CapacityView) -> None:
     print(f"requests of {view.tokens_per_request} tokens; gain: tokens against full depth as published\n")
     titles = ("LAYERS", "WEIGHTS", "KV", "WEIGHTS TAKE", "KIB A TOKEN", "TOKENS", "BATCH", "GAIN", "LACKS")
     print(columns(titles, [_row(one) for one in view.combinations]))
-    print(f"\nNot counted: {view.not_counted}.")
+    print("\n" + paragraph(f"Not counted: {view.not_counted}."))
     if view.accelerators > 1:
-        print("HELIOS itself serves a model from one accelerator; several are only for this calculation.")
+        print(paragraph("HELIOS serves a model from one accelerator; several are only for this calculation."))
 
 
 def _row(one: CombinationView) -> list[object]:
