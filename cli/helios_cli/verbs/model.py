@@ -34,7 +34,7 @@ def run(argv: Sequence[str]) -> int:
         help="make a copy without these decoder layers (from 0), print that",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="directory of that copy (default: next to the model)"
+        "--out", type=Path, metavar="DIR", help="where that copy goes (default: beside the model)"
     )
     options = parser.parse_args(argv)
     directory = _find(options.name, options.revision, options.volumes)
