@@ -13,7 +13,7 @@ IN_ORDER := tests/local tests/cli tests/rpc tests/engine tests/cluster tests/nat
   tests/chart tests/decide
 ON_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # `make check` leaves out what makes mutants of decide/ and what needs a cluster.
-CHECKED := tests/contract tests/api tests/decide tests/render tests/cluster
+CHECKED := tests/contract tests/api tests/decide tests/render tests/cluster tests/test_words.py
 UNCHECKED := tests/decide/mutations tests/cluster/live tests/cluster/on_node
 
 .PHONY: help check demo test pytest test-long sanitize test-cluster test-cluster-live test-cluster-node lint wheel proto chart data heads clean
@@ -36,7 +36,7 @@ demo: $(KERNELS) ## the main job on this machine: profile, serve, notice the shi
 	$(BIN)/python -m examples.demo
 
 # Four at once on two cores: many of them wait for a fake cluster's clocks.
-check: $(KERNELS) lint ## lint, and the tests of what is pure, with few examples: under a minute
+check: $(KERNELS) lint ## lint, spelling, terms, and the tests of what is pure, with few examples: under a minute
 	HELIOS_HYPOTHESIS=small OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal $(CHECKED) $(addprefix --ignore=,$(UNCHECKED))
 
 # Side by side: while a test waits for a pod, mypy has its core. Either fails the whole; what runs beside it is heard to its end.
@@ -65,8 +65,9 @@ sanitize: $(STAMP) ## the tests of the native kernels, small, with sanitizers fo
 	HELIOS_SANITIZED=1 HELIOS_HYPOTHESIS=small OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD=$$($${CXX:-c++} -print-file-name=libasan.so) $(BIN)/python -m pytest tests/native --ignore=tests/native/test_build.py
 
-lint: $(STAMP) ## ruff, mypy (strict on all but generated code), import contracts
+lint: $(STAMP) ## ruff, spelling, mypy (strict on all but generated code), import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/typos
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 

@@ -137,7 +137,7 @@ BOUNDS = (
     Bound("bench.serve", "requests that failed", r".*-failed", most=0),
     Bound("bench.serve", "requests refused without a hint when to come again", r".*-refused-without-hint",
           most=0),
-    Bound("bench.serve", "CPU time a token at a door, over the engine's alone", r"cpu-smollm2.*-over-engine",
+    Bound("bench.serve", "CPU time per token of an API, over the engine alone", r"cpu-smollm2.*-over-engine",
           most=1.15),
     Bound("bench.serve", "a pause of the event loop, 99th percentile, ms", r".*-loop-lag-p99", most=50),
     Bound("bench.steady", "changes on steady traffic", r"changes-in-all", most=0),

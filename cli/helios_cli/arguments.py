@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
     def with_output(self) -> Parser:
         self.add_argument(
-            "-o", "--output", choices=OUTPUTS, default="table", help="how to print (default: table)"
+            "-o", "--output", choices=OUTPUTS, default="table", help="output format (default: table)"
         )
         return self
 
@@ -43,13 +43,15 @@ class Parser(argparse.ArgumentParser):
         if self._program != KUBECTL:
             self.with_state()
         add = self.add_argument_group("of a cluster").add_argument
-        add("-n", "--namespace", metavar="NAME", help="where it is (default: the kubeconfig's)")
+        add("-n", "--namespace", metavar="NAME", help="namespace (default: the kubeconfig's)")
         if several:
-            add("-A", "--all-namespaces", dest="everywhere", action="store_true", help="look into all")
-        add("--context", metavar="NAME", help="of the kubeconfig (default: its current one)")
+            add(
+                "-A", "--all-namespaces", dest="everywhere", action="store_true", help="search all namespaces"
+            )
+        add("--context", metavar="NAME", help="context of the kubeconfig (default: the current one)")
         add("--kubeconfig", metavar="FILE", help="default: KUBECONFIG, else ~/.kube/config")
         return self
 
     def with_name(self) -> Parser:
-        self.add_argument("name", metavar="NAME", help="of the HeliosDeployment")
+        self.add_argument("name", metavar="NAME", help="name of the HeliosDeployment")
         return self

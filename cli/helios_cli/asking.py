@@ -13,5 +13,5 @@ def ask(found: Found, change: Change, options: Namespace, answer: str) -> int:
     """Has it made, and says where to look."""
     found.change(change)
     namespace = f" -n {options.namespace}" if options.namespace else ""
-    print(f"{answer}; `{options.program} why {change.deployment}{namespace}` says what comes of it")
+    print(f"{answer}; `{options.program} why {change.deployment}{namespace}` shows the result")
     return 0

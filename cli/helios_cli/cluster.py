@@ -131,7 +131,7 @@ class Cluster:
     def _look_around(self) -> None:
         """Raises what is missing where there should be an object: HELIOS itself, or the namespace."""
         if not self.ask(self._client.serves(DEPLOYMENT.group, DEPLOYMENT.version)):
-            problem = f"{self._client.server} knows no HeliosDeployments"
+            problem = f"{self._client.server} has no CRD for HeliosDeployments"
             raise OperatorError("cluster", problem, "install HELIOS there: see docs/install.md")
         if self.namespace and not self._has_namespace():
             problem = f"there is no {self.namespace!r} on {self._client.server}"
@@ -210,8 +210,10 @@ def _refusal(error: ClusterError, server: str) -> OperatorError:
             fix = "see that it runs, or choose another with --context or --kubeconfig"
             return OperatorError("cluster", f"{server}: {error.problem}", fix)
         case 401:
-            return OperatorError("credentials", f"{server} does not take them", "log in to the cluster again")
+            return OperatorError(
+                "credentials", f"{server} does not accept them", "log in to the cluster again"
+            )
         case 403:
             fix = "ask for the role view (to read) or edit (to change) in that namespace"
             return OperatorError("rights", error.problem, fix)
-    return OperatorError(error.field, error.problem, "put it right and run the verb again")
+    return OperatorError(error.field, error.problem, "correct it and run the verb again")

@@ -18,26 +18,26 @@ from helios_cli import extras
 from helios_cli.arguments import HELIOS
 
 VERBS = {
-    "up": "serve what FILE asks for on this machine, and keep it right",
+    "up": "serve what FILE asks for on this machine, and adapt it to the traffic",
     "status": "what serves, and the conditions",
     "why": "the last decisions, with their numbers",
-    "report": "a deployment's life as one HTML file",
+    "report": "a deployment's history as one HTML file",
     "profiles": "what was measured",
-    "reassess": "look for something better now",
+    "reassess": "start a reassessment now",
     "switch": "change to a candidate by hand",
-    "rollback": "back to what served before the last change",
-    "pause": "hold every change (--off: no longer)",
-    "rm": "forget a deployment of this machine that does not run",
+    "rollback": "go back to the previous candidate",
+    "pause": "stop all changes (--off: allow them again)",
+    "rm": "delete a deployment of this machine that does not run",
     "generate": "send a prompt, stream the answer",
     "capacity": "will it fit: tokens and requests by depth and precision",
     "plan": "what would be chosen and why, from profiles; changes nothing",
-    "simulate": "what the loop would have done with recorded traffic; starts nothing",
-    "model": "the directory of a model, fetched first if need be",
+    "simulate": "what the control loop would have done with recorded traffic; starts nothing",
+    "model": "the directory of a model; downloads it first if needed",
     "operator": "the control loop of a cluster, as the chart runs it",
     "serve": "one serving process",
     "profile": "measure a model's exits: quality, time, memory",
     "tune": "train exit heads for a checkpoint",
-    "bench": "run one of the checkout's benches",
+    "bench": "run one of the benchmarks of a checkout",
     "version": "versions of HELIOS and of what it runs on",
 }
 _WRONG_INPUT, _INTERRUPTED = 2, 130
@@ -108,6 +108,6 @@ def _help(program: str, verbs: Mapping[str, str]) -> str:
     width = max(map(len, verbs))
     lines = "\n".join(f"  {verb:{width}}  {summary}" for verb, summary in verbs.items())
     return (
-        "helios: serves early-exit LLMs, measures what each exit is worth, and adapts to the traffic\n\n"
-        f"usage: {program} VERB ...   ({program} VERB --help says more)\n\n{lines}"
+        "helios: serves early-exit LLMs, measures each exit's quality and speed, adapts to the traffic\n\n"
+        f"usage: {program} VERB ...   ({program} VERB --help lists its options)\n\n{lines}"
     )

@@ -135,7 +135,7 @@ def rows_of(found: Sequence[Found], contenders: tuple[Contender, ...], snapshot:
     """As measured on the snapshot's machine. OperatorError for a result that is none of these candidates'."""
     for each in found:
         if said := results.failure(each.result):
-            raise each.refusal(f"tells of a failure ({said})", "put it right, and profile again")
+            raise each.refusal(f"reports a failure ({said})", "correct it, and profile again")
         try:
             yield from _rows(each, contenders, snapshot)
         except ResultError as error:
@@ -159,7 +159,7 @@ def _timings(
     families = list(backbones(contenders).values())
     if len(families) != 1:
         problem = f"does not say which of {len(families)} backbones it times"
-        raise found.refusal(problem, "name the candidates of one backbone alone")
+        raise found.refusal(problem, "name only the candidates of one backbone")
     for one in result.timings if isinstance(result, Timings) else (result,):
         precision = Precision(one.weight_dtype, one.kv_cache_dtype)
         wanted = timing_identity(families[0], snapshot, precision)

@@ -75,7 +75,7 @@ def table(options: Sequence[OptionView]) -> Iterator[str]:
     """The figures, and what speaks against each option that is not feasible."""
     shown = any(option.precision != PUBLISHED for option in options)
     held = ("PRECISION",) if shown else ()
-    titles = ("CANDIDATE", "LAYERS", *held, "ROWS", "QUALITY %", "TOK/S", "E2E MS", "J/TOK", "VERDICT")
+    titles = ("CANDIDATE", "LAYERS", *held, "BATCH", "QUALITY %", "TOK/S", "E2E MS", "J/TOK", "VERDICT")
     yield columns(titles, [_row(option, shown) for option in options])
     against: dict[str, list[str]] = {}
     for option in options:

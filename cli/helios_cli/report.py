@@ -231,7 +231,7 @@ def _judged(records: Sequence[Record], history: Sequence[Mapping[str, Any]]) -> 
 
 def _kept(status: StatusView, records: Sequence[Record], counts: Sequence[Count]) -> Iterator[str]:
     if not status.history:
-        yield "Changes: none was made yet."
+        yield "Changes: none yet."
     elif len(status.history) < KEPT_HISTORY:
         yield f"Changes: all {len(status.history)} are kept, since {short_time(status.history[0]['time'])}."
     else:
@@ -241,18 +241,18 @@ def _kept(status: StatusView, records: Sequence[Record], counts: Sequence[Count]
         since = short_time(records[0].time)
         yield f"Decisions and events: {len(records)}, kept since {since}. {_BOUNDS}"
     else:
-        yield f"Decisions and events: none is kept any more. {_BOUNDS}"
+        yield f"Decisions and events: none are kept any more. {_BOUNDS}"
     if len(counts) > 1:
-        yield "Requests: counted at changes and reassessments; nothing is kept of the time between."
+        yield "Requests: counted at changes and reassessments; counts in between are not kept."
     else:
         yield "Requests: no count is kept yet."
     yield (
-        "Latencies and audited quality over time are in the metrics, not in what is kept here: the condition "
-        "SLOMet holds the newest."
+        "Latencies and audited quality over time are in the metrics and not in this report: the condition "
+        "SLOMet has the newest."
     )
 
 
-_BOUNDS = "A state folder keeps the newest 400, an API server those of an hour unless it is told otherwise."
+_BOUNDS = "A state folder keeps the newest 400, an API server by default those of the last hour."
 
 
 def _time(text: str) -> datetime:

@@ -95,11 +95,11 @@ def decided(report: Report) -> str:
     values = [value for each in judged for value in (each.percent, each.low)]
     frame = _percent_frame(report, [*values, *([target] if target is not None else [])])
     said = "; ".join(_judged_in_words(each, report) for each in judged)
-    svg = _picture("Quality that decisions went by, percent of full depth", said)
+    svg = _picture("Quality that decisions used, percent of full depth", said)
     _axes(svg, frame, report)
     if target is not None:
         line = _line(svg, "target", frame, report.begin, target, report.end, target)
-        SubElement(line, "title").text = f"asked: {target} %"
+        SubElement(line, "title").text = f"target: {target} %"
     for each in judged:
         _line(svg, "bound", frame, each.time, each.low, each.time, each.percent)
         _dot(svg, frame, each.time, each.percent, _judged_in_words(each, report))

@@ -28,7 +28,7 @@ def write(report: Report, file: Path) -> None:
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        fix = "name a file in a folder that can be written"
+        fix = "name a file in a writable folder"
         raise OperatorError("output", f"{file} cannot be written ({error.strerror})", fix) from None
     print(file)
 

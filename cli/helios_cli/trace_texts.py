@@ -39,7 +39,7 @@ def _audited(recorded: Recorded, found: Profiles) -> Model:
         if model.digest in recorded.digests:
             return model
     known = ", ".join(sorted(recorded.digests)) or "none"
-    problem = f"its audits are of other exit heads than any candidate has ({known})"
+    problem = f"its audits are of exit heads that no candidate has ({known})"
     raise OperatorError("TRACE", problem, "keep a candidate with those heads in the spec")
 
 

@@ -191,7 +191,7 @@ def _asked(obj: Object) -> str:
     if not is_new and memory.get("trigger") != "Manual":
         return ""
     what = f"switch to {request.switch_to}" if request.switch_to else "reassess"
-    return f"{what}, asked by hand at {short_time(format_time(request.asked))}"
+    return f"{what}, requested by hand at {short_time(format_time(request.asked))}"
 
 
 def _no_data_since(status: Object, records: Sequence[Record], running: bool) -> str | None:
@@ -215,7 +215,7 @@ def weighs_precisions(candidates: Sequence[Mapping[str, Any]], active: Mapping[s
 def _timing(measured: Mapping[str, Any]) -> str:
     fit = measured.get("fit", {})
     layer = fit.get("perLayerNs", 0) / 1e3
-    return f"{layer:.0f} us a layer, fit within {fit.get('errorPercent', 0)} %"
+    return f"{layer:.0f} us per layer, error of the fit {fit.get('errorPercent', 0)} %"
 
 
 def _quality(measured: Mapping[str, Any]) -> str:

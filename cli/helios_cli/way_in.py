@@ -20,10 +20,10 @@ _TOKEN = "HELIOS_TOKEN"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     for option, what in (
-        ("--tls-ca", "speak TLS, with a server whose certificate these CAs issued, in PEM"),
-        ("--tls-cert", "own certificate, in PEM, where the server asks for one"),
-        ("--tls-key", "of --tls-cert, in PEM"),
-        ("--token-file", f"holds the caller's token (default: {_TOKEN} of the environment)"),
+        ("--tls-ca", "use TLS; CAs of the server's certificate, in PEM"),
+        ("--tls-cert", "client certificate, in PEM, if the server requires one"),
+        ("--tls-key", "private key of --tls-cert, in PEM"),
+        ("--token-file", f"file with the caller's token (default: the variable {_TOKEN})"),
     ):
         parser.add_argument(option, type=Path, metavar="FILE", help=what)
 
@@ -49,4 +49,4 @@ def _content(options: Any, name: str) -> bytes | None:
         return path.read_bytes() if path else None
     except OSError as error:
         problem = f"{path} cannot be read ({error.strerror})"
-        raise OperatorError(name.replace("_", "-"), problem, "give a file that can") from None
+        raise OperatorError(name.replace("_", "-"), problem, "give a readable file") from None

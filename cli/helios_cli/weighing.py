@@ -47,7 +47,7 @@ def weighed(
     try:
         deployment = parse.deployment(dict(obj))
     except (Malformed, Invalid) as error:
-        return Weighed(notes=[f"Not weighed: the deployment is not of this release: {error}."])
+        return Weighed(notes=[f"No options: the deployment is not of this release: {error}."])
     notes: list[str] = []
     rows = list(_read(parse.profile_row, profiles, notes))
     timed = _timed(deployment, [row for row in rows if isinstance(row, TimingRow)])
@@ -68,7 +68,7 @@ def _read(how: Callable[[dict[str, Any]], T], objects: Sequence[Object], notes: 
         try:
             yield how(dict(obj))
         except (Malformed, Invalid) as error:
-            notes.append(f"Left out, for it is not of this release: {obj['metadata']['name']}: {error}.")
+            notes.append(f"Left out, because it is not of this release: {obj['metadata']['name']}: {error}.")
 
 
 def _limited(deployment: Deployment) -> Deployment:

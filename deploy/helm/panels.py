@@ -71,7 +71,7 @@ _FROM_0 = {"min": 0}
 _SERVES = (
     Panel(
         "Model and precision",
-        "The candidate that serves, and the precision that its weights, keys and values are held in.",
+        "The candidate that serves, and the precision of its weights and KV cache.",
         {
             "{{candidate}}: weights {{weight_dtype}}, keys and values {{kv_cache_dtype}}": (
                 f"count by (candidate, weight_dtype, kv_cache_dtype) ({_pods('helios_precision_info')})"
@@ -90,7 +90,7 @@ _SERVES = (
     ),
     Panel(
         "Pods",
-        "Those that serve, of those that are asked for.",
+        "Serving pods, of those that the spec asks for.",
         {
             "serve": f"sum({_pods('helios_ready')})",
             "asked": f"max({_operator('helios_operator_spec_replicas')})",
@@ -100,7 +100,7 @@ _SERVES = (
     ),
     Panel(
         "Layer budget",
-        "Layers that are held to serve, and those in memory.",
+        "The layer budget, and the layers in memory.",
         {
             "{{candidate}}: budget": f"max by (candidate) ({_pods('helios_layer_budget')})",
             "loaded": f"max({_pods('helios_layers_loaded')})",
@@ -110,7 +110,7 @@ _SERVES = (
     ),
     Panel(
         "Tokens by depth",
-        "Tokens a second, by the layers that made them.",
+        "Tokens per second, by the depth that computed them.",
         {"{{layer}} layers": f"sum by (layer) ({_rate('helios_exit_layer_total')})"},
         columns=12,
         stacked=True,
@@ -120,7 +120,7 @@ _SERVES = (
 _QUALITY = (
     Panel(
         "Quality against target",
-        "Of what serves, by audits since the last change: estimate, one-sided bounds, and what is asked for.",
+        "Of what serves, by audits since the last change: estimate, one-sided bounds, and the target.",
         {
             "low": _operator("helios_operator_quality_ratio", _LOW),
             "high": _operator("helios_operator_quality_ratio", _HIGH),
@@ -137,8 +137,8 @@ _QUALITY = (
         },
     ),
     Panel(
-        "Quality and agreement that pods see",
-        "By each pod's newest audits: bits of full depth over the exit's, and tokens that both would choose.",
+        "Quality and agreement by pod",
+        "By each pod's newest audits: bits of full depth over the exit's, and the share of equal tokens.",
         {
             "quality, {{pod}}": _pods("helios_audit_quality_ratio"),
             "agreement, {{pod}}": _pods("helios_audit_agreement_ratio"),
@@ -147,8 +147,8 @@ _QUALITY = (
         columns=12,
     ),
     Panel(
-        "Unsure tokens",
-        "Share under the exit's confidence threshold.",
+        "Tokens of low confidence",
+        "Share of tokens under the exit's confidence threshold.",
         {
             "unsure": (
                 f"sum({_rate('helios_confidence_breaches_total')}) / "
@@ -160,7 +160,7 @@ _QUALITY = (
     ),
     Panel(
         "CPU time of audits",
-        "Their share of the pods', at most: threads that may have done other work count whole.",
+        "Their share of the pods' CPU time, at most: threads with other work count in full.",
         {
             "audits": (
                 f"sum({_rate('helios_audit_cpu_seconds_total')}) / sum({_rate('process_cpu_seconds_total')})"
@@ -171,7 +171,7 @@ _QUALITY = (
     ),
     Panel(
         "Changes of limits",
-        "What pods were told, by whether they took it.",
+        "Limits sent to pods, by whether they were applied.",
         {
             "{{result}}": (
                 f"sum by (result) (increase({_pods('helios_limits_changes_total')}[$__rate_interval]))"
@@ -183,8 +183,8 @@ _QUALITY = (
 )
 _SPEED = (
     Panel(
-        "Tokens a second",
-        "Generated, by what made them.",
+        "Tokens per second",
+        "Generated tokens, by candidate and layer budget.",
         {
             "{{candidate}} at {{layer_budget}}": (
                 f"sum by (candidate, layer_budget) ({_rate('helios_generation_tokens_total')})"
@@ -202,14 +202,14 @@ _SPEED = (
     ),
     Panel(
         "Time between tokens",
-        "Of one request.",
+        "From one token of a request to the next.",
         _percentiles("helios_inter_token_latency_seconds"),
         unit="s",
         defaults=_FROM_0,
     ),
     Panel(
         "Batch and queue",
-        "Requests that run and that wait; rows that fit, and the most in one step since limits changed.",
+        "Running and waiting requests; the batch size, and the most in one step since limits changed.",
         {
             "run": f"sum({_pods('helios_num_requests_running')})",
             "wait": f"sum({_pods('helios_num_requests_waiting')})",
@@ -220,8 +220,8 @@ _SPEED = (
         look={"fit": _ASKED},
     ),
     Panel(
-        "Keys and values",
-        "Share of their memory in use, and of prompt tokens that another prompt had computed.",
+        "KV cache",
+        "Share of the KV cache in use, and share of prompt tokens found in the prefix cache.",
         {
             "in use, {{pod}}": _pods("helios_kv_cache_usage_perc"),
             "found": (
@@ -234,7 +234,7 @@ _SPEED = (
     ),
     Panel(
         "Joules per token",
-        "Where there is a meter: nvml and rapl count the device, whoever uses it; declared is an estimate.",
+        "Needs a meter: nvml and rapl count all users of the device; declared is an estimate.",
         {
             "{{source}}": (
                 f"sum by (source) ({_rate('helios_energy_joules_total')}) / on () group_left () "
@@ -248,7 +248,7 @@ _SPEED = (
 _REQUESTS = (
     Panel(
         "Requests by outcome",
-        "Answered, by why the answer ended; refused or failed, by gRPC status.",
+        "Answered, by finish reason; refused or failed, by gRPC status.",
         {
             "{{finished_reason}}": f"sum by (finished_reason) ({_rate('helios_request_success_total')})",
             "{{code}}": f"sum by (code) ({_rate('helios_request_failure_total')})",
@@ -267,7 +267,7 @@ _REQUESTS = (
     ),
     Panel(
         "Tokens by caller",
-        "A second, of prompts and generated. Where callers have tokens.",
+        "Per second, of prompts and generated. Where callers have tokens.",
         {
             "{{caller}}: prompts": f"sum by (caller) ({_rate('helios_caller_prompt_tokens_total')})",
             "{{caller}}: generated": f"sum by (caller) ({_rate('helios_caller_generation_tokens_total')})",

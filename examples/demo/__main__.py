@@ -1,7 +1,7 @@
 """`make demo`: one YAML file in, streamed text out, and every step of the loop real.
 
 First act: one model with exit heads, which may be served as published or in int8; the traffic turns from
-prose to code and HELIOS changes the depth. It is played again under a promise of 97 %, from what was measured
+prose to code and HELIOS changes the depth. It is played again with a target of 97 %, from what was measured
 the first time: what keeps it and is the fastest here serves. Second act: two models without heads; the same
 turn makes it switch the model, by a new process, and then in place, where memory holds only one.
 TRAFFIC=prose,code names what the callers send in the first act, in order (prose, code, speech, german).
@@ -34,7 +34,7 @@ EXAMPLES = Path(__file__).parent.parent
 _DROPPED = (13, 14, 17, 25)
 CALLERS = 16
 _FULL_DEPTH_ROWS = 4
-_HIGHER_PROMISE = 97
+_HIGHER_TARGET = 97
 
 
 def main() -> int:
@@ -76,14 +76,14 @@ def prepare(screen: Screen) -> None:
 
 def programmes(file: Path, traffic: Sequence[str], acts: Sequence[int], state: Path) -> list[Programme]:
     """Both acts are played twice, the second time from where the first kind of traffic was served: the first
-    act under a higher promise, the second where memory holds one process."""
+    act with a higher target, the second where memory holds one process."""
     played = []
     if 1 in acts:
         objects, kept = load_objects(file), state / "kept-first"
         title = "Precision and exit heads: the traffic decides the depth"
         first = _programme(1, title, objects, traffic)
-        title = f"The same under a promise of {_HIGHER_PROMISE} %"
-        again = _programme(2, title, _promising(_HIGHER_PROMISE, objects), traffic[:1])
+        title = f"The same with a target of {_HIGHER_TARGET} %"
+        again = _programme(2, title, _promising(_HIGHER_TARGET, objects), traffic[:1])
         played.append(replace(first, keeps=kept))
         played.append(replace(again, begins_from=kept))
     if 2 in acts:

@@ -36,10 +36,10 @@ def _below(option: Option, serves: Option | None, ranked: Sequence[Option]) -> s
     if not option.verdict.ok:
         return f"do not serve: {option.verdict.message}"
     if serves is None:
-        return f"could serve, and do not: {describe(option)}"
+        return f"could serve but do not: {describe(option)}"
     if ranked.index(option) < ranked.index(serves):
-        return f"would be better by now, and do not serve yet: {describe(option)}; {describe(serves)} does"
-    return f"could serve, and do not: {describe(option)}, no better than {describe(serves)}"
+        return f"are better by now but do not serve yet: {describe(option)}; {describe(serves)} does"
+    return f"could serve but do not: {describe(option)}, no better than {describe(serves)}"
 
 
 def _in_full(option: Option, serves: Option | None) -> str:

@@ -12,9 +12,9 @@ def add_access_arguments(group: argparse._ArgumentGroup) -> None:
         "--tls-cert",
         type=Path,
         metavar="FILE",
-        help="PEM; gRPC and HTTP speak TLS; read again when it changes",
+        help="use TLS on gRPC and HTTP with this certificate, in PEM; read again when it changes",
     )
-    group.add_argument("--tls-key", type=Path, metavar="FILE", help="of --tls-cert, in PEM")
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="private key of --tls-cert, in PEM")
     group.add_argument(
         "--tls-client-ca", type=Path, metavar="FILE", help="clients need a certificate of these CAs, in PEM"
     )

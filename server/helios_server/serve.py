@@ -149,7 +149,7 @@ class _Process:
         loading = asyncio.create_task(server.load())
         await asyncio.wait({stop, loading}, return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
-            logger.info("told to stop while the model loads")
+            logger.info("asked to stop while the model loads")
             self._exit_now(0)
         await loading
         watch = asyncio.create_task(server.watch())
@@ -280,9 +280,7 @@ def _stand_alone_limits(options: argparse.Namespace) -> Limits:
 def _exit_threshold(options: argparse.Namespace) -> float:
     if options.exit_threshold is None and options.exit_mode == SINGLE_TOKENS:
         problem = f"is missing, and --exit-mode is {SINGLE_TOKENS}"
-        raise InvalidRequest(
-            "exit-threshold", problem, "Give a confidence, 0 to 1; above 1 none leaves early"
-        )
+        raise InvalidRequest("exit-threshold", problem, "Give a confidence, 0 to 1; above 1 none exits early")
     return options.exit_threshold or 0.0
 
 
@@ -307,10 +305,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="helios serve", description="Serve one model over gRPC and OpenAI's HTTP API."
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--limits", type=Path, help="limits.json: what an operator decided to serve")
+    what.add_argument("--limits", type=Path, help="limits.json, as the operator writes it")
     what.add_argument("--model", help="file:///path, pvc://claim/path or hf://org/name, to serve on its own")
     _add_model_arguments(parser.add_argument_group("with --model"))
-    parser.add_argument("--model-name", help="as clients ask for it (default: the candidate's name)")
+    parser.add_argument("--model-name", help="name for clients (default: the candidate's name)")
     parser.add_argument(
         "--host",
         default=addresses.loopback(),
@@ -331,61 +329,71 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--ports-file", type=Path, help="write the bound ports here, as JSON")
     parser.add_argument(
-        "--tasks-file", type=Path, help="tasks that limits may ask to be asked: see docs/tasks.md"
+        "--tasks-file", type=Path, help="tasks for the task probe of the limits: see docs/tasks.md"
     )
-    parser.add_argument("--control-token-file", type=Path, help="bearer token that Control asks for")
+    parser.add_argument(
+        "--control-token-file", type=Path, help="file with the bearer token of the Control port"
+    )
     add_access_arguments(parser.add_argument_group("who may call, and how"))
-    parser.add_argument("--volumes", type=Path, help="folder in which pvc://claim is VOLUMES/claim")
-    parser.add_argument("--offline", action="store_true", help="fetch nothing")
+    parser.add_argument("--volumes", type=Path, help="folder in which pvc://claim is a folder")
+    parser.add_argument("--offline", action="store_true", help="download nothing")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: %(default)s)")
     parser.add_argument("--dtype", help="auto (default), float16, bfloat16, float32 or float64")
     parser.add_argument(
-        "--max-context", type=tokens, metavar="N", help="prompt and output at most (default: the model's)"
+        "--max-context", type=tokens, metavar="N", help="limit of prompt and output (default: the model's)"
     )
     parser.add_argument(
         "--max-queue-tokens",
         type=tokens,
         metavar="N",
-        help="prompts that wait (default: 8 times the KV cache)",
+        help="limit of prompt tokens in the queue (default: 8 times the KV cache)",
     )
     parser.add_argument(
         "--prefix-caching",
         choices=("on", "off"),
-        help="compute what prompts begin with in common once (default: on, off with --exit-mode token)",
+        help="reuse the KV cache of common prefixes (default: on, off with --exit-mode token)",
     )
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--drain-timeout", type=float, default=300.0, help="seconds for streams to end")
     parser.add_argument("--otlp-endpoint", metavar="URL", help="send spans: http://COLLECTOR:4317")
     parser.add_argument("--request-log", type=Path, metavar="FILE", help="append lengths and audits, no text")
-    parser.add_argument("--energy-watts", type=float, help="of one busy core, where nothing can be measured")
+    parser.add_argument(
+        "--energy-watts", type=float, help="power of one busy core, if nothing can be measured"
+    )
     return parser
 
 
 def _add_model_arguments(group: argparse._ArgumentGroup) -> None:
     defaults = Limits(generation=1, candidate="", model_uri="-")
-    group.add_argument("--revision", default="", help="of the model")
+    group.add_argument("--revision", default="", help="revision of the model")
     group.add_argument("--exits", default="", help="exit-head bundle, for example builtin://general")
     group.add_argument("--exit-layers", type=int, nargs="*", default=[], help="depths without a bundle")
     group.add_argument(
         "--exit-mode",
         default=defaults.exit_mode,
-        help="sequence, or token: each token leaves where it is confident; slow, to measure against "
+        help="sequence, or token: each token exits where it is confident; slow, for comparison "
         "(default: %(default)s)",
     )
     group.add_argument(
         "--exit-threshold",
         type=float,
         metavar="P",
-        help="of --exit-mode token: confidence from which a token leaves; 0: always; above 1: never",
+        help="for --exit-mode token: confidence from which a token exits; 0: always; above 1: never",
     )
     group.add_argument("--layer-budget", type=int, default=0, help="layers to load (default: all)")
-    group.add_argument("--max-batch-size", type=int, default=0, help="rows (default: what fits)")
-    group.add_argument("--memory-mib", type=int, default=0, help="of the process (default: the machine's)")
+    group.add_argument(
+        "--max-batch-size", type=int, default=0, help="requests that run at once (default: what fits)"
+    )
+    group.add_argument(
+        "--memory-mib", type=int, default=0, help="memory of the process (default: the machine's)"
+    )
     group.add_argument("--max-queue-size", type=int, default=defaults.max_queue_size, help="waiting requests")
     group.add_argument(
         "--tokens-per-request", type=int, default=defaults.tokens_per_request, help="prompt and output"
     )
-    group.add_argument("--audit-percent", type=int, default=0, help="share of prompts that are scored")
+    group.add_argument(
+        "--audit-percent", type=int, default=0, help="percentage of requests whose prompt is scored"
+    )
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def test_results_of_others_are_refused_by_their_file(plan: Any, state: Path, tmp
         json.dumps({"schema": "helios-result/1", "error": {"field": "f", "problem": "p", "fix": "x"}})
     )
     code, said = plan(found / "Failed.json", candidates=only("deep"))
-    assert (code, "Failed.json: tells of a failure (f: p; x)" in said) == (2, True)
+    assert (code, "Failed.json: reports a failure (f: p; x)" in said) == (2, True)
 
 
 def test_foreign_prompts_are_set_aside_and_named(plan: Any, state: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 EVIL = "<script>alert(\"x\")</script>&<b title='y'>"
 DEPTH, REQUESTS = "Layers loaded, over time", "Requests served in all, over time"
 QUALITY = "Quality of each option, percent of full depth"
-DECIDED = "Quality that decisions went by, percent of full depth"
+DECIDED = "Quality that decisions used, percent of full depth"
 
 
 def served(layers: int, candidate: str = "chat", weights: str = "auto", **more: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def test_a_report_of_a_state_folder_says_what_its_status_says(
 
     active = status["active"]
     rows = dict(page.tables["What serves"])
-    told = rows["Candidate"], rows["Layers"], rows["Rows together"]
+    told = rows["Candidate"], rows["Layers"], rows["Batch"]
     assert told == (active["candidate"], str(active["layerBudget"]), str(active["maxBatchSize"]))
     assert rows["Precision"].startswith("auto/auto")
 
@@ -85,7 +85,7 @@ def test_a_report_of_a_state_folder_says_what_its_status_says(
         assert row["Candidate"] == candidate["name"]
         for title, name in (
             ("Layers", "layerBudget"),
-            ("Rows", "maxBatchSize"),
+            ("Batch", "maxBatchSize"),
             ("Tokens/s", "tokensPerSecond"),
             ("Quality %", "qualityPercent"),
         ):
@@ -101,7 +101,7 @@ def test_a_report_of_a_state_folder_says_what_its_status_says(
         assert float(row["From"]) <= float(row["Quality %"]) <= float(row["To"])
     assert len(page.drawn(QUALITY, "circle")) == 4
     assert len(page.drawn(QUALITY, "line", "target")) == 1
-    assert "Asked: 30 %" in page.text
+    assert "Target: 30 %" in page.text
 
     (entry,) = status["history"]
     (row,) = page.table("Changes, oldest first")
@@ -119,7 +119,7 @@ def test_a_report_of_a_state_folder_says_what_its_status_says(
 
     log = events.read(state / "deployments" / "chat" / "events.jsonl")
     numbers = next(record.numbers for record in log if "qualityPercent" in record.numbers)
-    judged = page.table("Quality that decisions went by")[0]
+    judged = page.table("Quality that decisions used")[0]
     assert judged["Quality %"] == f"{numbers['qualityPercent']:.1f}"
     assert judged["At least %"] == f"{numbers['qualityLowPercent']:.1f}"
     profiles = {row["Name"] for row in page.table("Profiles of this deployment")}
@@ -176,13 +176,13 @@ def test_why_names_what_it_leaves_out(
     file.write_text(json.dumps(broken))
     assert command.main(["why", "chat", "--state", str(tmp_path / "older")]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert f"Left out, for it is not of this release: {broken['metadata']['name']}" in told
+    assert f"Left out, because it is not of this release: {broken['metadata']['name']}" in told
 
 
 def test_a_deployment_of_another_release_is_told_too() -> None:
     found = weighed({"metadata": {"name": "chat"}, "spec": {"slo": 7}}, [], [], no_text, NOW)
     assert found.options == []
-    assert found.notes[0].startswith("Not weighed: the deployment is not of this release: ")
+    assert found.notes[0].startswith("No options: the deployment is not of this release: ")
 
 
 def test_a_place_that_cannot_be_written_is_named(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,7 +236,7 @@ def test_a_repair_is_drawn_by_the_numbers_of_the_remedy_that_was_chosen() -> Non
     record = Record("2026-11-23T04:00:00Z", "chat", "decision", "Set limits of revision 1", "Normal",
                     "QualityRestored", "it grows", numbers)  # fmt: skip
     page = made(deployment(history=[change(4, served(27))]), record, record, weighing=Weighed(target=92))
-    (row,) = page.table("Quality that decisions went by")
+    (row,) = page.table("Quality that decisions used")
     assert (row["Quality %"], row["At least %"]) == ("94.0", "92.1")
     assert len(page.drawn(DECIDED, "circle")) == 1
     (target,) = page.drawn(DECIDED, "line", "target")
@@ -264,8 +264,8 @@ def test_a_deployment_that_has_done_nothing_yet_has_a_report() -> None:
         "No count of requests is kept yet.",
         "No quality is measured yet.",
         "Nothing is timed yet.",
-        "Changes: none was made yet.",
-        "Decisions and events: none is kept any more.",
+        "Changes: none yet.",
+        "Decisions and events: none are kept any more.",
     ):
         assert words in page.text
 

@@ -43,7 +43,7 @@ def add_row(folder: Path, name: str, *owners: str) -> None:
 def test_nothing_of_it_is_left(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     add_row(folder, "t-1", "chat")
     assert rm(folder) == 0
-    assert "chat is forgotten, with 1 profiles" in capsys.readouterr().out
+    assert "chat is deleted, with 1 profiles" in capsys.readouterr().out
     assert not folder.exists()
     assert rm(folder) == 2
 

@@ -137,7 +137,7 @@ def test_profiles_are_listed_with_who_uses_them(state: Path) -> None:
     assert sorted(row["kind"] for row in rows) == ["Quality", "Quality", "Timing", "Timing"]
     assert all(row["used_by"] == ["chat"] and row["phase"] == "Complete" for row in rows)
     table = helios("profiles", "--state", state).out
-    assert "us a layer" in table
+    assert "us per layer" in table
     assert "layers full (3 prompts)" in table
 
 

@@ -221,7 +221,7 @@ def test_columns_keep_every_word_within_the_width(rows: list[list[str]], width: 
         (
             {"decision": "Blocked", "reason": "Measuring", "message": "m", "lastTime": "2026-11-23T11:00:00Z",
              "trigger": "Spec", "triggeredAt": "2026-11-23T11:30:00Z"},
-            "Weighed since 2026-11-23T11:30:00Z (Spec): Blocked / Measuring: m",
+            "Reassessment since 2026-11-23T11:30:00Z (Spec): Blocked / Measuring: m",
         ),
     ],
 )  # fmt: skip
@@ -247,7 +247,7 @@ def test_a_request_by_hand_stands_until_it_is_answered() -> None:
         return WhyView.of(obj, [], 10).asked
 
     wish = {"helios.dev/switch-to": "wide@2026-11-23T12:00:00Z"}
-    said = "switch to wide, asked by hand at 2026-11-23T12:00:00Z"
+    said = "switch to wide, requested by hand at 2026-11-23T12:00:00Z"
     assert asked(wish) == asked(wish, triggeredAt="2026-11-23T11:00:00Z") == said
     assert asked(wish, triggeredAt="2026-11-23T12:00:01Z", trigger="Manual") == said
     assert asked(wish, triggeredAt="2026-11-23T12:00:01Z") == ""

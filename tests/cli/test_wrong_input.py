@@ -148,7 +148,7 @@ def test_benches_are_the_checkouts(tmp_path: Path) -> None:
     installed = helios(
         "bench", "operator", PYTHONPATH=f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     )
-    assert "the benches are not part of an installed package; run" in error_of(installed)
+    assert "the benchmarks are not part of an installed package; run" in error_of(installed)
 
 
 def test_verbs_and_arguments(tmp_path: Path) -> None:

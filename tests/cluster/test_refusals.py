@@ -44,7 +44,7 @@ HEAVY = {"spec": {"containers": [MEMORY]}}
 @pytest.mark.parametrize("job", [False, True], ids=["Deployment", "Job"])
 @pytest.mark.parametrize("guard", [Quota(NAMESPACE, "pods", 0), MemoryRange(NAMESPACE, 1000)])
 async def test_pods_that_nobody_can_make(guard: Quota | MemoryRange, job: bool) -> None:
-    """In the first seconds: "on its way" would be a lie. Of Jobs too, whose controller has no condition."""
+    """In the first seconds "starting" would be a lie. Of Jobs too, whose controller has no condition."""
     async with scene() as place:
         if not job:
             place.create(deployment())
@@ -58,7 +58,7 @@ async def test_pods_that_nobody_can_make(guard: Quota | MemoryRange, job: bool) 
         words = "exceeded quota" if isinstance(guard, Quota) else "maximum memory usage per Container"
         what = "Job i-" if job else "Deployment chat-1 gets no pods"
         told = await place.named("Available", what, "gets no pods", words)
-        assert not told["message"].startswith("the first pod is on its way")
+        assert not told["message"].startswith("the first pod is starting")
         assert (await place.named("Ready", words))["reason"] == "PodsRefused"
         if job:
             await place.named("Profiled", what, words)

@@ -30,7 +30,7 @@ async def test_a_report_of_a_cluster_says_what_its_status_says(
         events = place.store.list(EVENT, NAMESPACE)
     page, active = Page(file.read_text()), status["active"]
     rows = dict(page.tables["What serves"])
-    told = rows["Candidate"], rows["Layers"], rows["Rows together"], rows["Phase"]
+    told = rows["Candidate"], rows["Layers"], rows["Batch"], rows["Phase"]
     serves = active["candidate"], str(active["layerBudget"]), str(active["maxBatchSize"]), status["phase"]
     assert told == serves
     assert "It does not run." not in page.text

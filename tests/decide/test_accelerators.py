@@ -119,4 +119,4 @@ def test_a_job_that_waits_for_a_node_is_told_of_beside_those_that_wait_for_it() 
     assert condition(made, "Profiled") == ("False", "ProfilingRunning")
     profiled = next(c for c in made.status.conditions if c.type == "Profiled")
     assert "Insufficient example.com/gpu" in profiled.message
-    assert "the accelerators are for the Jobs before it" in profiled.message
+    assert "the accelerators are reserved for earlier Jobs" in profiled.message

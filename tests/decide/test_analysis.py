@@ -47,7 +47,7 @@ def test_a_good_change_is_kept_after_its_looks() -> None:
     made.run(20)
     assert made.status.rollout.phase == "Completed"
     assert (made.status.rollout.looks, made.status.rollout.bad_looks) == (4, 0)
-    assert "0 of 4 looks were bad, 40 requests since the change" in made.status.rollout.message
+    assert "0 of 4 checks failed, 40 requests since the change" in made.status.rollout.message
     assert list(made.revisions) == [number]
 
 
@@ -61,7 +61,7 @@ def test_a_slow_successor_is_taken_back() -> None:
     assert made.active == ("small", 26)
     assert made.status.rollout.phase == "RolledBack"
     assert made.status.history[-1].result == "RolledBack"
-    assert "2 of 3 looks were bad: p95 ttft" in made.status.history[-1].message
+    assert "2 of 3 checks failed: p95 ttft" in made.status.history[-1].message
     assert made.status.reassessment.backoff_seconds >= 30
     made.run(20)
     assert list(made.revisions) == [old]

@@ -73,19 +73,19 @@ def test_every_reassessment_by_hand_ends_in_an_event() -> None:
     ends: list[str] = []
     made.watch.append(
         lambda w, s, plan: ends.extend(
-            event.message for event in plan.events if "by hand came to" in event.message
+            event.message for event in plan.events if "by hand ended with" in event.message
         )
     )
     for _ in range(3):
         made.annotate(REASSESS, reassess_value(made.now))
         made.run(5)
     assert len(ends) == 3
-    assert all(said.startswith("what was asked by hand came to Keep: general at 24 layers") for said in ends)
+    assert all(said.startswith("the request by hand ended with Keep: general at 24 layers") for said in ends)
     for _ in range(2):
         ask_to_switch(made, "nobody")
         made.run(3)
     assert (
-        ends[3:] == ["what was asked by hand came to Blocked: nobody cannot be served: no such candidate"] * 2
+        ends[3:] == ["the request by hand ended with Blocked: nobody cannot be served: no such candidate"] * 2
     )
 
 

@@ -175,7 +175,7 @@ def test_what_a_job_leaves_out_is_not_asked_for_again() -> None:
     made.run(100, every=2)
     assert len(started(made, JobKind.TIMING)) == 1
     assert serving(made) == (30, "int8/auto")
-    assert "int8/int8 (its Job left it out: the memory does not hold it" in left_out(made)
+    assert "int8/int8 (its Job left it out: it does not fit the memory" in left_out(made)
 
 
 @pytest.mark.parametrize("kind", [JobKind.TIMING, JobKind.QUALITY])

@@ -102,7 +102,7 @@ def test_who_is_asked_and_what_is_passed_is_said() -> None:
     said = [action.why.message for action in made.actions]
     assert "Tasks of general: general at 30, general at 24, general at 27" in said
     assert any(
-        words.startswith("Tasks row k-") and words.endswith(": 24 layers pass 0 of 40") for words in said
+        words.startswith("Tasks profile k-") and words.endswith(": 24 layers pass 0 of 40") for words in said
     )
 
 

@@ -218,7 +218,7 @@ def test_too_few_tasks_are_inconclusive_and_named() -> None:
     assert made.active == ("general", FULL)
     memory = made.status.reassessment
     assert (memory.decision, memory.reason) == (Decision.INCONCLUSIVE, Reason.TOO_FEW_TASKS)
-    assert "the reference passes 19 of 40 tasks, at least 20 are needed to tell" in memory.message
+    assert "the reference passes 19 of 40 tasks, at least 20 are needed to judge" in memory.message
 
 
 def test_too_few_tasks_take_nothing_down() -> None:
@@ -333,7 +333,7 @@ def test_a_reference_that_cannot_be_asked_is_named() -> None:
     made.fails = lambda job: "memory-mib: too little" if job.kind is JobKind.TASKS else ""
     made.run(240)
     assert made.active == ("general", FULL)
-    assert "could not be asked: memory-mib: too little" in made.status.reassessment.message
+    assert "could not be run: memory-mib: too little" in made.status.reassessment.message
     assert made.status.reassessment.reason == Reason.TASKS_NOT_MEASURED
 
 

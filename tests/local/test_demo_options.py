@@ -92,7 +92,7 @@ def test_what_is_better_by_now_is_not_said_to_be_no_better() -> None:
     _, options = weigh(made.snapshot(), START + timedelta(hours=1))
     said = list(told(options, replace(active, layer_budget=27)))
     (line,) = [line for line in said if line.startswith("24 layers")]
-    assert "would be better by now, and do not serve yet" in line
+    assert "are better by now but do not serve yet" in line
     (line,) = [line for line in said if line.startswith("27 layers")]
     assert ": serve. " in line
     behind = list(told(options, active))

@@ -127,10 +127,10 @@ async def test_a_deployment_with_secrets_is_served_end_to_end(
         assert "authorization: the token is unknown here" in capsys.readouterr().err
         plain = ["generate", "Call me", "--address", address]
         assert await asyncio.to_thread(command.main, plain) != 0
-        assert "and give --tls-ca if it speaks TLS" in capsys.readouterr().err
+        assert "and give --tls-ca if it uses TLS" in capsys.readouterr().err
         strange = ["--tls-ca", str(clients.write(tmp_path / "other.crt"))]
         assert await asyncio.to_thread(command.main, [*plain, *strange]) != 0
-        assert "and speaks TLS, by a certificate of --tls-ca" in capsys.readouterr().err
+        assert "and uses TLS, with a certificate of --tls-ca" in capsys.readouterr().err
         tls = ssl.create_default_context(cafile=ca)
         tls.load_cert_chain(own / "tls.crt", own / "tls.key")
         headers = {"Authorization": "Bearer a-secret-of-alice"}

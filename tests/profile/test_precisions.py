@@ -239,7 +239,7 @@ def test_a_table_shows_quality_agreement_rows_and_speed_of_each(
     arguments = ["--model", f"file://{model}", "--exit-layers", "2", "--prompts-file", prompts(tmp_path)]
     assert main([*arguments, "--dtype", "float16", "--precisions", "auto/auto,int8/int8", "--osl", "8"]) == 0
     shown = capsys.readouterr().out
-    assert "Step times, weights int8, keys and values int8" in shown
+    assert "Step times, weights int8, KV cache int8" in shown
     _, _, expected = shown.partition("Expected of 512 prompt and 8 new tokens")
     title, *rows = expected.strip().splitlines()[1:]
     assert title.split("  ")[0] == "candidate"

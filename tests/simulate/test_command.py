@@ -50,7 +50,7 @@ def test_the_page(
     assert "FirstSelection" in said
     assert re.search("^as", said, re.MULTILINE)  # it is
     assert ("min_audits" in said) == ("min_audits" in command)
-    assert ("Served throughout, the best would have been" in said) == ("--no-hindsight" not in command)
+    assert ("The best single option, served all the time" in said) == ("--no-hindsight" not in command)
 
 
 def test_the_lines_of_the_page_are_lines_of_a_log() -> None:
@@ -70,8 +70,8 @@ def test_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_where_quality_comes_from_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     request, audit = (folder / "requests.jsonl").read_text().splitlines()
     for lines, said in (
-        ([request], "quality is the profile's: the trace holds no audit"),
-        ([request, audit], "quality is of 1 audited requests, for those around them too; else the profile's"),
+        ([request], "quality is the profile's: the trace has no audit"),
+        ([request, audit], "quality is that of 1 audited requests and those after them; else the profile's"),
     ):
         (folder / "one.jsonl").write_text("\n".join(lines))
         assert run(folder, str(folder / "one.jsonl"), "--no-hindsight") == 0
@@ -100,7 +100,7 @@ def test_it_does_without_torch(folder: Path) -> None:
         (("--generate", "5", "--shift-seconds", "-1"), "argument --shift-seconds: -1 is not above 0"),
         (("--generate", "5", "--pass-seconds", "inf"), "argument --pass-seconds: inf is not above 0"),
         (("--generate", "5", "--name", "other"), "holds no such HeliosDeployment"),
-        (("--generate", "5", "--ablate", "magic"), "ablate: 'magic' is nothing that can be left out; use"),
+        (("--generate", "5", "--ablate", "magic"), "ablate: 'magic' is nothing that can be ablated; use"),
     ],
 )
 def test_wrong_input_is_named(
@@ -117,7 +117,7 @@ def test_a_candidate_without_profiles_is_named(folder: Path, capsys: pytest.Capt
     told = ["simulate", "--spec", f"{folder}/chat.yaml", "--generate", "5", "--profiles"]
     (folder / "empty" / "none.yaml").write_text("{kind: HeliosModel}")
     assert main([*told, f"{folder}/empty"]) == 2
-    assert "profiles: hold no finished Timing row; profile it first" in capsys.readouterr().err
+    assert "profiles: hold no finished Timing profile; profile it first" in capsys.readouterr().err
     assert main([*told, f"{folder}/none"]) == 2
     assert f"profiles: there is no {folder}/none" in capsys.readouterr().err
 

@@ -119,7 +119,7 @@ def test_a_timing_of_nobody_knows_which_model_is_refused_by_its_file(tmp_path: P
             Tasks(tasks_digest="sha256:t", tasks=1, rows=(OptionPasses("code", "x", 1, "8"),)),
             "measures 'code'",
         ),
-        (Failure("tasks", "f", "p", "x"), "tells of a failure"),
+        (Failure("tasks", "f", "p", "x"), "reports a failure"),
     ],
 )
 def test_a_result_of_no_use_is_refused_by_its_file(tmp_path: Path, result: Result, said: str) -> None:

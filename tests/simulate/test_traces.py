@@ -96,7 +96,7 @@ def test_an_audit_speaks_for_the_requests_after_it(tmp_path: Path) -> None:
 def test_audits_of_other_heads_are_refused(tmp_path: Path) -> None:
     strange = {**AUDIT, "exits": [{**EXIT, "digest": "sha256:strange"}]}
     recorded = traffic.read(write(tmp_path, {**REQUEST, "bootId": "b"}, strange))
-    with pytest.raises(OperatorError, match=r"TRACE: .*other exit heads .*sha256:strange"):
+    with pytest.raises(OperatorError, match=r"TRACE: .*exit heads that no candidate has \(sha256:strange"):
         texts_of(recorded, made.found())
 
 
@@ -119,11 +119,11 @@ def test_missing_profiles_are_named_by_candidate() -> None:
         return str(error.value)
 
     assert complaint(candidates, {"code": resolved["code"]}, rows).startswith(
-        "candidates[general]: was never looked at"
+        "candidates[general]: was never inspected"
     )
-    assert "hold no finished Timing row" in complaint(candidates, resolved, [])
+    assert "hold no finished Timing profile" in complaint(candidates, resolved, [])
     timings = [row for row in rows if row.name.startswith("t-")]
-    assert "has no Quality row" in complaint(candidates, resolved, timings)
+    assert "has no Quality profile" in complaint(candidates, resolved, timings)
     of_one = [
         row
         for row in rows

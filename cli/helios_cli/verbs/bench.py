@@ -17,7 +17,7 @@ _ROOT = Path(__file__).resolve().parents[3]
 
 def run(argv: Sequence[str]) -> int:
     names = _names()
-    parser = Parser("bench", "Run one of the checkout's benches; what follows its name is its own.")
+    parser = Parser("bench", "Run one of the benchmarks of a checkout; further arguments are passed on.")
     parser.add_argument("name", metavar="NAME", choices=names, help=f"one of {', '.join(names)}")
     name = parser.parse_args(argv[:1]).name
     sys.path.insert(0, str(_ROOT))  # where `python -m bench.NAME` finds it
@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
 def _names() -> list[str]:
     folder = _ROOT / "bench"
     if not (folder / "report.py").is_file():
-        problem = "the benches are not part of an installed package"
+        problem = "the benchmarks are not part of an installed package"
         raise OperatorError(
             "bench", problem, "run `helios bench`, or `python -m bench.NAME`, from a checkout"
         )

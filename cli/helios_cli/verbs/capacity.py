@@ -21,7 +21,7 @@ from helios_server.planning.shape import facts_of
 from helios_server.profile.precisions import parse_precisions
 
 from helios_cli.arguments import Parser
-from helios_cli.output import columns, show
+from helios_cli.output import columns, paragraph, show
 
 _SHARES = (1.0, 0.9, 0.8, 0.6, 0.4)
 """Of the model's layers: the depths that are shown where none are named."""
@@ -30,7 +30,7 @@ _USUAL_TOKENS = 640
 _UNITS = {f"{prefix}iB": 1 << 10 * power for power, prefix in enumerate("KMGT", 1)}
 _UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
 _NOT_COUNTED = (
-    "what a process holds beside the model (an accelerator's context: up to 1 GiB; on a CPU some 300 MiB), a "
+    "what a process holds besides the model (an accelerator's context: up to 1 GiB; a CPU about 300 MiB), a "
     "step's temporaries, exit heads and audits: --reserve keeps memory for them, helios profile measures them"
 )
 _GIB = 2**30
@@ -66,19 +66,28 @@ def run(argv: Sequence[str]) -> int:
         help=f"{', '.join(KNOWN)}; a folder; or a uri: of hf://org/name config.json alone is fetched",
     )
     parser.add_argument("--memory", metavar="SIZE", required=True, help="with a unit: 24GiB, 42.3GB, 900MiB")
-    parser.add_argument("--accelerators", metavar="N", default="1", help="that each have it (default: 1)")
     parser.add_argument(
-        "--reserve", metavar="SIZE", default="0MiB", help="of each, kept for what is not counted (default: 0)"
+        "--accelerators", metavar="N", default="1", help="accelerators that each have it (default: 1)"
+    )
+    parser.add_argument(
+        "--reserve",
+        metavar="SIZE",
+        default="0MiB",
+        help="of each, to keep free for what is not counted (default: 0)",
     )
     parser.add_argument("--isl", metavar="N", help="tokens of a prompt (default: 512)")
     parser.add_argument("--osl", metavar="N", help="tokens of an answer (default: 128)")
-    parser.add_argument("--tokens-per-request", metavar="N", help="the two together, in their place")
+    parser.add_argument("--tokens-per-request", metavar="N", help="the two together, instead of them")
     parser.add_argument("--layers", metavar="K,K", help="depths (default: all, 9, 8, 6 and 4 tenths)")
-    parser.add_argument("--precisions", metavar="W/KV,W/KV", help="of weights, and of keys and values")
-    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw it: .svg, .png or .pdf")
-    parser.add_argument("--revision", help="of an hf:// model: commit, branch or tag")
+    parser.add_argument("--precisions", metavar="W/KV,W/KV", help="of weights and KV cache")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="also draw it: .svg, .png or .pdf")
+    parser.add_argument("--revision", help="revision of an hf:// model: commit, branch or tag")
     parser.add_argument(
-        "--volumes", type=Path, default=cache_root(), metavar="DIR", help="where claims are folders"
+        "--volumes",
+        type=Path,
+        default=cache_root(),
+        metavar="DIR",
+        help="folder in which pvc://claim is a folder",
     )
     options = parser.parse_args(argv)
     accelerators = _whole("accelerators", options.accelerators)
@@ -195,14 +204,14 @@ def _depths(text: str | None, full: int) -> tuple[int, ...]:
 
 def _table(view: CapacityView) -> None:
     each = f", {view.accelerators} accelerators together" if view.accelerators > 1 else ""
-    kept = f", {_gib(view.reserved_bytes)} of it kept" if view.reserved_bytes else ""
+    kept = f", {_gib(view.reserved_bytes)} of it kept free" if view.reserved_bytes else ""
     print(f"{view.model}, {view.layers} layers, in {_gib(view.memory_bytes)}{each}{kept}")
     print(f"requests of {view.tokens_per_request} tokens; gain: tokens against full depth as published\n")
-    titles = ("LAYERS", "WEIGHTS", "KV", "WEIGHTS TAKE", "KIB A TOKEN", "TOKENS", "ROWS", "GAIN", "LACKS")
+    titles = ("LAYERS", "WEIGHTS", "KV", "WEIGHTS TAKE", "KIB A TOKEN", "TOKENS", "BATCH", "GAIN", "LACKS")
     print(columns(titles, [_row(one) for one in view.combinations]))
-    print(f"\nNot counted: {view.not_counted}.")
+    print("\n" + paragraph(f"Not counted: {view.not_counted}."))
     if view.accelerators > 1:
-        print("HELIOS itself serves a model from one accelerator; several are this arithmetic alone.")
+        print(paragraph("HELIOS serves a model from one accelerator; several are only for this calculation."))
 
 
 def _row(one: CombinationView) -> list[object]:

@@ -121,5 +121,5 @@ def _failed(error: HeliosError, address: str, tls: bool) -> OperatorError:
     fix = error.fix
     if isinstance(error, Unavailable) and error.field == address:
         fix = "check that a deployment serves there, "
-        fix += "and speaks TLS, by a certificate of --tls-ca" if tls else "and give --tls-ca if it speaks TLS"
+        fix += "and uses TLS, with a certificate of --tls-ca" if tls else "and give --tls-ca if it uses TLS"
     return OperatorError(error.field, error.problem, fix)

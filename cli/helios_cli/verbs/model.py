@@ -15,13 +15,17 @@ _BUILT_IN = "smollm2-135m"
 
 
 def run(argv: Sequence[str]) -> int:
-    parser = Parser("model", "Print the directory of a model, fetching it first if need be.")
+    parser = Parser("model", "Print the directory of a model; download it first if needed.")
     parser.add_argument(
         "name", metavar="NAME", help=f"{_BUILT_IN}, or a uri: file:///path, pvc://claim/path, hf://org/name"
     )
-    parser.add_argument("--revision", help="of an hf:// model: commit, branch or tag")
+    parser.add_argument("--revision", help="revision of an hf:// model: commit, branch or tag")
     parser.add_argument(
-        "--volumes", type=Path, default=cache_root(), metavar="DIR", help="where claims are folders"
+        "--volumes",
+        type=Path,
+        default=cache_root(),
+        metavar="DIR",
+        help="folder in which pvc://claim is a folder",
     )
     parser.add_argument(
         "--drop-layers",

@@ -26,11 +26,17 @@ def run(argv: Sequence[str]) -> int:
     add(
         "--no-nodes",
         action="store_true",
-        help="without the right to read nodes: the scheduler alone knows of room",
+        help="do not read nodes; whether a second pod fits is then unknown",
     )
-    add("--http-host", default=addresses.ANY, metavar="ADDRESS", help="of /healthz and /metrics")
+    add("--http-host", default=addresses.ANY, metavar="ADDRESS", help="address of /healthz and /metrics")
     add("--http-port", type=int, default=8080, metavar="N")
-    add("--poll-seconds", type=float, default=5.0, metavar="S", help="between looks at a deployment at rest")
+    add(
+        "--poll-seconds",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="between passes over a deployment at rest",
+    )
     add("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     add("--log-format", default="text", choices=("text", "json"))
     options = parser.parse_args(argv)

@@ -12,8 +12,8 @@ from helios_cli.places import place
 
 
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
-    parser = Parser("pause", "Hold every change; what serves goes on.", program).with_place().with_name()
-    parser.add_argument("--off", action="store_true", help="let changes happen again")
+    parser = Parser("pause", "Stop all changes; what serves keeps serving.", program).with_place().with_name()
+    parser.add_argument("--off", action="store_true", help="allow changes again")
     options = parser.parse_args(argv)
     change = Change(options.name, spec_path=("rollout", "paused"), spec_value=not options.off)
     with place(options) as here:

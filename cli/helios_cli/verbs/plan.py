@@ -80,7 +80,11 @@ def run(argv: Sequence[str]) -> int:
         help="a state folder; HeliosProfiles, or results of `helios profile --result`, or a folder of them",
     )
     parser.add_argument(
-        "--volumes", type=Path, default=cache_root(), metavar="DIR", help="where claims are folders"
+        "--volumes",
+        type=Path,
+        default=cache_root(),
+        metavar="DIR",
+        help="folder in which pvc://claim is a folder",
     )
     parser.add_argument(
         "--memory-mib", type=int, metavar="N", help="memory for all pods (default: the machine's)"
@@ -114,7 +118,9 @@ def _limited(deployment: Deployment, asked: Asked) -> Deployment:
     if given is None:
         return deployment
     if given < 1:
-        raise OperatorError("memory-mib", f"{given} is no memory", "give what all pods may take, in MiB")
+        raise OperatorError(
+            "memory-mib", f"{given} is no memory size", "give that of all pods together, in MiB"
+        )
     if limits.memory_mib is None:
         limits = replace(limits, memory_mib=given)
         return replace(deployment, spec=replace(deployment.spec, limits=limits))
@@ -228,7 +234,7 @@ def _table(view: PlanView) -> None:
     print(paragraph(f"quality: {view.prompts}", "  "))
     if view.set_aside:
         rows = ", ".join(view.set_aside)
-        print(paragraph(f"set aside, measured on other prompts than FILE's: {rows}", "  "))
+        print(paragraph(f"not used, measured on other prompts than FILE's: {rows}", "  "))
     if view.options:
         print()
     for line in shown.table(view.options) if view.options else ():

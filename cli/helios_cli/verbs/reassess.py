@@ -14,7 +14,7 @@ from helios_cli.places import place
 
 
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
-    parser = Parser("reassess", "Look for something better now.", program).with_place().with_name()
+    parser = Parser("reassess", "Start a reassessment now.", program).with_place().with_name()
     options = parser.parse_args(argv)
     wanted = {by_hand.REASSESS: by_hand.reassess_value(datetime.now(UTC))}
     with place(options) as here:

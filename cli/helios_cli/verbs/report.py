@@ -12,7 +12,7 @@ from helios_cli.places import place
 
 
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
-    parser = Parser("report", "A deployment's life as one HTML file.", program).with_place().with_name()
+    parser = Parser("report", "A deployment's history as one HTML file.", program).with_place().with_name()
     parser.add_argument(
         "--output",
         type=Path,

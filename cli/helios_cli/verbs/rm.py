@@ -13,12 +13,12 @@ from helios_cli.arguments import Parser
 
 
 def run(argv: Sequence[str]) -> int:
-    parser = Parser("rm", "Forget a deployment of this machine that does not run.").with_state().with_name()
+    parser = Parser("rm", "Delete a deployment of this machine that does not run.").with_state().with_name()
     options = parser.parse_args(argv)
     found = state.holding(options.name, options.state)
     if held := lock.holder(found.folder):
-        fix = f"end that first (Ctrl-C, or `kill {held.pid}`)"
+        fix = f"stop it first (Ctrl-C, or `kill {held.pid}`)"
         raise OperatorError("name", f"{options.name} runs in process {held.pid} ({held.command})", fix)
     rows = remove(found.folder, options.name)
-    print(f"{options.name} is forgotten, with {rows} profiles that nothing else used ({found.folder})")
+    print(f"{options.name} is deleted, with {rows} profiles that nothing else used ({found.folder})")
     return 0

@@ -13,7 +13,7 @@ from helios_cli.verbs.switch import switch
 
 
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
-    parser = Parser("rollback", "Back to what served before.", program).with_place().with_name()
+    parser = Parser("rollback", "Go back to the previous candidate.", program).with_place().with_name()
     options = parser.parse_args(argv)
     with place(options) as here:
         found = here.find(options.name)

@@ -115,38 +115,44 @@ def _run_view(name: str, outcome: Outcome, hindsight: Hindsight) -> RunView:
 
 
 def _parser() -> Parser:
-    parser = Parser("simulate", "What the loop would have done with this traffic; starts nothing.")
+    parser = Parser("simulate", "What the control loop would have done with this traffic; starts nothing.")
     parser.with_output()
     parser.add_argument(
         "trace", metavar="TRACE", nargs="?", type=Path, help="what `helios serve --request-log` wrote"
     )
     parser.add_argument("--spec", metavar="FILE", type=Path, required=True, help="as for `helios up`")
-    parser.add_argument("--name", metavar="NAME", help="of the HeliosDeployment, where FILE holds several")
+    parser.add_argument("--name", metavar="NAME", help="name of the HeliosDeployment, if FILE has several")
     parser.add_argument(
         "--profiles",
         metavar="PATH",
         type=Path,
         help="as for `helios plan` (default: where FILE's name is served)",
     )
-    parser.add_argument("--replicas", metavar="N", type=_count, help="in place of the spec's")
-    parser.add_argument("--memory-mib", metavar="N", type=_count, help="for all pods")
+    parser.add_argument("--replicas", metavar="N", type=_count, help="instead of the spec's")
+    parser.add_argument("--memory-mib", metavar="N", type=_count, help="memory of all pods together")
     parser.add_argument(
         "--ablate",
         metavar="WORD",
         nargs="+",
         default=[],
-        help="run it again: mechanisms (without each), policy (with each constant turned), or a constant",
+        help="run it again: mechanisms (without each), policy (with each constant changed), or a constant",
     )
-    parser.add_argument("--no-hindsight", action="store_true", help="compare with no option")
-    add = parser.add_argument_group("traffic that is generated").add_argument
-    add("--generate", metavar="N", type=_count, help="so many requests, drifting, in place of TRACE")
+    parser.add_argument("--no-hindsight", action="store_true", help="skip the comparison with single options")
+    add = parser.add_argument_group("generated traffic").add_argument
+    add("--generate", metavar="N", type=_count, help="number of generated requests, instead of TRACE")
     add("--rate", metavar="R", type=_seconds, default=1.0, help="requests per second (default: 1)")
-    add("--shift-seconds", metavar="S", type=_seconds, default=600.0, help="of each phase (default: 600)")
+    add(
+        "--shift-seconds",
+        metavar="S",
+        type=_seconds,
+        default=600.0,
+        help="length of each phase (default: 600)",
+    )
     add("--seed", metavar="N", type=int, default=0, help="default: 0")
     add = parser.add_argument_group("clocks, in seconds").add_argument
     add("--pass-seconds", metavar="S", type=_seconds, default=1.0, help="between passes (default: 1)")
     add("--start-seconds", metavar="S", type=_seconds, default=5.0, help="until a pod serves (default: 5)")
-    add("--job-seconds", metavar="S", type=_seconds, default=30.0, help="that a Job takes (default: 30)")
+    add("--job-seconds", metavar="S", type=_seconds, default=30.0, help="length of a Job (default: 30)")
     return parser.with_place()
 
 
@@ -204,7 +210,7 @@ def _looked_at(candidates: Sequence[Candidate]) -> Mapping[str, Resolved]:
         return {}
     found = inspection.look_at(candidates, cache_root())
     for name, problem in found.problems.items():
-        raise OperatorError(f"candidates[{name}]", problem, "profile it, or put its uri right")
+        raise OperatorError(f"candidates[{name}]", problem, "profile it, or correct its uri")
     return found.resolved
 
 
@@ -247,8 +253,8 @@ def _left_out(recorded: Recorded) -> str:
 
 def _source(recorded: Recorded) -> str:
     if not recorded.audits:
-        return "the profile's: the trace holds no audit"
-    return f"of {len(recorded.audits)} audited requests, for those around them too; else the profile's"
+        return "the profile's: the trace has no audit"
+    return f"that of {len(recorded.audits)} audited requests and those after them; else the profile's"
 
 
 def _generated(
@@ -277,14 +283,14 @@ def _table(view: SimulationView) -> None:
         print("\n" + columns(("SECOND", "CHANGE", "TO", "REASON"), rows))
     print("\n" + columns(_TITLES, [_row(run) for run in (view.result, *view.ablations)]))
     if view.statics:
-        best = view.best_static or "none, for no option met all that is asked"
-        print(f"\nServed throughout, the best would have been {best}:")
-        titles = ("OPTION", "MET", "TOKENS/S", "P99 MS", "QUALITY %", "SLO MISSED", "REFUSED")
+        best = view.best_static or "none: no option met all targets"
+        print(f"\nThe best single option, served all the time, would have been {best}:")
+        titles = ("OPTION", "MET", "TOK/S", "P99 MS", "QUALITY %", "SLO MISSED", "REFUSED")
         print(columns(titles, [_static(each) for each in view.statics]))
 
 
 _TITLES = (
-    "RUN", "CHANGES", "PER HOUR", "TOKENS/S", "P50 MS", "P99 MS", "TTFT P99", "QUALITY %", "SLO MISSED",
+    "RUN", "CHANGES", "PER HOUR", "TOK/S", "P50 MS", "P99 MS", "TTFT P99", "QUALITY %", "SLO MISSED",
     "QUALITY MISSED", "REGRET %",
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ _FIGURES = ("BATCH", "TOK/S", "QUALITY", "MESSAGE")
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
     parser = Parser("status", "What serves, the conditions and the candidates.", program)
     parser.with_output().with_place(several=True).add_argument(
-        "name", metavar="NAME", nargs="?", help="of the HeliosDeployment (default: a line for each)"
+        "name", metavar="NAME", nargs="?", help="name of the HeliosDeployment (default: one line for each)"
     )
     options = parser.parse_args(argv)
     with place(options) as here:
@@ -37,7 +37,7 @@ def _view(found: Found) -> StatusView:
 def _table(view: StatusView) -> None:
     print(_lines([view]))
     if not view.running:
-        print("\nNot running: this is what it last was. Start it with `helios up FILE`.")
+        print("\nNot running: this is its last state. Start it with `helios up FILE`.")
     elif view.observed_generation < view.generation:
         print(f"\nThe operator has seen generation {view.observed_generation} of {view.generation}.")
     if view.conditions:
@@ -54,7 +54,7 @@ def _lines(views: Sequence[StatusView], namespaces: bool = False) -> str:
     titles: tuple[str, ...] = (
         "NAME",
         "READY",
-        "MODEL",
+        "CANDIDATE",
         "LAYERS",
         *_precision(shown),
         "BATCH",

@@ -22,7 +22,7 @@ def run(argv: Sequence[str]) -> int:
     parser = Parser("tune", "Train exit heads for a checkpoint from text files.")
     parser.add_argument("model", metavar="MODEL", help="file:///path, pvc://claim/path or hf://org/name")
     parser.add_argument(
-        "texts", metavar="TEXT", type=Path, nargs="+", help="a file of text like the traffic's"
+        "texts", metavar="TEXT", type=Path, nargs="+", help="a file of text like your traffic"
     )
     parser.add_argument(
         "--layers",
@@ -31,21 +31,25 @@ def run(argv: Sequence[str]) -> int:
         metavar="I,J",
         help="depths to train a head for; auto: 80 and 90 per cent of the layers (default: auto)",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the bundle's directory")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="directory of the bundle")
     parser.add_argument(
         "--kind", choices=("affine", "mlp"), default="mlp", help="affine: ridge; mlp: KL (default)"
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--seconds", type=float, metavar="S", help=f"of training (default: {_DEFAULT_SECONDS:.0f})"
+        "--seconds", type=float, metavar="S", help=f"training time (default: {_DEFAULT_SECONDS:.0f})"
     )
     length.add_argument("--steps", type=int, metavar="N", help="per exit, instead of seconds")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--tokens", type=int, default=200_000, metavar="N", help="read of each text")
-    parser.add_argument("--revision", help="of the model")
+    parser.add_argument("--tokens", type=int, default=200_000, metavar="N", help="tokens read from each text")
+    parser.add_argument("--revision", help="revision of the model")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
-        "--volumes", type=Path, default=cache_root(), metavar="DIR", help="where claims are folders"
+        "--volumes",
+        type=Path,
+        default=cache_root(),
+        metavar="DIR",
+        help="folder in which pvc://claim is a folder",
     )
     options = parser.parse_args(argv)
 
@@ -95,7 +99,7 @@ def _table(bundle: HeadBundle, depth: int) -> str:
         )
         for row in measured(bundle, depth)
     ]
-    return columns(("TEXT", "LAYERS", "QUALITY", "BITS/BYTE", "AGREES", "CALIBRATION ERROR"), rows)
+    return columns(("TEXT", "LAYERS", "QUALITY", "BITS/BYTE", "AGREEMENT", "CALIBRATION ERROR"), rows)
 
 
 def _progress(line: str) -> None:

@@ -58,7 +58,10 @@ def run(argv: Sequence[str]) -> int:
         "--volumes", type=Path, default=cache_root(), metavar="DIR", help="pvc://claim/path is DIR/claim/path"
     )
     parser.add_argument(
-        "--port", type=int, metavar="N", help="of the front address (default: the service's; 0: a free one)"
+        "--port",
+        type=int,
+        metavar="N",
+        help="port of the front address (default: the service's; 0: a free one)",
     )
     parser.add_argument(
         "--http-port",
@@ -77,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
         "--dtype", choices=("float16", "bfloat16", "float32", "float64"), help="default: the device's"
     )
     parser.add_argument(
-        "--watts", type=float, metavar="W", help="what the processor draws, where it has no counter"
+        "--watts", type=float, metavar="W", help="power of the processor, if it has no counter"
     )
     _add_access(parser)
     options = parser.parse_args(argv)
@@ -91,8 +94,8 @@ def run(argv: Sequence[str]) -> int:
 def _add_access(parser: Parser) -> None:
     """Of files that pods read, and read again when they change; the front addresses pass bytes on."""
     for option, metavar, what in (
-        ("--tls-cert", "FILE", "speak TLS with this certificate, in PEM"),
-        ("--tls-key", "FILE", "of --tls-cert, in PEM"),
+        ("--tls-cert", "FILE", "use TLS with this certificate, in PEM"),
+        ("--tls-key", "FILE", "private key of --tls-cert, in PEM"),
         ("--tls-client-ca", "FILE", "clients need a certificate of these CAs, in PEM"),
         ("--auth-tokens", "DIR", "a file for each caller, with its bearer token"),
     ):
@@ -104,7 +107,7 @@ def _access(options: Any) -> Access:
     given = {name: getattr(options, name) for name in ("tls_cert", "tls_key", "tls_client_ca", "auth_tokens")}
     for name, path in given.items():
         if path is not None and not path.exists():
-            raise OperatorError(name.replace("_", "-"), f"there is no {path}", "give what exists")
+            raise OperatorError(name.replace("_", "-"), f"there is no {path}", "give an existing path")
     if (given["tls_cert"] is None) != (given["tls_key"] is None):
         missing = "tls-key" if given["tls_key"] is None else "tls-cert"
         raise OperatorError(missing, "is missing", "give the certificate and its key")
@@ -160,7 +163,7 @@ async def _serve(runtime: LocalRuntime) -> int:
         if stopping.is_set():
             runtime.kill()
         else:
-            print("\nstopping: running streams end by themselves; Ctrl-C again cuts them", file=sys.stderr)
+            print("\nstopping: running streams may finish; Ctrl-C again stops them", file=sys.stderr)
         stopping.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -50,7 +50,7 @@ def _table(view: WhyView) -> None:
     for line in (*_head(view), *_reassessment(view)):
         print(paragraph(line, "  "))
     if view.options:
-        print("\nEvery option, by what was measured, the best first:\n")
+        print("\nEvery option, as measured, the best first:\n")
         for line in options.table(view.options):
             print(line)
     elif away := [c for c in view.candidates if c.get("message")]:
@@ -76,7 +76,7 @@ def _head(view: WhyView) -> Iterator[str]:
     else:
         yield f"{view.name} does not run; it served {_served(view.active)}."
     if view.no_data_since:
-        yield f"No data since {short_time(view.no_data_since)}: nothing is decided until there is."
+        yield f"No data since {short_time(view.no_data_since)}: nothing is decided until there is data again."
     if view.asked:
         yield f"Not answered yet: {view.asked}."
 
@@ -86,7 +86,9 @@ def _reassessment(view: WhyView) -> Iterator[str]:
     memory = view.reassessment
     if not memory.get("reason"):
         yield (
-            "Nothing is chosen yet: see what was done so far." if view.decisions else "Nothing was done yet."
+            "Nothing is chosen yet; decisions so far are below."
+            if view.decisions
+            else "Nothing was done yet."
         )
         return
     said = (
@@ -94,7 +96,7 @@ def _reassessment(view: WhyView) -> Iterator[str]:
     )
     since, ended = memory.get("triggeredAt"), memory.get("lastTime")
     if memory.get("trigger") and since:
-        yield f"Weighed since {short_time(since)} ({memory['trigger']}): {said}"
+        yield f"Reassessment since {short_time(since)} ({memory['trigger']}): {said}"
     elif ended:
         yield f"Last decision ({short_time(ended)}): {said}"
     else:
@@ -106,13 +108,13 @@ def _left_out(view: WhyView) -> Iterator[str]:
     shown = {option.candidate for option in view.options}
     for candidate in view.candidates:
         if view.options and candidate["name"] not in shown:
-            why = candidate.get("message") or "not looked at yet"
+            why = candidate.get("message") or "not inspected yet"
             yield f"{candidate['name']}: {candidate['state']}: {why}"
 
 
 def _last_change(entry: dict[str, Any]) -> str:
     after = entry["to"]
-    why = entry.get("message") or "no reason was told"
+    why = entry.get("message") or "no reason was given"
     return f"{entry['kind']} to {after['candidate']}@{after['layerBudget']}: {why}"
 
 

@@ -24,10 +24,10 @@ class ConditionType(StrEnum):
         "Available",
         "Some pod serves now. A missed SLO or a failed profile does not make it False.",
     )
-    PROGRESSING = "Progressing", "A change is on its way; its message says what is waited for."
-    PROFILED = "Profiled", "Every candidate that counts has current timing and quality rows."
+    PROGRESSING = "Progressing", "A change is under way; the message says what it waits for."
+    PROFILED = "Profiled", "Every candidate that is considered has current timing and quality profiles."
     SLO_MET = (
         "SLOMet",
         "Live latency and quality are within `spec.slo`; Unknown until there is traffic.",
     )
-    READY = "Ready", "It serves what the spec asks for, and nothing needs a person."
+    READY = "Ready", "What serves meets the spec, and nothing needs attention."

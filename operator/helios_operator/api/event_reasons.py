@@ -12,10 +12,10 @@ class EventReason(Word):
     """Why an event was sent, or something was done: no condition, decision or candidate shows it."""
 
     PROFILING_STARTED = "ProfilingStarted", "A profiling Job was started.", Where.EVENT
-    PROFILING_FINISHED = "ProfilingFinished", "A profiling Job returned its rows.", Where.EVENT
-    ROW_EXPIRED = "RowExpired", "A row beyond profiling.historyLimit was deleted.", Where.EVENT
+    PROFILING_FINISHED = "ProfilingFinished", "A profiling Job returned its results.", Where.EVENT
+    ROW_EXPIRED = "RowExpired", "A profile beyond profiling.historyLimit was deleted.", Where.EVENT
     JOB_EXPIRED = "JobExpired", "A finished Job was deleted.", Where.EVENT
-    REASSESSMENT_STARTED = "ReassessmentStarted", "What serves is being weighed again.", Where.EVENT
+    REASSESSMENT_STARTED = "ReassessmentStarted", "A reassessment of what serves has started.", Where.EVENT
     AUDIT_ALARM = (
         "AuditAlarm",
         "Audited requests show a lasting change of quality.",
@@ -23,17 +23,17 @@ class EventReason(Word):
     )
     CONFIDENCE_ALARM = (
         "ConfidenceAlarm",
-        "The confidence of requests changed for good.",
+        "The confidence of requests shows a lasting change.",
         Where.EVENT,
     )
     TASK_ALARM = (
         "TaskAlarm",
-        "What serves fails tasks that it passed when it was profiled, and goes on failing them.",
+        "What serves repeatedly fails tasks that it passed when it was profiled.",
         Where.EVENT,
     )
     BREACH_ALARM = (
         "BreachAlarm",
-        "Too many tokens of the window fell under the confidence threshold (the paper's trigger).",
+        "Too many tokens in the window are under the confidence threshold (the paper's trigger).",
         Where.EVENT,
     )
     TRAFFIC_MOVED = "TrafficMoved", "New connections go to the new revision.", Where.EVENT
@@ -41,11 +41,11 @@ class EventReason(Word):
     ROLLOUT_COMPLETED = "RolloutCompleted", "The change is complete.", Where.EVENT
     LARGEST_REQUEST_FELL = (
         "LargestRequestFell",
-        "The longest requests that were taken before are refused now; the message says by which size.",
+        "The longest requests that were accepted before are now refused; the message gives the sizes.",
         Where.EVENT,
     )
     CRDS_OUTDATED = (
         "CrdsOutdated",
-        "The CustomResourceDefinitions are older than the operator; some of the status is not kept.",
+        "The CustomResourceDefinitions are older than the operator; some fields of the status are not kept.",
         Where.EVENT,
     )

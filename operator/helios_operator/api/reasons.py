@@ -21,20 +21,20 @@ class Reason(Word):
     MINIMUM_REPLICAS_SERVING = "MinimumReplicasServing", "At least one pod serves.", Where.AVAILABLE
     NO_REPLICA_SERVING = (
         "NoReplicaServing",
-        "No pod serves; the message says why.",
+        "No pod serves; the message gives the reason.",
         Where.AVAILABLE,
         Where.READY,
     )
-    STARTING = "Starting", "The first pod is on its way.", Where.AVAILABLE, Where.READY
+    STARTING = "Starting", "The first pod is starting.", Where.AVAILABLE, Where.READY
     SCALED_TO_ZERO = (
         "ScaledToZero",
-        "spec.replicas is 0: nothing serves because nothing was asked for. Profiles are kept.",
+        "spec.replicas is 0, so nothing serves. Profiles are kept.",
         Where.AVAILABLE,
         Where.READY,
     )
 
     # -- Progressing -------------------------------------------------------------------------------
-    NO_ROLLOUT = "NoRollout", "What serves is what was chosen; nothing is changing.", Where.PROGRESSING
+    NO_ROLLOUT = "NoRollout", "The chosen option serves; nothing is changing.", Where.PROGRESSING
     ROLLOUT_STARTED = (
         "RolloutStarted",
         "A new revision is starting; the old one serves until the new one is ready.",
@@ -43,7 +43,7 @@ class Reason(Word):
     )
     LIMITS_CHANGING = (
         "LimitsChanging",
-        "Running pods are told new limits; no pod restarts.",
+        "New limits are sent to the running pods; no pod restarts.",
         Where.PROGRESSING,
         Where.EVENT,
     )
@@ -56,7 +56,7 @@ class Reason(Word):
     )
     WAITING_FOR_DRAIN = (
         "WaitingForDrain",
-        "New traffic goes to the new revision; the old one ends its streams.",
+        "New traffic goes to the new revision; the old one finishes its streams.",
         Where.PROGRESSING,
         Where.EVENT,
     )
@@ -75,7 +75,7 @@ class Reason(Word):
     )
     ROLLED_BACK = (
         "RolledBack",
-        "The change was taken back; what served before serves again.",
+        "The change was undone; what served before serves again.",
         Where.PROGRESSING,
         Where.EVENT,
         Where.DECISION,
@@ -96,7 +96,7 @@ class Reason(Word):
     # -- Profiled ----------------------------------------------------------------------------------
     ALL_CANDIDATES_CURRENT = (
         "AllCandidatesCurrent",
-        "Every candidate that counts has current timing and quality rows.",
+        "Every candidate that is considered has current timing and quality profiles.",
         Where.PROFILED,
     )
     PROFILING_RUNNING = "ProfilingRunning", "Profiling Jobs are running.", Where.PROFILED
@@ -130,7 +130,7 @@ class Reason(Word):
     )
     WAITING_FOR_IDLE = (
         "WaitingForIdle",
-        "A timing Job waits for a quiet moment, so that it and the traffic do not disturb each other.",
+        "A timing Job waits until no request runs, so that it and the traffic do not disturb each other.",
         Where.PROFILED,
     )
     NO_CAPACITY_FOR_PROFILING = (
@@ -157,23 +157,23 @@ class Reason(Word):
     )
     TASKS_MISSED = (
         "TasksMissed",
-        "Too few of the tasks that the reference passes are passed: below spec.slo.minTaskPercent.",
+        "What serves passes too few of the tasks that the reference passes: below spec.slo.minTaskPercent.",
         Where.SLO_MET,
         Where.READY,
         Where.DECISION,
     )
     TOO_FEW_TASKS = (
         "TooFewTasks",
-        "The reference passes too few tasks itself: spec.slo.minTaskPercent is neither met nor missed.",
+        "The reference passes too few tasks to judge by spec.slo.minTaskPercent.",
         Where.SLO_MET,
         Where.DECISION,
         Where.CANDIDATE,
     )
-    INSUFFICIENT_DATA = "InsufficientData", "Too few requests since the last change to tell.", Where.SLO_MET
+    INSUFFICIENT_DATA = "InsufficientData", "Too few requests since the last change to judge.", Where.SLO_MET
     NO_TARGET = "NoTarget", "spec.slo names no latency and no quality to meet.", Where.SLO_MET
 
     # -- Ready -------------------------------------------------------------------------------------
-    SERVING = "Serving", "It serves what the spec asks for.", Where.READY
+    SERVING = "Serving", "What serves meets the spec.", Where.READY
     INVALID_SPEC = (
         "InvalidSpec",
         "The object breaks a rule of its schema; what served before keeps serving.",
@@ -182,31 +182,31 @@ class Reason(Word):
     )
     STATUS_UNREADABLE = (
         "StatusUnreadable",
-        "The status is of another release, or damaged: nothing is decided, what serves is kept as it is.",
+        "The status was written by another release, or is damaged: nothing is decided, what serves is kept.",
         Where.READY,
         Where.EVENT,
     )
     PASS_FAILED = (
         "PassFailed",
-        "The operator could not work on the object, and tries again; what serves is kept as it is.",
+        "A pass over the object failed; the operator tries again, and what serves is kept.",
         Where.READY,
         Where.EVENT,
     )
     NAME_TAKEN = (
         "NameTaken",
-        "An object that HELIOS needs has the name of somebody else's, which is left alone.",
+        "An object of somebody else has a name that HELIOS needs; it is not touched.",
         Where.READY,
         Where.EVENT,
     )
     WRITE_REFUSED = (
         "WriteRefused",
-        "The API server refused an object (a quota, a webhook, a missing right); the message has its words.",
+        "The API server refused an object (a quota, a webhook, a missing right); the message says why.",
         Where.READY,
         Where.EVENT,
     )
     PODS_REFUSED = (
         "PodsRefused",
-        "The cluster makes no pods for it (a quota, a limit range, a webhook); the message has its words.",
+        "The cluster refuses its pods (a quota, a limit range, a webhook); the message says why.",
         Where.READY,
         Where.EVENT,
     )
@@ -227,7 +227,7 @@ class Reason(Word):
     # -- Decisions: why something changes ----------------------------------------------------------
     REFERENCE_CANDIDATE = (
         "ReferenceCandidate",
-        "Nothing is measured yet: the first candidate that fits serves, as deep as it fits.",
+        "Nothing is measured yet: the reference serves, at the largest depth that fits.",
         Where.DECISION,
         Where.EVENT,
     )
@@ -239,7 +239,7 @@ class Reason(Word):
     )
     ABOVE_MIN_IMPROVEMENT = (
         "AboveMinImprovement",
-        "The gain passes minImprovementPercent and outweighs the cost of the change.",
+        "The gain is above minImprovementPercent and outweighs the cost of the change.",
         Where.DECISION,
         Where.EVENT,
     )
@@ -257,7 +257,7 @@ class Reason(Word):
     )
     TASKS_RESTORED = (
         "TasksRestored",
-        "Too few tasks were passed; this brings them back.",
+        "Too few tasks passed; this brings them back.",
         Where.DECISION,
         Where.EVENT,
     )
@@ -270,14 +270,14 @@ class Reason(Word):
     )
     CANDIDATES_CHANGED = (
         "CandidatesChanged",
-        "What serves may not be served any more, though the spec stands: the catalogue or the files changed.",
+        "What serves is no longer allowed, though the spec is unchanged: the catalogue or the files changed.",
         Where.READY,
         Where.DECISION,
         Where.EVENT,
     )
     SETTINGS_CHANGED = (
         "SettingsChanged",
-        "The same service, its pods told or made anew by what was measured or found since.",
+        "The same service with new limits or new pods, because of newer measurements.",
         Where.DECISION,
         Where.EVENT,
     )
@@ -294,7 +294,7 @@ class Reason(Word):
     ALREADY_BEST = "AlreadyBest", "No alternative is better than what serves.", Where.DECISION
     COST_EXCEEDS_GAIN = (
         "CostExceedsGain",
-        "The change would cost more than it gains before the next one is to be expected.",
+        "The change would cost more than it gains before the next change is likely.",
         Where.DECISION,
     )
     WAITING_FOR_WINS = (
@@ -305,7 +305,7 @@ class Reason(Word):
     COOLING_DOWN = "CoolingDown", "The last change is younger than reassessment.cooldown.", Where.DECISION
     BACKING_OFF = (
         "BackingOff",
-        "A change was taken back or failed; the next waits, twice as long each time.",
+        "A change was undone or failed; the next one waits, twice as long each time.",
         Where.DECISION,
     )
     NO_EVIDENCE = "NoEvidence", "Too few audited requests to judge.", Where.DECISION
@@ -317,7 +317,7 @@ class Reason(Word):
     MEASURING = "Measuring", "Candidates are being measured on the new traffic.", Where.DECISION
     WITHIN_NOISE = (
         "WithinNoise",
-        "The evidence straddles the threshold; more is needed.",
+        "The uncertainty range includes the threshold; more evidence is needed.",
         Where.DECISION,
     )
     NO_FEASIBLE_OPTION = (
@@ -328,7 +328,7 @@ class Reason(Word):
     )
     ADVISORY = (
         "Advisory",
-        "selection.policy is Advisory: it says what it would do.",
+        "selection.policy is Advisory: changes are only recommended.",
         Where.DECISION,
         Where.EVENT,
     )
@@ -356,14 +356,14 @@ class Reason(Word):
     # -- Candidates --------------------------------------------------------------------------------
     NOT_SHORTLISTED = (
         "NotShortlisted",
-        "By its published figures others are better; only the best maxCandidates are measured.",
+        "Other candidates are better by their published figures; only the best maxCandidates are measured.",
         Where.CANDIDATE,
     )
     UNRESOLVED = "Unresolved", "The model or its exit heads cannot be found or do not match.", Where.CANDIDATE
     QUALITY_TOO_LOW = "QualityTooLow", "No allowed depth reaches minQualityPercent.", Where.CANDIDATE
     TASKS_NOT_MEASURED = (
         "TasksNotMeasured",
-        "It meets timing and quality; which tasks it passes is still to be measured, and it waits for that.",
+        "It meets latency and quality; it is not chosen before its tasks are measured.",
         Where.CANDIDATE,
         Where.DECISION,
     )
@@ -371,10 +371,10 @@ class Reason(Word):
     LATENCY_TOO_HIGH = "LatencyTooHigh", "No allowed depth meets the latency SLO.", Where.CANDIDATE
     PRECISION_UNSUPPORTED = (
         "PrecisionUnsupported",
-        "The hardware, or the release that the pods run, has none of the precisions it may be served in.",
+        "The hardware, or the release of the pods, supports none of the allowed precisions.",
         Where.CANDIDATE,
     )
-    OUT_OF_BUDGET = "OutOfBudget", "No exit lies within the layer budget's bounds.", Where.CANDIDATE
+    OUT_OF_BUDGET = "OutOfBudget", "No exit is within the bounds of layerBudget.", Where.CANDIDATE
 
     # -- HeliosProfile, HeliosModel ----------------------------------------------------------------
     MEASURED = "Measured", "The Job returned its measurement.", Where.PROFILE

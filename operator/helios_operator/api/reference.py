@@ -31,8 +31,8 @@ rule is refused with the rule's message, by the API server in a cluster and by `
 _CONDITIONS_INTRO = """# Conditions and reasons
 
 Generated from the reasons in code by `python -m helios_operator.api.reference`; do not edit. A condition's
-message carries the numbers; here is what its reason means. A reason stands under the place where it is met
-first. Reasons are added, never renamed.
+message has the numbers; this page says what its reason means. A reason is listed under the first place where
+it appears. Reasons are added, never renamed.
 """
 
 

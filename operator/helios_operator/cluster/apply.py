@@ -158,7 +158,7 @@ class ClusterHands:
             name = names.revision(self._hd.name, revision.number)
             found = await self._reads.get(CONFIG_MAP, self._hd.namespace, name)
             if found is None or not is_own(self._hd, found) or not _says_limits(found):
-                _log.warning("%s/%s: configmap %s is written anew", self._hd.namespace, self._hd.name, name)
+                _log.warning("%s/%s: configmap %s is written again", self._hd.namespace, self._hd.name, name)
                 restore = partial(self._write_limits, revision.number, revision.limits)
                 what = f"ConfigMap {name}"
                 await self._refusals.attempt(self._hd, what, restore, ConditionType.AVAILABLE)

@@ -41,7 +41,7 @@ class Page:
 
     async def _healthz(self, _: web.Request) -> web.Response:
         age = time.time() - self._heard()
-        text = f"last word from the API server {age:.0f} s ago\n"
+        text = f"last event from the API server {age:.0f} s ago\n"
         return web.Response(status=200 if age < DEAF_SECONDS else 503, text=text)
 
     async def _show_metrics(self, _: web.Request) -> web.Response:

@@ -80,7 +80,7 @@ def _see(
         return _final(passes.failed(job, _why(over, its_pods), ended), hd)
     if now < ended + _PATIENCE:
         return job
-    lost = passes.failed(job, "result: its pod is gone before it was read; it runs again", ended)
+    lost = passes.failed(job, "result: its pod was deleted before the result was read; it runs again", ended)
     return replace(lost, attempts=_starts(hd, spec.name))
 
 

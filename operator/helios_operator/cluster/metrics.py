@@ -31,11 +31,11 @@ class Metrics:
             p + "reassessment", "Reassessments that ended.", ["decision"], registry=registry
         )
         self.requests = Counter(
-            p + "api_requests", "Calls of the API server.", ["verb", "resource", "code"], registry=registry
+            p + "api_requests", "Calls to the API server.", ["verb", "resource", "code"], registry=registry
         )
         self.request_seconds = Histogram(
             p + "api_request_duration_seconds",
-            "How long the API server took.",
+            "How long the API server took to answer.",
             ["verb"],
             buckets=_SECONDS,
             registry=registry,
@@ -47,32 +47,32 @@ class Metrics:
             registry=registry,
         )
         self.replicas = Gauge(
-            p + "spec_replicas", "Pods that are asked for.", ["namespace", "name"], registry=registry
+            p + "spec_replicas", "Pods that the spec asks for.", ["namespace", "name"], registry=registry
         )
         self.quality = Gauge(
             p + "quality_ratio",
-            "Quality of what serves by its audits since the last change, 1 is full: estimate, and bounds.",
+            "Quality by audits since the last change: estimate and bounds; 1 is the reference.",
             ["namespace", "name", "bound"],
             registry=registry,
         )
         self.profiled = Gauge(
             p + "profiled_quality_ratio",
-            "Quality of what serves as its status says it: by the profile, rounded down.",
+            "Quality of what serves as in its status: by the profile, rounded down.",
             ["namespace", "name"],
             registry=registry,
         )
         self.quality_target = Gauge(
-            p + "quality_target_ratio", "Quality that is asked for.", ["namespace", "name"], registry=registry
+            p + "quality_target_ratio", "Quality target of the SLO.", ["namespace", "name"], registry=registry
         )
         self.changed = Gauge(
             p + "last_change_timestamp_seconds",
-            "When the newest change of what serves ended, by what it was and led to.",
+            "When the newest change of what serves ended, by its kind, result and target.",
             ["namespace", "name", "kind", "result", "candidate", "layer_budget"],
             registry=registry,
         )
         self.heard = Gauge(
             p + "last_watch_event_timestamp_seconds",
-            "When the API server last told something.",
+            "When the newest watch event of the API server came.",
             registry=registry,
         )
         self.waiting = Gauge(p + "queue_depth", "HeliosDeployments that wait for a pass.", registry=registry)

@@ -47,7 +47,7 @@ from helios_operator.render.installation import Installation
 
 _UNPROCESSABLE = (400, 422)
 """The API server's answers to a manifest that is wrong: the user's template made it so."""
-_OTHER_RELEASE = "run the operator that wrote it, or put it right with kubectl edit --subresource=status"
+_OTHER_RELEASE = "run the operator that wrote it, or correct it with kubectl edit --subresource=status"
 
 
 @dataclass(frozen=True)

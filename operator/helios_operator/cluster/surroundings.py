@@ -163,7 +163,7 @@ def readable_token(hd: Deployment, secret: Object) -> str:
 
 
 def _without_token(name: str) -> NameTakenError:
-    return NameTakenError(f"Secret {name}", "holds no token any more", "delete it: it is made anew")
+    return NameTakenError(f"Secret {name}", "holds no token any more", "delete it: it is created again")
 
 
 async def budget_kind(client: Client) -> Kind:

@@ -84,8 +84,8 @@ def _failed(address: str, error: grpc.aio.AioRpcError) -> ControlError:
     if error.code() in _REFUSALS:
         return ControlError("limits", f"refused by {address}: {details}", "see `helios why`", refused=True)
     if error.code() is grpc.StatusCode.ABORTED:
-        problem = f"{address} has others by now ({details})"
-        return ControlError("limits", problem, "it is looked at again, then told what it still lacks")
+        problem = f"{address} has newer limits ({details})"
+        return ControlError("limits", problem, "its limits are read again at the next pass, then updated")
     return ControlError(
-        "limits", f"{address} did not answer ({details})", "it is told again at the next pass"
+        "limits", f"{address} did not answer ({details})", "the limits are sent again at the next pass"
     )

@@ -28,41 +28,50 @@ class Policy:
         default=0.15,
         metadata=_about(
             "share of the mean",
-            "between texts, where a row keeps totals only and no other exit of it tells",
+            "between texts, where a profile has only totals, and no other exit of it shows the deviation",
             "judgement",
         ),
     )
     min_baseline_texts: int = field(
         default=4,
-        metadata=_about("texts", "behind a baseline that a pod's detector starts from", "judgement"),
+        metadata=_about("texts", "needed for a baseline of a pod's detector", "judgement"),
     )
     min_compared_texts: int = field(
-        default=12, metadata=_about("texts", "in each of two samples that are compared", "0050")
+        default=12, metadata=_about("texts", "needed in each of two samples that are compared", "0050")
     )
     other_texts_errors: float = field(
         default=4.0,
-        metadata=_about("standard errors", "apart, and two samples are of other kinds of text", "0050"),
+        metadata=_about(
+            "standard errors",
+            "between two samples from which on their texts count as different kinds",
+            "0050",
+        ),
     )
     other_texts_margin: float = field(
         default=0.02,
-        metadata=_about("natural logarithm", "added to them: as good as the same is no other kind", "0050"),
+        metadata=_about(
+            "natural logarithm", "added to them, so that nearly equal texts count as the same kind", "0050"
+        ),
     )
-    min_audits: int = field(default=8, metadata=_about("requests", "audited; fewer are no evidence", "0051"))
+    min_audits: int = field(
+        default=8, metadata=_about("requests", "audited, at least; fewer are no evidence", "0051")
+    )
     task_confidence: float = field(
         default=0.95,
         metadata=_about("probability", "of the bound of the tasks passed, one-sided", "0162"),
     )
     min_tasks: int = field(
-        default=20, metadata=_about("tasks", "that the reference passes; fewer tell nothing", "0162")
+        default=20,
+        metadata=_about("tasks", "that the reference must pass; fewer are too few to judge", "0162"),
     )
     tasks_at_once: int = field(
-        default=6, metadata=_about("options", "that one Job asks beside the reference", "0162")
+        default=6, metadata=_about("options", "that one Job tests, besides the reference", "0162")
     )
     enough_audits: int = field(
         default=16,
         metadata=_about(
             "requests",
-            "audited settle what still straddles a threshold: waiting on prolongs a bad service",
+            "audited, after which a case at the threshold is decided: waiting longer prolongs a bad service",
             "0051",
         ),
     )
@@ -70,7 +79,7 @@ class Policy:
         default=20,
         metadata=_about(
             "requests",
-            "after a change that are no evidence; and as many new ones stand behind each win",
+            "after a change that are no evidence; each win needs as many new ones",
             "0053",
         ),
     )
@@ -82,32 +91,32 @@ class Policy:
     )
     min_steps: int = field(
         default=200,
-        metadata=_about("steps", "of serving behind today's pace", "judgement: some seconds of traffic"),
+        metadata=_about("steps", "served before today's pace is used", "judgement: some seconds of traffic"),
     )
     max_pace: float = field(
         default=2.0,
         metadata=_about(
             "factor",
-            "by which today's steps may last longer, or shorter, than profiled: more is a neighbour's noise",
+            "by which today's steps may be slower or faster than profiled: more is noise of other processes",
             "judgement",
         ),
     )
     settings_tolerance_percent: int = field(
         default=10,
-        metadata=_about("percent", "of the rows that fit: less is not worth telling the pods", "0056"),
+        metadata=_about("percent", "of the batch size: a smaller difference is not sent to the pods", "0056"),
     )
     shortlist_places: int = field(
-        default=3, metadata=_about("candidates", "of an inline list that are measured", "the paper's top-k")
+        default=3, metadata=_about("candidates", "of the spec's list that are measured", "the paper's top-k")
     )
     most_precisions: int = field(
-        default=6, metadata=_about("pairs", "of weights and keys that are measured of a backbone", "0156")
+        default=6, metadata=_about("pairs", "of weights/KV that are measured per backbone", "0156")
     )
     min_corrections: int = field(
         default=2,
         metadata=_about(
             "candidates",
-            "measured and published, before one claim scales another",
-            "judgement: one may be the wrong claim",
+            "measured and published, before the published figures of others are corrected",
+            "judgement: a single one may be wrong",
         ),
     )
 
@@ -120,22 +129,25 @@ class Policy:
         metadata=_about(
             "bytes per second",
             "at which layers are read",
-            "judgement: no fast disk; the last change of the same kind corrects it",
+            "judgement: a slow disk; the last change of the same kind corrects it",
         ),
     )
     step_seconds: float = field(
         default=0.5,
-        metadata=_about("seconds", "until a change of limits is seen at a step boundary", "judgement"),
+        metadata=_about("seconds", "until a change of limits takes effect at a step boundary", "judgement"),
     )
     start_seconds: float = field(
         default=5.0, metadata=_about("seconds", "until a new process has started", "judgement")
     )
     max_dwell_seconds: float = field(
         default=600.0,
-        metadata=_about("seconds", "for which a gain is counted at most: traffic changes", "judgement"),
+        metadata=_about("seconds", "for which a gain is counted, at most: traffic changes", "judgement"),
     )
     dwell_changes: int = field(
-        default=5, metadata=_about("changes", "back tell how long a choice lasts here", "judgement")
+        default=5,
+        metadata=_about(
+            "changes", "in the past, from which the usual life of a choice is computed", "judgement"
+        ),
     )
 
     # -- against flapping
@@ -144,10 +156,10 @@ class Policy:
     )
     reversal_backoff: timedelta = field(
         default=timedelta(seconds=10),
-        metadata=_about("time", "after going back, at least; else the cooldown", "judgement"),
+        metadata=_about("time", "after going back, at least; or the cooldown, if longer", "judgement"),
     )
     max_backoff: timedelta = field(
-        default=timedelta(hours=1), metadata=_about("time", "that either grows to", "judgement")
+        default=timedelta(hours=1), metadata=_about("time", "to which either grows, at most", "judgement")
     )
     backoff_factor: float = field(
         default=2.0,
@@ -155,7 +167,9 @@ class Policy:
     )
     reversal_changes: int = field(
         default=2,
-        metadata=_about("changes", "back count: what one of them left is gone back to", "judgement"),
+        metadata=_about(
+            "changes", "in the past that count as going back when one of them is reverted", "judgement"
+        ),
     )
     crashes: int = field(
         default=3,
@@ -169,15 +183,13 @@ class Policy:
     )
     start_patience: timedelta = field(
         default=timedelta(minutes=2),
-        metadata=_about(
-            "time", "the same for pods that start: what is timed beside them seems slow", "judgement"
-        ),
+        metadata=_about("time", "the same for starting pods, which would slow the timing", "judgement"),
     )
     reference_patience: timedelta = field(
         default=timedelta(minutes=2),
         metadata=_about(
             "time",
-            "without progress after which the first pod waits no longer for what is measured before it",
+            "without progress after which the first pod no longer waits for measurements",
             "0099",
         ),
     )
@@ -190,11 +202,11 @@ class Policy:
     )
     failed_row_retry: timedelta = field(
         default=timedelta(hours=1),
-        metadata=_about("time", "before what failed for good is measured again", "judgement"),
+        metadata=_about("time", "before a final failure is measured again", "judgement"),
     )
     failed_set_retry: timedelta = field(
         default=timedelta(seconds=30),
-        metadata=_about("time", "the same on live prompts, which are others each time", "judgement"),
+        metadata=_about("time", "the same on live prompts, which differ each time", "judgement"),
     )
     failed_set_factor: float = field(
         default=4.0,
@@ -202,14 +214,17 @@ class Policy:
     )
     set_lifetime: timedelta = field(
         default=timedelta(minutes=10),
-        metadata=_about("time", "for which the rest is measured on the prompts of the first ones", "0032"),
+        metadata=_about(
+            "time", "for which further candidates are measured on the prompts of the first", "0032"
+        ),
     )
     second_look: timedelta = field(
         default=timedelta(seconds=30),
-        metadata=_about("time", "at least, before a fault is looked at again", "judgement"),
+        metadata=_about("time", "before a fault is checked again, at least", "judgement"),
     )
     last_look: timedelta = field(
-        default=timedelta(minutes=10), metadata=_about("time", "at most, before that", "judgement")
+        default=timedelta(minutes=10),
+        metadata=_about("time", "before a fault is checked again, at most", "judgement"),
     )
 
 
@@ -218,7 +233,7 @@ DEFAULT = Policy()
 
 def rows() -> Iterator[str]:
     """The knobs as a table in Markdown."""
-    yield "| knob | default | unit | what it is | fixed by |"
+    yield "| setting | default | unit | what it is | fixed by |"
     yield "| --- | --- | --- | --- | --- |"
     for knob in fields(Policy):
         said = knob.metadata

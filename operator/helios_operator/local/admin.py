@@ -98,7 +98,7 @@ async def ask(folder: Path, change: Change) -> None:
             writer.close()
     except (OSError, TimeoutError):
         problem = f"the `helios up` of {folder} does not answer"
-        raise NotRunningError(change.deployment, problem, "try again, or start it anew") from None
+        raise NotRunningError(change.deployment, problem, "try again, or restart it") from None
     if "problem" in answer:
         raise OperatorError(answer["field"], answer["problem"], answer["fix"])
 

@@ -243,7 +243,7 @@ class LocalRuntime:
         try:
             sight = await self._observer.observe(site, claimed)
         except Malformed as error:
-            problem = f"{error}; run the `helios` that wrote it, or put {self._store.folder} right"
+            problem = f"{error}; run the `helios` that wrote it, or repair {self._store.folder}"
             return await self._take_care(site, Reason.STATUS_UNREADABLE, problem, now)
         self._snapshots[site.name] = sight.snapshot
         try:

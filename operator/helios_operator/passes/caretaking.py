@@ -105,7 +105,7 @@ def _available(fleet: Fleet) -> Verdict:
         count = f"{len(fleet.ready_pods)}/{fleet.routed.replicas} pods serve {fleet.routed.limits.candidate}"
         return Verdict(True, Reason.MINIMUM_REPLICAS_SERVING, count)
     if fleet.routed and fleet.routed.replicas == 0:
-        return Verdict(False, Reason.SCALED_TO_ZERO, "no pod is asked for")
+        return Verdict(False, Reason.SCALED_TO_ZERO, "spec.replicas is 0")
     words = trouble(fleet.routed) if fleet.routed else ""
     return Verdict(False, Reason.NO_REPLICA_SERVING, words or "no pod is ready")
 

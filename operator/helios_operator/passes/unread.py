@@ -99,7 +99,7 @@ def not_served(hd: Deployment, models: Iterable[Model], unread: Iterable[Unread]
     served = {served.candidate for served in (hd.status.active, hd.status.target) if served}
     for lost in unread:
         if hd.spec.candidate_selector and lost.name in served - known:
-            fix = "it is what serves: put it right, and nothing is decided before"
+            fix = "it serves now: correct it; until then nothing is decided"
             raise StateError(f"{lost.kind} {lost.name}", lost.problem, fix)
 
 

@@ -38,8 +38,8 @@ def variants(spec: DeploymentSpec, wanted: Sequence[str]) -> list[Variant]:
         elif word == POLICY or word in knobs:
             found += (v for name in knobs if word in (POLICY, name) for v in _turned(spec, name))
         else:
-            known = f"{MECHANISMS}, {POLICY}, or a knob: {', '.join(knobs)}"
-            raise OperatorError("ablate", f"{word!r} is nothing that can be left out", f"use {known}")
+            known = f"{MECHANISMS}, {POLICY}, or a constant: {', '.join(knobs)}"
+            raise OperatorError("ablate", f"{word!r} is nothing that can be ablated", f"use {known}")
     return found
 
 

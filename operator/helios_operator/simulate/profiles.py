@@ -51,7 +51,7 @@ def gather(
     timings = [row for row in complete if isinstance(row, TimingRow) and row.fit and row.memory]
     qualities = [row for row in complete if isinstance(row, QualityRow) and row.exits]
     if not timings:
-        raise OperatorError("profiles", "hold no finished Timing row", _PROFILE_FIX)
+        raise OperatorError("profiles", "hold no finished Timing profile", _PROFILE_FIX)
     known = [row.identity.hardware for row in _newest_first(timings)]
     hardware = here if here in known and here is not None else known[0]
     timings = [row for row in timings if row.identity.hardware == hardware]
@@ -79,7 +79,9 @@ def _backbones(
     for candidate in candidates:
         if candidate.name not in resolved:
             raise OperatorError(
-                f"candidates[{candidate.name}]", "was never looked at: what it is, is not known", _PROFILE_FIX
+                f"candidates[{candidate.name}]",
+                "was never inspected, so its backbone is not known",
+                _PROFILE_FIX,
             )
         it = resolved[candidate.name]
         layers[it.backbone] = it.num_layers
@@ -110,7 +112,7 @@ def _model(
     }
     if not any(precision == PUBLISHED for _, precision in scored):
         raise OperatorError(
-            f"candidates[{candidate.name}]", "has no Quality row of this bundle", _PROFILE_FIX
+            f"candidates[{candidate.name}]", "has no Quality profile of this bundle", _PROFILE_FIX
         )
     return MeasuredModel(
         backbone=backbones[found.backbone],

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GRPCInferenceServiceStub:
-    """On the port of helios.v1. docs/oip.md has the tensors and what becomes of each.
+    """On the port of helios.v1. docs/oip.md lists the tensors and their meaning.
     """
 
     def __init__(self, channel):
@@ -88,7 +88,7 @@ class GRPCInferenceServiceStub:
 
 
 class GRPCInferenceServiceServicer:
-    """On the port of helios.v1. docs/oip.md has the tensors and what becomes of each.
+    """On the port of helios.v1. docs/oip.md lists the tensors and their meaning.
     """
 
     def ServerLive(self, request, context):
@@ -99,14 +99,14 @@ class GRPCInferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ServerReady(self, request, context):
-        """Whether it takes requests.
+        """Whether the server takes requests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelReady(self, request, context):
-        """Whether this model takes requests. NOT_FOUND for another than the one served.
+        """Whether this model takes requests. NOT_FOUND for any model but the served one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,7 +119,7 @@ class GRPCInferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ModelMetadata(self, request, context):
-        """Its tensors.
+        """The model's tensors.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,21 +133,21 @@ class GRPCInferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ModelStreamInfer(self, request_iterator, context):
-        """Triton's. Many requests on one stream, side by side; `id` says which one an answer belongs to.
+        """Triton's extension: many concurrent requests on one stream; `id` says to which one an answer belongs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelConfig(self, request, context):
-        """Its tensors once more, which of them are optional, and that one request may have many answers.
+        """The tensors again, which of them are optional, and that one request may have many answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelStatistics(self, request, context):
-        """Counted since boot, of all doors together.
+        """Counted since boot, over all APIs together.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,7 +221,7 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GRPCInferenceService:
-    """On the port of helios.v1. docs/oip.md has the tensors and what becomes of each.
+    """On the port of helios.v1. docs/oip.md lists the tensors and their meaning.
     """
 
     @staticmethod

@@ -71,7 +71,7 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetLimits(self, request, context):
-        """Applies the limits at a step boundary and answers when they hold, or refuses with the reason and changes nothing:
+        """Applies the limits at a step boundary and answers when they are active, or refuses with the reason and changes nothing:
         ABORTED when if_generation is not the current one, FAILED_PRECONDITION when the change cannot be made,
         RESOURCE_EXHAUSTED when the memory does not hold it.
         """

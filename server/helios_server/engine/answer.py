@@ -126,7 +126,7 @@ class Answer:
         try:
             self._on_event(FailedEvent(self.request.request_id, error, tuple(self.sequence.spans)))
         except BaseException:
-            logger.exception("nobody hears that request %r failed", self.request.request_id)
+            logger.exception("request %r failed, and its caller cannot be told", self.request.request_id)
 
     def _new_text(self, token_id: int) -> str:
         """What the token adds to the text that is searched."""

@@ -40,7 +40,7 @@ class News:
             try:
                 tell(*what)
             except BaseException:
-                logger.exception("one who waited for the engine cannot be told")
+                logger.exception("a caller that waited for the engine cannot be answered")
 
 
 class _Listener:

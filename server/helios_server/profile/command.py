@@ -206,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measures what the exits of a model cost in quality, time and energy.",
     )
     what = parser.add_argument_group("what to measure")
-    what.add_argument("--kind", choices=_KINDS, help="default: what is given for; else timing")
+    what.add_argument("--kind", choices=_KINDS, help="default: by the other arguments, else timing")
     what.add_argument("--model", metavar="URI", help="file://, pvc:// or hf://")
     what.add_argument("--revision")
     what.add_argument("--exits", metavar="URI", action="append", default=[], help="a head bundle; repeatable")
@@ -218,20 +218,22 @@ def _parser() -> argparse.ArgumentParser:
         "--precisions",
         metavar="W/KV,W/KV",
         default=str(REFERENCE),
-        help="weights auto | int8 | int4, keys and values auto | int8 | fp8 (default: auto/auto)",
+        help="weights auto | int8 | int4, KV cache auto | int8 | fp8 (default: auto/auto)",
     )
     prompts = parser.add_argument_group("prompts, for quality")
     prompts.add_argument(
-        "--prompts-file", metavar="FILE", type=Path, help="a JSON list, or one prompt a line"
+        "--prompts-file", metavar="FILE", type=Path, help="a JSON list, or one prompt per line"
     )
     prompts.add_argument("--prompts-from", metavar="HOST:PORT", help="Control port of a serving pod")
     prompts.add_argument("--control-token-file", metavar="FILE", type=Path)
-    prompts.add_argument("--prompts-digest", metavar="DIGEST", default="", help="what the prompts must be")
+    prompts.add_argument(
+        "--prompts-digest", metavar="DIGEST", default="", help="expected digest of the prompts"
+    )
     tasks = parser.add_argument_group("tasks")
     tasks.add_argument(
         "--tasks", "--tasks-file", metavar="FILE", type=Path, dest="tasks_file", help="YAML or JSON"
     )
-    tasks.add_argument("--tasks-digest", metavar="DIGEST", default="", help="what the tasks must be")
+    tasks.add_argument("--tasks-digest", metavar="DIGEST", default="", help="expected digest of the tasks")
     tasks.add_argument(
         "--options",
         metavar="JSON",
@@ -241,19 +243,23 @@ def _parser() -> argparse.ArgumentParser:
     machine.add_argument("--device", default="cpu")
     machine.add_argument("--dtype", help="default: auto, as helios serve resolves it")
     machine.add_argument("--threads", metavar="N", type=_positive, help="default: torch's own")
-    machine.add_argument("--memory-mib", metavar="N", type=_positive, help="what the process may take")
+    machine.add_argument("--memory-mib", metavar="N", type=_positive, help="memory of the process")
     machine.add_argument(
-        "--max-context", metavar="N", type=_positive, help="tokens to serve at most (default: the model's)"
+        "--max-context", metavar="N", type=_positive, help="limit of prompt and output (default: the model's)"
     )
-    machine.add_argument("--volumes", metavar="DIR", type=Path, help="the folder that stands for pvc://")
-    machine.add_argument("--watts", metavar="W", type=float, help="of one busy core, where no counter exists")
+    machine.add_argument(
+        "--volumes", metavar="DIR", type=Path, help="folder in which pvc://claim is a folder"
+    )
+    machine.add_argument(
+        "--watts", metavar="W", type=float, help="power of one busy core, if there is no counter"
+    )
     timing = parser.add_argument_group("timing")
     timing.add_argument("--isl", metavar="N", type=_positive, default=512, help="prompt tokens (default 512)")
     timing.add_argument("--osl", metavar="N", type=_positive, default=128, help="new tokens (default 128)")
     machine.add_argument(
         "--search", choices=("rapid", "thorough"), default="rapid", help="how long to measure"
     )
-    parser.add_argument("--result", metavar="FILE", type=Path, help="where the result document goes")
+    parser.add_argument("--result", metavar="FILE", type=Path, help="file for the result document")
     parser.add_argument("--output", choices=("json", "table"), default="table")
     return parser
 

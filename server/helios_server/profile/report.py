@@ -127,12 +127,12 @@ def _timing(found: Timing) -> None:
         for point in found.points
     ]
     weights, kept = _words(found)
-    title = f"Step times, weights {weights}, keys and values {kept}"
+    title = f"Step times, weights {weights}, KV cache {kept}"
     title = f"{title}; the fit is {found.fit.error_percent if found.fit else 0} % off"
     _table(title, ("head", "layers", "new tokens", "sampled", "context", "p50 ms", "p95 ms"), rows)
     if found.energy:
         joules = [(each.layer_budget, each.rows, each.joules_per_megatoken) for each in found.energy.points]
-        _table(f"Energy ({found.energy.source})", ("layers", "rows", "J per million tokens"), joules)
+        _table(f"Energy ({found.energy.source})", ("layers", "batch", "J per million tokens"), joules)
 
 
 def _tasks(found: Tasks) -> None:
@@ -169,7 +169,7 @@ def expected(outlook: Sequence[Outlook], limit_bytes: int, workload: Workload) -
     ]
     asked = f"{workload.isl} prompt and {workload.osl} new tokens"
     columns = (
-        "candidate", *_PRECISION, "layers", "quality %", "agreement %", "rows", "tokens/s", "ITL ms"
+        "candidate", *_PRECISION, "layers", "quality %", "agreement %", "batch", "tok/s", "ITL ms"
     )  # fmt: skip
     _table(f"Expected of {asked} in {limit_bytes >> 20} MiB", columns, rows)
 

@@ -32,7 +32,7 @@ def read(path: Path) -> Limits:
         raise InvalidRequest(field, f"{error.problem} ({path})", "Correct it") from None
     if limits.unknown:
         logger.warning(
-            "%s: %s: not known to this release, ignored; upgrade the server to have it heeded",
+            "%s: %s: not known to this release, ignored; upgrade the server to use it",
             path,
             ", ".join(limits.unknown),
         )

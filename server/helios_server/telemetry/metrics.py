@@ -190,32 +190,38 @@ class Metrics:
     def _make_gauges(self) -> None:
         gauge = self._gauge
         self.running = gauge("num_requests_running", "Requests in the batch.")
-        self.waiting = gauge("num_requests_waiting", "Requests that wait for a row.")
+        self.waiting = gauge("num_requests_waiting", "Requests in the queue, waiting for a row of the batch.")
         self.kv_usage = gauge("kv_cache_usage_perc", "Share of the KV cache in use; 1 is all of it.")
         self.ready = gauge("ready", "1 when the pod serves, 0 while it loads, drains or has failed.")
-        self.layer_budget = gauge("layer_budget", "Layers held to serve.", ("model_name", "candidate"))
+        self.layer_budget = gauge(
+            "layer_budget", "The layer budget: layers that serve.", ("model_name", "candidate")
+        )
         self.precision = gauge(
             "precision_info",
             "1 for the precision of weights, and of keys and values, that serves.",
             ("model_name", "candidate", "weight_dtype", "kv_cache_dtype"),
         )
         self.layers_loaded = gauge("layers_loaded", "Layers in memory.")
-        self.max_batch_size = gauge("max_batch_size", "Rows that fit, or that the limits allow.")
+        self.max_batch_size = gauge(
+            "max_batch_size", "The largest batch size, in requests: what fits, or the limit."
+        )
         self.batch_reached = gauge(
-            "batch_size_reached", "Most rows in one step since the last change of limits."
+            "batch_size_reached", "Most requests in one step since the last change of limits."
         )
         self.kv_capacity_tokens = gauge("kv_capacity_tokens", "Tokens that the KV cache holds.")
         self.weight_bytes = gauge("weight_bytes", "Bytes of weights, exit heads included.")
         self.kv_bytes = gauge("kv_cache_bytes", "Bytes of the KV cache.")
         self.breach_ratio = gauge("breach_window_ratio", "Share of breaches among the last 100 tokens.")
         self.certificate_expiry = gauge(
-            "tls_certificate_expiry_timestamp_seconds", "When the certificate in use expires."
+            "tls_certificate_expiry_timestamp_seconds",
+            "When the certificate in use expires, in Unix seconds.",
         )
         self.audit_quality = gauge(
             "audit_quality_ratio", "Full-depth bits over exit bits of the newest audits: 1 is full quality."
         )
         self.audit_agreement = gauge(
-            "audit_agreement_ratio", "Audited tokens whose top choice equals full depth's."
+            "audit_agreement_ratio",
+            "Share of audited tokens whose most likely choice is the same at full depth.",
         )
 
     def _make_counters(self) -> None:
@@ -229,11 +235,13 @@ class Metrics:
         )
         self.generation_tokens = counter("generation_tokens", "Tokens generated.", _SERVED)
         self.exit_layer = counter(
-            "exit_layer", "Tokens by the depth that made them.", ("model_name", "layer")
+            "exit_layer", "Tokens by the depth that computed them.", ("model_name", "layer")
         )
-        self.breaches = counter("confidence_breaches", "Tokens under the confidence threshold.", _SERVED)
+        self.breaches = counter(
+            "confidence_breaches", "Tokens with a confidence under the threshold of their exit.", _SERVED
+        )
         self.preemptions = counter(
-            "num_preemptions", "Times that a request had to begin again.", ("model_name",)
+            "num_preemptions", "Times that a request was preempted and had to start again.", ("model_name",)
         )
         self.request_success = counter(
             "request_success",
@@ -245,7 +253,9 @@ class Metrics:
         )
         of_caller = ("model_name", "caller")
         self.caller_requests = counter(
-            "caller_requests", "Requests by their caller's token, by how they ended.", (*of_caller, "code")
+            "caller_requests",
+            "Requests by caller and by the gRPC status they ended with.",
+            (*of_caller, "code"),
         )
         self.caller_prompt_tokens = counter(
             "caller_prompt_tokens", "Prompt tokens of a caller's finished requests.", of_caller
@@ -255,7 +265,7 @@ class Metrics:
         )
         self.secret_reloads = counter(
             "secret_reloads",
-            "Certificates and tokens that were replaced, and those kept as the new ones cannot be used.",
+            "New certificates or tokens: applied, or the old ones kept because the new cannot be used.",
             ("model_name", "what", "result"),
         )
         self.limits_changes = counter("limits_changes", "Changes of limits.", ("model_name", "result"))
@@ -264,28 +274,36 @@ class Metrics:
         )
         self.passed_over = counter(
             "audits_passed_over",
-            "Prompts drawn that were not scored, for audits to keep to their share of CPU time.",
+            "Prompts drawn for an audit but skipped, to keep within the audits' share of CPU time.",
             ("model_name",),
         )
         self.audit_cpu_seconds = counter(
             "audit_cpu_seconds",
-            "CPU seconds that audits took, at most: threads that may have done other work count whole.",
+            "Upper bound of CPU seconds taken by audits: threads with other work count in full.",
             ("model_name",),
         )
         self.energy_joules = counter(
-            "energy_joules", "Joules, by where they come from.", ("model_name", "source")
+            "energy_joules", "Joules used, by source of the figure.", ("model_name", "source")
         )
 
     def _make_histograms(self) -> None:
         histogram = self._histogram
         self.ttft = histogram("time_to_first_token_seconds", "From arrival to the first token.", TTFT_SECONDS)
-        self.itl = histogram("inter_token_latency_seconds", "Between tokens of one request.", ITL_SECONDS)
+        self.itl = histogram(
+            "inter_token_latency_seconds", "From one token of a request to the next.", ITL_SECONDS
+        )
         self.e2e = histogram(
             "e2e_request_latency_seconds", "From arrival to the last token.", REQUEST_SECONDS
         )
-        self.queue = histogram("request_queue_time_seconds", "Waiting for a row.", REQUEST_SECONDS)
-        self.prefill = histogram("request_prefill_time_seconds", "From row to first token.", REQUEST_SECONDS)
-        self.decode = histogram("request_decode_time_seconds", "From first to last token.", REQUEST_SECONDS)
+        self.queue = histogram(
+            "request_queue_time_seconds", "From arrival to a row of the batch.", REQUEST_SECONDS
+        )
+        self.prefill = histogram(
+            "request_prefill_time_seconds", "From a row of the batch to the first token.", REQUEST_SECONDS
+        )
+        self.decode = histogram(
+            "request_decode_time_seconds", "From the first to the last token.", REQUEST_SECONDS
+        )
         self.request_prompt_tokens = histogram("request_prompt_tokens", "Prompt tokens of a request.", TOKENS)
         self.request_generation_tokens = histogram(
             "request_generation_tokens", "Tokens generated for a request.", TOKENS
@@ -301,7 +319,7 @@ class Metrics:
 
         self.event_loop_lag = Histogram(
             "helios_event_loop_lag_seconds",
-            "How late the event loop comes to what is due, looked at every 50 ms.",
+            "How late the event loop runs a task that is due every 50 ms.",
             ("model_name",),
             buckets=LAG_SECONDS,
             registry=self.registry,

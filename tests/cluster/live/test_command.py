@@ -151,7 +151,9 @@ async def test_a_server_without_helios_is_told_apart(place: Scene, tmp_path: Pat
     config = as_account(kubeconfig(), token, tmp_path / "guest", proxy.address)
     for verb in (("status",), ("why", "chat"), ("profiles", "-A"), ("pause", "chat")):
         told = await helios(*verb, KUBECONFIG=str(config))
-        expected = f"error: cluster: {proxy.address} knows no HeliosDeployments; install HELIOS there: see"
+        expected = (
+            f"error: cluster: {proxy.address} has no CRD for HeliosDeployments; install HELIOS there: see"
+        )
         assert told.err.startswith(expected), verb
 
 

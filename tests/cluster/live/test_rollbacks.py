@@ -60,7 +60,7 @@ async def test_a_successor_that_is_slow_is_taken_back(place: Scene, measured: Me
     assert status["active"]["revision"] == active["revision"]
     assert status["rollout"]["phase"] == "RolledBack"
     assert status["history"][-1]["result"] == "RolledBack"
-    assert "looks were bad" in status["history"][-1]["message"]
+    assert "checks failed" in status["history"][-1]["message"]
     await place.until_told("RolledBack: ")
 
 

@@ -53,7 +53,7 @@ def test_the_tables_are_the_codes() -> None:
         name: kind.datatype for name, kind in names.OUTPUTS.items()
     }
     many_elements = {name for name, kind in names.OUTPUTS.items() if kind.many}
-    assert many_elements == {name for name, said in outputs.items() if "one a token" in said}
+    assert many_elements == {name for name, said in outputs.items() if "one per token" in said}
 
 
 def test_calls_and_bounds_are_the_codes() -> None:

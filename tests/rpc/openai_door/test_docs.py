@@ -50,6 +50,6 @@ async def test_what_the_helios_object_holds_is_in_the_page(pod: Served) -> None:
         asked = {"model": "chat", "messages": SAY, "max_tokens": 3}
         stream = await client.chat.completions.create(stream=True, **asked)  # type: ignore[call-overload]
         chunks = [chunk.helios async for chunk in stream if hasattr(chunk, "helios")]
-    section = PAGE.partition("## What answers hold")[2].partition("## Errors")[0]
+    section = PAGE.partition("## Fields added to")[2].partition("## Errors")[0]
     fields = {*whole, *chunks[0], *chunks[-1]}
     assert {name for name in fields if f"`{name}`" not in section} == set()

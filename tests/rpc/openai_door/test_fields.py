@@ -46,7 +46,7 @@ ROWS = [(path, name, *row) for path, rows in TABLES.items() for name, row in row
 @pytest.mark.parametrize("path", [CHAT, TEXT])
 def test_the_page_lists_what_is_taken_at_a_neutral_value(path: str) -> None:
     assert set(TABLES[path]) == set(NEUTRAL[path])
-    documented = PAGE.partition("## What is heeded")[2].partition("## What is taken")[0]
+    documented = PAGE.partition("## Fields that are used")[2].partition("## Fields that are accepted")[0]
     assert all(f"`{name}`" in documented or f"`{name}." in documented for name in HEEDED[path])
 
 

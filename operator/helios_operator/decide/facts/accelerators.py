@@ -14,7 +14,7 @@ from helios_operator.decide.facts.precisions import WITH_FP8
 from helios_operator.decide.snapshot import JobKind, JobPhase, JobSpec, Snapshot
 
 TAKEN = "no accelerator is free: it runs when one is, or while spec.replicas is 0"
-_IN_TURN = "the accelerators are for the Jobs before it"
+_IN_TURN = "the accelerators are reserved for earlier Jobs"
 
 
 @dataclass(frozen=True)

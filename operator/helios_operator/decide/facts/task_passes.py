@@ -110,19 +110,19 @@ class TaskEvidence:
             return Verdict(False, Reason.NO_TASKS, self.asked.problem or "profiling.tasks gives none")
         identity = self.reference_identity
         if identity is None:
-            return Verdict(False, Reason.TASKS_NOT_MEASURED, "tasks are asked once quality is known")
+            return Verdict(False, Reason.TASKS_NOT_MEASURED, "its tasks run once its quality is known")
         row = self.complete(identity)
         if row is None:
             return self._not_measured(identity, "of the reference ")
         passed, least = sum(passes(row.passes, row.tasks)), self.policy.min_tasks
         if passed < least:
-            said = f"the reference passes {passed} of {row.tasks} tasks, at least {least} are needed to tell"
+            said = f"the reference passes {passed} of {row.tasks} tasks, at least {least} are needed to judge"
             return Verdict(False, Reason.TOO_FEW_TASKS, said)
         return None
 
     def _not_measured(self, identity: TasksIdentity, whose: str = "") -> Verdict:
         failed = self.failed(identity)
-        words = f"could not be asked: {failed.message}" if failed else "are still to be asked"
+        words = f"could not be run: {failed.message}" if failed else "have not run yet"
         return Verdict(False, Reason.TASKS_NOT_MEASURED, f"tasks {whose}{words}")
 
 

@@ -34,7 +34,7 @@ from helios_operator.decide.plan import Action, DeleteJob, Verdict, WriteProfile
 from helios_operator.decide.policy import Policy
 from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec, Snapshot
 
-LEFT_OUT = "its Job left it out: the memory does not hold it, or the device does not have it"
+LEFT_OUT = "its Job left it out: it does not fit the memory, or the device does not support it"
 """Where the Job does not say why: it is of another release."""
 
 
@@ -103,7 +103,8 @@ def harvest(
             yield WriteProfile(row=row, why=_news(row, job))
         if not rows and _is_over(job, snapshot, now, policy):
             yield DeleteJob(
-                name=job.spec.name, why=Verdict(True, EventReason.JOB_EXPIRED, f"{job.spec.kind} Job is over")
+                name=job.spec.name,
+                why=Verdict(True, EventReason.JOB_EXPIRED, f"{job.spec.kind} Job is finished"),
             )
 
 
@@ -172,7 +173,7 @@ def _is_news(row: Row, job: Job, known: Row | None) -> bool:
 
 def _news(row: Row, job: Job) -> Verdict:
     if row.phase is RowPhase.FAILED and job.phase is JobPhase.SUCCEEDED:
-        return Verdict(False, Reason.PROFILE_FAILED, f"{job.spec.kind} row {row.name}: {row.message}")
+        return Verdict(False, Reason.PROFILE_FAILED, f"{job.spec.kind} profile {row.name}: {row.message}")
     if row.phase is RowPhase.FAILED:
         return Verdict(
             False,
@@ -180,7 +181,7 @@ def _news(row: Row, job: Job) -> Verdict:
             f"{job.spec.kind} failed after {job.attempts} attempts: {row.message}",
         )
     found = f": {_passed(row)}" if isinstance(row, TasksRow) else ""
-    return Verdict(True, EventReason.PROFILING_FINISHED, f"{job.spec.kind} row {row.name}{found}")
+    return Verdict(True, EventReason.PROFILING_FINISHED, f"{job.spec.kind} profile {row.name}{found}")
 
 
 def _passed(row: TasksRow) -> str:

@@ -306,7 +306,7 @@ class Table:
         """What a timing would share the processors with, for as long as it is worth waiting for."""
         waited = self.now - self._waiting_since()
         if self._pods_start and waited < self.policy.start_patience:
-            return "for a quiet moment: pods start"
+            return "for a quiet moment: pods are starting"
         if not self.fleet.idle and waited < self.policy.idle_patience:
             return "for a quiet moment"
         return ""

@@ -58,18 +58,18 @@ def look(step: Step, routed: Revision) -> Carried:
     """At most one a pass. A change of the spec, or a wish, ends the analysis: what comes next is weighed."""
     rollout, analysis, due = step.status.rollout, step.case.spec.rollout.analysis, next_look(step.case)
     if rollout is None or analysis is None or due is None:
-        return _keep(step, routed, rollout, "no analysis is asked for any more")
+        return _keep(step, routed, rollout, "the spec has no analysis any more")
     if _is_overtaken(step):
-        return _keep(step, routed, rollout, "something else is asked for")
+        return _keep(step, routed, rollout, "a newer request or spec replaces it")
     if step.case.now < due:
         return _go_on(step, routed, analysis, rollout)
     problem = _problem(step)
     seen = replace(rollout, looks=rollout.looks + 1, bad_looks=rollout.bad_looks + bool(problem))
-    said = f"{seen.bad_looks} of {seen.looks} looks were bad"
+    said = f"{seen.bad_looks} of {seen.looks} checks failed"
     if seen.bad_looks > analysis.failure_limit:
         why = Verdict(False, Reason.ROLLED_BACK, f"{said}: {problem}")
         back = _take_back(step, routed, seen, why) if analysis.auto_rollback else None
-        return back or _keep(step, routed, seen, f"{why.message}; what served before is not had back")
+        return back or _keep(step, routed, seen, f"{why.message}; there is no rollback to what served before")
     if seen.looks >= analysis.count:
         requests = step.fleet.requests_since_change
         return _keep(step, routed, seen, f"{said}, {requests} requests since the change")

@@ -80,7 +80,7 @@ def await_limits(step: Step, routed: Revision) -> Carried:
     started = (rollout.start_time if rollout and is_known else None) or step.case.now
     deadline = timedelta(seconds=step.case.spec.rollout.progress_deadline_seconds)
     if has_crashed(routed, started, step.case.policy) or step.case.now >= started + deadline:
-        words = trouble(routed) or f"the pods did not take the limits within {deadline.seconds} s"
+        words = trouble(routed) or f"the pods did not apply the limits within {deadline.seconds} s"
         return take_back(step, routed, Verdict(False, Reason.ROLLED_BACK, words))
     why = Verdict(True, Reason.LIMITS_CHANGING, f"revision {routed.number} is told: {shape(routed.limits)}")
     return step.still(why, target=step.status.target or _noticed(step, routed))

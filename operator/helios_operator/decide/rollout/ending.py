@@ -69,7 +69,7 @@ def _was_decided(step: Step, before: Served | None, now: Served) -> bool:
 
 def take_out(step: Step, revision: Revision) -> Carried:
     """Of the traffic, back to what served before."""
-    why = Verdict(True, Reason.WAITING_FOR_DRAIN, f"revision {revision.number} was taken back")
+    why = Verdict(True, Reason.WAITING_FOR_DRAIN, f"revision {revision.number} was undone")
     return step.still(why, step.drain(revision, why), target=None)
 
 

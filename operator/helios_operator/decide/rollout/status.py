@@ -89,7 +89,7 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
     is_new = (before.decision, before.reason) != (after.decision, after.reason)
     if after.decision and not committed and (is_new or _ends_by_hand(report)):
         kind = "Warning" if after.decision in (Decision.BLOCKED, Decision.INCONCLUSIVE) else "Normal"
-        asked = "what was asked by hand came to " if _ends_by_hand(report) else ""
+        asked = "the request by hand ended with " if _ends_by_hand(report) else ""
         yield Event(kind, after.reason, f"{asked}{after.decision}: {after.message}")
     if len(new.history) and new.history[-1:] != old.history[-1:] and new.history[-1].result == "Promoted":
         done = new.history[-1]
@@ -156,7 +156,7 @@ def _available(report: Report) -> Verdict:
         return Verdict(False, Reason.SCALED_TO_ZERO, "spec.replicas is 0")
     if case.snapshot.deployment.status.active is None and not fleet.retired:
         words = trouble(fleet.pending) if fleet.pending else report.carried.progress.message
-        return Verdict(False, Reason.STARTING, words or "the first pod is on its way")
+        return Verdict(False, Reason.STARTING, words or "the first pod is starting")
     words = trouble(fleet.routed) if fleet.routed else report.carried.progress.message
     return Verdict(False, Reason.NO_REPLICA_SERVING, words or "no pod is ready")
 

@@ -22,7 +22,7 @@ def slo_met(case: Case) -> Verdict:
     """From what clients saw since the last change, and from the audits of the depth in use."""
     if blind := case.memory.blind_since:
         when = format_time(blind.replace(microsecond=0))
-        said = f"no data since {when}: no pod that serves tells what it does"
+        said = f"no data since {when}: no serving pod reports telemetry"
         return Verdict(False, Reason.INSUFFICIENT_DATA, said)
     since, cold = case.fleet.requests_since_change, case.policy.cold_requests
     if since < cold:

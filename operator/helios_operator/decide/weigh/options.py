@@ -35,7 +35,7 @@ from helios_operator.decide.weigh.predicting import joules, scaled, slow_step
 _UNKNOWN_TO_PODS = Verdict(
     False,
     Reason.PRECISION_UNSUPPORTED,
-    "the release that the pods run knows no precision but auto: it is weighed when they are new ones",
+    "the release of the pods supports only auto: other precisions are considered once the pods are new",
 )
 
 
@@ -273,8 +273,8 @@ class Bench:
         needed = self.needed_mib(contender, layer, precision)
         if not self.memory_mib:
             message = (
-                "how much memory a pod has is not known: neither its node's labels tell nor its timing; set "
-                "limits.memoryMiB"
+                "how much memory a pod has is not known, neither from its node's labels nor from a timing; "
+                "set limits.memoryMiB"
             )
             return Verdict(False, Reason.NOT_PROFILED, message, {"neededMiB": needed})
         message = f"needs {needed} MiB at {layer} layers, {self.memory_mib} MiB given"

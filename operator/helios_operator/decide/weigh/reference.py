@@ -29,7 +29,7 @@ def choose(case: Case, failed: tuple[HistoryEntry, ...] = ()) -> Option | Verdic
     contenders = _in_order(case)
     found = [contender for contender in contenders if contender.resolved]
     if len(found) < len(contenders) and not (found and case.scene.looked):
-        return Verdict(False, Reason.STARTING, f"the candidates are being looked at{_held_up(case)}")
+        return Verdict(False, Reason.STARTING, f"the candidates are being inspected{_held_up(case)}")
     contenders = found
     if not contenders:
         return Verdict(False, Reason.NO_FEASIBLE_CANDIDATE, f"no candidate can be served: {_why_none(case)}")
@@ -121,7 +121,7 @@ def _why_none(case: Case) -> str:
 def _nothing_fits(contenders: list[Contender], case: Case) -> Verdict:
     needs = {c.name: case.bench.least_mib(c, depths[0]) for c in contenders if (depths := _depths(c, case))}
     if not needs:
-        return Verdict(False, Reason.OUT_OF_BUDGET, "no exit lies within limits.layerBudget")
+        return Verdict(False, Reason.OUT_OF_BUDGET, "no exit is within limits.layerBudget")
     least = min(needs, key=lambda name: needs[name])
     message = (
         f"{least} needs {needs[least]} MiB for one request at its shallowest allowed depth, "

@@ -49,7 +49,7 @@ def _within_budget(contender: Contender, bench: Bench) -> Contender:
     if not contender.measurable or legal_depths(contender, bench.spec.limits.layer_budget):
         return contender
     span = f"{bounds.min or 1} to {bounds.max or contender.measurable.num_layers}"
-    message = f"none of its depths lies within the layer budget ({span} layers)"
+    message = f"none of its depths is within the layer budget ({span} layers)"
     return replace(contender, turned_away=Verdict(False, Reason.OUT_OF_BUDGET, message))
 
 

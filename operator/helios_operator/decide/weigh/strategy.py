@@ -39,7 +39,7 @@ def path_for(option: Option, routed: Revision, serving_backbone: str, snapshot: 
     same_backbone = resolved is not None and resolved.backbone == serving_backbone
     if same_backbone and reachable:
         return Path(
-            Way.LIMITS, Verdict(True, Reason.LIMITS_CHANGING, "same backbone: told to the running pods")
+            Way.LIMITS, Verdict(True, Reason.LIMITS_CHANGING, "same backbone: sent to the running pods")
         )
     match snapshot.deployment.spec.rollout.strategy:
         case Strategy.RECREATE:

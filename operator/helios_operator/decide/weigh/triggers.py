@@ -164,4 +164,4 @@ def request_by_hand(case: Case) -> Request | None:
 
 
 def _wish(request: Request) -> str:
-    return f"asked by hand: switch to {request.switch_to}" if request.switch_to else "asked by hand"
+    return f"requested by hand: switch to {request.switch_to}" if request.switch_to else "requested by hand"
