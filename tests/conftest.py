@@ -15,8 +15,8 @@ settings.load_profile("helios")
 
 
 def pytest_collection_finish() -> None:
-    """What is imported stays, and collections of garbage pass it over: they come rarely where much is alive,
-    and whole pods that tests left wait for them, 15 MiB each."""
+    """What is imported stays, and collections of garbage pass it over: where much is alive they are rare and
+    slow, and pods that tests have ended wait for them."""
     gc.collect()
     gc.freeze()
     gc.collect()  # of nothing, which is what the next one is measured by
