@@ -32,7 +32,7 @@ def render(
     """Every object, in helm's order."""
     options = ("--kube-version", kubernetes, "--namespace", namespace)
     text = _helm("template", json.dumps(values or {}), release, *options)
-    return [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]  # a tenth of the time
 
 
 def notes(values: dict[str, Any] | None = None, release: str = "helios") -> str:
