@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -11,6 +12,14 @@ from tests.sizes import examples
 
 settings.register_profile("helios", deadline=None, max_examples=examples(100))
 settings.load_profile("helios")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays, and collections of garbage pass it over: where much is alive they are rare and
+    slow, and pods that tests have ended wait for them."""
+    gc.collect()
+    gc.freeze()
+    gc.collect()  # of nothing, which is what the next one is measured by
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -32,6 +32,7 @@ from bench.report import Claim, arguments, publish
 from bench.serve import figures, tiny
 from bench.serve.crowd import Crowd
 from bench.serve.doors import DOORS, Access, Door
+from bench.serve.engine_alone import WARM_UP
 from bench.serve.load import Caller, told
 from bench.serve.pod import Settings, running
 
@@ -63,7 +64,7 @@ def _options() -> Namespace:
     add("--rounds", type=_whole, default=3, help="of everything that is repeated (default: 3)")
     add("--seconds", type=_positive, default=0.0, help="of a round (default: 10, with --crowd 5)")
     add("--threads", type=_whole, default=1, help="of the pod's engine (default: 1; the doors have another)")
-    add("--short", action="store_true", help="one round of 2 seconds, and a smaller crowd: does it run?")
+    add("--short", action="store_true", help="one round of half a second, and a smaller crowd: does it run?")
     _add_addresses(parser)
     _add_loops(parser)
     _add_crowd(parser)
@@ -116,8 +117,9 @@ def _settle(options: Namespace, parser: ArgumentParser) -> None:
         )
     options.doors = options.doors or list(options.addresses or DOORS)
     if options.short:
-        options.rounds, options.seconds, options.streams, options.calls = 1, 2.0, 64, 300
+        options.rounds, options.seconds, options.streams, options.calls = 1, 0.5, 64, 300
     options.seconds = options.seconds or (5.0 if options.crowd else 10.0)
+    options.warm_up = min(WARM_UP, options.seconds)
     options.token = _content("--token-file", options.token_file, parser).decode().strip()
     _content("--tls-ca", options.tls_ca, parser)
 

@@ -123,6 +123,7 @@ class Crowd:
                     settings,
                     _PROMPT,
                     _COST_NEW,
+                    options.warm_up,
                     options.seconds,
                 )
                 doors = {each: await self._seconds_per_token(pod, each, settings) for each in options.doors}
@@ -132,11 +133,11 @@ class Crowd:
 
     async def _seconds_per_token(self, pod: Pod, name: str, settings: Settings) -> float:
         """Of the pod, over the middle of a load that keeps every row busy."""
-        seconds = self._options.seconds
+        warm_up, seconds = self._options.warm_up, self._options.seconds
         async with _door(pod, name) as door:
             caller = Caller(door, _PROMPT, _COST_NEW, random.randrange(1 << 30))
-            load = asyncio.create_task(caller.closed(settings.rows, seconds + engine_alone.WARM_UP + 1))
-            await asyncio.sleep(engine_alone.WARM_UP)
+            load = asyncio.create_task(caller.closed(settings.rows, warm_up + seconds + min(1, seconds)))
+            await asyncio.sleep(warm_up)
             tokens, cpu = (await pod.metrics()).total(_TOKENS), pod.cpu_seconds
             await asyncio.sleep(seconds)
             tokens, cpu = (await pod.metrics()).total(_TOKENS) - tokens, pod.cpu_seconds - cpu

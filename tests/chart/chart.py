@@ -36,7 +36,7 @@ def render(
     """Every object, in helm's order."""
     options = ("--kube-version", kubernetes, "--namespace", namespace)
     text = _helm("template", json.dumps(values or {}), release, *options, chart=chart)
-    return [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]  # a tenth of the time
 
 
 def taking(kubernetes: str, folder: Path) -> Path:

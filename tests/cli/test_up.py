@@ -13,10 +13,12 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import psutil
+import pytest
 from helios_operator.local.store import DEPLOYMENT, Store
 
-from tests.cli.command import HELIOS, UP, helios, up, write
+from tests.cli.command import HELIOS, UP, helios, here, up, write
 from tests.local.world import deployment, other_than
+from tests.sizes import LONG
 
 
 def test_up_serves_is_asked_and_ends_without_a_trace(state: Path, volumes: Path, tmp_path: Path) -> None:
@@ -83,12 +85,14 @@ def test_a_second_interrupt_cuts_the_streams(state: Path, volumes: Path, tmp_pat
         assert not psutil.wait_procs(children, timeout=60)[1]
 
 
+@pytest.mark.long
 def test_a_kill_at_any_moment_leaves_a_whole_folder_and_no_process(
     state: Path, volumes: Path, tmp_path: Path
 ) -> None:
+    """At two moments; at four in `make test-long`."""
     file = write(tmp_path / "chat.yaml", deployment())
     moments = random.Random(7)
-    for _ in range(4):
+    for _ in range(4 if LONG else 2):
         with up(file, state, volumes) as running:
             running.until("chat: 127.0.0.1")
             time.sleep(moments.uniform(0, 3))
@@ -123,11 +127,11 @@ def test_plan_says_what_up_would_choose(state: Path, volumes: Path, tmp_path: Pa
         ("flat", 3),
     }
     strict = write(tmp_path / "strict.yaml", deployment(slo={"minQualityPercent": 100}))
-    table = helios("plan", strict, *told).out
+    table = here("plan", strict, *told).out
     assert "QualityTooLow" in table
     assert "< 100" in table
     assert before == sorted((path, path.stat().st_mtime_ns) for path in state.rglob("*.json"))
-    nothing = helios("plan", file, "--profiles", tmp_path, "--volumes", volumes)
+    nothing = here("plan", file, "--profiles", tmp_path, "--volumes", volumes)
     assert nothing.code == 1
     assert "To be measured first: Timing of" in nothing.out
 
@@ -153,6 +157,7 @@ def test_a_reader_that_goes_away_stops_nothing(state: Path, volumes: Path, tmp_p
         ):
             assert process.poll() is None
             assert time.monotonic() < end
+            time.sleep(0.5)  # or asking takes more of the machine than starting
         answer = helios("generate", "Call me Ishmael.", "--max-tokens", 8, "--state", state)
         assert answer.code == 0
         process.send_signal(signal.SIGINT)

@@ -14,7 +14,7 @@ import helios_cli
 import pytest
 
 from tests.checkpoints import make_checkpoint
-from tests.cli.command import UP, Result, helios, up, write
+from tests.cli.command import UP, Result, helios, here, up, write
 from tests.local.world import AS_PUBLISHED, PROMPTS, deployment
 
 ONE = [{"name": "deep", "uri": "pvc://models/deep", "exitLayers": [2], **AS_PUBLISHED}]
@@ -22,7 +22,7 @@ ONE = [{"name": "deep", "uri": "pvc://models/deep", "exitLayers": [2], **AS_PUBL
 
 def run_up(tmp_path: Path, volumes: Path, **spec: Any) -> Result:
     file = write(tmp_path / "chat.yaml", deployment(**spec))
-    return helios("up", file, "--state", tmp_path / "state", "--volumes", volumes, *UP)
+    return here("up", file, "--state", tmp_path / "state", "--volumes", volumes, *UP)
 
 
 def error_of(result: Result) -> str:
@@ -51,7 +51,7 @@ def test_heads_of_another_backbone(tmp_path: Path, volumes: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n".join(PROMPTS) * 40)
     heads = tmp_path / "heads"
-    tuned = helios("tune", f"file://{other}", text, "--layers", 2, "--kind", "affine", "--out", heads)
+    tuned = here("tune", f"file://{other}", text, "--layers", 2, "--kind", "affine", "--out", heads)
     assert tuned.code == 0, tuned.err
     result = run_up(tmp_path, volumes, candidates=[ONE[0] | {"exits": f"file://{heads}"}])
     assert "was trained for a backbone with fingerprint" in error_of(result)
@@ -76,7 +76,7 @@ def test_prompts_that_measure_nothing(tmp_path: Path, volumes: Path, prompts: li
 
 def test_empty_prompts_of_a_profile(tmp_path: Path, volumes: Path) -> None:
     (tmp_path / "prompts.json").write_text("[]")
-    result = helios(
+    result = here(
         "profile", "--kind", "quality", "--model", "pvc://models/deep", "--volumes", volumes,
         "--prompts-file", tmp_path / "prompts.json",
     )  # fmt: skip
@@ -86,9 +86,9 @@ def test_empty_prompts_of_a_profile(tmp_path: Path, volumes: Path) -> None:
 def test_invalid_yaml_names_the_line(tmp_path: Path) -> None:
     file = tmp_path / "chat.yaml"
     file.write_text("kind: HeliosDeployment\nspec:\n  slo: {\n")
-    assert re.match(rf"error: {re.escape(str(file))}:4:1: ", error_of(helios("up", file, *UP)))
-    assert "is missing" in error_of(helios("up", write(file, {"kind": "HeliosDeployment"}), *UP))
-    assert "cannot be read" in error_of(helios("up", tmp_path / "nothing.yaml", *UP))
+    assert re.match(rf"error: {re.escape(str(file))}:4:1: ", error_of(here("up", file, *UP)))
+    assert "is missing" in error_of(here("up", write(file, {"kind": "HeliosDeployment"}), *UP))
+    assert "cannot be read" in error_of(here("up", tmp_path / "nothing.yaml", *UP))
 
 
 def test_a_field_that_nobody_reads_is_named(tmp_path: Path, volumes: Path) -> None:
@@ -104,14 +104,14 @@ def test_port_in_use(tmp_path: Path, volumes: Path) -> None:
         port = taken.getsockname()[1]
         file = write(tmp_path / "chat.yaml", deployment())
         told = ("--state", tmp_path / "state", "--volumes", volumes, "--port", port)
-        error = error_of(helios("up", file, *told))
+        error = error_of(here("up", file, *told))
     assert f"port: 127.0.0.1:{port} is in use; " in error
     assert not (tmp_path / "state" / "admin.json").exists()
 
 
 def test_a_state_that_cannot_be_written(tmp_path: Path, volumes: Path) -> None:
     file = write(tmp_path / "chat.yaml", deployment())
-    error = error_of(helios("up", file, "--state", file / "state", "--volumes", volumes, *UP))
+    error = error_of(here("up", file, "--state", file / "state", "--volumes", volumes, *UP))
     assert error.startswith(f"error: state: {file}/state cannot be written (")
 
 
@@ -119,7 +119,7 @@ def test_a_damaged_state_is_named_and_kept(state: Path, volumes: Path, tmp_path:
     damaged = next((state / "objects" / "heliosprofiles").glob("q-*.json"))
     damaged.write_text(damaged.read_text()[:100])
     file = write(tmp_path / "chat.yaml", deployment())
-    error = error_of(helios("up", file, "--state", state, "--volumes", volumes, *UP))
+    error = error_of(here("up", file, "--state", state, "--volumes", volumes, *UP))
     assert error.startswith(f"error: {damaged}: is damaged")
     assert len(damaged.read_text()) == 100
 
@@ -128,14 +128,12 @@ def test_prompts_that_no_model_takes(state: Path, volumes: Path, tmp_path: Path)
     with up(write(tmp_path / "chat.yaml", deployment()), state, volumes) as running:
         running.until("Available=True")
         told = ("--state", state)
-        assert "512" in error_of(helios("generate", "word " * 2000, *told))
-        assert "sampling_params.top_p: " in error_of(helios("generate", "word", "--top-p", 7, *told))
-        assert "sampling_params.max_tokens: " in error_of(
-            helios("generate", "word", "--max-tokens", -1, *told)
-        )
-        assert "layer" in error_of(helios("generate", "word", "--layers", 3, *told))
+        assert "512" in error_of(here("generate", "word " * 2000, *told))
+        assert "sampling_params.top_p: " in error_of(here("generate", "word", "--top-p", 7, *told))
+        assert "sampling_params.max_tokens: " in error_of(here("generate", "word", "--max-tokens", -1, *told))
+        assert "layer" in error_of(here("generate", "word", "--layers", 3, *told))
         assert running.interrupt() == 0
-    nowhere = helios("generate", "word", "--address", "127.0.0.1:1")
+    nowhere = here("generate", "word", "--address", "127.0.0.1:1")
     assert "check that a deployment serves there" in error_of(nowhere)
 
 
@@ -152,13 +150,13 @@ def test_benches_are_the_checkouts(tmp_path: Path) -> None:
 
 
 def test_verbs_and_arguments(tmp_path: Path) -> None:
-    assert "is not a verb" in error_of(helios("upp"))
-    assert "see `helios up --help`" in error_of(helios("up"))
+    assert "is not a verb" in error_of(here("upp"))
+    assert "see `helios up --help`" in error_of(here("up"))
     assert "there is no 'chat'" in error_of(helios("why", "chat", HELIOS_STATE=str(tmp_path)))
     assert "no deployment runs here" in error_of(helios("generate", "word", HELIOS_STATE=str(tmp_path)))
     assert "none; give a state folder" in error_of(
-        helios("plan", write(tmp_path / "chat.yaml", deployment()), "--profiles", tmp_path / "none")
+        here("plan", write(tmp_path / "chat.yaml", deployment()), "--profiles", tmp_path / "none")
     )
     assert "layers" in error_of(
-        helios("model", f"file://{make_checkpoint(tmp_path / 'm')}", "--drop-layers", "9")
+        here("model", f"file://{make_checkpoint(tmp_path / 'm')}", "--drop-layers", "9")
     )

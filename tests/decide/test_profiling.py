@@ -20,6 +20,7 @@ from tests.decide.builders import LIVE, inline, selected, world
 from tests.decide.test_stories import condition, second_act
 from tests.decide.truth import BARE_BIG, BARE_SMALL, CODE, GENERAL, PROSE, Model, candidate
 from tests.decide.world import START, World
+from tests.sizes import LONG
 
 GIVEN = "sha256:inline"
 
@@ -163,8 +164,10 @@ def test_given_prompts_beside_live_ones_are_for_the_first_choice_alone() -> None
     assert measured_on(made) == [GIVEN, live]
 
 
+@pytest.mark.long
 def test_without_its_pods_a_live_set_is_not_followed_by_given_prompts() -> None:
-    """What is new is measured on live prompts, though it has to wait for them."""
+    """What is new is measured on live prompts, though it has to wait for them: ten minutes, or an hour in
+    `make test-long`."""
     made = both(general=GENERAL)
     made.run(60)
     made.serve(64, "prose")
@@ -175,7 +178,7 @@ def test_without_its_pods_a_live_set_is_not_followed_by_given_prompts() -> None:
     before = len(measured_on(made))
     made.truth[key(candidate("prose", PROSE))] = PROSE
     made.edit(candidates=(*made.spec.candidates, candidate("prose", PROSE)))
-    made.run(60 * 60)
+    made.run(60 * (60 if LONG else 10))
     assert GIVEN not in measured_on(made)[before:]
     made.serve(64, "prose")
     made.run(30)

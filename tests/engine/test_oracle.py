@@ -19,6 +19,7 @@ from helios_server.models.tokenizer import Tokenizer
 from tests.checkpoints import FAMILIES, make_checkpoint
 from tests.engine.helpers import Stream, prompt_of, running, send
 from tests.engine.oracle import Library, same_but_for_near_ties, transformers_greedy
+from tests.sizes import LONG
 
 PROSE = "The harpooner looked out over the grey water, and the ship rose slowly on the swell. "
 CODE = "def read_lines(path):\n    with open(path) as handle:\n        for line in handle:\n"
@@ -89,9 +90,13 @@ def test_preemption_does_not_change_a_request(tiny: Path) -> None:
     assert sum(event.preemptions for event in together) > 0
 
 
+@pytest.mark.long
 def test_the_real_model_in_a_crowd_equals_transformers(smollm2: Path) -> None:
+    """Of 8; of 16 in `make test-long`."""
     tokenizer = Tokenizer.open(smollm2)
-    prompts = [tuple(tokenizer.encode((PROSE, CODE)[i % 2] * (1 + i % 3))[i:]) for i in range(16)]
+    prompts = [
+        tuple(tokenizer.encode((PROSE, CODE)[i % 2] * (1 + i % 3))[i:]) for i in range(16 if LONG else 8)
+    ]
     config = EngineConfig(dtype="float32", max_context=512, step_tokens=64, threads=1)
     with running(smollm2, config) as engine:
         crowd = [send(engine, prompt, max_tokens=12, ignore_eos=True) for prompt in prompts]

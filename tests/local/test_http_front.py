@@ -21,8 +21,9 @@ async def test_a_switch_by_surge_loses_no_request_of_the_sdk(tmp_path: Path) -> 
     """Eight callers in a closed loop, with the retries that the SDK makes by itself and none of their own."""
     async with place(tmp_path) as here:
         here.revisions.create(1, LIMITS, 1, datetime.now(UTC))
+        here.revisions.create(2, NEW, 1, datetime.now(UTC))
         here.revisions.route(1)
-        await here.ready()
+        await here.ready(2)
         front = Front(here.revisions.http_backends)
         await front.open("127.0.0.1", 0)
         answers: list[str] = []
@@ -42,8 +43,7 @@ async def test_a_switch_by_surge_loses_no_request_of_the_sdk(tmp_path: Path) -> 
         async with asyncio.TaskGroup() as callers:
             for index in range(8):
                 callers.create_task(call(stream=bool(index % 2)))
-            here.revisions.create(2, NEW, 1, datetime.now(UTC))
-            await here.ready(2)
+            await here.until(lambda _: len(answers) >= 8)
             here.revisions.route(2)
             here.revisions.drain(1, 30)
             await here.until(lambda seen: not seen[0].pods)

@@ -135,8 +135,9 @@ async def test_a_switch_by_surge_loses_no_stream(tmp_path: Path) -> None:
     changes."""
     async with place(tmp_path) as here:
         here.revisions.create(1, LIMITS, 1, datetime.now(UTC))
+        here.revisions.create(2, NEW, 1, datetime.now(UTC))
         here.revisions.route(1)
-        await here.ready()
+        await here.ready(2)
         answers: list[str] = []
         stop = asyncio.Event()
 
@@ -148,8 +149,6 @@ async def test_a_switch_by_surge_loses_no_stream(tmp_path: Path) -> None:
         async with asyncio.TaskGroup() as callers:
             for _ in range(8):
                 callers.create_task(call())
-            here.revisions.create(2, NEW, 1, datetime.now(UTC))
-            await here.ready(2)
             await here.until(_streams)  # some began before the change
             here.revisions.route(2)
             here.revisions.drain(1, LONG_DRAIN)
@@ -175,7 +174,7 @@ async def test_a_pod_that_was_silent_for_a_while_may_drain_too(
         here.revisions.create(1, LIMITS, 1, datetime.now(UTC))
         here.revisions.route(1)
         await here.ready()
-        call = asyncio.create_task(served_by(client, 3500))
+        call = asyncio.create_task(served_by(client, 2000))
         await here.until(_streams)
         (pod,) = here.revisions.pods()
         assert pod.pid is not None

@@ -82,7 +82,7 @@ def test_a_child_ends_with_its_parent(tmp_path: Path, how: signal.Signals) -> No
     )
     runner = subprocess.Popen(python(parent))
     log = tmp_path / "log"
-    while not (log.exists() and log.read_text().startswith("child")):
+    while not (log.exists() and log.read_text().endswith("\n")):
         time.sleep(0.02)
     pid = int(log.read_text().split()[1])
     os.kill(runner.pid, how)

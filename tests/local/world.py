@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 import pytest
 from helios_operator.api import annotations as by_hand
+from helios_operator.local import jobs
 from helios_operator.local.runtime import LocalRuntime, Options
 from helios_proto.client import GenerationClient
 from helios_proto.v1.generation_pb2 import GenerateRequest, SamplingParams
@@ -31,6 +32,7 @@ from helios_server.models.tokenizer import Tokenizer
 from helios_server.rpc.messages import read_spans
 
 from tests.checkpoints import make_checkpoint
+from tests.local import brief
 
 PROMPTS = [
     "The whale swam on through the night.",
@@ -111,7 +113,16 @@ def _loop(volumes: Path, state: Path) -> None:
             assert first["layerBudget"] in (3, 4)  # the reference, at full depth
             assert len(runtime.profiles()) == 4
 
-    asyncio.run(run())
+    with brief_jobs():
+        asyncio.run(run())
+
+
+@contextmanager
+def brief_jobs() -> Iterator[None]:
+    """Inside it a Timing takes the fewest rounds that it may have."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(jobs, "helios_command", brief.command)
+        yield
 
 
 @pytest.fixture(scope="session")

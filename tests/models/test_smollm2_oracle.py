@@ -1,4 +1,7 @@
-"""The real model against transformers: teacher-forced on what `generate` wrote, in float32."""
+"""The real model against transformers: teacher-forced on what `generate` wrote, in float32.
+
+Eight prompts; 32 in `make test-long`.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,17 @@ from helios_server.models.tokenizer import Tokenizer
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 32, 24, 24
+from tests.sizes import LONG
+
+pytestmark = pytest.mark.long
+PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 32 if LONG else 8, 24, 24
 NEARLY_TIED = 1e-3  # two logits this close may change places
 
 
 @pytest.fixture(scope="module")
 def oracle() -> tuple[Tensor, Tensor]:
-    """Prompts with what transformers continued them by: [32, 48], and its logits on the whole: [32, 48,
-    vocab]."""
+    """Prompts with what transformers continued them by: [PROMPTS, 48], and its logits on the whole:
+    [PROMPTS, 48, vocab]."""
     path = ensure_smollm2()
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     tokenizer = Tokenizer.open(path)

@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 from helios_contract.results import ExitQuality
 from helios_server.exits.data import prompts
 from helios_server.models.checkpoint import Checkpoint
@@ -24,7 +23,6 @@ PROMPTS = 6
 @cache
 def exits(domain: str, bundle: str) -> dict[int, ExitQuality]:
     """By layer. About 500 tokens: enough to tell the domains apart, not to tell tenths of a percent."""
-    torch.set_num_threads(2)
     opened = open_backbone([Candidate("one", f"file://{ensure_smollm2()}", None, bundle)], None)
     document = measure_quality(opened, prompts(domain, PROMPTS), QualitySettings(), Progress())
     return {exit_.layer: exit_ for exit_ in document.rows[0].exits}

@@ -102,7 +102,7 @@ def test_every_batch_is_timed_at_two_depths_and_other_heads_at_some(whole: Any) 
 
 
 def test_only_layers_that_fit_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wide = {"intermediate_size": 20_000}
+    wide = {"intermediate_size": 8_000}
     model = make_checkpoint(tmp_path / "wide", layers=4, **wide)
     one = [Candidate("own", f"file://{model}")]
     whole = timing(one)

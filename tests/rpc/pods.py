@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from aiohttp import web_app
 from helios_contract.limits import Limits
 from helios_proto.client import GenerationClient
 from helios_proto.v1 import control_pb2, control_pb2_grpc
@@ -146,6 +147,12 @@ async def serving(
             yield served
     finally:
         await server.close()
+        _forget_handlers()
+
+
+def _forget_handlers() -> None:
+    """aiohttp keeps a thousand of them for its process, with what they belong to: pods of 15 MiB each."""
+    web_app._cached_build_middleware.cache_clear()
 
 
 @asynccontextmanager

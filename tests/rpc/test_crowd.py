@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import pytest_asyncio
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from helios_operator.local.front import Front
@@ -21,8 +22,10 @@ from helios_proto.v1 import generation_pb2_grpc as rpc
 from helios_server.rpc.door import Door
 
 from tests.rpc.pods import child, eventually, generate_request
+from tests.sizes import examples
 
 CALLS = 3000
+"""More than gRPC would let wait by itself."""
 SERVED, TOLD_WHEN = "served", "told when to come back"
 
 
@@ -45,17 +48,18 @@ async def outcome(connection: grpc.aio.Channel, request: pb.GenerateRequest) -> 
     return SERVED
 
 
-async def crowd(port: int, channels: int, request: pb.GenerateRequest) -> Counter[str]:
+async def crowd(port: int, channels: int, count: int = CALLS) -> Counter[str]:
+    request = generate_request(max_tokens=4)
     async with AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(channel(port)) for _ in range(channels)]
-        calls = (outcome(connections[index % channels], request) for index in range(CALLS))
+        calls = (outcome(connections[index % channels], request) for index in range(count))
         return Counter(await asyncio.gather(*calls))
 
 
-def assert_all_answered(outcomes: Counter[str]) -> None:
+def assert_all_answered(outcomes: Counter[str], count: int = CALLS) -> None:
     assert set(outcomes) <= {SERVED, TOLD_WHEN}
     assert outcomes[SERVED]
-    assert outcomes.total() == CALLS
+    assert outcomes.total() == count
 
 
 async def ready(port: int) -> bool:
@@ -63,11 +67,11 @@ async def ready(port: int) -> bool:
         return await outcome(connection, generate_request(max_tokens=1)) == SERVED
 
 
-@pytest.fixture
-async def port(tiny: Path, tmp_path: Path) -> AsyncIterator[int]:
-    """A pod that is a process of its own."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def port(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
+    """A pod that is a process of its own: none of the crowds may leave anything in it."""
     arguments = ("--model", f"file://{tiny}", "--max-queue-size", "64", "--max-batch-size", "8")
-    async with child(tmp_path, *arguments) as process:
+    async with child(tmp_path_factory.mktemp("pod"), *arguments) as process:
         bound = (await process.ports()).port
         await eventually(lambda: ready(bound), 180)
         yield bound
@@ -75,18 +79,20 @@ async def port(tiny: Path, tmp_path: Path) -> AsyncIterator[int]:
 
 @pytest.mark.parametrize("channels", [1, 6])
 async def test_a_crowd_is_served_or_told_when_to_come_back(port: int, channels: int) -> None:
-    outcomes = await crowd(port, channels, generate_request(max_tokens=4))
+    outcomes = await crowd(port, channels)
     assert_all_answered(outcomes)
     assert await ready(port)
 
 
+@pytest.mark.long
 async def test_the_front_address_takes_a_crowd_of_connections(port: int) -> None:
     """More of them than may wait for a pod to come up: with one there, none waits."""
+    count = examples(CALLS // 3, long=CALLS)
     front = Front(lambda: [("127.0.0.1", port)], most_waiting=4)
     await front.open("127.0.0.1", 0)
-    outcomes = await crowd(int(front.address.rpartition(":")[2]), 200, generate_request(max_tokens=4))
+    outcomes = await crowd(int(front.address.rpartition(":")[2]), 200, count)
     await front.close()
-    assert_all_answered(outcomes)
+    assert_all_answered(outcomes, count)
 
 
 async def test_calls_wait_for_a_loop_that_is_busy() -> None:
