@@ -54,6 +54,7 @@ _SHORT: dict[str, Any] = {
     "kinds": ["prose", "code"],
     "objectives": ["throughput"],
     "texts": 24,
+    "callers": 16,
     "every_requests": 20,
     "part_requests": 12,
     "minutes": 4.0,
@@ -68,8 +69,7 @@ def main() -> None:
     )
     texts = _texts(options)
     say("every text is scored at every depth and precision")
-    every = [text for read in texts.values() for text in read]
-    worth = alone(measured, subject, every, options.exit_threshold, options.min_quality)
+    worth = alone(measured, subject, texts, options.exit_threshold, options.min_quality)
     fixed = Fixed(subject, _memory_mib(subject, options), worth.threshold, default_dtype("cpu"))
     with tempfile.TemporaryDirectory(prefix="helios-loop-") as state:
         arms = _arms(fixed, texts, Path(state), options)
@@ -121,7 +121,7 @@ def _options() -> Namespace:
     add("--model", help="file:///path with its own head (default: SmolLM2-135M with its general heads)")
     add("--depths", type=depths, help="below full, for --model (default: two thirds)")
     add("--objectives", nargs="+", choices=objectives, default=objectives, help="(default: all four)")
-    add("--min-quality", type=int, default=90, help="percent that is promised (default: 90)")
+    add("--min-quality", type=int, default=94, help="percent that is promised (default: 94)")
     add("--minutes", type=float, default=45.0, help="no arm begins that might end later (default: 45)")
     add("--short", action="store_true", help="a small trace, one objective, few arms: under 5 minutes")
     add("--busy", action="store_true", help="measure though others use the machine")
@@ -138,7 +138,7 @@ def _add_trace(parser: ArgumentParser) -> None:
     add("--requests", type=int, default=1087, help="(default: 1087)")
     add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="one alone is steady traffic")
     add("--texts", type=int, default=160, help="different ones of a domain (default: 160)")
-    add("--isl", type=int, default=72, help="tokens of a prompt, as specs say it (default: 72)")
+    add("--isl", type=int, default=88, help="tokens of a prompt, as specs say it (default: 88)")
     add("--osl", type=int, default=24, help="tokens of an answer (default: 24)")
     add("--load", type=float, default=0.7, help="of a calm, in what full depth can do (default: 0.7)")
     add("--rate", type=float, help="requests a second that full depth can do (default: it is measured)")

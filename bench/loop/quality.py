@@ -9,7 +9,7 @@ before it: kinder to that arm than its own are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -29,6 +29,7 @@ from bench.frontier.figures import share_of_quality
 from bench.frontier.front import Key
 from bench.frontier.subject import Subject
 from bench.loop.replay import Answered
+from bench.loop.trace import Texts
 
 Bits = Mapping[str, float]
 """By text."""
@@ -69,10 +70,10 @@ class Worth:
         return sum(count * each for count, each in zip(lasted, bits, strict=True)) / end
 
 
-def measured(subject: Subject, texts: Iterable[str], threshold: float | None, least_percent: float) -> Worth:
+def measured(subject: Subject, texts: Texts, threshold: float | None, least_percent: float) -> Worth:
     """In this process, with one layer in memory at a time. threshold: of single tokens' confidence; None: the
-    least at which they keep `least_percent` of the quality."""
-    distinct = list(dict.fromkeys(texts))
+    least at which they keep `least_percent` of the quality in every domain."""
+    distinct = list(dict.fromkeys(text for read in texts.values() for text in read))
     depths: dict[Key, Bits] = {}
     leaving: dict[float, Bits] = {}
     for precision in subject.precisions:
@@ -83,10 +84,18 @@ def measured(subject: Subject, texts: Iterable[str], threshold: float | None, le
             tried = _THRESHOLDS if threshold is None else (threshold,)
             leaving = {each: _by_text(distinct, _leaving(by_depth, each), counts) for each in tried}
     full = subject.depths[0]
-    wanted = sum(depths[full, REFERENCE].values()) * 100 / least_percent
-    kept = [each for each, bits in leaving.items() if sum(bits.values()) <= wanted]
+    reference = depths[full, REFERENCE]
+    kept = [
+        each
+        for each, bits in leaving.items()
+        if all(_percent(reference, bits, read) >= least_percent for read in texts.values())
+    ]
     chosen = min(kept, default=max(leaving))
     return Worth(depths, leaving[chosen], chosen, full)
+
+
+def _percent(reference: Bits, bits: Bits, texts: Sequence[str]) -> float:
+    return 100 * sum(reference[text] for text in texts) / sum(bits[text] for text in texts)
 
 
 @torch.inference_mode()

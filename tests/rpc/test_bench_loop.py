@@ -208,19 +208,19 @@ def arm(rate: float, response: float, quality: float, joules: float = 1.0, batch
     return Figures(metrics, kinds, (quality, quality - 1, quality + 1), 0)
 
 
-STATICS = {"30": arm(100, 900, 100), "27": arm(120, 800, 95), "24": arm(150, 700, 91)}
+STATICS = {"30": arm(100, 900, 100), "27": arm(120, 800, 98), "24": arm(150, 700, 91)}
 
 
 def test_the_best_choice_in_hindsight_keeps_the_quality_and_is_best_at_its_objective() -> None:
-    assert compare.best(STATICS, "throughput", 90) == "24"
-    assert compare.best(STATICS, "latency", 94) == "27"
+    assert compare.best(STATICS, "throughput", 87) == "24"
+    assert compare.best(STATICS, "latency", 90) == "27"  # 24 layers miss it on code
     assert compare.best(STATICS, "quality", 90) == "30"
     assert compare.best(STATICS, "energy", 101) is None
 
 
 def test_the_ideal_knows_the_best_choice_of_each_kind() -> None:
-    assert compare.ideal(STATICS, 90) == pytest.approx(2 / (1 / 150 + 1 / 60))  # 24 layers miss it on code
-    assert compare.ideal(STATICS, 99) is None
+    assert compare.ideal(STATICS, 90) == pytest.approx(2 / (1 / 150 + 1 / 60))
+    assert compare.ideal(STATICS, 101) is None
 
 
 def test_ratios_are_above_one_where_the_loop_did_better() -> None:
@@ -231,8 +231,8 @@ def test_ratios_are_above_one_where_the_loop_did_better() -> None:
     }
     tokens = {TOKENS: arm(70, 1400, 90, joules=2.0)}
     found = {c.id: c for c in compare.claims(loops, STATICS, tokens, STATICS["30"], 90, "shifting-free")}
-    assert found["throughput-over-best-static-shifting-free"].value == pytest.approx(140 / 150, abs=1e-4)
-    assert found["latency-over-best-static-shifting-free"].value == 2
+    assert found["throughput-over-best-static-shifting-free"].value == pytest.approx(140 / 120, abs=1e-4)
+    assert found["latency-over-best-static-shifting-free"].value == pytest.approx(800 / 350, abs=1e-4)
     assert found["throughput-over-full-depth-shifting-free"].value == 1.4
     assert found["throughput-over-token-exit-shifting-free"].value == 2
     assert found["response-time-over-token-exit-shifting-free"].value == 4
@@ -311,7 +311,7 @@ def options(**changes: Any) -> Namespace:
 
 async def test_a_trace_replayed_on_two_arms_becomes_figures_and_claims(tiny: Path) -> None:
     subject = Subject(f"file://{tiny}", "", (LAYERS, *EXITS[::-1]), (REFERENCE,), 12, 6, "float64")
-    worth = measured(subject, [text for read in TEXTS.values() for text in read], None, 100.0)
+    worth = measured(subject, TEXTS, None, 100.0)
     assert set(worth.depths) == {(depth, REFERENCE) for depth in (LAYERS, *EXITS)}
     fixed = Fixed(subject, 0, worth.threshold, "float64")
     trace = drawn(shape(12, ["prose", "code"], calm=100.0), TEXTS)
