@@ -21,7 +21,7 @@ from bench.engine.adapter import Adapter, Cannot, Peer, Setting
 
 
 def main() -> None:
-    answers = _answers_alone()
+    answers = answers_alone()
     serving = Serving(import_module(sys.argv[1]).PEER)
     for line in sys.stdin:
         print(json.dumps(serving.answer(json.loads(line))), file=answers, flush=True)
@@ -100,7 +100,7 @@ def _installed() -> Iterator[tuple[str, str]]:
             yield name, found.version
 
 
-def _answers_alone() -> TextIO:
+def answers_alone() -> TextIO:
     """The stream of answers, which nobody else writes to: others get the error stream from now on."""
     alone = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

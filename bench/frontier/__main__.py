@@ -24,14 +24,12 @@ from __future__ import annotations
 import random
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from helios_contract.serves import PRECISIONS, REFERENCE, Precision
 from helios_server.exits.data import prompts
-from helios_server.models.store import ensure_smollm2
 from helios_server.models.tokenizer import Tokenizer
 from helios_server.profile.precisions import parse_precisions
 
@@ -40,11 +38,10 @@ from bench.frontier import front, law
 from bench.frontier.figures import Measured, claims, quality_claim
 from bench.frontier.front import Key, name
 from bench.frontier.runs import Served, held, score, serve
-from bench.frontier.subject import Subject
+from bench.frontier.subject import Subject, depths, subject_of
 from bench.load import alone
 from bench.report import Claim, arguments, publish
 
-_EXITS, _EXIT_LAYERS = "builtin://general", (27, 24)
 _SHORT = {"windows": 6, "rounds": 1, "warm_up": 1.0, "seconds": 3.0}
 _IN_SHORT = tuple(
     Precision(*pair) for pair in (("auto", "auto"), ("int8", "auto"), ("int8", "int8"), ("int4", "int8"))
@@ -148,7 +145,7 @@ def _prompts(subject: Subject) -> list[tuple[int, ...]]:
 def _options() -> Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--model", help="file:///path (default: SmolLM2-135M with its general heads)")
-    parser.add_argument("--depths", type=_depths, help="below full, for --model (default: two thirds)")
+    parser.add_argument("--depths", type=depths, help="below full, for --model (default: two thirds)")
     parser.add_argument("--dtype")
     parser.add_argument("--precisions", type=parse_precisions, help="default: six, with --short four")
     parser.add_argument("--domains", nargs="+", choices=list(DOMAINS), default=list(DOMAINS))
@@ -173,17 +170,9 @@ def _options() -> Namespace:
 
 
 def _subject(options: Namespace) -> Subject:
-    uri = options.model or f"file://{ensure_smollm2()}"
-    exits = "" if options.model else _EXITS
-    sizes: dict[str, Any] = {"isl": options.isl, "osl": options.osl, "dtype": options.dtype}
-    blank = Subject(uri, exits, (), options.precisions, **sizes)
-    deepest = blank.opened[0].checkpoint.config.num_layers
-    below: Sequence[int] = options.depths or ((deepest * 2 // 3,) if options.model else _EXIT_LAYERS)
-    return Subject(uri, exits, (deepest, *below), options.precisions, **sizes)
-
-
-def _depths(text: str) -> tuple[int, ...]:
-    return tuple(sorted({int(part) for part in text.split(",")}, reverse=True))
+    return subject_of(
+        options.model, options.depths, options.precisions, options.isl, options.osl, options.dtype
+    )
 
 
 def _tell(line: str) -> None:

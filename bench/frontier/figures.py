@@ -40,14 +40,20 @@ class Measured:
 
 
 def quality_claim(domain: str, key: Key, reference: Sequence[int], millibits: Sequence[int]) -> Claim:
-    """Percent of the reference's quality: its bits over these, with the interval in which 95 of 100 such
-    texts would put it, from the windows in pairs."""
-    share = sum(reference) / sum(millibits)
-    left = [above - share * below for above, below in zip(reference, millibits, strict=True)]
-    count = len(left)
-    error = (sum(x * x for x in left) * count / max(count - 1, 1)) ** 0.5 / sum(millibits)
-    value, low, high = (round(100 * (share + sign * _SIGMAS * error), 3) for sign in (0, -1, 1))
+    """Percent of the reference's quality, of windows in pairs, with its interval."""
+    value, low, high = share_of_quality(reference, millibits)
     return Claim(f"quality-{domain}-{name(key)}", value, low, high, "percent")
+
+
+def share_of_quality(reference: Sequence[float], bits: Sequence[float]) -> tuple[float, float, float]:
+    """Percent: the reference's bits over these, with the interval in which 95 of 100 such texts would put it,
+    from the texts in pairs."""
+    share = sum(reference) / sum(bits)
+    left = [above - share * below for above, below in zip(reference, bits, strict=True)]
+    count = len(left)
+    error = (sum(x * x for x in left) * count / max(count - 1, 1)) ** 0.5 / sum(bits)
+    value, low, high = (round(100 * (share + sign * _SIGMAS * error), 3) for sign in (0, -1, 1))
+    return value, low, high
 
 
 def claims(measured: Measured, full: Key) -> Iterator[Claim]:

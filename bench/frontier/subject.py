@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from helios_contract.limits import Audit, Limits
 from helios_contract.serves import Precision
+from helios_server.models.store import ensure_smollm2
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import OpenCandidate, open_backbone
+
+_EXITS, _EXIT_LAYERS = "builtin://general", (27, 24)
 
 
 @dataclass(frozen=True)
@@ -56,3 +59,24 @@ class Subject:
             weight_dtype=precision.weight_dtype,
             kv_cache_dtype=precision.kv_cache_dtype,
         )
+
+
+def subject_of(
+    model: str | None,
+    below: Sequence[int] | None,
+    precisions: tuple[Precision, ...],
+    isl: int,
+    osl: int,
+    dtype: str | None,
+) -> Subject:
+    """model: a uri, of a checkpoint with its own head; None: SmolLM2-135M with its general heads. below:
+    depths beside full depth; None: those of the heads, or two thirds."""
+    uri, exits = model or f"file://{ensure_smollm2()}", "" if model else _EXITS
+    deepest = Subject(uri, exits, (), precisions, isl, osl, dtype).opened[0].checkpoint.config.num_layers
+    shallower = below or ((deepest * 2 // 3,) if model else _EXIT_LAYERS)
+    return Subject(uri, exits, (deepest, *shallower), precisions, isl, osl, dtype)
+
+
+def depths(text: str) -> tuple[int, ...]:
+    """Of an option: "27,24", deepest first."""
+    return tuple(sorted({int(part) for part in text.split(",")}, reverse=True))

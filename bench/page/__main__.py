@@ -19,11 +19,12 @@ from helios_server.planning import PERFORMANCE_VERSION
 
 from bench.engine import page as engine
 from bench.engine.environments import ROOT
+from bench.loop import page as loop
 from bench.page.bounds import BOUNDS, Held, Verdict, held, module_of
 from bench.page.tables import ends, table, with_range
 
 Results = Mapping[Path, Mapping[str, Any]]
-_ENGINE, _TESTS = "bench.engine", "tests.long"
+_ENGINE, _LOOP, _TESTS = "bench.engine", "bench.loop", "tests.long"
 _WITHOUT_ENGINE = {"bench.operator", _TESTS}
 """What these measure does not change with PERFORMANCE_VERSION."""
 _RAISED_FOR = """\
@@ -161,6 +162,8 @@ def _others(results: Results) -> Iterator[str]:
             yield from [f"## {file.stem}", "", _about(module_of(result)), ""]
             yield f"{_machine(result)}, {result['date']}; {_link(file)}, `{result['command']}`."
             yield ""
+            if module_of(result) == _LOOP:
+                yield from loop.arms(result)
             yield from _claims_table(result["claims"])
             yield ""
 

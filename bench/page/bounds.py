@@ -92,7 +92,7 @@ def module_of(result: Mapping[str, Any]) -> str:
     return str(result["command"]).split()[2]
 
 
-_ENGINE, _BUDGETS = "bench.engine", "bench.engine.budgets"
+_ENGINE, _BUDGETS, _LOOP = "bench.engine", "bench.engine.budgets", "bench.loop"
 _NATIVE, _AVX2 = "-avx2", "avx2"
 BOUNDS = (
     Bound(_ENGINE, "decode at 1 row, over the best engine of its class", r"decode-.*-batch-1-\d+-bit-.*",
@@ -125,6 +125,23 @@ BOUNDS = (
     Bound("bench.engine.crowded", "throughput where weights crowd the memory, over what is possible",
           r"share-of-possible", least=0.9),
     Bound("bench.frontier", "rows off the memory law, percent", r"rows-percent-off-the-law-in-.*", most=2),
+    Bound(_LOOP, "on steady traffic: what an objective is for, over the best static choice in hindsight",
+          r"(throughput|latency|energy)-over-best-static-steady-\w+(-\w+)?", least=0.95),
+    Bound(_LOOP, "on shifting traffic where memory binds: throughput over the best static choice",
+          r"throughput-over-best-static-shifting-memory-bound", least=1.05),
+    Bound(_LOOP, "quality over that of the best static choice in hindsight",
+          r"quality-over-best-static-.*", least=0.99),
+    Bound(_LOOP, "what an objective is for, over full depth as published, but for 3 % of noise",
+          r"\w+-over-full-depth-.*", least=0.97),
+    Bound(_LOOP, "where memory binds: throughput over single-model token exit",
+          r"throughput-over-token-exit-\w+-memory-bound", least=1.48),
+    Bound(_LOOP, "where memory binds: response time of single-model token exit over ours",
+          r"response-time-over-token-exit-\w+-memory-bound", least=1.39),
+    Bound(_LOOP, "where memory binds: energy a token of single-model token exit over ours",
+          r"energy-over-token-exit-\w+-memory-bound", least=1.1),
+    Bound(_LOOP, "where memory binds: batch over that of single-model token exit",
+          r"batch-over-token-exit-\w+-memory-bound", least=3.7),
+    Bound(_LOOP, "requests that failed", r".*-failed", most=0),
     Bound("bench.operator", "writes at rest, in all, a second", r"writes-at-rest", most=1),
     Bound("bench.operator", "a change of a spec applied, 95th percentile, seconds", r"change-applied-p95",
           most=2),

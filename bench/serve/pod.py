@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,18 +109,29 @@ def quantile(before: dict[float, float], after: dict[float, float], share: float
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Pod]:
     """Serves when this is entered."""
+    arguments = (
+        *("--model", f"file://{settings.model}"),
+        *("--http-port", "free", "--threads", str(settings.threads), "--offline"),
+        *("--max-batch-size", str(settings.rows), "--max-queue-size", str(settings.queue)),
+        *("--tokens-per-request", str(settings.tokens_per_request), "--drain-timeout", "5"),
+        *("--memory-mib", str(settings.memory_mib)),
+    )
+    async with told(arguments) as pod:
+        yield pod
+
+
+@asynccontextmanager
+async def told(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> AsyncIterator[Pod]:
+    """A pod with such arguments of `helios serve`, beside those of its ports. environment: more variables."""
     with tempfile.TemporaryDirectory(prefix="helios-bench-") as folder:
         ports, log = Path(folder) / "ports.json", Path(folder) / "log"
         with log.open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "helios_server.serve", "--model", f"file://{settings.model}"),
+                *(sys.executable, "-m", "helios_server.serve", *arguments),
                 *("--ports-file", str(ports), "--port", "0", "--control-port", "0", "--metrics-port", "0"),
-                *("--http-port", "free", "--threads", str(settings.threads), "--offline"),
-                *("--max-batch-size", str(settings.rows), "--max-queue-size", str(settings.queue)),
-                *("--tokens-per-request", str(settings.tokens_per_request), "--drain-timeout", "5"),
-                *("--memory-mib", str(settings.memory_mib)),
                 stdout=errors,
                 stderr=errors,
+                env={**os.environ, **(environment or {})},
             )
         try:
             yield Pod(process.pid, await _serving(process, ports, log))

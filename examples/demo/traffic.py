@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 from helios_proto.client import GenerationClient
-from helios_proto.v1.generation_pb2 import GenerateRequest, SamplingParams
+from helios_proto.v1.generation_pb2 import Chunk, GenerateRequest, SamplingParams
 
 
 @dataclass(frozen=True)
@@ -89,23 +89,42 @@ class Traffic:
                 self.ledger.streams.append(await self._one(client, domain, next(prompts), shown=shown))
 
     async def _one(self, client: GenerationClient, domain: str, prompt: str, *, shown: bool) -> Stream:
-        request = GenerateRequest(
-            text=prompt,
-            sampling_params=SamplingParams(max_tokens=self._osl, ignore_eos=True),
-            cache_salt=uuid.uuid4().hex,  # a prompt that comes again is computed like a fresh one
-        )
-        sent, began, text, ids, spans, error = time.monotonic(), math.inf, "", (), (), ""
-        answer = client.generate(request, timeout=300)
-        try:
-            async for message in answer:
-                if message.HasField("chunk"):
-                    began = min(began, time.monotonic())
-                    self.ledger.tokens += len(message.chunk.token_ids)
-                    if shown and self._on_text:
-                        self._on_text(message.chunk.text)
-                else:
-                    text, ids = message.complete.text, tuple(message.complete.output_ids)
-            spans = tuple(await answer.spans())
-        except grpc.aio.AioRpcError as failure:
-            error = f"{failure.code().name}: {failure.details()}"
-        return Stream(domain, prompt, text, ids, spans, sent, began, time.monotonic(), error)
+        def heard(chunk: Chunk) -> None:
+            self.ledger.tokens += len(chunk.token_ids)
+            if shown and self._on_text:
+                self._on_text(chunk.text)
+
+        return await ask(client, domain, prompt, osl=self._osl, heard=heard)
+
+
+async def ask(
+    client: GenerationClient,
+    domain: str,
+    prompt: str,
+    *,
+    osl: int,
+    heard: Callable[[Chunk], None] = lambda _: None,
+    timeout: float = 300,
+) -> Stream:
+    """One request, to its end: `osl` new tokens, whatever they are, or an error, told by the stream.
+    timeout: seconds."""
+    request = GenerateRequest(
+        text=prompt,
+        sampling_params=SamplingParams(max_tokens=osl, ignore_eos=True),
+        cache_salt=uuid.uuid4().hex,  # a prompt that comes again is computed like a fresh one
+    )
+    sent, began, text, error = time.monotonic(), math.inf, "", ""
+    ids: tuple[int, ...] = ()
+    spans: tuple[dict[str, Any], ...] = ()
+    answer = client.generate(request, timeout=timeout)
+    try:
+        async for message in answer:
+            if message.HasField("chunk"):
+                began = min(began, time.monotonic())
+                heard(message.chunk)
+            else:
+                text, ids = message.complete.text, tuple(message.complete.output_ids)
+        spans = tuple(await answer.spans())
+    except grpc.aio.AioRpcError as failure:
+        error = f"{failure.code().name}: {failure.details()}"
+    return Stream(domain, prompt, text, ids, spans, sent, began, time.monotonic(), error)

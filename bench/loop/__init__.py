@@ -1,0 +1,1 @@
+"""The closed loop, measured against what stays as it is: one trace, replayed by every arm."""

@@ -1,0 +1,89 @@
+"""The loop beside what stays as it is: the best choice in hindsight, full depth, token exit, peers. Pure.
+
+Every ratio is above 1 where the loop did better. low and high: of the kinds of text. What an objective is for
+is compared: tokens a second in bursts, the median response, joules a token, quality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import harmonic_mean
+
+from bench.loop.figures import Figures, Metrics
+from bench.report import Claim
+
+METRIC = {
+    "throughput": "tokens-per-second",
+    "latency": "response-p50",
+    "energy": "joules-per-token",
+    "quality": "quality",
+}
+"""By optimizationType."""
+_LESS_IS_BETTER = {"response-p50", "joules-per-token"}
+_BESIDE_TOKENS = {
+    "throughput": ("throughput", "tokens-per-second"),
+    "response-time": ("latency", "response-p50"),
+    "energy": ("energy", "joules-per-token"),
+    "batch": ("throughput", "batch"),
+}
+"""The paper's four figures: of the loop for which objective, and in what."""
+
+
+def ratio(name: str, mine: Figures, other: Figures, metric: str) -> Claim:
+    def of(own: Metrics, theirs: Metrics) -> float:
+        return theirs[metric] / own[metric] if metric in _LESS_IS_BETTER else own[metric] / theirs[metric]
+
+    value = round(of(mine.whole, other.whole), 4)
+    parts = [value, *(round(of(own, other.kinds[kind]), 4) for kind, own in mine.kinds.items())]
+    return Claim(name, value, min(parts), max(parts), "x")
+
+
+def best(statics: Mapping[str, Figures], objective: str, least_quality: float) -> str | None:
+    """In hindsight, of those that kept the quality on every kind of text; None: none did."""
+    metric = METRIC[objective]
+    sign = -1 if metric in _LESS_IS_BETTER else 1
+    kept = [name for name, one in statics.items() if _keeps(one, least_quality)]
+    return max(kept, key=lambda name: sign * statics[name].whole[metric], default=None)
+
+
+def _keeps(one: Figures, least_quality: float) -> bool:
+    return all(metrics["quality"] >= least_quality for metrics in one.kinds.values())
+
+
+def ideal(statics: Mapping[str, Figures], least_quality: float) -> float | None:
+    """Tokens a second of whoever knew each kind's best choice beforehand and changed for nothing: as many
+    tokens of each."""
+    kinds = [kind for one in list(statics.values())[:1] for kind in one.kinds]
+    by_kind = [[one.kinds[kind] for one in statics.values()] for kind in kinds]
+    rates = [_fastest(each, least_quality) for each in by_kind]
+    return harmonic_mean(rates) if rates and all(rates) else None
+
+
+def _fastest(statics: Sequence[Metrics], least_quality: float) -> float:
+    return max((m["tokens-per-second"] for m in statics if m["quality"] >= least_quality), default=0.0)
+
+
+def claims(
+    loops: Mapping[str, Figures],
+    statics: Mapping[str, Figures],
+    others: Mapping[str, Figures],
+    full: Figures | None,
+    least_quality: float,
+    setting: str,
+) -> Iterator[Claim]:
+    """loops: by objective; others: single-token exit and peers, by name; full: as published;
+    setting: what the names end with."""
+    for objective, mine in loops.items():
+        metric = METRIC[objective]
+        if name := best(statics, objective, least_quality):
+            yield ratio(f"{objective}-over-best-static-{setting}", mine, statics[name], metric)
+        if full:
+            yield ratio(f"{objective}-over-full-depth-{setting}", mine, full, metric)
+    fastest, most = loops.get("throughput"), ideal(statics, least_quality)
+    if fastest and most:
+        share = round(fastest.whole["tokens-per-second"] / most, 4)
+        yield Claim(f"throughput-over-ideal-{setting}", share, share, share, "x")
+    for other, theirs in others.items():
+        for what, (objective, metric) in _BESIDE_TOKENS.items():
+            if objective in loops:
+                yield ratio(f"{what}-over-{other}-{setting}", loops[objective], theirs, metric)

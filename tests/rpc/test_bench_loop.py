@@ -1,0 +1,376 @@
+"""`bench.loop`: the trace, its replay, what becomes of it, and a run of two arms through real pods."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helios_contract.serves import REFERENCE, Precision
+from helios_operator.api import parse, validation
+from helios_operator.api.status import HistoryEntry, Served
+from helios_operator.api.types import Decision
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.frontier.subject import Subject
+from bench.loop import compare, figures, page, parts
+from bench.loop.arms import TOKENS, Arms
+from bench.loop.figures import Figures, Run
+from bench.loop.looping import Asked, costs
+from bench.loop.peer import answering
+from bench.loop.pods import Fixed
+from bench.loop.quality import Worth, measured
+from bench.loop.replay import Answered, asking, replay
+from bench.loop.result import Result
+from bench.loop.run import Measured
+from bench.loop.spent import Spent, cpu_seconds_of_children
+from bench.loop.trace import KINDS, Arrival, Shape, drawn
+from bench.report import Claim
+from bench.serve.figures import Slo
+from examples.demo.traffic import Stream
+from tests.rpc.pods import EXITS, LAYERS, serving
+from tests.sizes import LONG
+
+TEXTS = {"prose": ["a whale swam", "the ship sailed on"], "code": ["x = 1", "def f(): pass"]}
+INT8 = Precision("int8", "auto")
+ROOT = Path(__file__).parents[2]
+
+
+def shape(requests: int = 40, kinds: Sequence[str] = KINDS, **changes: Any) -> Shape:
+    return Shape(**{"requests": requests, "kinds": kinds, "calm": 4.0, "burst": 100.0, "seed": 1} | changes)
+
+
+# -- the trace -----------------------------------------------------------------------------------------------
+
+
+@given(st.integers(4, 90), st.lists(st.sampled_from(KINDS), min_size=1, max_size=3, unique=True))
+def test_a_trace_has_all_its_requests_a_calm_and_a_burst_of_each_kind(
+    requests: int, kinds: list[str]
+) -> None:
+    trace = drawn(shape(requests, kinds), TEXTS)
+    assert [each.number for each in trace] == list(range(requests))
+    assert all(before.at <= after.at for before, after in pairwise(trace))
+    assert list(dict.fromkeys(each.kind for each in trace)) == kinds[:requests]
+    phases = list(dict.fromkeys((each.kind, each.is_burst) for each in trace))
+    assert phases == sorted(phases, key=lambda phase: (kinds.index(phase[0]), phase[1]))
+    assert all(each.text in TEXTS[each.domain] for each in trace)
+    assert all(each.domain == each.kind for each in trace if each.kind != "mixed")
+
+
+def test_a_seed_is_a_trace_and_rates_are_kept() -> None:
+    assert drawn(shape(), TEXTS) == drawn(shape(), TEXTS) != drawn(shape(seed=2), TEXTS)
+    trace = drawn(shape(3000, ["prose"]), TEXTS)
+    calm = [each.at for each in trace if not each.is_burst]
+    burst = [each.at for each in trace if each.is_burst]
+    assert len(calm) / calm[-1] == pytest.approx(4, rel=0.1)
+    assert len(burst) / (burst[-1] - calm[-1]) == pytest.approx(100, rel=0.1)
+    assert {each.domain for each in drawn(shape(60), TEXTS) if each.kind == "mixed"} == {"prose", "code"}
+
+
+# -- the replay ----------------------------------------------------------------------------------------------
+
+
+async def test_a_request_that_finds_all_callers_busy_waits_and_its_wait_counts() -> None:
+    under_way = most = 0
+
+    async def ask(arrival: Arrival) -> Stream:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        sent = time.monotonic()
+        await asyncio.sleep(0.02)
+        under_way -= 1
+        return stream(sent, sent + 0.01, time.monotonic())
+
+    trace = [replace(each, at=0.0) for each in drawn(shape(9), TEXTS)]
+    answered = await replay(trace, ask, 3, lambda _: None)
+    assert [each.arrival for each in answered] == trace
+    assert most == 3
+    assert sorted(each.stream.ended - each.stream.sent for each in answered)[-1] >= 0.06
+
+
+# -- figures -------------------------------------------------------------------------------------------------
+
+
+def stream(sent: float, began: float, ended: float, tokens: int = 10, **changes: Any) -> Stream:
+    return replace(Stream("prose", "a", "", (0,) * tokens, (), sent, began, ended), **changes)
+
+
+def answered(kind: str, is_burst: bool, *streams: Stream) -> list[Answered]:
+    return [Answered(Arrival(0, 0.0, kind, is_burst, "prose", "a"), each) for each in streams]
+
+
+class Clock:
+    """A meter of one joule a second."""
+
+    source = "rapl"
+
+    def joules(self) -> float:
+        return time.monotonic()
+
+
+def spent() -> Spent:
+    made = Spent(Clock())
+    made._moments, made._joules = [0.0, 50.0, 100.0], [0.0, 50.0, 200.0]
+    return made
+
+
+WORTH = Worth(
+    {(30, REFERENCE): {"a": 90.0}, (24, REFERENCE): {"a": 100.0}, (30, INT8): {"a": 90.0}},
+    {"a": 120.0},
+    0.5,
+    30,
+)
+
+
+def test_throughput_is_of_the_bursts_and_waits_are_of_all() -> None:
+    calm = answered("prose", False, stream(0, 1, 2), stream(3, 4, 5))
+    burst = answered(
+        "prose", True, stream(10, 11, 15), stream(10, 12, 20), stream(10, math.inf, 11, error="x")
+    )
+    found = figures.figures(Run("an-arm", [*calm, *burst], spent(), 30.0), WORTH, Slo(1.5, 0.2))
+    assert found.whole["tokens-per-second"] == pytest.approx(20 / 10)
+    assert found.whole["response-p50"] == pytest.approx(2000)
+    assert found.whole["response-p99"] == pytest.approx(10000)
+    assert found.whole["ttft-p99"] == pytest.approx(2000)
+    assert found.whole["itl-p50"] == pytest.approx(1000 / 9)
+    assert found.whole["batch"] == 2
+    assert found.failed == 1
+    assert found.whole["slo-violations"] == pytest.approx(60)  # the three of the burst
+    assert found.whole["joules-per-token"] == pytest.approx(20 / 40)
+    assert found.kinds["prose"] == found.whole
+
+
+def test_joules_between_two_moments_are_read_off_the_line() -> None:
+    assert spent().between(10, 20) == pytest.approx(10)
+    assert spent().between(25, 75) == pytest.approx(25 + 75)
+    assert spent().between(-5, 200) == pytest.approx(200)
+
+
+def test_what_children_compute_is_counted_while_they_run_and_after() -> None:
+    before = cpu_seconds_of_children()
+    code = "import time\nwhile time.process_time() < .3: pass\nprint(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdin
+        assert child.stdout
+        child.stdout.readline()
+        running = cpu_seconds_of_children() - before
+        child.stdin.write(b"\n")
+    assert running >= 0.25
+    assert cpu_seconds_of_children() - before >= running
+
+
+def span(from_token: int, depth: int, **precision: str) -> dict[str, Any]:
+    known = {"candidate": "c", "modelUri": "u", "revision": "", "backbone": "b", "exits": ""}
+    return {"fromToken": from_token, "depth": depth, **known, **precision}
+
+
+@pytest.mark.parametrize(
+    ("spans", "single_tokens", "percent"),
+    [
+        ((), False, 100.0),
+        ((span(0, 24),), False, 90.0),
+        ((span(0, 30, weightDtype="int8"),), False, 100.0),
+        ((span(0, 24), span(5, 30)), False, 100 * 90 / 95),
+        ((span(0, 30, exitMode="token"), span(1, 24, exitMode="token")), True, 75.0),
+    ],
+)
+def test_quality_is_of_the_depth_and_precision_that_the_spans_name(
+    spans: tuple[dict[str, Any], ...], single_tokens: bool, percent: float
+) -> None:
+    two = answered("prose", True, *[stream(0, 1, 2, spans=spans)] * 2)
+    assert WORTH.percent(two, single_tokens=single_tokens)[0] == pytest.approx(percent, abs=1e-3)
+
+
+# -- comparing -----------------------------------------------------------------------------------------------
+
+
+def arm(rate: float, response: float, quality: float, joules: float = 1.0, batch: float = 4) -> Figures:
+    metrics = {
+        "tokens-per-second": rate, "response-p50": response, "quality": quality,
+        "joules-per-token": joules, "batch": batch,
+    }  # fmt: skip
+    kinds = {"prose": metrics, "code": metrics | {"tokens-per-second": rate / 2, "quality": quality - 4}}
+    return Figures(metrics, kinds, (quality, quality - 1, quality + 1), 0)
+
+
+STATICS = {"30": arm(100, 900, 100), "27": arm(120, 800, 98), "24": arm(150, 700, 91)}
+
+
+def test_the_best_choice_in_hindsight_keeps_the_quality_and_is_best_at_its_objective() -> None:
+    assert compare.best(STATICS, "throughput", 87) == "24"
+    assert compare.best(STATICS, "latency", 90) == "27"  # 24 layers miss it on code
+    assert compare.best(STATICS, "quality", 90) == "30"
+    assert compare.best(STATICS, "energy", 101) is None
+
+
+def test_the_ideal_knows_the_best_choice_of_each_kind() -> None:
+    assert compare.ideal(STATICS, 90) == pytest.approx(2 / (1 / 150 + 1 / 60))
+    assert compare.ideal(STATICS, 101) is None
+
+
+def test_ratios_are_above_one_where_the_loop_did_better() -> None:
+    loops = {
+        "throughput": arm(140, 750, 92, batch=16),
+        "latency": arm(140, 350, 92),
+        "energy": arm(1, 1, 1, 0.5),
+    }
+    tokens = {TOKENS: arm(70, 1400, 90, joules=2.0)}
+    found = {c.id: c for c in compare.claims(loops, STATICS, tokens, STATICS["30"], 90, "shifting-free")}
+    assert found["throughput-over-best-static-shifting-free"].value == pytest.approx(140 / 120, abs=1e-4)
+    assert found["latency-over-best-static-shifting-free"].value == pytest.approx(800 / 350, abs=1e-4)
+    assert found["throughput-over-full-depth-shifting-free"].value == 1.4
+    assert found["throughput-over-token-exit-shifting-free"].value == 2
+    assert found["response-time-over-token-exit-shifting-free"].value == 4
+    assert found["energy-over-token-exit-shifting-free"].value == 4
+    assert found["batch-over-token-exit-shifting-free"].value == 4
+    assert found["throughput-over-ideal-shifting-free"].value == pytest.approx(
+        140 / (2 / (1 / 150 + 1 / 60)), abs=1e-4
+    )
+
+
+def test_what_rests_on_declared_watts_is_named_so_and_reaches_no_bound() -> None:
+    for name in ("30-auto-auto-joules-per-token", "energy-over-best-static-steady-free"):
+        assert "declared-" in figures.as_declared(Claim(name, 1, 1, 1, "x")).id
+    other = Claim("batch-over-token-exit-steady-free", 1, 1, 1, "x")
+    assert figures.as_declared(other) == other
+
+
+def test_parts_are_ratios_of_neighbours_burst_by_burst() -> None:
+    rates = {parts.TORCH: [100.0, 100.0], parts.HEADS: [80.0, 90.0], parts.EXITS: [100.0, 90.0],
+             parts.KERNELS: [300.0, 310.0], parts.ROWS: [600.0, 620.0]}  # fmt: skip
+    found = {each.id: each for each in parts.claims(rates)}
+    assert (found["part-heads-cost"].low, found["part-heads-cost"].high) == (0.8, 0.9)
+    assert found["part-exits"].high == 1.25
+    assert found["part-batch"].value == 2
+
+
+# -- the loop ------------------------------------------------------------------------------------------------
+
+
+def test_a_change_costs_its_seconds_and_the_requests_that_waited_meanwhile() -> None:
+    now, ended = time.monotonic(), datetime.now(UTC)
+    made = HistoryEntry(
+        ended,
+        Decision.SHRINK,
+        Served("model", 1, 24, 8, ""),
+        None,
+        "",
+        "24 layers are faster",
+        "Promoted",
+        seconds=4,
+    )
+    waits = answered(
+        "prose",
+        False,
+        stream(now - 3, now - 1, now),
+        stream(now - 9, now - 8, now),
+        stream(now + 1, now + 2, now + 3),
+    )
+    [told] = costs([made], waits)
+    assert told["requestsThatWaited"] == 1
+    assert (told["kind"], told["layers"], told["seconds"]) == ("Shrink", 24, 4)
+
+
+@pytest.mark.parametrize("exits", ["", "builtin://general"])
+def test_the_loop_is_asked_by_a_spec_that_is_one(exits: str) -> None:
+    asked = Asked("latency", ("auto", "int8"), 900, 90, ["a text"], 20, 50)
+    subject = Subject("file:///models/chat", exits, (30, 24), (REFERENCE, INT8), 72, 24)
+    spec = parse.deployment(validation.admit(asked.deployment(subject))).spec
+    assert spec.slo.optimization_type == "latency"
+    assert spec.candidates[0].uri == subject.uri
+    assert spec.limits.memory_mib == 900
+    free = parse.deployment(validation.admit(replace(asked, memory_mib=0).deployment(subject))).spec
+    assert free.limits.memory_mib is None
+
+
+# -- through real pods ---------------------------------------------------------------------------------------
+
+
+def options(**changes: Any) -> Namespace:
+    settings = {
+        "min_quality": 1, "callers": 8, "load": 1.0, "seed": 1, "slo_ttft": 1.0, "slo_itl": 0.1,
+        "audit_percent": 20, "every_requests": 50, "watts": 10.0, "objectives": ["throughput"],
+    }  # fmt: skip
+    return Namespace(**settings | changes)
+
+
+async def test_a_trace_replayed_on_two_arms_becomes_figures_and_claims(tiny: Path) -> None:
+    subject = Subject(f"file://{tiny}", "", (LAYERS, *EXITS[::-1]), (REFERENCE,), 12, 6, "float64")
+    worth = measured(subject, TEXTS, None, 100.0)
+    assert set(worth.depths) == {(depth, REFERENCE) for depth in (LAYERS, *EXITS)}
+    fixed = Fixed(subject, 0, worth.threshold, "float64")
+    trace = drawn(shape(12, ["prose", "code"], calm=100.0), TEXTS)
+    found = Measured()
+    tokens = {"exit_mode": "token", "exit_threshold": worth.threshold, "max_batch_size": 4}
+    for name, limits, engine in (
+        (fixed.names[0], {}, {}),
+        (TOKENS, tokens, {"prefix_caching": False}),
+    ):
+        async with (
+            serving(tiny, engine=engine, **limits) as pod,
+            asking(f"127.0.0.1:{pod.ports.port}", 6) as ask,
+        ):
+            began = time.monotonic()
+            replayed = await replay(trace, ask, 8, lambda _: None)
+            lasted = time.monotonic() - began
+        readings = Spent(Clock())
+        readings.look()
+        readings._moments.insert(0, began), readings._joules.insert(0, began)
+        found.runs.append(Run(name, replayed, readings, lasted, {}, name == TOKENS))
+    arms = Arms(fixed, Asked("", ("auto",), 0, 1, [], 20, 50), ["throughput"], tiny, 10.0, 8)
+    result = Result(arms, shape(12, ["prose", "code"]), found, worth, options())
+    claims = {each.id: each for each in result.claims()}
+    for name in (fixed.names[0], TOKENS):
+        assert claims[f"{name}-failed"].value == 0
+        assert claims[f"{name}-tokens-per-second"].value > 0
+        assert 1 <= claims[f"{name}-batch"].value <= 8
+    assert claims[f"{fixed.names[0]}-quality"].value == 100
+    told = json.loads(json.dumps(result.figures()))
+    assert told["setting"] == "shifting-free"
+    assert told["bestStatic"] == {"throughput": fixed.names[0]}
+    table = "\n".join(page.arms({"figures": told, "claims": [vars(each) for each in claims.values()]}))
+    assert f"| {TOKENS} | " in table
+    assert "12 requests of" in table
+
+
+# -- long ----------------------------------------------------------------------------------------------------
+
+pytest_long = pytest.mark.skipif(not LONG, reason="`make test-long` runs it: other processes, minutes")
+
+
+@pytest.mark.long
+@pytest_long
+async def test_transformers_answers_as_an_arm(tiny: Path) -> None:
+    trace = [replace(each, at=0.0) for each in drawn(shape(6), TEXTS)]
+    async with answering(tiny, "float32", 4, 64, 5) as peer:
+        replayed = await replay(trace, peer.ask, 6, lambda _: None)
+    assert "batch" in peer.batching
+    assert {(len(each.stream.output_ids), each.stream.error) for each in replayed} == {(5, "")}
+    assert all(each.stream.sent < each.stream.began <= each.stream.ended for each in replayed)
+
+
+@pytest.mark.long
+@pytest_long
+def test_the_short_run_has_every_kind_of_arm() -> None:
+    command = [sys.executable, "-m", "bench.loop", "--short", "--busy", "--output", "json"]
+    ran = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    told: Mapping[str, Any] = json.loads(ran.stdout)
+    known = {*told["figures"]["arms"], *told["figures"]["leftOut"]}
+    assert {"30-auto-auto", TOKENS, "helios-throughput", "transformers"} <= known
+    assert told["figures"]["errors"] == {}
+    assert all(each["value"] == 0 for each in told["claims"] if each["id"].endswith("-failed"))
