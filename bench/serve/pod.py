@@ -11,12 +11,14 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+from helios_contract import limits as document
+from helios_contract.limits import Limits
 
 _START_SECONDS = 300.0
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -109,16 +111,34 @@ def quantile(before: dict[float, float], after: dict[float, float], share: float
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Pod]:
     """Serves when this is entered."""
+    words = (
+        *("--model", f"file://{settings.model}", "--threads", str(settings.threads)),
+        *("--max-batch-size", str(settings.rows), "--max-queue-size", str(settings.queue)),
+        *("--tokens-per-request", str(settings.tokens_per_request), "--memory-mib", str(settings.memory_mib)),
+    )
+    async with _started(words) as pod:
+        yield pod
+
+
+@asynccontextmanager
+async def limited(limits: Limits, threads: int) -> AsyncIterator[Pod]:
+    """The same under the limits that an operator would write."""
+    with tempfile.TemporaryDirectory(prefix="helios-bench-") as folder:
+        file = Path(folder) / "limits.json"
+        file.write_text(document.to_json(limits), encoding="utf-8")
+        async with _started(("--limits", str(file), "--threads", str(threads))) as pod:
+            yield pod
+
+
+@asynccontextmanager
+async def _started(words: Sequence[str]) -> AsyncIterator[Pod]:
     with tempfile.TemporaryDirectory(prefix="helios-bench-") as folder:
         ports, log = Path(folder) / "ports.json", Path(folder) / "log"
         with log.open("wb") as errors:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "helios_server.serve", "--model", f"file://{settings.model}"),
+                *(sys.executable, "-m", "helios_server.serve", *words),
                 *("--ports-file", str(ports), "--port", "0", "--control-port", "0", "--metrics-port", "0"),
-                *("--http-port", "free", "--threads", str(settings.threads), "--offline"),
-                *("--max-batch-size", str(settings.rows), "--max-queue-size", str(settings.queue)),
-                *("--tokens-per-request", str(settings.tokens_per_request), "--drain-timeout", "5"),
-                *("--memory-mib", str(settings.memory_mib)),
+                *("--http-port", "free", "--offline", "--drain-timeout", "5"),
                 stdout=errors,
                 stderr=errors,
             )
