@@ -96,13 +96,14 @@ def _rounds(
     shape: Shape,
     number: int,
 ) -> dict[tuple[Key, float], list[Round]]:
-    """Rounds over all combinations, and the loads of each, in random order: what drifts hits all alike."""
+    """Rounds over all combinations, and the loads of each, in random order: what drifts hits all alike. All
+    have the same requests at the same moments."""
     order, found = random.Random(0), {(key, load): list[Round]() for key in keys for load in rates}
     for each in range(number):
         for key in order.sample(keys, len(keys)):
             loads = order.sample(list(rates), len(rates))
-            limits = subject.limits(*key, memory_mib)
-            seen = asyncio.run(under(limits, shape, [rates[load] for load in loads], seed=100 * each))
+            asked = [(rates[load], 100 * each + list(rates).index(load)) for load in loads]
+            seen = asyncio.run(under(subject.limits(*key, memory_mib), shape, asked))
             for load, one in zip(loads, seen, strict=True):
                 found[key, load].append(one)
                 _tell(f"round {each + 1}: {name(key)} at load {load:g}: {_brief(one)}")

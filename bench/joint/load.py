@@ -44,14 +44,14 @@ async def capacity(limits: Limits, shape: Shape, callers: int) -> float:
     return found["tokens-per-second"] / shape.osl
 
 
-async def under(limits: Limits, shape: Shape, rates: Sequence[float], seed: int) -> list[Round]:
-    """Of each rate, in requests a second, in that order; the next begins when all calls of one have ended."""
+async def under(limits: Limits, shape: Shape, loads: Sequence[tuple[float, int]]) -> list[Round]:
+    """Of each rate and seed, in that order; the next begins when all calls of one have ended."""
     async with _door(limits, shape) as door:
-        return [await offered(door, shape, rate, seed + number) for number, rate in enumerate(rates)]
+        return [await offered(door, shape, rate, seed) for rate, seed in loads]
 
 
 async def offered(door: Door, shape: Shape, rate: float, seed: int) -> Round:
-    """Of one rate. seed: of the moments and the prompts."""
+    """rate: requests a second; seed: of their moments and prompts, which it makes the same for every pod."""
     caller = Caller(door, shape.isl, shape.osl, seed)
     begin = time.monotonic()
     await caller.opened(rate, shape.seconds)

@@ -53,7 +53,7 @@ async def test_a_pod_is_started_with_the_limits_of_a_combination(tiny: Path) -> 
     shape = Shape(isl=4, osl=3, seconds=0.5, threads=1)
     limits = limits_for(tiny, layer_budget=2)
     assert await capacity(limits, shape, callers=4) > 0
-    first, second = await under(limits, shape, [5.0, 50.0], seed=1)
+    first, second = await under(limits, shape, [(5.0, 1), (50.0, 2)])
     assert first["sent"] < second["sent"]
 
 
