@@ -45,6 +45,8 @@ from bench.report import Claim, arguments, publish
 _EXITS, _EXIT_LAYERS = "builtin://general", (27, 24)
 _PRECISIONS = (REFERENCE, Precision("int8", "int8"))
 _SHORT = {"windows": 4, "rounds": 1, "seconds": 4.0, "loads": [0.6, 1.6]}
+_LEAST_REQUESTS = 3
+"""That a load sends, on average."""
 _CALLERS_A_ROW = 2
 """While it is measured what load 1 is."""
 
@@ -61,6 +63,7 @@ def main() -> None:
     unit = asyncio.run(capacity(full, shape, _CALLERS_A_ROW * options.rows))
     _tell(f"load 1 is {unit:.2f} requests a second, in {memory} MiB")
     rates = {load: load * unit for load in options.loads}
+    _check(rates, options)
     rounds = _rounds(subject, keys, memory, rates, shape, options.rounds)
     cells = [Cell(key, load, rates[load], rounds[key, load]) for key in keys for load in options.loads]
     quality = _quality(subject, options)
@@ -86,6 +89,16 @@ def main() -> None:
 
         draw(points, f"{Path(subject.uri).name}, {memory} MiB", options.plot)
     publish(options.output, figures, list(curve.claims(cells, quality)))
+
+
+def _check(rates: Mapping[float, float], options: Namespace) -> None:
+    """Nothing is told by a load that hardly sends anything."""
+    load, rate = min(rates.items())
+    if rate * options.seconds < _LEAST_REQUESTS:
+        sys.exit(
+            f"error: --seconds: load {load:g} is {rate:.2f} requests a second here, too few in"
+            f" {options.seconds:g} s; give more seconds, or a machine that is not busy"
+        )
 
 
 def _rounds(

@@ -45,6 +45,7 @@ def main() -> None:
     model = make.model_of(options)
     made = make.specialists(model, options.folder, plan)
     found = make.held_out({make.BASE: model, **made}, options.texts)
+    options.min_quality = options.min_quality or make.promise(found)
     trace = _trace(options)
     worth = _worth(made, {prompt for phase in trace for prompt in phase.prompts})
     rounds = [_round(number, made, trace, options, worth) for number in range(options.rounds)]
@@ -68,7 +69,7 @@ def _options() -> Namespace:
     add("--callers", type=int, default=8, help="at once (default: 8)")
     add("--osl", type=int, default=32, help="tokens of an answer (default: 32)")
     add("--rounds", type=int, default=1, help="of all three runs (default: 1)")
-    add("--min-quality", type=int, default=98, help="asked, percent of the best candidate (default: 98)")
+    add("--min-quality", type=int, help="asked, percent of the better one (default: half-way)")
     add("--memory", type=int, default=900, metavar="MIB", help="of a pod (default: 900)")
     add("--every", type=int, default=60, help="requests between two reassessments (default: 60)")
     add("--live", type=int, default=20, help="prompts that a set of live ones has (default: 20)")

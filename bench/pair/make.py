@@ -115,6 +115,17 @@ def claims(found: HeldOut) -> Iterator[Claim]:
                 yield ratio_claim(f"quality-of-{name}-on-{kind}", above, below, "percent", 100)
 
 
+def promise(found: HeldOut) -> int:
+    """Percent of the better one, which each keeps on its own text and breaks on the other's: half-way."""
+    others = [
+        100 * sum(by_model[kind].millibits) / sum(scored.millibits)
+        for kind, by_model in found.items()
+        for name, scored in by_model.items()
+        if name not in (kind, BASE)
+    ]
+    return min(99, int((100 + max(others)) / 2))
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 

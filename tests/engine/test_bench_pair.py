@@ -15,9 +15,9 @@ import torch
 from helios_server.models.checkpoint import Checkpoint
 
 from bench.page import __main__ as writer
-from bench.pair import drive, figures, specialist
+from bench.pair import drive, figures, make, specialist
 from bench.pair.figures import Answer, Change, Played, Run, Worth, ratio_claim
-from bench.pair.judge import score
+from bench.pair.judge import Scored, score
 from bench.pair.specialist import Plan
 from tests.checkpoints import make_checkpoint
 from tests.sizes import LONG
@@ -79,6 +79,21 @@ def test_what_cannot_be_trained_is_named(source: Checkpoint, text: Path, tmp_pat
     opt = Checkpoint.open(make_checkpoint(tmp_path / "opt", family="opt"))
     with pytest.raises(SystemExit, match=r"--model: .* is no Llama"):
         specialist.train(opt, text, PLAN, lambda _: None)
+
+
+def test_the_promise_is_one_that_each_breaks_on_the_others_text() -> None:
+    def found(prose_on_code: int, code_on_prose: int) -> make.HeldOut:
+        worth = {
+            "prose": {"prose": 1000, "code": code_on_prose},
+            "code": {"prose": prose_on_code, "code": 1000},
+        }
+        return {
+            kind: {name: Scored((bits,), (100,)) for name, bits in (by | {make.BASE: 1001}).items()}
+            for kind, by in worth.items()
+        }
+
+    assert make.promise(found(1250, 1111)) == 95  # 80 and 90 % are kept
+    assert make.promise(found(1001, 1250)) == 99
 
 
 # -- what a trace comes to -----------------------------------------------------------------------------------
