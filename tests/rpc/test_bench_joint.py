@@ -177,16 +177,8 @@ def test_the_page_has_a_table_a_load_and_a_picture_for_light_and_dark(tmp_path: 
 @pytest.mark.skipif(not LONG, reason="`make test-long` runs it: four pods under two loads take a minute")
 def test_it_runs_and_tells_its_claims(tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "tiny", layers=6, max_position_embeddings=4096)
-    command = [
-        sys.executable,
-        "-m",
-        "bench.joint",
-        "--model",
-        f"file://{model}",
-        "--short",
-        "--output",
-        "json",
-    ]
+    options = ["--model", f"file://{model}", "--isl", "16", "--osl", "8", "--short", "--output", "json"]
+    command = [sys.executable, "-m", "bench.joint", *options]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     document = json.loads(ended.stdout)
     claims = {claim["id"]: claim["value"] for claim in document["claims"]}
