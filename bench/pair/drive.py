@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ async def drive(
     async with LocalRuntime([deployment(candidates, settings)], state, options) as runtime:
         await runtime.wait_for(lambda up: _has_chosen(up.snapshot(_NAME)), _PATIENCE_SECONDS)
         traffic = Traffic(runtime.front_address(_NAME), callers=settings.callers, osl=settings.osl)
-        phases = [await _play(phase, traffic) for phase in trace]
+        phases = [await _play(phase, traffic, runtime) for phase in trace]
         # A pass later: a change that ended with the last answers stands in the history.
         await asyncio.sleep(1)
         snapshot = runtime.snapshot(_NAME)
@@ -110,24 +110,30 @@ def _has_chosen(snapshot: Snapshot | None) -> bool:
     return chosen and status.target is None and len(snapshot.revisions) == 1
 
 
-async def _play(phase: Phase, traffic: Traffic) -> Played:
+async def _play(phase: Phase, traffic: Traffic, runtime: LocalRuntime) -> Played:
     ledger, first, began = traffic.ledger, len(traffic.ledger.streams), time.monotonic()
+    decided: list[str] = []
     print(f"{phase.kind}: {phase.requests} requests", file=sys.stderr, flush=True)
     async with traffic.flowing(phase.kind, phase.prompts):
-        await _until(lambda: len(ledger.streams) - first >= phase.requests)
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while (answered := len(ledger.streams) - first) < phase.requests:
+                _listen(decided, runtime.snapshot(_NAME), answered)
+                await asyncio.sleep(0.05)
         ended = time.monotonic()
     streams = ledger.streams[first:]
     for error in {stream.error for stream in streams if stream.error}:
         print(f"failed: {error}", file=sys.stderr, flush=True)
-    answered = [stream for stream in streams if not stream.error]
-    failed = len(streams) - len(answered)
-    return Played(phase.kind, began, ended, tuple(map(_answer, answered)), failed)
+    answers = tuple(_answer(stream) for stream in streams if not stream.error)
+    return Played(phase.kind, began, ended, answers, len(streams) - len(answers), tuple(decided))
 
 
-async def _until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(_PATIENCE_SECONDS):
-        while not holds():
-            await asyncio.sleep(0.05)
+def _listen(decided: list[str], snapshot: Snapshot | None, answered: int) -> None:
+    """Keeps what is decided now, unless it was the last that was kept."""
+    memory = snapshot.deployment.status.reassessment if snapshot else None
+    if memory and memory.decision:
+        said = f"{memory.decision.value}/{memory.reason}: {memory.message}"
+        if not decided or not decided[-1].endswith(f" {said}"):
+            decided.append(f"{answered} {said}")
 
 
 def _answer(stream: Stream) -> Answer:

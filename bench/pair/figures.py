@@ -35,13 +35,15 @@ class Answer:
 @dataclass(frozen=True)
 class Played:
     """One phase of a run. began, ended: when its requests were sent and when so many as asked were answered;
-    answers: also of those under way then."""
+    answers: also of those under way then; decided: what the loop said meanwhile, each with how many were
+    answered until then."""
 
     kind: str
     began: float
     ended: float
     answers: tuple[Answer, ...]
     failed: int = 0
+    decided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def _phase(phase: Played, worth: Worth) -> dict[str, Any]:
         "tokensPerSecond": tokens / seconds,
         "responseP50Ms": _response(phase.answers, 50),
         "responseP99Ms": _response(phase.answers, 99),
+        "decided": list(phase.decided),
     }
 
 

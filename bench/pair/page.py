@@ -34,7 +34,15 @@ def section(result: Mapping[str, Any]) -> Iterator[str]:
     yield from table(_HEAD, list(_runs(found["rounds"], claims)))
     changes = [change for one in found["rounds"] for change in one[BOTH]["changes"]]
     if not changes:
-        yield from ["", "The loop changed nothing.", ""]
+        yield from [
+            "",
+            "The loop changed nothing. What it said last in each phase, and after how many requests:",
+            "",
+        ]
+        yield from (
+            f"- {phase['kind']}: {phase['decided'][-1]}" for phase in _phases(found) if phase["decided"]
+        )
+        yield ""
         return
     yield from [
         "",
@@ -43,6 +51,10 @@ def section(result: Mapping[str, Any]) -> Iterator[str]:
     ]
     yield from table(_CHANGES, [_change(change) for change in changes])
     yield ""
+
+
+def _phases(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [phase for one in found["rounds"] for phase in one[BOTH]["phases"]]
 
 
 def _runs(rounds: list[Mapping[str, Any]], claims: Mapping[str, Any]) -> Iterator[list[str]]:

@@ -220,7 +220,10 @@ def test_the_page_shows_who_served_and_what_a_change_cost() -> None:
     assert "| `quality-both-over-best-alone` |" in page
     quiet = result()
     quiet["figures"]["rounds"][0]["both"]["changes"] = []
-    assert "The loop changed nothing." in writer.page({Path("pair.json"): quiet})
+    quiet["figures"]["rounds"][0]["both"]["phases"][1]["decided"] = ["60 Keep/AlreadyBest: nothing is better"]
+    page = writer.page({Path("pair.json"): quiet})
+    assert "The loop changed nothing." in page
+    assert "- code: 60 Keep/AlreadyBest: nothing is better\n" in page
 
 
 # -- the whole -----------------------------------------------------------------------------------------------
