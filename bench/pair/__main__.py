@@ -10,7 +10,9 @@ least and greatest); of the loop over the better one alone; switches, what they 
 wrong model answered until then; of the specialists what `bench.pair.make` claims, with the 95 per cent
 interval over the texts.
 
-`python -m bench.pair --output json` is a useful run; --short says whether it runs.
+`python -m bench.pair --output json` is a useful run; --short says whether it runs. A phase must outlast what
+it takes to notice, to measure fresh prompts under both models and to start one, or the Switch comes when the
+traffic has turned again: what the loop said, and after how many requests, is in the figures (`decided`).
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ from bench.pair.judge import score
 from bench.report import arguments, publish
 
 _TRACE = ("prose", "code", "prose")
-_PROMPTS = 300
-"""That a phase has at most before it begins again."""
+_PROMPTS = 150
+"""That a phase has at most before it begins again: each is scored under both models."""
 _FIRST = 16
 _SHORT = {"requests": 150, "rounds": 1, "every": 30}
 
@@ -65,7 +67,7 @@ def _options() -> Namespace:
     parser = arguments(__doc__)
     make.add_arguments(parser)
     add = parser.add_argument_group("the trace").add_argument
-    add("--requests", type=int, default=500, help="of each phase (default: 500)")
+    add("--requests", type=int, default=600, help="of each phase (default: 600)")
     add("--callers", type=int, default=8, help="at once (default: 8)")
     add("--osl", type=int, default=32, help="tokens of an answer (default: 32)")
     add("--rounds", type=int, default=1, help="of all three runs (default: 1)")
