@@ -19,12 +19,15 @@ from helios_server.planning import PERFORMANCE_VERSION
 
 from bench.engine import page as engine
 from bench.engine.environments import ROOT
+from bench.joint import page as joint
 from bench.loop import page as loop
 from bench.page.bounds import BOUNDS, Held, Verdict, held, module_of
 from bench.page.tables import ends, table, with_range
+from bench.pair import page as pair
 
 Results = Mapping[Path, Mapping[str, Any]]
-_ENGINE, _LOOP, _TESTS = "bench.engine", "bench.loop", "tests.long"
+_ENGINE, _TESTS = "bench.engine", "tests.long"
+_JOINT, _LOOP, _PAIR = "bench.joint", "bench.loop", "bench.pair"
 _WITHOUT_ENGINE = {"bench.operator", _TESTS}
 """What these measure does not change with PERFORMANCE_VERSION."""
 _RAISED_FOR = """\
@@ -60,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for file, result in results.items():
         if module_of(result) == _ENGINE:
             engine.draw(file, result, folder)
+        elif module_of(result) == _JOINT:
+            joint.draw(file, result, folder)
     draw([one for _, one in _held(results)], folder / "bounds.svg")
     (options.docs / "benchmarks.md").write_text(page(results), encoding="utf-8")
 
@@ -162,10 +167,19 @@ def _others(results: Results) -> Iterator[str]:
             yield from [f"## {file.stem}", "", _about(module_of(result)), ""]
             yield f"{_machine(result)}, {result['date']}; {_link(file)}, `{result['command']}`."
             yield ""
-            if module_of(result) == _LOOP:
-                yield from loop.arms(result)
+            yield from _own(file, result)
             yield from _claims_table(result["claims"])
             yield ""
+
+
+def _own(file: Path, result: Mapping[str, Any]) -> Iterator[str]:
+    """What a bench shows of its result before all of its claims."""
+    if module_of(result) == _JOINT:
+        yield from joint.section(file, result)
+    elif module_of(result) == _LOOP:
+        yield from loop.arms(result)
+    elif module_of(result) == _PAIR:
+        yield from pair.section(result)
 
 
 def _claims_table(claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+from helios_contract import limits as document
+from helios_contract.limits import Limits
 
 _START_SECONDS = 300.0
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -110,14 +112,22 @@ def quantile(before: dict[float, float], after: dict[float, float], share: float
 async def running(settings: Settings) -> AsyncIterator[Pod]:
     """Serves when this is entered."""
     arguments = (
-        *("--model", f"file://{settings.model}"),
-        *("--http-port", "free", "--threads", str(settings.threads), "--offline"),
+        *("--model", f"file://{settings.model}", "--threads", str(settings.threads)),
         *("--max-batch-size", str(settings.rows), "--max-queue-size", str(settings.queue)),
-        *("--tokens-per-request", str(settings.tokens_per_request), "--drain-timeout", "5"),
-        *("--memory-mib", str(settings.memory_mib)),
+        *("--tokens-per-request", str(settings.tokens_per_request), "--memory-mib", str(settings.memory_mib)),
     )
     async with told(arguments) as pod:
         yield pod
+
+
+@asynccontextmanager
+async def limited(limits: Limits, threads: int) -> AsyncIterator[Pod]:
+    """The same under the limits that an operator would write."""
+    with tempfile.TemporaryDirectory(prefix="helios-bench-") as folder:
+        file = Path(folder) / "limits.json"
+        file.write_text(document.to_json(limits), encoding="utf-8")
+        async with told(("--limits", str(file), "--threads", str(threads))) as pod:
+            yield pod
 
 
 @asynccontextmanager
@@ -129,6 +139,7 @@ async def told(arguments: Sequence[str], environment: Mapping[str, str] | None =
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "helios_server.serve", *arguments),
                 *("--ports-file", str(ports), "--port", "0", "--control-port", "0", "--metrics-port", "0"),
+                *("--http-port", "free", "--offline", "--drain-timeout", "5"),
                 stdout=errors,
                 stderr=errors,
                 env={**os.environ, **(environment or {})},

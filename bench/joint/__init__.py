@@ -1,0 +1,1 @@
+"""What a load makes of every layer budget in every precision: throughput, response times, quality."""
