@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,15 +31,16 @@ class Release:
     def install(self) -> None:
         """CRDs that are there already, by whatever way, become the release's."""
         options = ["--create-namespace", "--take-ownership", "--set", _IMAGES]
-        _helm("install", NAME, str(CHART), *options, *_leniency(), "--wait")
+        _helm("install", NAME, str(CHART), *options, *leniency(), "--wait")
         self.installed = True
 
     def upgrade(self, values: str) -> None:
         options = ["--reset-then-reuse-values", "--set", values]
-        _helm("upgrade", NAME, str(CHART), *options, *_leniency(), "--wait")
+        _helm("upgrade", NAME, str(CHART), *options, *leniency(), "--wait")
 
-    def test(self) -> str:
-        return _helm("test", NAME)
+    def test(self, command: str) -> str:
+        """`command`: `helm test ...`, as a page has it."""
+        return _run([str(helm()), *shlex.split(command)[1:], "--timeout", "5m"])
 
     def uninstall(self) -> None:
         _helm("uninstall", NAME, "--wait")
@@ -66,7 +68,7 @@ def kubectl_run(*arguments: str) -> str:
     return _run([str(kubectl()), *arguments])
 
 
-def _leniency() -> list[str]:
+def leniency() -> list[str]:
     """An API server that is older than CEL describes CRDs without rules, and helm would believe it."""
     minor = json.loads(kubectl_run("get", "--raw", "/version"))["minor"]
     return ["--disable-openapi-validation"] if int(minor.rstrip("+")) < 25 else []
