@@ -15,6 +15,7 @@ import torch
 import yaml
 from helios_client import Client, Unavailable
 from helios_contract import limits as limits_document
+from helios_contract import results
 from helios_contract.request_log import RequestLine, from_json
 from helios_server.models.store import ensure_smollm2
 
@@ -117,8 +118,9 @@ def test_profile_by_hand(documented: list[Block], tmp_path: Path) -> None:
         assert printed.is_in(shown, shell.run(command))
         (command,) = commands(job.text)
         shell.run(command)
-    (row,) = json.loads((tmp_path / "result.json").read_text())["quality"]["rows"]
-    assert row["candidate"] == "general"
+    result = results.from_json((tmp_path / "result.json").read_text())
+    assert isinstance(result, results.Quality)
+    assert [row.candidate for row in result.rows] == ["general"]
 
 
 def test_tasks_by_hand(documented: list[Block], folder: Path) -> None:

@@ -94,6 +94,8 @@ def reader(folder: Path) -> Iterator[Shell]:
     path = ":".join([*tools, str(Path(sys.executable).parent), os.environ["PATH"]])
     replaced = {chart: " ".join([chart, *leniency()])}
     with Shell(folder, replaced, PATH=path, HELIOS_STATE="/nonexistent") as shell:
+        crds = f"kubectl apply --server-side --validate=false -f {CRDS}"
+        shell.run(f"{crds} && kubectl wait --for=condition=Established -f {CRDS} --timeout=60s")
         try:
             yield shell
         finally:
@@ -101,7 +103,7 @@ def reader(folder: Path) -> Iterator[Shell]:
             shell.run(f"kubectl delete namespace --ignore-not-found {' '.join(gone)}")
             names = [f"{plural}.monitoring.coreos.com" for plural in MONITORING.values()]
             shell.run(f"kubectl delete crd --ignore-not-found {' '.join(names)}")
-            shell.run(f"kubectl apply --server-side -f {CRDS}")
+            shell.run(crds)
 
 
 def type_all(shell: Shell, block: Block) -> None:
