@@ -1,4 +1,5 @@
-"""What a page shows, beside what a command printed: the same but for numbers, ids and widths of columns."""
+"""What a page shows, beside what a command printed: the same but for numbers, ids and widths of columns; in
+the entries of a log also for the precision, which depends on the processor."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 _ID = re.compile(r"\b[a-z]-[0-9a-f]{12}\b")
 _TIME = re.compile(r"\b\d\d:\d\d:\d\d\b")
 _NUMBER = re.compile(r"\d[\d,]*(\.\d+)?")
+_PRECISION = re.compile(r" in (?:auto|int8)/(?:auto|int8)(?=[:;, ]|$)")
 _LEFT_OUT = re.compile(r" ?(?:…|\.\.\.)")
 """A page leaves something out."""
 
@@ -38,9 +40,9 @@ def is_all(shown: str, printed: str) -> bool:
 def missing(shown: str, printed: str) -> list[str]:
     """The entries of a log that were not printed, in this order. An entry is a line; what is too long goes on
     in lines that begin with blanks."""
-    rest, gone = plain(printed), []
+    rest, gone = plain(_PRECISION.sub("", printed)), []
     for entry in entries(shown):
-        if found := pattern(entry).search(rest):
+        if found := pattern(_PRECISION.sub("", entry)).search(rest):
             rest = rest[found.end() :]
         else:
             gone.append(entry)
