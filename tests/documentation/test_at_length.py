@@ -196,7 +196,7 @@ async def test_spans_are_sent(documented: list[Block], folder: Path) -> None:
             assert "Successfully installed" not in shell.run(install)
             serving = shell.start(serve)
             await asyncio.to_thread(answered, shell)
-            await collector.trace("text_completion smollm2", 4)
+            await collector.trace(f"text_completion {ensure_smollm2().name}", 4)
             assert await asyncio.to_thread(serving.interrupt) == 0
             collector.heard.clear()
             running = shell.start(up)
