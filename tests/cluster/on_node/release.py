@@ -31,12 +31,12 @@ class Release:
     def install(self) -> None:
         """CRDs that are there already, by whatever way, become the release's."""
         options = ["--create-namespace", "--take-ownership", "--set", _IMAGES]
-        _helm("install", NAME, str(CHART), *options, *leniency(), "--wait")
+        _helm("install", NAME, str(CHART), *options, *_leniency(), "--wait")
         self.installed = True
 
     def upgrade(self, values: str) -> None:
         options = ["--reset-then-reuse-values", "--set", values]
-        _helm("upgrade", NAME, str(CHART), *options, *leniency(), "--wait")
+        _helm("upgrade", NAME, str(CHART), *options, *_leniency(), "--wait")
 
     def test(self, command: str) -> str:
         """`command`: `helm test ...`, as a page has it."""
@@ -68,7 +68,7 @@ def kubectl_run(*arguments: str) -> str:
     return _run([str(kubectl()), *arguments])
 
 
-def leniency() -> list[str]:
+def _leniency() -> list[str]:
     """An API server that is older than CEL describes CRDs without rules, and helm would believe it."""
     minor = json.loads(kubectl_run("get", "--raw", "/version"))["minor"]
     return ["--disable-openapi-validation"] if int(minor.rstrip("+")) < 25 else []
