@@ -106,8 +106,8 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
         yield Event("Warning", EventReason.LARGEST_REQUEST_FELL, lost)
     known = {c.type: c for c in old.conditions}
     for condition in new.conditions:
-        before = known.get(condition.type)
-        if condition.type in TOLD and before and _is_news(before, condition):
+        was = known.get(condition.type)
+        if condition.type in TOLD and was and _is_news(was, condition):
             kind = "Warning" if condition.status == "False" else "Normal"
             yield Event(kind, condition.reason, f"{condition.type}={condition.status}: {condition.message}")
 
