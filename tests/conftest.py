@@ -8,6 +8,7 @@ import os
 import pytest
 from hypothesis import settings
 
+from tests.documentation import blocks
 from tests.sizes import examples
 
 settings.register_profile("helios", deadline=None, max_examples=examples(100))
@@ -30,3 +31,10 @@ def _auto_as_on_another_machine() -> None:
         from helios_server.models import linear  # a session of pure tests never imports torch
 
         linear.default_dtype = lambda device_type: forced
+
+
+@pytest.fixture
+def documented(request: pytest.FixtureRequest) -> list[blocks.Block]:
+    """The blocks of README and docs that name this test, page by page."""
+    file = request.path.relative_to(blocks.ROOT).as_posix()
+    return blocks.of(f"{file}::{request.function.__name__}")

@@ -19,6 +19,8 @@ from helios_operator.decide.weigh.select import percent
 from helios_operator.local.events import Record
 from helios_operator.passes.actions import describe
 
+from tests.documentation.blocks import Block
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("proto", "operator", "server", "cli", "client", "tests", "docs", "bench", "deploy")
 
@@ -114,9 +116,10 @@ def test_what_a_page_for_users_links_to_and_runs_is_there(page: str) -> None:
     assert (gone, verbs - VERBS.keys(), extras - known) == (set(), set(), set())
 
 
-def test_the_sample_of_the_readme_is_what_up_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    parts = (ROOT / "README.md").read_text().split("```")
-    (sample,) = (part for part in parts if "FirstSelection" in part)
+def test_the_sample_of_the_readme_is_what_up_prints(
+    documented: list[Block], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sample,) = documented
     uri = "pvc://models/smollm2-135m"
     limits = Limits(candidate="smollm2", model_uri=uri, layer_budget=27, generation=1, max_batch_size=110)
     action = WriteLimits(why=Verdict(True, Reason.FIRST_SELECTION, ""), revision=1, limits=limits)
@@ -134,7 +137,7 @@ def test_the_sample_of_the_readme_is_what_up_prints(capsys: pytest.CaptureFixtur
     ):
         screen.show(Record("2026-01-02T03:04:05Z", "chat", source, about, "Normal", reason, message))
     printed = capsys.readouterr().out
-    assert words(printed) == words(sample)
+    assert words(printed) == words(sample.text)
 
 
 def words(printed: str) -> list[str]:

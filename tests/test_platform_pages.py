@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -14,16 +13,14 @@ from helios_operator.api.reasons import Reason
 from helios_operator.api.words import Where
 from lupa.lua51 import LuaRuntime
 
+from tests.documentation.blocks import Block, of
 from tests.manifests import NEWEST
 
-DOCS = Path(__file__).parents[1] / "docs"
+(HEALTH,) = of("tests/test_platform_pages.py::test_argo_tells_what_waits_from_what_needs_a_person")
+(TENANTS,) = of("tests/test_platform_pages.py::test_the_tenants_policy_takes_the_rest")
 READY = [reason.value for reason in Reason if Where.READY in reason.where and reason is not Reason.SERVING]
 FAILS = {"InvalidSpec", "NoFeasibleCandidate", "NameTaken", "WriteRefused"}
 WAITS = {"Starting", "NotProfiled", "NoPrompts", "SpecChanged"}
-
-
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
 def deployment(ready: str, available: str = "MinimumReplicasServing", progressing: str = "NoRollout") -> Any:
@@ -43,9 +40,8 @@ def deployment(ready: str, available: str = "MinimumReplicasServing", progressin
 
 def health(obj: Any) -> str:
     """By the page's own script, in the language that Argo CD reads."""
-    (script,) = blocks("gitops.md", "lua")
     lua = LuaRuntime()
-    told = lua.eval(f"function(obj) {script} end")(lua.table_from(obj, recursive=True))
+    told = lua.eval(f"function(obj) {HEALTH.text} end")(lua.table_from(obj, recursive=True))
     assert told["message"]
     return str(told["status"])
 
@@ -88,11 +84,7 @@ TAKEN: dict[str, Any] = {
 
 def denied(spec: dict[str, Any]) -> list[str]:
     """The messages of the page's policy for a HeliosDeployment."""
-    policy, binding = next(
-        list(documents)
-        for documents in (list(yaml.safe_load_all(block)) for block in blocks("platform.md", "yaml"))
-        if len(documents) == 2
-    )
+    policy, binding = yaml.safe_load_all(TENANTS.text)
     for manifest in (policy, binding):
         kubernetes_validate.validate(manifest, NEWEST, strict=True)
     assert binding["spec"]["policyName"] == policy["metadata"]["name"]
@@ -127,12 +119,11 @@ def test_the_tenants_policy_takes_the_rest() -> None:
 
 
 @pytest.mark.parametrize("reason", READY)
-def test_flux_waits_until_it_serves_and_gives_up_where_a_person_is_needed(reason: str) -> None:
-    (check,) = next(
-        found["healthCheckExprs"]
-        for found in map(yaml.safe_load, blocks("gitops.md", "yaml"))
-        if "healthCheckExprs" in found
-    )
+def test_flux_waits_until_it_serves_and_gives_up_where_a_person_is_needed(
+    documented: list[Block], reason: str
+) -> None:
+    (block,) = documented
+    (check,) = yaml.safe_load(block.text)["healthCheckExprs"]
 
     def is_so(rule: str, obj: Any) -> bool:
         outcome = holds(rule.replace("status.conditions", "self.conditions"), obj["status"])

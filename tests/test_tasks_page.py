@@ -14,14 +14,16 @@ from helios_operator.api.validation import admit, warnings
 from helios_operator.decide.facts.binomial import lower
 from helios_operator.decide.policy import Policy
 
+from tests.documentation.blocks import Block
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "tasks.md").read_text()
-BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 EXAMPLE = (ROOT / "examples" / "tasks-smollm2.json").read_text()
 
 
-def test_the_tasks_of_the_page_are_tasks() -> None:
-    found = task_file.read(BLOCKS[0])
+def test_the_tasks_of_the_page_are_tasks(documented: list[Block]) -> None:
+    (block,) = documented
+    found = task_file.read(block.text)
     assert [task.name for task in found] == ["capital", "sum", "as-json"]
     capital, total, person = found
     for task, good, bad in (
@@ -33,8 +35,9 @@ def test_the_tasks_of_the_page_are_tasks() -> None:
         assert not answers.judge(task.expect, bad).passes
 
 
-def test_the_deployment_of_the_page_is_admitted() -> None:
-    obj = yaml.safe_load(BLOCKS[1])
+def test_the_deployment_of_the_page_is_admitted(documented: list[Block]) -> None:
+    (block,) = documented
+    obj = yaml.safe_load(block.text)
     assert warnings(obj) == []
     spec = parse.deployment(admit(obj)).spec
     assert spec.slo.min_task_percent == 80

@@ -25,6 +25,15 @@ PYTHON = Path("lib") / f"python{sys.version_info.major}.{sys.version_info.minor}
 
 def installation(folder: Path, extra: str) -> Path:
     """Its python. `folder` becomes a virtual environment."""
+    python = libraries(folder, extra)
+    for package in PACKAGES:
+        (folder / PYTHON / package.name).symlink_to(package)
+    _describe(folder / PYTHON)
+    return python
+
+
+def libraries(folder: Path, *extras: str) -> Path:
+    """The same without HELIOS: what the extras ask for."""
     site = folder / PYTHON
     site.mkdir(parents=True)
     (folder / "bin").mkdir()
@@ -33,10 +42,7 @@ def installation(folder: Path, extra: str) -> Path:
     )
     python = folder / "bin" / "python"
     python.symlink_to(Path(sys.executable).resolve())
-    for package in PACKAGES:
-        (site / package.name).symlink_to(package)
-    _describe(site)
-    for name in _closure(extra):
+    for name in sorted(set().union(*map(_closure, extras))):
         _link(metadata.distribution(name), site)
     return python
 

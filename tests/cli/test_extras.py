@@ -18,7 +18,9 @@ import pytest
 from helios_cli import extras
 from helios_cli.main import VERBS
 
-from tests.cli.installed import ROOT, installation
+from tests.cli.installed import ROOT, installation, libraries
+from tests.documentation.blocks import Block, commands
+from tests.documentation.shell import Shell
 from tests.sizes import LONG
 
 _OF_A_PLACE = {"status", "why", "profiles", "reassess", "switch", "rollback", "pause"}
@@ -132,3 +134,20 @@ def test_what_pip_installs(extra: str, wheel: Path, tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
     subprocess.run([*pip, "--constraint", "constraints.txt", f"{wheel}[{extra}]"], cwd=ROOT, check=True)
     check(extra, python, tmp_path)
+
+
+@pytest.mark.long
+def test_the_readme_installs_the_wheel(documented: list[Block], wheel: Path, tmp_path: Path) -> None:
+    """As it stands, where torch is there already, as the page has it: nothing else is fetched either."""
+    (block,) = documented
+    (command,) = commands(block.text)
+    (tmp_path / "dist").symlink_to(wheel.parent)
+    python = libraries(tmp_path / "env", "cli", "server")
+    pip = python.with_name("pip")
+    pip.write_text(f'#!/bin/sh\nexec {sys.executable} -m pip --python {python} "$@"\n')
+    pip.chmod(0o755)
+    with Shell(tmp_path, PATH=f"{python.parent}:{os.environ['PATH']}", PIP_NO_INDEX="1") as shell:
+        assert "Successfully installed helios-serve" in shell.run(command)
+        assert str(tmp_path) in shell.run("command -v helios")
+        assert "helios" in shell.run("helios version")
+        assert "FILE" in shell.run("helios up --help")

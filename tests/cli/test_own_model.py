@@ -14,11 +14,9 @@ import torch
 
 from tests.checkpoints import make_checkpoint
 from tests.cli.command import up
-from tests.cli.installed import ROOT
+from tests.documentation.blocks import Block, of
 from tests.sizes import LONG
 
-PAGE = (ROOT / "docs" / "own-model.md").read_text()
-BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 WORDS = ("the", "then", "other", "on", "in", "win", "tin", "thin", "sea", "ship", "12", "def", "return")
 
 
@@ -46,19 +44,18 @@ def shell(script: str, folder: Path) -> str:
 
 
 def test_the_page_has_ten_commands() -> None:
-    commands = [
-        line for block in BLOCKS for line in block.splitlines() if line.startswith(("helios ", "cat >"))
-    ]
+    blocks = of(f"tests/cli/test_own_model.py::{test_every_command_does_what_the_page_says.__name__}")
+    commands = [line for block in blocks for line in block.lines if line.startswith(("helios ", "cat >"))]
     assert len(commands) == 10
 
 
 @pytest.mark.long
 @pytest.mark.skipif(not LONG, reason="`make test-long` runs it: it tunes and times")
-def test_every_command_does_what_the_page_says(tmp_path: Path) -> None:
+def test_every_command_does_what_the_page_says(documented: list[Block], tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "my-model", layers=5, dtype=torch.float32)
     (tmp_path / "traffic.txt").write_text(text(300, seed=1))
     (tmp_path / "unseen.txt").write_text(text(32, seed=2))
-    look, tune, measure, serve, ask = BLOCKS
+    look, tune, measure, serve, ask = (block.text for block in documented)
     looked = shell(look, tmp_path)
     assert "my-model, 5 layers, in 8.0 GiB" in looked
     assert "Candidates" in looked

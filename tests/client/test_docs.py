@@ -16,32 +16,40 @@ from helios_server.rpc.tls import Certificates, TlsFiles
 
 from tests.certificates import Authority
 from tests.client.test_answers import at
+from tests.documentation.blocks import Block
 from tests.rpc.pods import Served, serving
 from tests.rpc.test_tokens import Tokens
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python-client.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 ADDRESS = "127.0.0.1:8033"
-WHOLE, STREAM, ASYNCIO, WAY_IN, ERRORS = BLOCKS
 
 
-async def shown(pod: Served, source: str) -> str:
+async def shown(pod: Served, example: Block, address: str = ADDRESS) -> str:
     """What an example prints."""
-    assert ADDRESS in source
-    code = compile(source.replace(ADDRESS, at(pod)), "docs/python-client.md", "exec")
+    assert address in example.text
+    code = compile(example.text.replace(address, at(pod)), example.page, "exec")
     with contextlib.redirect_stdout(io.StringIO()) as text:
         await asyncio.to_thread(exec, code, {})
     return text.getvalue()
 
 
-async def test_the_examples_run(pod: Served) -> None:
-    assert re.search(r"6.0 of 6 layers, \d+% sure\n0 tiny 6 auto\n", await shown(pod, WHOLE))
-    assert re.search(r"( \[6: \d\.\d\d\] .*){2}\d+\n", await shown(pod, STREAM), re.DOTALL)
-    assert await shown(pod, ASYNCIO)
-    assert "sampling_params.top_p | 7.0 is out of range | " in await shown(pod, ERRORS)
+async def test_the_examples_run(documented: list[Block], pod: Served) -> None:
+    whole, stream, with_asyncio, errors = documented
+    assert re.search(r"6.0 of 6 layers, \d+% sure\n0 tiny 6 auto\n", await shown(pod, whole))
+    assert re.search(r"( \[6: \d\.\d\d\] .*){2}\d+\n", await shown(pod, stream), re.DOTALL)
+    assert await shown(pod, with_asyncio)
+    assert "sampling_params.top_p | 7.0 is out of range | " in await shown(pod, errors)
 
 
-async def test_the_way_in_leads_in(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_replicas_are_asked_alike(documented: list[Block], pod: Served) -> None:
+    (example,) = documented
+    assert (await shown(pod, example, "chat-replicas.team-a.svc:8033")).strip()
+
+
+async def test_the_way_in_leads_in(
+    documented: list[Block], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = documented
     servers, clients, tokens = Authority("servers"), Authority("clients"), Tokens(tmp_path / "tokens")
     pair = servers.issue(tmp_path / "pod")
     servers.write(tmp_path / "ca.crt")
@@ -50,7 +58,7 @@ async def test_the_way_in_leads_in(tiny: Path, tmp_path: Path, monkeypatch: pyte
     files = TlsFiles(pair / "tls.crt", pair / "tls.key", clients.write(tmp_path / "clients.crt"))
     monkeypatch.chdir(tmp_path)
     async with serving(tiny, access=tokens.access(Certificates(files))) as pod:
-        assert await shown(pod, WAY_IN) == "chat\n"
+        assert await shown(pod, example) == "chat\n"
 
 
 def test_every_call_option_and_exception_is_named() -> None:

@@ -26,6 +26,20 @@ def test_the_reference_serves_at_full_depth_until_all_is_measured() -> None:
     assert condition(made, "Available")[0] == "True"
 
 
+def test_that_prompts_are_awaited_is_said_once() -> None:
+    """`Profiled` is False before and after; a person has something to do only now."""
+    made = world(general=GENERAL)
+    said: list[str] = []
+
+    def hear(w: World, snapshot: object, plan: Plan) -> None:
+        said.extend(e.message for e in plan.events if e.reason == "WaitingForPrompts")
+
+    made.watch.append(hear)
+    made.run(60)
+    (message,) = said
+    assert message.startswith("Profiled=False: 1 of 1 profiles current; live prompts are being collected")
+
+
 def test_prose_is_served_by_24_layers_and_nothing_changes() -> None:
     made = selected(world(general=GENERAL))
     assert made.active == ("general", 24)

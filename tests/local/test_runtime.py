@@ -14,6 +14,7 @@ from helios_operator.errors import AddressInUseError, OperatorError, StateLocked
 from helios_operator.local.runtime import LocalRuntime
 from helios_proto.client import GenerationClient
 
+from tests.documentation.blocks import Block
 from tests.local.world import (
     AS_PUBLISHED,
     MEMORY_MIB,
@@ -32,6 +33,7 @@ from tests.local.world import (
     traffic,
     under_way_at_the_change,
 )
+from tests.sizes import LONG
 
 
 async def test_a_second_run_measures_nothing_and_serves_what_the_first_chose(
@@ -48,6 +50,19 @@ async def test_a_second_run_measures_nothing_and_serves_what_the_first_chose(
         assert runtime.deployment("chat")["metadata"]["generation"] == 1
         endpoint = runtime.deployment("chat")["status"]["endpoint"]
         assert endpoint == runtime.front_address("chat")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not LONG, reason="`make test-long` runs it: an example of docs/local.md")
+async def test_the_example_from_python(
+    documented: list[Block], state: Path, volumes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = documented
+    example = block.text.replace("port=0", 'device="cpu", dtype="float32", port=0', 1)
+    names: dict[str, Any] = {"objects": [deployment()], "state_folder": state, "volumes": volumes}
+    exec("\n".join(["async def run():", *(f"    {line}" for line in example.splitlines())]), names)
+    await names["run"]()
+    assert "'layerBudget': " in capsys.readouterr().out
 
 
 async def test_a_switch_by_surge_loses_no_stream(state: Path, volumes: Path) -> None:

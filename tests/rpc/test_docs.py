@@ -14,17 +14,15 @@ import pytest
 from helios_proto.client import SERVICE_CONFIG
 from helios_server.errors import HeliosError
 
-from tests.rpc.pods import Served
+from tests.documentation.blocks import Block
+from tests.rpc.pods import Served, generate_request
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 
 
-def block(language: str) -> str:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[0]
-
-
-async def test_the_example_streams(pod: Served) -> None:
-    source = block("python").replace("127.0.0.1:8033", f"127.0.0.1:{pod.ports.port}")
+async def test_the_example_streams(documented: list[Block], pod: Served) -> None:
+    (example,) = documented
+    source = example.text.replace("127.0.0.1:8033", f"127.0.0.1:{pod.ports.port}")
     definitions = source.replace("asyncio.run(main())", "")
     names: dict[str, object] = {}
     exec(compile(definitions, "docs/protocol.md", "exec"), names)
@@ -33,8 +31,18 @@ async def test_the_example_streams(pod: Served) -> None:
     assert "helios-spans" in shown.getvalue()
 
 
-def test_the_service_config_is_the_clients() -> None:
-    assert json.loads(block("json")) == SERVICE_CONFIG
+def test_the_service_config_is_the_clients(documented: list[Block]) -> None:
+    assert [json.loads(block.text) for block in documented] == 2 * [SERVICE_CONFIG]
+
+
+async def test_a_span_has_the_members_that_are_shown(documented: list[Block], pod: Served) -> None:
+    """All but those of a head bundle, where there is none."""
+    (block,) = documented
+    (shown,) = json.loads(block.text)
+    answer = pod.client.generate(generate_request())
+    await answer.complete()
+    (span,) = await answer.spans()
+    assert span.keys() | {"exits"} == shown.keys()
 
 
 def codes(error: type[HeliosError]) -> set[str]:

@@ -15,10 +15,11 @@ import pytest
 from helios_cli.main import main
 from helios_contract.request_log import AuditLine, RequestLine, from_json
 
+from tests.documentation.blocks import Block, commands, of
 from tests.simulate import made
 
-PAGE = Path(__file__).parents[2] / "docs" / "simulate.md"
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+COMMANDS = of("tests/simulate/test_command.py::test_the_page")
+(LOG,) = of("tests/simulate/test_command.py::test_the_lines_of_the_page_are_lines_of_a_log")
 GENERATE = ("--generate", "60", "--rate", "4", "--no-hindsight")
 
 
@@ -28,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("simulate")
     made.write_profiles(here / "profiles")
     made.write_spec(here / "chat.yaml")
-    (here / "requests.jsonl").write_text(next(text for kind, text in BLOCKS if kind == "json"))
+    (here / "requests.jsonl").write_text(LOG.text)
     return here
 
 
@@ -36,14 +37,11 @@ def run(folder: Path, *more: str) -> int:
     return main(["simulate", *more, "--spec", f"{folder}/chat.yaml", "--profiles", f"{folder}/profiles"])
 
 
-def commands() -> list[str]:
-    return [line for kind, text in BLOCKS if not kind for line in text.splitlines() if "simulate" in line]
-
-
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("block", COMMANDS, ids=str)
 def test_the_page(
-    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (command,) = commands(block.text)
     monkeypatch.chdir(folder)
     assert main(shlex.split(command)[1:]) == 0
     said = capsys.readouterr().out
@@ -54,8 +52,7 @@ def test_the_page(
 
 
 def test_the_lines_of_the_page_are_lines_of_a_log() -> None:
-    text = next(text for kind, text in BLOCKS if kind == "json")
-    assert [type(from_json(line)) for line in text.splitlines()] == [RequestLine, AuditLine]
+    assert [type(from_json(line)) for line in LOG.lines] == [RequestLine, AuditLine]
 
 
 def test_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,8 +36,9 @@ class Release:
         options = ["--reset-then-reuse-values", "--set", values]
         _helm("upgrade", NAME, str(self.chart), *options, *_leniency(), "--wait")
 
-    def test(self) -> str:
-        return _helm("test", NAME)
+    def test(self, command: str) -> str:
+        """`command`: `helm test ...`, as a page has it."""
+        return _run([str(helm()), *shlex.split(command)[1:], "--timeout", "5m"])
 
     def uninstall(self) -> None:
         _helm("uninstall", NAME, "--wait")

@@ -9,12 +9,14 @@ from helios_operator.cluster.kinds import DEPLOYMENT
 from tests.cluster.admin import CRD
 from tests.cluster.on_node.release import Release, kubectl_run
 from tests.cluster.on_node.served import ServedPlace, flowing, more
+from tests.documentation.blocks import Block
 
 
 async def test_what_serves_outlives_the_chart_and_goes_with_its_object(
-    place: ServedPlace, installed: Release
+    documented: list[Block], place: ServedPlace, installed: Release
 ) -> None:
-    installed.test()
+    (test,) = documented
+    installed.test(test.text)
     place.apply("examples/demo.yaml")
     await place.serving()
     pods = await place.restarts()

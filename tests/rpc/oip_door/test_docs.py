@@ -10,6 +10,7 @@ from helios_proto.inference import open_inference_pb2 as pb
 from helios_server.rpc.oip import many, names
 from helios_server.rpc.stream import MOST_UNREAD
 
+from tests.documentation.blocks import Block
 from tests.rpc.oip_door.triton import Triton
 from tests.rpc.pods import Served
 
@@ -26,10 +27,10 @@ def rows(text: str) -> dict[str, str]:
     return {name: second for first, second in cells for name in re.findall(r"`(\w+)`", first)}
 
 
-async def test_the_example_runs(pod: Served, triton: Triton) -> None:
-    [source] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+async def test_the_example_runs(documented: list[Block], pod: Served, triton: Triton) -> None:
+    [example] = documented
     shown = await asyncio.to_thread(
-        triton.run, source.replace("127.0.0.1:8033", f"127.0.0.1:{pod.ports.port}")
+        triton.run, example.text.replace("127.0.0.1:8033", f"127.0.0.1:{pod.ports.port}")
     )
     assert {line.partition(" ")[0] for line in re.findall(r"^[12] .*", shown, re.MULTILINE)} == {"1", "2"}
     assert "[6]" in shown

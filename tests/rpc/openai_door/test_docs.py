@@ -10,6 +10,7 @@ import re
 import shlex
 from pathlib import Path
 
+from tests.documentation.blocks import Block
 from tests.rpc.openai_door.clients import CHAT, SAY, post, sdk, send
 from tests.rpc.pods import Served
 
@@ -17,12 +18,9 @@ PAGE = (Path(__file__).parents[3] / "docs" / "clients.md").read_text()
 ADDRESS = "127.0.0.1:8000"
 
 
-def block(language: str) -> str:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[0]
-
-
-async def test_the_curl_example_is_answered(pod: Served) -> None:
-    words = shlex.split(block("sh").replace("\\\n", " "))
+async def test_the_curl_example_is_answered(documented: list[Block], pod: Served) -> None:
+    [example] = documented
+    words = shlex.split(example.text.replace("\\\n", " "))
     assert words[0] == "curl"
     assert words[2::2] == ["-H", "-d"]
     header, data = words[3::2]
@@ -36,8 +34,9 @@ async def test_the_curl_example_is_answered(pod: Served) -> None:
     assert (choice["finish_reason"] == "length") == (told == most) or choice["finish_reason"] == "stop"
 
 
-async def test_the_sdks_example_streams(pod: Served) -> None:
-    source = block("python").replace(ADDRESS, f"127.0.0.1:{pod.ports.http_port}")
+async def test_the_sdks_example_streams(documented: list[Block], pod: Served) -> None:
+    [example] = documented
+    source = example.text.replace(ADDRESS, f"127.0.0.1:{pod.ports.http_port}")
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         await asyncio.to_thread(exec, compile(source, "docs/clients.md", "exec"), {})
     [told] = re.findall(r"CompletionUsage\(completion_tokens=(\d+)", shown.getvalue())

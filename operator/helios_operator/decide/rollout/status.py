@@ -104,11 +104,18 @@ def events(report: Report, new: DeploymentStatus) -> Iterator[Event]:
         )
     if lost := record.lost_room(old.active, new.active):
         yield Event("Warning", EventReason.LARGEST_REQUEST_FELL, lost)
-    known = {c.type: c.status for c in old.conditions}
+    known = {c.type: c for c in old.conditions}
     for condition in new.conditions:
-        if condition.type in TOLD and known.get(condition.type, condition.status) != condition.status:
+        was = known.get(condition.type)
+        if condition.type in TOLD and was and _is_news(was, condition):
             kind = "Warning" if condition.status == "False" else "Normal"
             yield Event(kind, condition.reason, f"{condition.type}={condition.status}: {condition.message}")
+
+
+def _is_news(before: Condition, now: Condition) -> bool:
+    """Another status; or a person is asked for prompts, who has heard of measuring alone."""
+    waits = Reason.WAITING_FOR_PROMPTS
+    return before.status != now.status or now.reason == waits != before.reason
 
 
 def _ends_by_hand(report: Report) -> bool:
