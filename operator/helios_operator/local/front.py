@@ -152,8 +152,10 @@ def _allow_open_files() -> None:
 
 
 async def _connected(host: str, port: int) -> socket.socket:
+    """host: a number, so that nobody is asked for it."""
     loop = asyncio.get_running_loop()
-    (family, kind, _, _, address), *_ = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    family, kind, _, _, address = found[0]
     pod = socket.socket(family, kind)
     try:
         pod.setblocking(False)
