@@ -63,7 +63,8 @@ class Calls(ABC, Generic[StreamT, AnswerT, InfoT, FoundT]):
         return self._ask(self._stub.GetModelInfo, pb.GetModelInfoRequest(), ModelInfo.of, timeout)  # type: ignore[no-any-return]
 
     def abort(self, request_id: str, *, timeout: float | None = None) -> FoundT:
-        """Ends a running request by its id; whether there was one. Its own call completes, with `abort`."""
+        """Ends a running request by its id; whether there was one. Its own call completes, with `abort`. Of
+        several replicas one is asked: to close a stream ends its request wherever it runs."""
         asked = pb.AbortRequest(request_id=request_id)
         return self._ask(self._stub.Abort, asked, lambda said: said.found, timeout)  # type: ignore[no-any-return]
 

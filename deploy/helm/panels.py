@@ -156,6 +156,7 @@ _QUALITY = (
             )
         },
         unit="percentunit",
+        columns=6,
         defaults=_SHARE,
     ),
     Panel(
@@ -167,7 +168,21 @@ _QUALITY = (
             )
         },
         unit="percentunit",
+        columns=6,
         defaults=_FROM_0,
+    ),
+    Panel(
+        "Tasks of the probe",
+        "Share passed of those that should pass, where a deployment has a task probe.",
+        {
+            "passed": (
+                f"sum({_rate('helios_task_probe_passed_total')}) / "
+                f"sum({_rate('helios_task_probe_asked_total')})"
+            )
+        },
+        unit="percentunit",
+        columns=6,
+        defaults=_SHARE,
     ),
     Panel(
         "Changes of limits",
@@ -178,6 +193,7 @@ _QUALITY = (
             )
         },
         stacked=True,
+        columns=6,
         defaults=_FROM_0 | {"decimals": 0},
     ),
 )

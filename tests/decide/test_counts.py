@@ -11,6 +11,11 @@ import pytest
 from helios_operator.api import parse, serialize
 from helios_operator.api.types import Decision
 from helios_operator.decide import decide
+from helios_operator.decide.facts import tally
+from helios_operator.decide.facts.fleet import Fleet
+from helios_operator.decide.plan import Plan
+from helios_operator.decide.snapshot import Snapshot
+from helios_operator.simulate import world as simulated
 from helios_operator.simulate.pods import SimulatedPod
 
 from tests.decide.builders import inline, selected, world
@@ -170,6 +175,48 @@ def test_an_alarm_that_an_older_operator_weighed_is_not_weighed_again() -> None:
     before = made.status.reassessment.last_time
     made.run(5)
     assert made.status.reassessment.last_time == before
+
+
+# -- what a change is dated by -------------------------------------------------------------------------------
+
+
+def dated(made: World) -> list[tuple[int, int]]:
+    """Of each change: what its entry counts, and what had been served when it was written."""
+    counts: dict[object, tuple[int, int]] = {}
+
+    def note(world: simulated.World, snapshot: Snapshot, plan: Plan) -> None:
+        for entry in plan.status.history:
+            counts.setdefault(entry.time, (entry.at_request, world.finished))
+        found[:] = counts.values()
+
+    found: list[tuple[int, int]] = []
+    made.watch.append(note)
+    return found
+
+
+def test_what_is_served_while_a_change_is_made_counts_in_its_entry_and_in_the_next() -> None:
+    """By new processes: also what those before them end when they take no more."""
+    made = second_act()
+    found = dated(made)
+    made.serve(150, "code")
+    made.serve(250, "prose")
+    assert made.kinds == ["Select", "Switch", "Switch"]
+    assert len(found) == 3
+    assert [counted for counted, _ in found[1:]] == [served for _, served in found[1:]]
+
+
+def test_what_those_serve_that_take_no_more_is_counted_once() -> None:
+    made = second_act()
+    made.stream_seconds = 20.0
+    made.serve(150, "code")
+    old = next(revision for revision in made.revisions.values() if revision.draining)
+    before = tally.total(made.status.reassessment, Fleet.of(made.snapshot()))
+    for _ in range(3):
+        old.pods[0].requests += 1
+        made.step()
+    assert tally.total(made.status.reassessment, Fleet.of(made.snapshot())) == before + 3
+    made.run(30)
+    assert tally.total(made.status.reassessment, Fleet.of(made.snapshot())) == before + 3
 
 
 # -- alarms --------------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def test_the_order_of_the_lists_does_not_matter() -> None:
     back = holding(world(inline(), general=GENERAL), "int4 int8 auto", "auto int8")
     there.run(60)
     back.run(60)
-    assert [job.precisions for job in started(there, JobKind.TIMING)] == [(p,) for p in PRECISIONS]
+    assert [job.precisions for job in started(there, JobKind.TIMING)] == [FOUR, PRECISIONS[4:6]]
     assert told(there) == told(back)
     assert there.status == back.status
 
@@ -87,6 +87,27 @@ def test_more_than_a_result_holds_are_measured_one_after_another_and_none_twice(
     assert sorted(p for each in scored for p in each if p != AUTO) == sorted(PRECISIONS[1:])
     assert all(AUTO in each for each in scored)
     assert len(made.rows) == 12
+
+
+def test_the_reference_is_scored_as_seldom_as_results_allow() -> None:
+    """It is scored again in each Job: agreement is with its tokens, which no result holds."""
+    made = holding(world(inline(), general=GENERAL), "auto int8 int4", "auto int8")
+    made.run(60)
+    assert [job.precisions for job in started(made, JobKind.TIMING)] == [FOUR, PRECISIONS[4:6]]
+    assert [job.precisions for job in started(made, JobKind.QUALITY)] == [FOUR, (AUTO, *PRECISIONS[4:6])]
+
+
+def test_of_several_jobs_one_that_fails_is_done_again_one_by_one_and_the_other_is_not() -> None:
+    made = holding(world(inline(), general=GENERAL), "auto int8 int4", "auto int8")
+    made.fails = lambda spec: "it broke" if INT8 in spec.precisions and spec.kind is JobKind.QUALITY else ""
+    made.run(400)
+    scored = [job.precisions for job in started(made, JobKind.QUALITY)]
+    assert scored.count((AUTO, *PRECISIONS[4:6])) == 1
+    assert (AUTO, INT8) in scored
+    assert {row.identity.precision for row in made.rows.values() if row.name.startswith("q")} >= {
+        *(p for p in PRECISIONS if p != INT8)
+    }
+    assert not any({INT8, *PRECISIONS[4:6]} & set(p) == {INT8, *PRECISIONS[4:6]} for p in scored)
 
 
 def test_at_most_six_of_a_backbone_and_the_rest_is_named() -> None:

@@ -4,11 +4,15 @@ change."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from helios_operator.errors import AddressInUseError
+from helios_operator.local import front as local_front
 from helios_operator.local.front import Front
 
 Backend = tuple[str, int]
@@ -134,3 +138,63 @@ async def test_closing_ends_what_stands() -> None:
             caller = await Caller.of(forwarder)
             await caller.pod()
         assert await caller.reader.read() == b""
+
+
+LAST = bytes(range(256)) * 200
+"""The end of an answer."""
+
+
+async def test_the_end_of_an_answer_comes_though_the_pod_takes_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It closes behind it, over what it has not read, and its client sends and does not read yet."""
+    monkeypatch.setattr(local_front, "_CHUNK_BYTES", 1000)
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+        listener.setblocking(False)
+        async with front([listener.getsockname()]) as forwarder:
+            host, port = forwarder.address.split(":")
+            client.setblocking(False)
+            await loop.sock_connect(client, (host, int(port)))
+            pod, _ = await loop.sock_accept(listener)
+            pod.setblocking(False)
+            sending = asyncio.create_task(loop.sock_sendall(client, bytes(10_000_000)))
+            await asyncio.sleep(0.1)  # until nobody takes any more
+            pod.setblocking(True)
+            pod.sendall(LAST)  # and the front hears of both at one moment
+            pod.close()
+            heard = b""
+            with contextlib.suppress(ConnectionResetError):
+                async with asyncio.timeout(60):
+                    while piece := await loop.sock_recv(client, 1000):
+                        heard += piece
+            assert heard == LAST
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_what_breaks_on_one_side_is_broken_on_the_other() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        async with front([listener.getsockname()]) as forwarder:
+            caller = await Caller.of(forwarder)
+            pod, _ = await loop.sock_accept(listener)
+            pod.setblocking(False)
+            caller.writer.write(b"x")
+            await loop.sock_recv(pod, 1)
+            pod.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            pod.close()  # a reset
+            with pytest.raises(ConnectionResetError):
+                await caller.reader.read()
+            caller = await Caller.of(forwarder)
+            pod, _ = await loop.sock_accept(listener)
+            pod.setblocking(False)
+            caller.writer.write(b"x")
+            await loop.sock_recv(pod, 1)
+            raw = caller.writer.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            caller.writer.transport.abort()
+            async with asyncio.timeout(60):
+                assert await loop.sock_recv(pod, 10) == b""
+            pod.close()

@@ -14,7 +14,9 @@ import aiohttp
 import grpc
 import pytest
 import yaml
-from helios_contract.limits import Audit
+from helios_contract import tasks
+from helios_contract.limits import Audit, TaskProbe
+from helios_contract.tasks import Expectation, Task
 from helios_operator.cluster.http import Page
 from helios_operator.cluster.metrics import Metrics
 from helios_operator.render.labels import DEPLOYMENT, REVISION
@@ -87,15 +89,25 @@ def _asked(server: Prometheus) -> dict[str, list[dict[str, Any]]]:
 
 @asynccontextmanager
 async def _pod(folder: Path) -> AsyncIterator[Served]:
-    """One that audits, counts callers, declares energy, and was told other limits."""
+    """One that audits, counts callers, declares energy, is asked tasks, and was told other limits."""
     tokens = folder / "tokens"
     tokens.mkdir()
     (tokens / "team-a").write_text(TOKEN)
     model = make_checkpoint(folder / "tiny", layers=LAYERS, max_position_embeddings=4096)
     access = Access(callers=CallerTokens(tokens))
     energy, audit = DeclaredMeter(100), Audit(percent=50)
+    asked, file = [Task("any", Expectation(regex="^"), "a text", max_tokens=1)], folder / "tasks.json"
+    file.write_text(tasks.document(asked))
+    probe = TaskProbe(tasks.digest(asked), 0.2, 1, tasks.bits([True]))
     async with serving(
-        model, access=access, energy=energy, audit=audit, layer_budget=LAYERS, breach_threshold=1.0
+        model,
+        access=access,
+        energy=energy,
+        audit=audit,
+        layer_budget=LAYERS,
+        breach_threshold=1.0,
+        tasks_file=file,
+        task_probe=probe,
     ) as pod:
         await pod.set_limits(layer_budget=EXITS[1])
         yield pod

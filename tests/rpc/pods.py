@@ -127,6 +127,7 @@ async def serving(
     host: str = "127.0.0.1",
     at: Ports = FREE,
     request_log: RequestLog | None = None,
+    tasks_file: Path | None = None,
     **changes: Any,
 ) -> AsyncIterator[Served]:
     """A pod in this process. engine: of its EngineConfig; drain_timeout: seconds; host, at: where it listens;
@@ -136,7 +137,7 @@ async def serving(
     limits = limits_for(model, **changes)
     server = PodServer(
         "chat", config, limits, guard, energy, drain_timeout,
-        access=access, tracing=tracing, request_log=request_log,
+        access=access, tracing=tracing, request_log=request_log, tasks_file=tasks_file,
     )  # fmt: skip
     ports = await server.open(host, at)
     try:

@@ -18,6 +18,7 @@ from helios_server.engine.limits import EngineConfig
 from helios_server.engine.request import GenerationRequest
 from helios_server.engine.sampling import SamplingParams
 from helios_server.rpc import prober
+from helios_server.rpc.pages import pages
 from helios_server.rpc.server import PodServer, Ports
 
 from tests.checkpoints import make_checkpoint
@@ -68,6 +69,17 @@ def asked_of(told: Telemetry) -> int:
     return told.tasks.asked if told.tasks else 0
 
 
+async def page(server: PodServer) -> str:
+    return (await pages(server.pod)["/metrics"]()).body.decode()
+
+
+async def shown(server: PodServer, what: str) -> float:
+    """What Prometheus is told of the probe."""
+    start = f'helios_task_probe_{what}_total{{candidate="one",layer_budget="2",model_name="chat"}} '
+    (line,) = (line for line in (await page(server)).splitlines() if line.startswith(start))
+    return float(line.removeprefix(start))
+
+
 async def test_tasks_are_asked_in_turn_and_counted_nowhere_else(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "tasks.json"
     file.write_text(tasks.document(ANY))
@@ -75,6 +87,7 @@ async def test_tasks_are_asked_in_turn_and_counted_nowhere_else(model: Path, tmp
         told = await until(server, lambda told: asked_of(told) >= 12)
         assert told.tasks is not None
         assert told.tasks.passed == told.tasks.asked
+        assert await shown(server, "asked") == await shown(server, "passed") >= 12
         assert not told.alarms
         counts = (told.requests_finished, told.prompt_tokens, told.generation_tokens, told.requests_failed)
         assert counts == (0, 0, 0, 0)
@@ -93,6 +106,27 @@ async def test_a_fall_is_told_as_an_alarm_of_its_own(model: Path, tmp_path: Path
         assert (told.alarms[0].kind, told.alarms[0].direction) == ("Tasks", "Down")
         assert told.tasks is not None
         assert told.tasks.passed == 0
+        assert (await shown(server, "passed"), await shown(server, "asked") >= 3) == (0, True)
+
+
+async def test_an_alarm_counts_although_what_raised_it_is_gone_before_anybody_looked(
+    model: Path, tmp_path: Path
+) -> None:
+    """An operator repairs within seconds; Prometheus looks twice a minute."""
+    file = tmp_path / "tasks.json"
+    file.write_text(tasks.document(NEVER))
+    async with pod(model, file, probe(NEVER)) as server:
+        engine = server.pod.loaded_engine()
+        await until(server, lambda told: bool(told.alarms))
+        limits = replace(
+            engine.telemetry().limits, generation=2, layer_budget=1, exit_layers=(1,), task_probe=None
+        )
+        await asyncio.wrap_future(engine.set_limits(limits))
+        assert engine.telemetry().alarms == ()
+        line = 'helios_alarms_total{direction="Down",kind="Tasks",model_name="chat"} '
+        (found,) = (each for each in (await page(server)).splitlines() if each.startswith(line))
+        assert float(found.removeprefix(line)) >= 1
+        assert (await page(server)).count(found) == 1  # and once, however often it is asked
 
 
 async def test_only_what_should_pass_is_asked(model: Path, tmp_path: Path) -> None:

@@ -155,8 +155,8 @@ class ReassessmentStatus:
     backoff_seconds: int = 0
     next_time: datetime | None = None
     requests: int = 0
-    """Counted when the last one ended, over all pods that ever served: for people. What is new is told by
-    `pods`."""
+    """Counted when the last one or a change ended, and of pods that end, as they do: for people. What is new
+    is told by `pods`."""
     pods: tuple[PodTally, ...] = ()
     trigger: str | None = None
     """What started the reassessment under way (Alarm, Requests, Interval, Manual); None when none is."""

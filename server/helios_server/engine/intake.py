@@ -89,21 +89,29 @@ def _check_salt(request: GenerationRequest) -> None:
         raise InvalidRequest("cache_salt", problem, f"Give at most {MAX_SALT}, for example a hash")
 
 
+def check_length(prompt: int, serving: Serving) -> int:
+    """Returns how many tokens may follow a prompt of so many. Raises InvalidRequest where there is no room
+    for one."""
+    room = largest_request(serving.context, serving.kv_tokens) - prompt
+    if room < 1:
+        problem = f"the prompt of {prompt} tokens leaves no room in {_held_by(serving)}"
+        raise InvalidRequest("input", problem, "Shorten it")
+    return room
+
+
+def _held_by(serving: Serving) -> str:
+    if largest_request(serving.context, serving.kv_tokens) < serving.context:
+        return f"the KV cache of {serving.kv_tokens} tokens"
+    return f"the context of {serving.context} tokens"
+
+
 def _max_tokens(request: GenerationRequest, serving: Serving) -> int:
     """New tokens that the request may have; unless the caller says, as many as there is room for."""
-    prompt, context = len(request.prompt_ids), serving.context
-    largest, held_by = largest_request(context, serving.kv_tokens), f"the context of {context} tokens"
-    if largest < context:
-        held_by = f"the KV cache of {serving.kv_tokens} tokens"
-    room = largest - prompt
-    if room < 1:
-        raise InvalidRequest(
-            "input", f"the prompt of {prompt} tokens leaves no room in {held_by}", "Shorten it"
-        )
-    asked = request.sampling.max_tokens
+    prompt, asked = len(request.prompt_ids), request.sampling.max_tokens
+    room = check_length(prompt, serving)
     if asked is None:
         return min(DEFAULT_MAX_TOKENS, room)
     if asked > room:
-        problem = f"{asked} new tokens after a prompt of {prompt} exceed {held_by}"
+        problem = f"{asked} new tokens after a prompt of {prompt} exceed {_held_by(serving)}"
         raise InvalidRequest("sampling_params.max_tokens", problem, f"Ask for at most {room}")
     return asked

@@ -18,6 +18,7 @@ from helios_server.engine.changes import Changes
 from helios_server.engine.pulse import Activity, Pulse, Work
 from helios_server.engine.snapshots import Told
 from helios_server.engine.telemetry import Load, ModelInfo
+from helios_server.engine.watch import Watch
 from helios_server.errors import HeliosError
 
 
@@ -28,6 +29,7 @@ class Shown:
     _pulse: Pulse
     _changes: Changes
     _auditor: Auditor
+    _watch: Watch
     _answers: Mapping[str, Answer]
     _started: float
     _draining: bool
@@ -83,3 +85,8 @@ class Shown:
     def audit_cpu_seconds(self) -> float:
         """Of the process, that audits have taken at most since boot."""
         return self._auditor.cpu_seconds
+
+    @property
+    def alarms_raised(self) -> Mapping[tuple[str, str], int]:
+        """By kind and direction, since boot, whatever has been exchanged since."""
+        return self._watch.raised

@@ -7,6 +7,7 @@ heads or depth. It must not act on an alarm: decisions are made elsewhere.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from helios_contract.limits import Baseline, TaskProbe
@@ -45,6 +46,8 @@ class Watch:
 
     def __init__(self, exit_in_use: ExitInUse) -> None:
         self.audits: deque[AuditRow] = deque(maxlen=_AUDITS_KEPT)
+        self.raised: Mapping[tuple[str, str], int] = {}
+        """Alarms by kind and direction, over all exits that were watched."""
         self._breaches_before = 0
         self._probe: TaskProbe | None = None
         self._begin(exit_in_use)
@@ -111,6 +114,7 @@ class Watch:
         self._newest = max(self._newest, ordinal)
         if change:
             direction = "Down" if change.down else "Up"
+            self.raised = {**self.raised, (kind, direction): self.raised.get((kind, direction), 0) + 1}
             self.alarms.append(
                 Alarm(kind, direction, self._newest, change.since, change.statistic, unix_seconds)
             )

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from helios_server.errors import InvalidRequest
-from helios_server.rpc.calls import Context, Continuation, Handler, kind
+from helios_server.rpc.calls import Context, Continuation, Handler
 from helios_server.rpc.errors import PermissionDenied, Unauthenticated, refuse
 
 _PROTECTED = "/helios.v1.Control/"
@@ -81,10 +80,14 @@ def bearer(authorization: str) -> str:
 
 
 def refusal(handler: Handler, error: Unauthenticated | PermissionDenied) -> Handler:
-    """In place of a handler of the same kind; it reads no message."""
+    """In place of a handler whose answer is of the same kind. Its request streams, so that gRPC reads no
+    message of it."""
 
-    async def call(request: Any, context: Context) -> None:
+    async def call(messages: Any, context: Context) -> None:
         await refuse(context, error)
 
-    make: Callable[..., Handler] = getattr(grpc, f"{kind(handler)}_rpc_method_handler")
-    return make(call)
+    return (
+        grpc.stream_stream_rpc_method_handler(call)
+        if handler.response_streaming
+        else grpc.stream_unary_rpc_method_handler(call)
+    )

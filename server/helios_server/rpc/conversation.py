@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from helios_server.engine.engine import Engine
-from helios_server.engine.intake import MAX_SALT
+from helios_server.engine.intake import MAX_SALT, check_length
 from helios_server.engine.request import Event, FailedEvent, FinishedEvent, GenerationRequest, TokensEvent
 from helios_server.engine.serving import Model
 from helios_server.errors import HeliosError, InvalidRequest, NotFound, RequestFailed, SlowReader
@@ -29,6 +29,8 @@ from helios_server.telemetry.tracing import TEXT, RequestTrace
 
 MAX_ID = 256
 """Characters of a request's id."""
+_READERS = ThreadPoolExecutor(4, "helios-reading")
+"""What is large takes many times its bytes while it is read: so many are at once, however many come."""
 _LARGE_BYTES = 64 << 10
 """Of a message: a larger one is read on another thread, too."""
 T = TypeVar("T")
@@ -50,7 +52,9 @@ class Prompt:
 
 async def reading(size: int, read: Callable[[], T]) -> T:
     """`read()`, where others' streams do not wait for it. size: bytes of what is read."""
-    return await asyncio.to_thread(read) if size > _LARGE_BYTES else read()
+    if size <= _LARGE_BYTES:
+        return read()
+    return await asyncio.get_running_loop().run_in_executor(_READERS, read)
 
 
 async def of_text(model: Model, text: str, *, add_special: bool = True) -> Prompt:
@@ -73,9 +77,13 @@ def of_ids(model: Model, ids: tuple[int, ...], text: str = "") -> Prompt:
 
 async def _encode(tokenizer: Tokenizer, text: str, add_special: bool) -> tuple[int, ...]:
     """Long texts on another thread, so that the streams of others do not wait."""
-    if len(text) <= LONG_TEXT:
+
+    def encode() -> tuple[int, ...]:
         return tuple(tokenizer.encode(text, add_special=add_special))
-    return tuple(await asyncio.to_thread(tokenizer.encode, text, add_special=add_special))
+
+    if LONG_TEXT < len(text) <= _LARGE_BYTES:
+        return await asyncio.to_thread(encode)
+    return await reading(len(text), encode)
 
 
 @contextmanager
@@ -149,6 +157,9 @@ async def answered(
     stream = Stream(pod.mailbox, _observer(pod, prompt, trace), lambda: patience.reschedule(loop.time()))
     try:
         async with asyncio.timeout(None) as patience:
+            check_length(
+                len(request.prompt_ids), engine.serving
+            )  # none that is too long waits for the engine
             handed_over = pod.hand_over(engine.submit, request, stream.on_event)
             try:
                 await asyncio.wrap_future(handed_over)

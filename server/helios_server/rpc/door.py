@@ -18,16 +18,19 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from helios_proto import addresses
 
+from helios_server.rpc.bodies import MOST_BYTES
 from helios_server.rpc.relay import Relay
 
 CONNECTION_AGE_SECONDS = 300.0
 """After this the server asks a client to connect anew, so that load spreads over pods, those that came
 meanwhile too; running calls go on."""
-_MOST_BYTES = 4 << 20
-"""Of a message."""
+_WINDOW_BYTES = 16 << 10
+"""Of a message that nobody has asked for yet: what gRPC holds of a call before there is a place for it."""
 _ALL = 2**31 - 1
 _OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.max_receive_message_length", _MOST_BYTES),
+    ("grpc.max_receive_message_length", MOST_BYTES),
+    ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
+    ("grpc.http2.bdp_probe", 0),  # else it widens that to megabytes where the network is quick
     ("grpc.http2.max_ping_strikes", 2),  # pings beyond what is allowed below; then the connection goes
     ("grpc.keepalive_time_ms", 60_000),  # a client that vanished without a word frees its rows after this
     ("grpc.keepalive_timeout_ms", 20_000),

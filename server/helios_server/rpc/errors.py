@@ -51,6 +51,12 @@ class PermissionDenied(HeliosError):
     code = "PERMISSION_DENIED"
 
 
+class Late(HeliosError):
+    """A message did not arrive in time."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
 class AnswerErrors(grpc.aio.ServerInterceptor):
     """Wraps every method but gRPC's own, whichever side streams. Methods are coroutines that return, or write
     to the context; not generators."""

@@ -7,6 +7,7 @@ add their routes to `application` before it listens.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,6 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Middleware
 from helios_proto import addresses
 
+from helios_server.rpc.http_connection import HttpConnection, Refuse, answering
 from helios_server.rpc.listening import listen
 
 logger = logging.getLogger(__name__)
@@ -39,41 +41,53 @@ class Answer:
 Page = Callable[[], Awaitable[Answer]]
 
 
+def in_plain_words(status: HTTPStatus, why: str) -> web.Response:
+    return _response(Answer(status, f"{why}\n".encode("utf-8", "backslashreplace")))
+
+
 class HttpServer:
     """Answers `pages`, a page by its path, to GET and HEAD.
 
-    middlewares: of a door that answers for itself; idle_seconds: for a connection that sends no request;
-    most_bytes: of a request's body. A request whose client goes away is cancelled.
+    middlewares: of a door that answers for itself; refuse: how it answers what no route or middleware sees;
+    idle_seconds: for a connection that sends no request; most_bytes: of a request's body. A request whose
+    client goes away is cancelled.
     """
 
     def __init__(
         self,
         pages: Mapping[str, Page],
         *middlewares: Middleware,
+        refuse: Refuse = in_plain_words,
         idle_seconds: float = _IDLE_SECONDS,
         most_bytes: int = _MOST_BYTES,
     ) -> None:
+        self._refuse = refuse
         self._idle_seconds = idle_seconds
         self.application = web.Application(
             middlewares=[_in_our_words, *middlewares], client_max_size=most_bytes
         )
         self.application.add_routes([web.get(path, _handler(page)) for path, page in pages.items()])
         self._runner: web.AppRunner | None = None
+        self._listeners: list[asyncio.Server] = []
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Returns the port bound. OSError when it cannot be. tls: None for clear text."""
         sockets = listen(host, port)
         self._runner = web.AppRunner(
-            self.application,
-            access_log=None,
-            logger=logger,
-            keepalive_timeout=self._idle_seconds,
-            shutdown_timeout=_LAST_ANSWER_SECONDS,
-            handler_cancellation=True,
+            self.application, shutdown_timeout=_LAST_ANSWER_SECONDS, handler_cancellation=True
         )
         await self._runner.setup()
+        loop, server = asyncio.get_running_loop(), self._runner.server
+        assert server is not None
+        server.request_handler = answering(server.request_handler, self._refuse)
+
+        def connection() -> HttpConnection:
+            options = {"loop": loop, "logger": logger, "keepalive_timeout": self._idle_seconds}
+            return HttpConnection(self._refuse, server, access_log=None, **options)
+
         for each in sockets:
-            await web.SockSite(self._runner, each, ssl_context=tls, backlog=addresses.BACKLOG).start()
+            listener = await loop.create_server(connection, sock=each, ssl=tls, backlog=addresses.BACKLOG)
+            self._listeners.append(listener)
         return addresses.port_of(sockets)
 
     @property
@@ -83,13 +97,16 @@ class HttpServer:
 
     async def close(self) -> None:
         """Takes no more connections; an answer under way goes out."""
+        for listener in self._listeners:
+            listener.close()
         if self._runner:
             await self._runner.cleanup()
 
 
 def _may_be_said(record: logging.LogRecord) -> bool:
     """aiohttp quotes what it cannot read, secrets included; its sender has been told."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    unreadable = (HttpProcessingError, web.RequestPayloadError)
+    return not (record.exc_info and isinstance(record.exc_info[1], unreadable))
 
 
 logger.addFilter(_may_be_said)

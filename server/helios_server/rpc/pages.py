@@ -51,7 +51,7 @@ async def _refresh(pod: Pod) -> None:
         metrics.batch_reached.labels(pod.model_name).set(telemetry.batch_reached)
         usage = load.kv_used_tokens / load.kv_capacity_tokens if load.kv_capacity_tokens else 0.0
         metrics.load(load.running, load.waiting, usage, pod.health.ready)
-        metrics.alarmed([(alarm.kind, alarm.direction, alarm.unix_seconds) for alarm in telemetry.alarms])
+        metrics.alarmed(engine.alarms_raised)
         metrics.signals(
             breaches.in_window / breaches.window if breaches.window else 0.0, *_audited(telemetry)
         )

@@ -18,6 +18,7 @@ from helios_contract.limits import Limits
 
 from helios_server.engine.engine import Engine
 from helios_server.errors import Draining
+from helios_server.rpc.bodies import Bodies
 from helios_server.rpc.errors import NotReady
 from helios_server.rpc.health import Health, Phase, hung
 from helios_server.rpc.request_log import RequestLog
@@ -34,7 +35,8 @@ T = TypeVar("T")
 class Pod:
     """model_name: as clients ask for it; limits: those of the start, until the engine holds them; calls:
     requests of any door that have not ended; boot_id: another one after every restart; started: seconds on
-    the monotonic clock; mailbox: of every stream's events. Made on the loop that it is used by."""
+    the monotonic clock; mailbox: of every stream's events; bodies: what requests bring. Made on the loop that
+    it is used by."""
 
     model_name: str
     limits: Limits
@@ -49,6 +51,7 @@ class Pod:
     boot_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: float = field(default_factory=time.monotonic)
     mailbox: Mailbox = field(default_factory=Mailbox)
+    bodies: Bodies = field(default_factory=Bodies)
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "helios-calls"))
 
     def hand_over(self, call: Callable[..., T], *arguments: Any) -> Future[T]:

@@ -109,6 +109,7 @@ class Prober:
                     return
                 if answer is not None:
                     passes = judge(task.expect, answer).passes
+                    self._pod.metrics.task_judged(passes)
                     await self._pod.ask(engine.judged, passes, limits.generation)
                     return
             await asyncio.sleep(_REST_SECONDS)

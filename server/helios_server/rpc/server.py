@@ -44,6 +44,7 @@ from helios_server.rpc.openai.door import OpenAiDoor
 from helios_server.rpc.pages import pages
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.prober import Prober
+from helios_server.rpc.receiving import Receive
 from helios_server.rpc.request_log import RequestLog
 from helios_server.rpc.stream import Stream
 from helios_server.rpc.tls import Certificates
@@ -121,10 +122,11 @@ class PodServer:
         admission = [RequireCaller(callers, self.pod.metrics)] if callers else []
         traced = [AcceptTrace(tracing)] if tracing else []
         self._generation = Door(
-            [*admission, *traced, AnswerErrors()], certificates.context(tls.GRPC) if certificates else None
+            [Receive(self.pod), *admission, *traced, AnswerErrors()],
+            certificates.context(tls.GRPC) if certificates else None,
         )
         guards = [RequireToken(token)] if token else []
-        self._control = Door([*guards, AnswerErrors()])
+        self._control = Door([Receive(self.pod), *guards, AnswerErrors()])
         self._probes = HttpServer(pages(self.pod))
         self._openai = OpenAiDoor(self.pod, callers, certificates)
         self._letting_go: asyncio.Task[None] | None = None

@@ -7,7 +7,7 @@ engine itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from helios_contract.serves import Precision
 from helios_contract.telemetry import Capacity
@@ -65,7 +65,7 @@ class Metrics:
         self._precision = Precision()
         self._tokens: _Tokens | None = None
         self._joules = 0.0
-        self._alarms_until = 0.0
+        self._raised: Mapping[tuple[str, str], int] = {}
         self._passed_over, self._audit_seconds = 0, 0.0
         self.last_answer = 0.0
         """When one ended; Unix seconds."""
@@ -151,12 +151,17 @@ class Metrics:
         self.energy_joules.labels(self._model_name, source).inc(max(0.0, joules - self._joules))
         self._joules = joules
 
-    def alarmed(self, alarms: Sequence[tuple[str, str, float]]) -> None:
-        """Alarms as (kind, direction, Unix seconds), oldest first; those already counted are passed over."""
-        for kind, direction, seconds in alarms:
-            if seconds > self._alarms_until:
-                self.alarms.labels(self._model_name, kind, direction).inc()
-                self._alarms_until = seconds
+    def alarmed(self, raised: Mapping[tuple[str, str], int]) -> None:
+        """Alarms since boot, by kind and direction."""
+        for (kind, direction), count in raised.items():
+            before = self._raised.get((kind, direction), 0)
+            self.alarms.labels(self._model_name, kind, direction).inc(count - before)
+        self._raised = raised
+
+    def task_judged(self, passes: bool) -> None:
+        """The probe had an answer to a task that should pass."""
+        self.tasks_asked.labels(*self._labels).inc()
+        self.tasks_passed.labels(*self._labels).inc(passes)
 
     def signals(self, breach_ratio: float, quality: float | None, agreement: float | None) -> None:
         """Shares in [0, 1]; quality and agreement are of the exit in use, None while nothing is audited."""
@@ -272,6 +277,10 @@ class Metrics:
         self.alarms = counter(
             "alarms", "Alarms of the change detectors.", ("model_name", "kind", "direction")
         )
+        self.tasks_asked = counter(
+            "task_probe_asked", "Tasks that the probe asked and had judged: those that should pass.", _SERVED
+        )
+        self.tasks_passed = counter("task_probe_passed", "Of those, the ones that passed.", _SERVED)
         self.passed_over = counter(
             "audits_passed_over",
             "Prompts drawn for an audit but skipped, to keep within the audits' share of CPU time.",

@@ -14,11 +14,11 @@ from typing import Any
 import aiohttp
 import pytest
 from helios_server.errors import HeliosError
-from helios_server.rpc.openai import door
+from helios_server.rpc.openai import body, door
 from helios_server.rpc.openai.errors import encoded, told
 
 from tests.checkpoints import make_checkpoint, spoil_token
-from tests.rpc.openai_door.clients import BODIES, CHAT, TEXT, events, post, raw, send, url
+from tests.rpc.openai_door.clients import BODIES, CHAT, TEXT, Answered, events, post, raw, send, url
 from tests.rpc.pods import LAYERS, Served, eventually, serving
 
 JSON = {"Content-Type": "application/json"}
@@ -84,7 +84,7 @@ async def test_a_large_body_is_read_where_no_stream_waits_for_it(
 
         return call
 
-    monkeypatch.setattr(door, "parse_object", noted(door.parse_object))
+    monkeypatch.setattr(body, "parse_object", noted(body.parse_object))
     monkeypatch.setattr(door.ChatRequest, "__init__", noted(door.ChatRequest.__init__))
     here, message = threading.get_ident(), {"role": "user", "content": "a"}
     for messages, aside in ((1, False), (9000, True)):
@@ -191,7 +191,7 @@ async def test_a_failure_of_ours_ends_one_request(
 
 
 async def test_a_body_that_does_not_arrive(pod: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "_BODY_SECONDS", 0.2)
+    monkeypatch.setattr(body, "BODY_SECONDS", 0.2)
     head = (
         f"POST {TEXT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{{"
     )
@@ -200,29 +200,91 @@ async def test_a_body_that_does_not_arrive(pod: Served, monkeypatch: pytest.Monk
     assert b"did not arrive within" in answer
 
 
-@pytest.mark.parametrize(
-    "request_bytes",
-    [
-        b"nonsense\r\n\r\n",
-        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n" + b"A: " + b"x" * 100_000 + b"\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    ],
-)
-async def test_what_is_no_http_is_turned_away(shared_pod: Served, request_bytes: bytes) -> None:
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+UNREADABLE: dict[str, tuple[list[bytes], int, str]] = {
+    "no HTTP": ([b"nonsense\r\n\r\n"], 400, "request: Invalid method encountered; Send what"),
+    "TLS": (
+        [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"],
+        400,
+        "request: Received HTTPS traffic on an HTTP port",
+    ),
+    "HTTP/2": ([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"], 400, "request: "),
+    "HTTP/9": ([b"GET / HTTP/9.9\r\nHost: x\r\n\r\n"], 400, "request: "),
+    "a path with a space": ([b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n"], 400, "request: "),
+    "a length below 0": ([HEAD + b"Content-Length: -1\r\n\r\n"], 400, "request: "),
+    "a length that is no number": ([HEAD + b"Content-Length: few\r\n\r\n"], 400, "request: "),
+    "two lengths": ([HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n"], 400, "request: "),
+    "length and chunks": (
+        [HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"],
+        400,
+        "",
+    ),
+    "a header without a name": ([b"GET / HTTP/1.1\r\nHost: x\r\n: y\r\n\r\n"], 400, "request: "),
+    "no host": ([b"GET / HTTP/1.1\r\n\r\n"], 400, "request: Missing 'Host' header in request; Send what"),
+    "a long header": ([HEAD, b"A: " + b"x" * 300_000], 400, "has more than 8190 bytes; Send what HTTP/1.1"),
+    "a long path": ([b"GET /" + b"x" * 300_000], 400, "has more than 8190 bytes; Send what HTTP/1.1 allows"),
+    "many headers": ([HEAD + b"".join(b"A%d: x\r\n" % i for i in range(200))], 400, "Too many headers"),
+    "an expectation": (
+        [HEAD + b"Expect: wonders\r\nContent-Length: 2\r\n\r\n"],
+        417,
+        "Unknown Expect: wonders",
+    ),
+    "one of nothing": (
+        [b"GET /nowhere HTTP/1.1\r\nHost: x\r\nExpect: wonders\r\n\r\n"],
+        417,
+        "Unknown Expect",
+    ),
+    "no chunk": ([CHUNKED + b"zz\r\n{}\r\n"], 400, "request: "),
+    "no chunk, later": ([CHUNKED, b"zz\r\n{}\r\n"], 400, "body: is cut short ("),
+    "no second chunk": ([CHUNKED + b"2\r\n{}\r\n", b"zz\r\n{}\r\n"], 400, "body: is cut short ("),
+    "a chunk that is longer": ([CHUNKED + b"2\r\n", b"{}xx\r\n"], 400, "body: is cut short ("),
+    "what is not packed": ([HEAD + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"], 400, "body: "),
+    "more than there may be": ([HEAD + b"Content-Length: 5000000\r\n\r\n{"], 413, "at most 4194304 bytes"),
+    "no method": ([b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n"], 400, "request: Invalid method encountered"),
+    "another method": ([b"PROPFIND / HTTP/1.1\r\nHost: x\r\n\r\n"], 405, "use GET, HEAD"),
+    "everything": ([b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n"], 404, "there are /, "),
+    "no path of ours": ([b"GET /%ff%00 HTTP/1.1\r\nHost: x\r\n\r\n"], 404, "there are /, "),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+async def test_what_is_no_request_is_told_so_in_openais_shape(
+    shared_pod: Served, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At once, also where the client has more to say."""
+    pieces, status, words = UNREADABLE[kind]
     reader, writer = await asyncio.open_connection("127.0.0.1", shared_pod.ports.http_port)
-    writer.write(request_bytes)
-    writer.write_eof()
-    try:
-        async with asyncio.timeout(20):
-            answer = await reader.read()
-        assert not answer or b" 400 " in answer.splitlines()[0]
-    except ConnectionResetError:
-        pass
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.sleep(0.02)
+    async with asyncio.timeout(20):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = int(head.lower().partition("content-length: ")[2].partition("\r\n")[0])
+        answer = Answered(int(head.split(" ")[1]), json.loads(await reader.readexactly(length)), head)
+    assert (answer.status, answer.error["param"]) == (status, "body" if words.startswith("body") else None)
+    assert (answer.error["type"], answer.error["code"] is None) == ("invalid_request_error", False)
+    assert words in answer.error["message"]
+    assert "Content-Type: application/json" in head
     writer.close()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
     await serves(shared_pod)
+
+
+async def test_an_answer_under_way_is_not_lost_for_what_follows_it(pod: Served) -> None:
+    body = json.dumps(BODIES[TEXT] | {"stream": True, "max_tokens": 20, "ignore_eos": True}).encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", pod.ports.http_port)
+    writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    heard = await reader.readuntil(b"data: ")
+    writer.write(b"nonsense\r\n\r\n")
+    async with asyncio.timeout(60):
+        heard += await reader.read(-1)
+    writer.close()
+    first, _, second = heard.partition(b"\r\n0\r\n\r\n")
+    assert first.count(b"data: ") == 22
+    assert first.endswith(b"data: [DONE]\n\n")
+    assert b" 400 " in second.splitlines()[0]
+    assert b'{"error":{"message":"request: Invalid method encountered; ' in second
 
 
 async def test_clients_that_leave_at_any_moment_leave_nothing(pod: Served) -> None:

@@ -11,7 +11,7 @@ enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -19,7 +19,7 @@ from helios_contract.telemetry import Alarm, AuditRow, Telemetry
 
 from helios_operator.api.types import PodTally, ReassessmentStatus
 from helios_operator.decide.facts.fleet import Fleet
-from helios_operator.decide.snapshot import Snapshot
+from helios_operator.decide.snapshot import Pod, Snapshot
 
 NEVER = datetime.fromtimestamp(0, UTC)
 TASKS = "Tasks"
@@ -53,21 +53,46 @@ class Heard:
 
 def noted(memory: ReassessmentStatus, snapshot: Snapshot, fleet: Fleet, now: datetime) -> ReassessmentStatus:
     """With the boots and alarms that this pass sees for the first time, without pods that are gone. A boot
-    counts from where it stands when it is first seen: what it served before was seen by nobody."""
+    counts from where it stands when it is first seen, which is before anything is routed to it where that can
+    be: what it served before was seen by nobody."""
     there = {pod.name for revision in snapshot.revisions for pod in revision.pods}
     pods = {pod.name: pod for pod in memory.pods if pod.name in there}
-    for pod in fleet.ready_pods:
-        if pod.telemetry:
+    coming = fleet.pending.pods if fleet.pending else ()
+    for pod in (*fleet.ready_pods, *coming):
+        if pod.ready and pod.telemetry:
             pods[pod.name] = _seen(pods.get(pod.name), pod.name, pod.telemetry, memory, now)
     is_shifted = any(
         at == now and not told.startswith(TASKS) for pod in pods.values() for told, at in pod.alarms.items()
     )
+    parting = _parting(pods, fleet)
+    served = sum(count - (pods[name].requests or 0) for name, count in parting.items())
+    pods |= {name: replace(pods[name], requests=count) for name, count in parting.items()}
     return replace(
         memory,
+        requests=memory.requests + served,
         pods=tuple(pods[name] for name in sorted(pods))[:MOST_PODS],
         shifted_at=now if is_shifted else memory.shifted_at,
         blind_since=_blind_since(memory, fleet, now),
     )
+
+
+def _parting(pods: Mapping[str, PodTally], fleet: Fleet) -> dict[str, int]:
+    """What those have served that new requests no longer go to: at every look, for at the next one they may
+    be gone."""
+    return {
+        pod.name: pod.telemetry.requests_finished
+        for pod in _leaving(fleet)
+        if pod.telemetry and (known := pods.get(pod.name)) and known.boot_id == pod.telemetry.boot_id
+        if known.requests is not None and known.requests < pod.telemetry.requests_finished
+    }
+
+
+def _leaving(fleet: Fleet) -> Iterator[Pod]:
+    for revision in fleet.retired:
+        yield from revision.pods
+    for pod in fleet.routed.pods if fleet.routed else ():
+        if not pod.ready and pod.telemetry and pod.telemetry.draining:
+            yield pod
 
 
 def _blind_since(memory: ReassessmentStatus, fleet: Fleet, now: datetime) -> datetime | None:
@@ -171,7 +196,10 @@ def counted(memory: ReassessmentStatus, fleet: Fleet) -> ReassessmentStatus:
     """All that the pods served so far is weighed. Of a pod that was not reached nobody knows where its count
     stands: it counts again from where it is next seen."""
     reached = {pod.name: telemetry.requests_finished for pod, telemetry in _reached(memory, fleet)}
-    pods = tuple(replace(pod, requests=reached.get(pod.name)) for pod in memory.pods)
+    leaving = {pod.name for pod in _leaving(fleet)}
+    pods = tuple(
+        pod if pod.name in leaving else replace(pod, requests=reached.get(pod.name)) for pod in memory.pods
+    )
     return replace(memory, requests=total(memory, fleet), pods=pods)
 
 

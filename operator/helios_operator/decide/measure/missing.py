@@ -6,7 +6,7 @@ is not missing: it is tried again with patience. It must not start anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -40,39 +40,41 @@ class Missing:
     # -- Jobs ------------------------------------------------------------------------------------------------
 
     def timings(self, family: Family) -> Iterator[JobSpec]:
-        wanted = self.timed_of(family)
-        missing = tuple(p for p in wanted if self._lacks_timing(family[0], p))
+        missing = tuple(p for p in self.timed_of(family) if self._lacks_timing(family[0], p))
         kinds = timing_identity(family, self.snapshot).head_kinds
         make = partial(jobs.timing_job, family, self.snapshot)
-        yield from self._in_jobs(make, missing, sizes.timings_fit(kinds, len(wanted)))
+        yield from self._in_jobs(make, missing, lambda group: sizes.timings_fit(kinds, len(group)))
 
     def qualities(self, family: Family, prompts: str) -> Iterator[JobSpec]:
         """On the prompts of that digest, of what is timed by now. What no CPU has is not scored with others,
         which need no accelerator."""
-        count = len(self.scored_of(family))
         for lacking, missing in self._unscored(family, prompts):
             make = partial(jobs.quality_job, lacking, prompts)
             if self.snapshot.accelerators_free is not None:
                 alone = tuple(p for p in missing if p in WITH_FP8)
                 yield from (make((precision,)) for precision in alone)
                 missing = tuple(p for p in missing if p not in alone)
-            yield from self._in_jobs(make, missing, sizes.quality_fits(lacking, self._most_prompts, count))
+            yield from self._in_jobs(make, missing, partial(self._is_short, lacking))
+
+    def _is_short(self, family: Family, group: tuple[Precision, ...]) -> bool:
+        """The reference stands in every Quality Job."""
+        return sizes.quality_fits(family, self._most_prompts, len({REFERENCE, *group}))
 
     def _in_jobs(
-        self, make: Callable[[tuple[Precision, ...]], JobSpec], missing: tuple[Precision, ...], is_short: bool
+        self,
+        make: Callable[[tuple[Precision, ...]], JobSpec],
+        missing: tuple[Precision, ...],
+        fits: Callable[[tuple[Precision, ...]], bool],
     ) -> Iterator[JobSpec]:
-        """One Job, where its result is short enough and it did not fail as one; else one each. What a Job is
-        at already is left to it, though it was begun when other things were missing."""
+        """As few Jobs as have results that are short enough; one each of those that failed as one. What a Job
+        is at already is left to it, though it was begun when other things were missing."""
         under_way = {p: job.spec for p in missing if (job := self._under_way(make((p,)), missing))}
         yield from {spec.name: spec for spec in under_way.values()}.values()
         rest = tuple(precision for precision in missing if precision not in under_way)
-        if not rest:
-            return
-        whole = make(rest)
-        if is_short and not self._has_failed_as_one(whole):
-            yield whole
-        else:
-            yield from (make((precision,)) for precision in rest)
+        alone = tuple(p for p in rest if self._has_failed_with_others(make((p,))))
+        yield from (make((precision,)) for precision in alone)
+        for group in _grouped((p for p in rest if p not in alone), fits):
+            yield make(group)
 
     def _under_way(self, wanted: JobSpec, missing: tuple[Precision, ...]) -> Job | None:
         """A Job for this precision, among several that were asked for."""
@@ -83,8 +85,8 @@ class Missing:
                 return job
         return None
 
-    def _has_failed_as_one(self, wanted: JobSpec) -> bool:
-        """With others, or as it is: nobody knows which precision it was."""
+    def _has_failed_with_others(self, wanted: JobSpec) -> bool:
+        """Nobody knows which precision it was."""
         return any(
             jobs.is_of_several(job.spec)
             and set(wanted.rows) <= set(job.spec.rows)
@@ -185,3 +187,17 @@ class Missing:
             return False
         request = newest_request(self.snapshot.deployment.annotations)
         return self.now >= failed + wait or (request is not None and request.asked > failed)
+
+
+def _grouped(
+    precisions: Iterable[Precision], fits: Callable[[tuple[Precision, ...]], bool]
+) -> Iterator[tuple[Precision, ...]]:
+    """In order, as many together as fit; what does not fit at all is alone."""
+    group: tuple[Precision, ...] = ()
+    for precision in precisions:
+        if group and not fits((*group, precision)):
+            yield group
+            group = ()
+        group = (*group, precision)
+    if group:
+        yield group

@@ -118,7 +118,7 @@ class InferenceService(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def _answer(self, request: pb.ModelInferRequest, write: Write) -> None:
         """One request of a stream."""
-        with conversation.counted(self._pod):
+        with conversation.counted(self._pod), self._pod.bodies.whole(request.ByteSize()):
             conversation.check_caller()
             engine = self._pod.serving_engine()
             async with self._conversed(engine, request, streaming=True) as (events, answer, asked):

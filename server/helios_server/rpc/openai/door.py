@@ -11,31 +11,28 @@ import asyncio
 import time
 import uuid
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
 
 from helios_server.engine.request import FailedEvent, FinishedEvent, GenerationRequest, TokensEvent
-from helios_server.models.json_file import parse_object
+from helios_server.engine.serving import Model
 from helios_server.rpc import conversation, tls
 from helios_server.rpc.admission import require_caller
+from helios_server.rpc.bodies import MOST_BYTES, Place
 from helios_server.rpc.callers import CallerTokens
+from helios_server.rpc.conversation import Prompt
 from helios_server.rpc.http import HttpServer
-from helios_server.rpc.openai import answers, page
+from helios_server.rpc.openai import answers, body, page
 from helios_server.rpc.openai.answers import Answer, ChatAnswer, TextAnswer
-from helios_server.rpc.openai.errors import NAMES, STREAM, Unreadable, encoded, in_openais_words
-from helios_server.rpc.openai.requests import ChatRequest, TextRequest
+from helios_server.rpc.openai.errors import NAMES, STREAM, encoded, in_openais_words, refused
+from helios_server.rpc.openai.requests import Asked, ChatRequest, TextRequest
 from helios_server.rpc.pod import Pod
 from helios_server.rpc.stream import Stream
 from helios_server.rpc.tls import Certificates
 from helios_server.rpc.traced import accept_trace
 from helios_server.telemetry.tracing import CHAT, TEXT
 
-_MOST_BYTES = 4 << 20
-"""Of a body: what gRPC allows a message."""
-_BODY_SECONDS = 60.0
-"""For a body to arrive."""
 _IDLE_SECONDS = 75.0
 """A connection without a request."""
 _PATIENCE_SECONDS = 5.0
@@ -61,7 +58,13 @@ class OpenAiDoor:
         guards = [require_caller(callers, pod.metrics, page.PATHS)] if callers else []
         traced = [accept_trace(pod.tracing)] if pod.tracing else []
         self._http = HttpServer(
-            {}, in_openais_words, *guards, *traced, idle_seconds=_IDLE_SECONDS, most_bytes=_MOST_BYTES
+            {},
+            in_openais_words,
+            *guards,
+            *traced,
+            refuse=refused,
+            idle_seconds=_IDLE_SECONDS,
+            most_bytes=MOST_BYTES,
         )
         self._http.application.add_routes(
             [
@@ -117,59 +120,46 @@ class OpenAiDoor:
     async def _answer(
         self,
         http: web.Request,
-        read: type[ChatRequest | TextRequest],
+        kind: type[ChatRequest | TextRequest],
         answer_kind: type[Answer],
         prefix: str,
     ) -> web.StreamResponse:
         with conversation.counted(self._pod):
             engine = self._pod.serving_engine()
-            body, size = await _body(http)
-            http[NAMES] = read.names(body)
-            request, model = await conversation.reading(size, lambda: read(body)), engine.serving.model
-            asked = request.asked
-            conversation.check_model(self._pod, asked.model)
-            prompt = await request.prompt(model)
-            request_id = f"{prefix}-{uuid.uuid4().hex}"
-            generation = GenerationRequest(
-                request_id=conversation.owned(request_id),
-                prompt_ids=prompt.ids,
-                tokenizer_digest=prompt.tokenizer_digest,
-                sampling=asked.sampling,
-                depth=asked.depth,
-                cache_salt=conversation.salted(asked.cache_salt),
-            )
-            answer = answer_kind(
-                request_id,
-                self._pod.model_name,
-                engine.info,
-                model.tokenizer,
-                asked.sampling.logprobs,
-            )
-            operation = CHAT if read is ChatRequest else TEXT
-            async with conversation.answered(self._pod, engine, generation, prompt, operation) as events:
-                if asked.stream:
-                    return await _streamed(http, events, answer, asked.include_usage)
-                return await _whole(events, answer)
+            model = engine.serving.model
+            async with self._pod.bodies.place(body.most_bytes(http)) as place:
+                asked, prompt = await self._asked(http, place, kind, model)
+                request_id = f"{prefix}-{uuid.uuid4().hex}"
+                generation = GenerationRequest(
+                    request_id=conversation.owned(request_id),
+                    prompt_ids=prompt.ids,
+                    tokenizer_digest=prompt.tokenizer_digest,
+                    sampling=asked.sampling,
+                    depth=asked.depth,
+                    cache_salt=conversation.salted(asked.cache_salt),
+                )
+                answer = answer_kind(
+                    request_id,
+                    self._pod.model_name,
+                    engine.info,
+                    model.tokenizer,
+                    asked.sampling.logprobs,
+                )
+                operation = CHAT if kind is ChatRequest else TEXT
+                async with conversation.answered(self._pod, engine, generation, prompt, operation) as events:
+                    if asked.stream:
+                        return await _streamed(http, events, answer, asked.include_usage)
+                    return await _whole(events, answer)
 
-
-async def _body(http: web.Request) -> tuple[dict[str, Any], int]:
-    """The object that a client sent, and its bytes. Raises Unreadable."""
-    if http.content_type != _JSON:
-        problem = f"is of type {http.content_type}"
-        fix = f"Send it with 'Content-Type: {_JSON}'"
-        raise Unreadable(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, problem, fix)
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            content = await http.read()
-    except TimeoutError:
-        problem = f"did not arrive within {_BODY_SECONDS:.0f} seconds"
-        raise Unreadable(HTTPStatus.REQUEST_TIMEOUT, problem, "Send it whole") from None
-    try:
-        body = await conversation.reading(len(content), lambda: parse_object(content, unique=True))
-    except ValueError as error:
-        problem = f"is no JSON object ({error})"
-        raise Unreadable(HTTPStatus.BAD_REQUEST, problem, "Send one JSON object in UTF-8") from None
-    return body, len(content)
+    async def _asked(
+        self, http: web.Request, place: Place, kind: type[ChatRequest | TextRequest], model: Model
+    ) -> tuple[Asked, Prompt]:
+        """What of a body is kept while it is answered."""
+        given, size = await body.read(http, place)
+        http[NAMES] = kind.names(given)
+        request = await conversation.reading(size, lambda: kind(given))
+        conversation.check_model(self._pod, request.asked.model)
+        return request.asked, await request.prompt(model)
 
 
 async def _whole(events: Stream, answer: Answer) -> web.Response:

@@ -35,6 +35,7 @@ _STATUS = {
     "ABORTED": HTTPStatus.CONFLICT,
     "FAILED_PRECONDITION": HTTPStatus.CONFLICT,
     "RESOURCE_EXHAUSTED": HTTPStatus.TOO_MANY_REQUESTS,
+    "DEADLINE_EXCEEDED": HTTPStatus.REQUEST_TIMEOUT,
     "UNIMPLEMENTED": HTTPStatus.NOT_IMPLEMENTED,
     "UNAVAILABLE": HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -58,6 +59,14 @@ class Unreadable(InvalidRequest):
 def encoded(content: Any) -> bytes:
     """JSON. Half of a surrogate pair, in what a client is told of its own words, stays an escape."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+
+
+def refused(status: HTTPStatus, why: str) -> web.Response:
+    """An answer to what comes to no route: it may be no request at all."""
+    if status >= 500:
+        return _response(status, _FAILED, {})
+    message = f"request: {why}; Send what HTTP/1.1 allows"
+    return _response(status, _body(status, message, None, status.name.lower()), {})
 
 
 def told(error: HeliosError, names: dict[str, str]) -> tuple[HTTPStatus, dict[str, Any]]:
@@ -129,14 +138,16 @@ def _hint(error: HeliosError) -> dict[str, str]:
     return {} if seconds is None else {"Retry-After": str(math.ceil(seconds))}
 
 
+def _response(status: HTTPStatus, body: dict[str, Any], headers: dict[str, str]) -> web.Response:
+    return web.Response(status=status, body=encoded(body), content_type="application/json", headers=headers)
+
+
 async def _say(
     request: web.Request, status: HTTPStatus, body: dict[str, Any], headers: dict[str, str]
 ) -> web.StreamResponse:
     stream: web.StreamResponse | None = request.get(STREAM)
     if stream is None:
-        return web.Response(
-            status=status, body=encoded(body), content_type="application/json", headers=headers
-        )
+        return _response(status, body, headers)
     try:
         async with asyncio.timeout(_LAST_EVENT_SECONDS):
             await stream.write(b"data: " + encoded(body) + b"\n\n")
