@@ -27,14 +27,14 @@ from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import open_backbone
 from helios_server.profile.sweep import Effort, sweep
 from helios_server.profile.timing import Bench, TimingSettings
-from helios_server.profile.workload import BATCHES, Shape, shapes_to_fit
+from helios_server.profile.workload import BATCHES, Room, Shape, shapes_to_fit
 
 from bench.engine import quiet
 from bench.engine.formats import FORMATS, asked
 from bench.report import Claim, arguments, claim, publish
 
 _CONTEXTS = (96, 200)
-"""Tokens of a row, by turns: neither is one that is fitted."""
+"""Tokens of a row, by turns, where the room has as many: neither is one that is fitted."""
 _MEMORY_MIB = 6144
 
 
@@ -87,7 +87,7 @@ def measure(model: str, dtype: str, options: Namespace) -> dict[str, Any]:
     settings = TimingSettings(dtype=named, memory_mib=_MEMORY_MIB)
     bench = Bench.open(open_backbone(names, cache_root()), settings, precision)
     fitted = shapes_to_fit(bench.deepest, bench.digests, bench.room)
-    unseen = list(held_out(options.depths, options.batches, bench.digests, bench.deepest))
+    unseen = list(held_out(options.depths, options.batches, bench.digests, bench.deepest, bench.room))
     steps = [bench.step(shape) for shape in (*fitted, *unseen)]
     sweeps = []
     for number in range(options.sweeps):
@@ -100,14 +100,14 @@ def measure(model: str, dtype: str, options: Namespace) -> dict[str, Any]:
 
 
 def held_out(
-    depths: Sequence[int], batches: Sequence[int], digests: Mapping[str, str], deepest: int
+    depths: Sequence[int], batches: Sequence[int], digests: Mapping[str, str], deepest: int, room: Room
 ) -> Iterator[Shape]:
     """Every pair with every head that may serve there; full depth has the model's own."""
     contexts = itertools.cycle(_CONTEXTS)
     for layers, batch in itertools.product(depths, batches):
         for kind, digest in digests.items():
             if layers < deepest or kind == BareHead.kind:
-                yield Shape(layers, kind, digest, batch, next(contexts))
+                yield Shape(layers, kind, digest, batch, room.context_for(batch, next(contexts)))
 
 
 def claims_of(dtype: str, sweeps: Sequence[Mapping[str, float]]) -> Iterator[Claim]:

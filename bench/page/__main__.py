@@ -31,8 +31,8 @@ _JOINT, _LOOP, _PAIR = "bench.joint", "bench.loop", "bench.pair"
 _WITHOUT_ENGINE = {"bench.operator", _TESTS}
 """What these measure does not change with PERFORMANCE_VERSION."""
 _RAISED_FOR = """\
-other kernels ([decision 0170](decisions/0170-int8-weights-fetched-ahead.md)) and another
-timing law ([decision 0172](decisions/0172-a-law-with-kinks.md))"""
+attention ([decision 0202](decisions/0202-fetched-where-it-is-known.md)) that waits less for keys and
+values"""
 """What made PERFORMANCE_VERSION what it is."""
 _PICTURES = Path("pictures")
 """Within the folder of the page."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 import pytest
+from helios_server.profile.workload import Room
 
 from bench import load
 from bench.engine import budgets, crowded, timing_law
@@ -50,7 +51,9 @@ def test_the_law_is_held_to_the_pair_that_it_misses_most() -> None:
 
 
 def test_pairs_that_are_held_out_have_every_head_but_at_full_depth() -> None:
-    shapes = list(timing_law.held_out([4, 6], [2, 12], {"bare": "", "mlp": "d"}, 6))
+    room = Room(rows=128, tokens=1024, page_tokens=16, context=2048, chunk=256)
+    shapes = list(timing_law.held_out([4, 6], [2, 12], {"bare": "", "mlp": "d"}, 6, room))
+    assert {s.context for s in shapes} == {80, 96, 200}, "12 rows have 5 pages each, whatever is wanted"
     assert [(s.layers, s.decoding, s.head_kind) for s in shapes] == [
         (4, 2, "bare"), (4, 2, "mlp"), (4, 12, "bare"), (4, 12, "mlp"), (6, 2, "bare"), (6, 12, "bare"),
     ]  # fmt: skip

@@ -55,7 +55,7 @@ template <class T> struct Block {
   int64_t kv_head;
   AttentionScratch scratch;
   const int32_t* next_pages;  // of the block that this thread is likely to have next
-  int64_t next_kv_head;
+  int64_t next_page_count, next_kv_head;
 
   int64_t group() const { return shape.heads / shape.kv_heads; }
   int64_t members() const { return stretch.count * group(); }
@@ -189,20 +189,31 @@ template <class T> static void widen(const Block<T>& block, int64_t start, int n
   });
 }
 
-// Pages lie anywhere, so nothing fetches them ahead but this: while a page's keys are scored, its values are asked for
-// and the keys of the page after the next, be it this block's or that of the next block.
-template <class T> static inline void fetch_page(const Block<T>& block, int64_t start, int count, int32_t page) {
-  const int64_t page_tokens = block.shape.page_tokens;
-  const int64_t ahead = start / page_tokens + 2, own = (block.last_context() + page_tokens - 1) / page_tokens;
-  const T* keys = ahead < own ? block.slab.keys(block.pages()[ahead], block.kv_head)
-                              : block.slab.keys(block.next_pages[0], block.next_kv_head);
-  const char* from = (const char*)keys;
-  const char* values = (const char*)(block.slab.keys(page, block.kv_head) + block.slab.side());
-  const int64_t bytes = count * block.slab.width * (int64_t)sizeof(T);
-  for (int64_t i = 0; i < bytes; i += 64) {
-    _mm_prefetch(from + i, _MM_HINT_T0);
-    _mm_prefetch(values + i, _MM_HINT_T1);
+// Pages lie anywhere, so nothing fetches them ahead but this: while a page's keys are scored, and later its values summed,
+// those of a page further on are asked for, be it of this block or of the next. A fetch may be dropped where the processor
+// has not looked up yet where its address lies, a load may not: keys and values are both touched before the keys pass.
+constexpr int64_t kPagesAhead = 3;
+
+static inline void touch(const void* at) { (void)*(const volatile char*)at; }
+
+template <class T> static inline const T* keys_ahead(const Block<T>& block, int64_t start) {
+  const int64_t tokens = block.shape.page_tokens, own = (block.last_context() + tokens - 1) / tokens;
+  const int64_t page = start / tokens + kPagesAhead;
+  if (page < own) return block.slab.keys(block.pages()[page], block.kv_head);
+  const int64_t beyond = page - own, last = block.next_page_count - 1;
+  return block.slab.keys(block.next_pages[beyond < last ? beyond : last], block.next_kv_head);
+}
+
+// side: 0 for keys, 1 for values. count: tokens of the page that are read now.
+template <class T> static inline void fetch_ahead(const Block<T>& block, int64_t start, int count, int side) {
+  const T* keys = keys_ahead(block, start);
+  const char* from = (const char*)(keys + side * block.slab.side());
+  if (side == 0) {
+    touch(keys);
+    touch(keys + block.slab.side());
   }
+  const int64_t bytes = count * block.slab.width * (int64_t)sizeof(T);
+  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(from + i, _MM_HINT_T0);
 }
 
 template <class T> static void score_block(const Block<T>& block, int64_t start, int n, int64_t first) {
@@ -214,7 +225,7 @@ template <class T> static void score_block(const Block<T>& block, int64_t start,
   }
   const int64_t width = block.slab.width;
   for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
-    fetch_page(block, start + at, count, page);
+    fetch_ahead(block, start + at, count, 0);
     score_run(block, block.slab.keys(page, block.kv_head) + offset * width, width, size, count, at, first);
   });
 }
@@ -287,6 +298,7 @@ template <class T> static void value_block(const Block<T>& block, int64_t start,
   }
   const int64_t width = block.slab.width;
   for_runs(block, start, n, [&](int32_t page, int64_t offset, int count, int at) {
+    fetch_ahead(block, start + at, count, 1);
     const T* values = block.slab.keys(page, block.kv_head) + block.slab.side() + offset * width;
     value_run(block, values, width, size, start, count, at, first);
   });

@@ -101,17 +101,24 @@ class SegmentRun {
   }
 
   template <class T> void attend_all(void* slab) const {
-    float* scratch = s_.attention + team_.index * Arena::room<float>(z_.attention) / sizeof(float);
-    const int64_t kv_heads = g_.shape.kv_heads, blocks = s_.stretch_count * kv_heads;
+    const int64_t blocks = s_.stretch_count * g_.shape.kv_heads;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < blocks; ++i) {
       const int64_t next = i + team_.size < blocks ? i + team_.size : i;
-      const int32_t first = s_.stretches[next / kv_heads].first;
-      const Block<T> block{g_.shape, g_.step, slab_of<T>(g_.shape, slab), s_.stretches[i / kv_heads], i % kv_heads,
-                           AttentionScratch::cut(g_.shape, scratch),
-                           g_.step.pages + g_.step.table_rows[first] * g_.step.page_width, next % kv_heads};
-      attend(block, s_.qkv, z_.width, s_.mixed);
+      attend(block_at<T>(i, next, slab), s_.qkv, z_.width, s_.mixed);
     }
+  }
+
+  // The i-th block, one of a stretch and a key head; next: the one that this thread is likely to have behind it.
+  template <class T> Block<T> block_at(int64_t i, int64_t next, void* slab) const {
+    const HeliosShape& shape = g_.shape;
+    const int64_t kv_heads = shape.kv_heads;
+    float* scratch = s_.attention + team_.index * Arena::room<float>(z_.attention) / sizeof(float);
+    const Stretch& behind = s_.stretches[next / kv_heads];
+    const int64_t pages = (g_.step.contexts[behind.first] + shape.page_tokens - 1) / shape.page_tokens;
+    return {shape, g_.step, slab_of<T>(shape, slab), s_.stretches[i / kv_heads], i % kv_heads,
+            AttentionScratch::cut(shape, scratch), g_.step.pages + g_.step.table_rows[behind.first] * g_.step.page_width,
+            pages, next % kv_heads};
   }
 
   const Segment& g_;
