@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from helios_operator.api.validation import admit, warnings
 from helios_operator.render import volumes
 
 from tests.chart import chart
+from tests.documentation.blocks import Block
 from tests.manifests import assert_valid, restricted_violations
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "first-model.md").read_text()
-CLAIM, JOB, OBJECT = read(ROOT / "examples" / "first-model.yaml")
+FILE = ROOT / "examples" / "first-model.yaml"
+CLAIM, JOB, OBJECT = read(FILE)
 POD: dict[str, Any] = JOB["spec"]["template"]["spec"]
 (FETCH,) = POD["containers"]
 
@@ -85,18 +88,31 @@ def test_the_page_names_what_the_file_holds() -> None:
     assert all(next(iter(source.values()))["optional"] for source in sources)
 
 
-def test_the_policy_of_the_page_selects_the_jobs_pods() -> None:
-    (block,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    policy = yaml.safe_load(block)
+def test_images_come_from_another_registry_by_the_line_of_the_page(documented: list[Block]) -> None:
+    (block,) = documented
+    edit, _, apply = block.text.partition(" | ")
+    assert apply.strip() == "kubectl apply -f -"
+    edited = subprocess.run(["/bin/sh", "-c", edit], cwd=ROOT, check=True, capture_output=True, text=True)
+    was, now = (yaml.safe_load_all(text) for text in (FILE.read_text(), edited.stdout))
+    changed = [(a, b) for a, b in zip(was, now, strict=True) if a != b]
+    ((_, job),) = changed
+    (fetch,) = job["spec"]["template"]["spec"]["containers"]
+    assert fetch["image"].removeprefix("registry.internal/ml/") == FETCH["image"]
+
+
+def test_the_policy_of_the_page_selects_the_jobs_pods(documented: list[Block]) -> None:
+    (block,) = documented
+    policy = yaml.safe_load(block.text)
     assert_valid(policy)
     selected = policy["spec"]["podSelector"]["matchLabels"]
     assert selected == JOB["spec"]["template"]["metadata"]["labels"]
     assert "ingress" not in policy["spec"]
 
 
-def test_the_line_of_the_page_is_what_is_said() -> None:
+def test_the_line_of_the_page_is_what_is_said(documented: list[Block]) -> None:
     """Numbers aside; tests/exits/test_mismatch.py holds the code to the same words."""
-    ((told, fix),) = re.findall(r"^```\n(builtin:.*?); (.*?)\n```$", PAGE, re.MULTILINE | re.DOTALL)
+    (block,) = documented
+    told, _, fix = block.text.strip().partition("; ")
     uri, digits = "pvc://models/mine", "[0-9a-f]{12}"
     expected = rf"was trained for a backbone with fingerprint {digits} \(expected\)"
     found = rf"{uri} has {digits} \(found\) and the same shape"

@@ -1,4 +1,4 @@
-"""What applications feel, through each door of a pod: latencies, tokens a second, goodput, and refusals.
+"""What applications feel, through each API of a pod: latencies, tokens a second, goodput, and refusals.
 
 `helios bench serve`, or `python -m bench.serve`. The load comes from this process and the pod is another: one
 of the bench's own on SmolLM2 (--tiny: on a small model of random numbers), or what serves at the addresses
@@ -8,9 +8,10 @@ door and loop: percentiles of the time to the first token, between messages and 
 and goodput (requests a second that met --slo-ttft and --slo-itl), as medians of the rounds with their least
 and greatest; and calls refused with a hint, refused without one, and failed, in all.
 
---crowd measures what doors can take and cost instead, on pods of its own: --streams streams at once (how they
-ended, memory, lag of the event loop), --calls calls at one moment, and processor time a token of a pod that
-has 32 streams over that of the engine alone, with SmolLM2 and with a tiny model (--tiny: with that alone).
+--crowd measures what the APIs can take and cost instead, on pods of its own: --streams streams at once (how
+they ended, memory, lag of the event loop), --calls calls at one moment, and processor time a token of a pod
+that has 32 streams over that of the engine alone, with SmolLM2 and with a tiny model (--tiny: with that
+alone).
 """
 
 from __future__ import annotations

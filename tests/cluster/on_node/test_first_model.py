@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import subprocess
 import uuid
@@ -27,10 +26,9 @@ from tests.cluster.on_node import means, truth
 from tests.cluster.on_node.release import Release
 from tests.cluster.on_node.served import ServedPlace, flowing, more
 from tests.cluster.place import claim, volume
+from tests.documentation.blocks import Block
 from tests.tools import kubectl
 
-PAGE = (means.ROOT / "docs/first-model.md").read_text()
-FIRST, *_ = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 JOB_NAME = "fetch-smollm2-135m"
 
 
@@ -145,9 +143,12 @@ def index(namespace: str, image: str) -> list[tuple[Any, Object]]:
     ]
 
 
-async def test_the_page_leads_from_nothing_to_a_model_that_serves(ground: Ground) -> None:
+async def test_the_page_leads_from_nothing_to_a_model_that_serves(
+    ground: Ground, documented: list[Block]
+) -> None:
     """The Job fails in words while there is nothing to fetch from, and goes on by itself when there is.
     Applied again, it changes nothing; made again, it fetches nothing."""
+    (first,) = documented
     place = ground.place
     source = {"PIP_INDEX_URL": "http://index/simple", "PIP_TRUSTED_HOST": "index"}
     metadata = {"name": "model-source", "namespace": place.namespace}
@@ -163,7 +164,7 @@ async def test_the_page_leads_from_nothing_to_a_model_that_serves(ground: Ground
     for kind, obj in index(place.namespace, image):
         await place.admin.create(kind, obj)
 
-    printed = await asyncio.to_thread(ground.shell, FIRST)
+    printed = await asyncio.to_thread(ground.shell, first.text)
     assert printed.count("unchanged") == 3, printed
     assert printed.count("condition met") == 2, printed
     real = Checkpoint.open(ensure_smollm2())
