@@ -70,7 +70,7 @@ def test_one_bad_candidate_does_not_spoil_an_inspection(tmp_path: Path, model: P
     resolved, problems = found.resolved, found.problems
     assert set(problems) == {"gone", "foreign", "deep"}
     assert "no directory" in problems["gone"]
-    assert "fingerprint" in problems["foreign"]
+    assert "was trained for a backbone with numLayers 4 (expected)" in problems["foreign"]
     assert "above the model's depth of 4" in problems["deep"]
     assert resolved["own"].exit_layers == (2,)  # 4 is full depth
     assert (resolved["own"].head_kind, resolved["own"].exits_digest) == ("bare", "")
