@@ -84,15 +84,19 @@ class Runner:
             batch.capture(depth, hidden)
             if ending := batch.sampled_at(depth):
                 head = self.heads.at(self.digest, depth)
-                normed.append(head.apply(hidden[self._tensor(np.array(ending))]))
+                normed.append(head.apply(self._picked(hidden, ending)))
         sampled = [sequence for depth in batch.depths for sequence in batch.sequences_at(depth)]
         if not sampled:
             return StepResult({})
-        logits = self.backbone.choices(torch.cat(normed))
+        logits = self.backbone.choices(normed[0] if len(normed) == 1 else torch.cat(normed))
         eos_ids, kernels = self.backbone.config.eos_token_ids, self.backbone.numerics.library
         chosen = choose(logits, sampled, eos_ids, kernels)
         by_sequence = dict(zip(sampled, chosen, strict=True))
         return StepResult({row.sequence: by_sequence[row.sequence] for row in plan.rows if row.samples})
+
+    def _picked(self, hidden: Tensor, places: Many[int]) -> Tensor:
+        """These rows, in order. While all sequences decode they are all rows: nothing is copied."""
+        return hidden if len(places) == len(hidden) else hidden[self._tensor(np.array(places))]
 
     def _ids_of(self, batch: _Batch) -> NDArray[np.int64]:
         """[T] of the step, in an array that persists."""
