@@ -29,12 +29,12 @@ class Release:
     def install(self) -> None:
         """CRDs that are there already, by whatever way, become the release's."""
         options = ["--create-namespace", "--take-ownership"]
-        _helm("install", NAME, str(self.chart), *options, *_leniency(), "--wait")
+        _helm("install", NAME, str(self.chart), *options, *leniency(), "--wait")
         self.installed = True
 
     def upgrade(self, values: str) -> None:
         options = ["--reset-then-reuse-values", "--set", values]
-        _helm("upgrade", NAME, str(self.chart), *options, *_leniency(), "--wait")
+        _helm("upgrade", NAME, str(self.chart), *options, *leniency(), "--wait")
 
     def test(self, command: str) -> str:
         """`command`: `helm test ...`, as a page has it."""
@@ -55,7 +55,7 @@ def release(folder: Path) -> Iterator[Release]:
     for archive in sorted(archives.glob("*.tar")):
         _run([*means.load_command(), str(archive)])
         archive.unlink()
-    made = Release(_chart(folder))
+    made = Release(fitting_chart(folder))
     made.install()
     try:
         yield made
@@ -68,12 +68,12 @@ def kubectl_run(*arguments: str) -> str:
     return _run([str(kubectl()), *arguments])
 
 
-def _leniency() -> list[str]:
+def leniency() -> list[str]:
     """An API server that is older than CEL describes CRDs without rules, and helm would believe it."""
     return ["--disable-openapi-validation"] if _minor() < 25 else []
 
 
-def _chart(folder: Path) -> Path:
+def fitting_chart(folder: Path) -> Path:
     """The chart; for a core that is older than it takes, a copy that takes it."""
     minor = _minor()
     return CHART if minor >= int(OLDEST.partition(".")[2]) else taking(f"1.{minor}", folder)
