@@ -30,6 +30,8 @@ from tests.cluster.node import Node
 LABEL = "helios.dev/test-node"
 _LOOK_SECONDS = 0.25
 _BACKOFF_SECONDS = 1.0
+_LOOKS_A_REFRESH = 10
+"""At a pod, between two looks at its ConfigMaps: some seconds."""
 _ADDRESSES = itertools.count(1)
 
 
@@ -191,8 +193,10 @@ class PodRunner:
 
     async def _watch(self, running: Running) -> None:
         """With the probe's own patience: two failures in a row."""
-        failures = 0
+        failures, looks = 0, itertools.count(1)
         while True:
+            if next(looks) % _LOOKS_A_REFRESH == 0:
+                await self._refresh(running)
             failures = 0 if await probe(running.ip, 8035, "/readyz", 5.0) == 200 else failures + 1
             running.ready = failures == 0 or (running.ready and failures < 2)
             await self._tell(running)
@@ -266,12 +270,24 @@ class PodRunner:
                 (place / name).write_bytes(content)
         return root
 
+    async def _refresh(self, running: Running) -> None:
+        """What ConfigMaps hold now, each file at once, as a kubelet brings it by and by."""
+        sources = {v["name"]: v["configMap"] for v in running.pod["spec"]["volumes"] if "configMap" in v}
+        for mount in running.container["volumeMounts"]:
+            source = sources.get(mount["name"])
+            with contextlib.suppress(ClusterError):
+                found = source and await self.admin.get(CONFIG_MAP, self.namespace, source["name"])
+                for name, content in _files(source, found) if found else ():
+                    file = running.folder / "root" / mount["mountPath"].lstrip("/") / name
+                    if not file.exists() or file.read_bytes() != content:
+                        fresh = file.with_name(f"..{name}")
+                        fresh.write_bytes(content)
+                        fresh.rename(file)
+
     async def _content(self, volume: Object) -> Any:
         if source := volume.get("configMap"):
-            found = await self._await(CONFIG_MAP, source["name"])
-            whole = [{"key": key, "path": key} for key in found["data"]]
-            for item in source.get("items") or whole:
-                yield item["path"], found["data"][item["key"]].encode()
+            for pair in _files(source, await self._await(CONFIG_MAP, source["name"])):
+                yield pair
         elif source := volume.get("secret"):
             found = await self._await(SECRET, source["secretName"])
             for name, text in found["data"].items():
@@ -294,6 +310,13 @@ class PodRunner:
             obj = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
             await self.admin.apply(POD, obj, "status")
             running.told = status
+
+
+def _files(source: Object, found: Object) -> Iterator[tuple[str, bytes]]:
+    """Names and contents, of a volume of a ConfigMap."""
+    whole = [{"key": key, "path": key} for key in found["data"]]
+    for item in source.get("items") or whole:
+        yield item["path"], found["data"][item["key"]].encode()
 
 
 def _status(running: Running) -> Iterator[tuple[str, Any]]:
