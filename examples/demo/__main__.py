@@ -65,6 +65,8 @@ def main() -> int:
         f"{requests['ok']} requests answered, {requests['failed']} failed; "
         f"{time.monotonic() - began:.0f} s; {arguments.result}"
     )
+    for error in requests["errors"]:
+        screen.say(f"failed: {error}")
     return 1 if requests["failed"] else 0
 
 

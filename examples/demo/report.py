@@ -55,6 +55,7 @@ def document(outcomes: Sequence[Outcome], traffic: Sequence[str]) -> dict[str, A
         "requests": {
             "ok": sum(not stream.error for stream in streams),
             "failed": sum(bool(stream.error) for stream in streams),
+            "errors": sorted({stream.error for stream in streams if stream.error}),
         },
     }
 
