@@ -35,12 +35,13 @@ from helios_server.profile.precisions import parse_precisions
 
 from bench.engine.texts import DOMAINS
 from bench.frontier import front, law
-from bench.frontier.figures import Measured, claims, quality_claim
+from bench.frontier.figures import Measured, claims
 from bench.frontier.front import Key, name
-from bench.frontier.runs import Served, held, score, serve
+from bench.frontier.quality import quality_by_domain
+from bench.frontier.runs import Served, held, serve
 from bench.frontier.subject import Subject, depths, subject_of
 from bench.load import alone
-from bench.report import Claim, arguments, publish
+from bench.report import arguments, publish
 
 _SHORT = {"windows": 6, "rounds": 1, "warm_up": 1.0, "seconds": 3.0}
 _IN_SHORT = tuple(
@@ -56,7 +57,7 @@ def main() -> None:
     first = law.limit_mib(subject, facts[REFERENCE], options.rows)
     full = (subject.depths[0], REFERENCE)
     rows = {key: one.rows for key, one in law.combined(subject, facts, first).items()}
-    measured = Measured(_quality(subject, options), rows)
+    measured = Measured(quality_by_domain(subject, options, _tell), rows)
     served = _under_load(subject, measured, first, options)
     limits = {first: served}
     if _INT8 in facts:
@@ -93,16 +94,6 @@ def main() -> None:
 
 
 # -- what is measured ----------------------------------------------------------------------------------------
-
-
-def _quality(subject: Subject, options: Namespace) -> Mapping[str, Mapping[Key, Claim]]:
-    quality = {}
-    for domain in options.domains:
-        scored = alone(score, subject, domain, options.windows, options.window_tokens)
-        base = scored[subject.depths[0], REFERENCE].millibits
-        quality[domain] = {key: quality_claim(domain, key, base, of.millibits) for key, of in scored.items()}
-        _tell(f"quality on {domain} scored")
-    return quality
 
 
 def _under_load(

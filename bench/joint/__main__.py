@@ -32,15 +32,15 @@ from helios_server.profile.precisions import parse_precisions
 
 from bench.engine.texts import DOMAINS
 from bench.frontier import law
-from bench.frontier.figures import quality_claim
 from bench.frontier.front import Key, name
-from bench.frontier.runs import held, score
+from bench.frontier.quality import quality_by_domain
+from bench.frontier.runs import held
 from bench.frontier.subject import Subject
 from bench.joint import curve
 from bench.joint.curve import Cell, Round
 from bench.joint.load import Shape, capacity, under
 from bench.load import alone
-from bench.report import Claim, arguments, publish
+from bench.report import arguments, publish
 
 _EXITS, _EXIT_LAYERS = "builtin://general", (27, 24)
 _PRECISIONS = (REFERENCE, Precision("int8", "int8"))
@@ -66,7 +66,7 @@ def main() -> None:
     _check(rates, options)
     rounds = _rounds(subject, keys, memory, rates, shape, options.rounds)
     cells = [Cell(key, load, rates[load], rounds[key, load]) for key in keys for load in options.loads]
-    quality = _quality(subject, options)
+    quality = quality_by_domain(subject, options, _tell)
     points = [cell.point({domain: by[cell.key].value for domain, by in quality.items()}) for cell in cells]
     says = list(curve.told(points))
     figures = {
@@ -121,16 +121,6 @@ def _rounds(
                 found[key, load].append(one)
                 _tell(f"round {each + 1}: {name(key)} at load {load:g}: {_brief(one)}")
     return found
-
-
-def _quality(subject: Subject, options: Namespace) -> Mapping[str, Mapping[Key, Claim]]:
-    quality = {}
-    for domain in options.domains:
-        scored = alone(score, subject, domain, options.windows, options.window_tokens)
-        base = scored[subject.depths[0], REFERENCE].millibits
-        quality[domain] = {key: quality_claim(domain, key, base, of.millibits) for key, of in scored.items()}
-        _tell(f"quality on {domain} scored")
-    return quality
 
 
 # -- what is asked -------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ async def offered(door: Door, shape: Shape, rate: float, seed: int) -> Round:
 async def _door(limits: Limits, shape: Shape) -> AsyncIterator[Door]:
     """Of a pod that has answered before."""
     async with (
-        limited(limits, shape.threads) as pod,
+        limited(limits, "--threads", str(shape.threads)) as pod,
         Native(Native.at(pod.ports[Native.PORT]), "", Access()) as door,
     ):
         await Caller(door, shape.isl, shape.osl, seed=-1).closed(_WARM_CALLERS, _WARM_SECONDS)

@@ -1,8 +1,8 @@
 """HELIOS's own loop as an arm: a deployment on this machine, as `helios up` serves it, until a trace is over.
 
-Called by `arms`. What it chooses and changes is its own doing; here it is waited for and written down. It
-chooses before the trace begins, on given prompts of the first kind of text, as a deployment does whose owner
-gave some.
+Called by `arms`, and by `bench.pair`. What it chooses and changes is its own doing; here it is waited for and
+written down. It chooses before the trace begins, on given prompts of the first kind of text, as a deployment
+does whose owner gave some.
 """
 
 from __future__ import annotations
@@ -71,30 +71,34 @@ class Asked:
 class Loop:
     """One that has chosen and serves."""
 
-    def __init__(self, runtime: LocalRuntime) -> None:
+    def __init__(self, runtime: LocalRuntime, name: str) -> None:
         self._runtime = runtime
-        self.address = runtime.front_address(_NAME)
-        self.chose = _told(_history(runtime.snapshot(_NAME))[-1:])
+        self._name = name
+        self.address = runtime.front_address(name)
+        self.chose = _told(_history(self.seen())[-1:])
+
+    def seen(self) -> Snapshot | None:
+        """What decisions are made of now."""
+        return self._runtime.snapshot(self._name)
 
     def changes(self) -> list[HistoryEntry]:
         """After the first choice, oldest first."""
-        return [
-            entry for entry in _history(self._runtime.snapshot(_NAME)) if entry.kind is not Decision.SELECT
-        ]
+        return [entry for entry in _history(self.seen()) if entry.kind is not Decision.SELECT]
 
 
 @asynccontextmanager
 async def looping(deployment: dict[str, Any], state: Path, options: Options) -> AsyncIterator[Loop]:
     """Serves what it chose when this is entered. Raises RuntimeError where it never will."""
+    name = deployment["metadata"]["name"]
+
+    def is_settled(runtime: LocalRuntime) -> bool:
+        return _has_chosen(runtime.snapshot(name)) or bool(runtime.hopeless(name))
+
     async with LocalRuntime([deployment], state, options) as runtime:
-        await runtime.wait_for(_has_chosen_or_failed, _PATIENCE_SECONDS)
-        if why := runtime.hopeless(_NAME):
+        await runtime.wait_for(is_settled, _PATIENCE_SECONDS)
+        if why := runtime.hopeless(name):
             raise RuntimeError(f"the deployment does not come up: {'; '.join(why)}")
-        yield Loop(runtime)
-
-
-def _has_chosen_or_failed(runtime: LocalRuntime) -> bool:
-    return _has_chosen(runtime.snapshot(_NAME)) or bool(runtime.hopeless(_NAME))
+        yield Loop(runtime, name)
 
 
 def _has_chosen(snapshot: Snapshot | None) -> bool:

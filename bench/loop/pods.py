@@ -5,20 +5,18 @@ Called by `arms`, `parts` and `run`. Each is `helios serve` with a limits file, 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from helios_contract.limits import Limits, to_json
+from helios_contract.limits import Limits
 from helios_contract.serves import REFERENCE, SINGLE_TOKENS, Precision
 from helios_server.engine.exit_mode import MOST_ROWS
 from helios_server.models.cache import cache_root
 
 from bench.frontier.front import Key, name
 from bench.frontier.subject import Subject
-from bench.serve.pod import Pod, told
+from bench.serve.pod import Pod, limited
 
 _QUEUE = 2000
 NEVER = 2.0
@@ -66,13 +64,9 @@ class Fixed:
     @asynccontextmanager
     async def serving(self, limits: Limits, native: bool = True) -> AsyncIterator[Pod]:
         """native: by the kernels, where the limits let them."""
-        with tempfile.TemporaryDirectory(prefix="helios-limits-") as folder:
-            file = Path(folder) / "limits.json"
-            file.write_text(to_json(limits), encoding="utf-8")
-            arguments = ("--limits", str(file), "--dtype", self.dtype, "--volumes", str(cache_root()))
-            small = ("--http-port", "0", "--offline", "--drain-timeout", "5")
-            async with told((*arguments, *small), {} if native else {"HELIOS_NATIVE": "off"}) as pod:
-                yield pod
+        given = ("--dtype", self.dtype, "--volumes", str(cache_root()))
+        async with limited(limits, *given, environment={} if native else {"HELIOS_NATIVE": "off"}) as pod:
+            yield pod
 
 
 def address(pod: Pod) -> str:

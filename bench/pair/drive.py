@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helios_operator.api.types import Decision, HistoryEntry
+from helios_operator.api.types import HistoryEntry
 from helios_operator.decide.snapshot import Snapshot
-from helios_operator.local.runtime import LocalRuntime, Options
+from helios_operator.local.runtime import Options
 from helios_server.models.cache import cache_root
 
+from bench.loop.looping import Loop, looping
 from bench.pair.figures import Answer, Change, Played, Run
 from examples.demo.traffic import Stream, Traffic
 
@@ -91,33 +92,23 @@ async def drive(
 ) -> Run:
     """From nothing: the trace begins when the first choice serves. state: a folder of its own."""
     options = Options(volumes=cache_root(), port=0, http=False, command="bench.pair")
-    async with LocalRuntime([deployment(candidates, settings)], state, options) as runtime:
-        await runtime.wait_for(lambda up: _has_chosen(up.snapshot(_NAME)), _PATIENCE_SECONDS)
-        traffic = Traffic(runtime.front_address(_NAME), callers=settings.callers, osl=settings.osl)
-        phases = [await _play(phase, traffic, runtime) for phase in trace]
+    async with looping(deployment(candidates, settings), state, options) as loop:
+        traffic = Traffic(loop.address, callers=settings.callers, osl=settings.osl)
+        phases = [await _play(phase, traffic, loop) for phase in trace]
         # A pass later: a change that ended with the last answers stands in the history.
         await asyncio.sleep(1)
-        snapshot = runtime.snapshot(_NAME)
-        history = snapshot.deployment.status.history if snapshot else ()
-    return Run(tuple(phases), tuple(_changes(history)))
+        changes = _promoted(loop.changes())
+    return Run(tuple(phases), tuple(changes))
 
 
-def _has_chosen(snapshot: Snapshot | None) -> bool:
-    if snapshot is None:
-        return False
-    status = snapshot.deployment.status
-    chosen = status.reassessment.last_time is not None and status.active is not None
-    return chosen and status.target is None and len(snapshot.revisions) == 1
-
-
-async def _play(phase: Phase, traffic: Traffic, runtime: LocalRuntime) -> Played:
+async def _play(phase: Phase, traffic: Traffic, loop: Loop) -> Played:
     ledger, first, began = traffic.ledger, len(traffic.ledger.streams), time.monotonic()
     decided: list[str] = []
     print(f"{phase.kind}: {phase.requests} requests", file=sys.stderr, flush=True)
     async with traffic.flowing(phase.kind, phase.prompts):
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while (answered := len(ledger.streams) - first) < phase.requests:
-                _listen(decided, runtime.snapshot(_NAME), answered)
+                _listen(decided, loop.seen(), answered)
                 await asyncio.sleep(0.05)
         ended = time.monotonic()
     streams = ledger.streams[first:]
@@ -141,19 +132,18 @@ def _answer(stream: Stream) -> Answer:
     return Answer(stream.prompt, candidate, len(stream.output_ids), stream.sent, stream.ended)
 
 
-def _changes(history: Sequence[HistoryEntry]) -> list[Change]:
-    """Oldest first. What was made before there was a choice is none."""
+def _promoted(history: Sequence[HistoryEntry]) -> list[Change]:
+    """What was made before there was a choice is none."""
     to_monotonic = time.monotonic() - time.time()
-    made = [entry for entry in sorted(history, key=lambda entry: entry.time) if entry.from_]
     return [
         Change(
             kind=entry.kind.value,
-            source=entry.from_.candidate if entry.from_ else "",
+            source=entry.from_.candidate,
             target=entry.to.candidate,
             message=entry.message,
             ended=entry.time.timestamp() + to_monotonic,
             seconds=float(entry.seconds),
         )
-        for entry in made
-        if entry.kind is not Decision.SELECT and entry.result == "Promoted"
+        for entry in history
+        if entry.from_ and entry.result == "Promoted"
     ]

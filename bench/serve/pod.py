@@ -116,23 +116,25 @@ async def running(settings: Settings) -> AsyncIterator[Pod]:
         *("--max-batch-size", str(settings.rows), "--max-queue-size", str(settings.queue)),
         *("--tokens-per-request", str(settings.tokens_per_request), "--memory-mib", str(settings.memory_mib)),
     )
-    async with told(arguments) as pod:
+    async with _started(arguments, {}) as pod:
         yield pod
 
 
 @asynccontextmanager
-async def limited(limits: Limits, threads: int) -> AsyncIterator[Pod]:
-    """The same under the limits that an operator would write."""
+async def limited(
+    limits: Limits, *arguments: str, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Pod]:
+    """The same under the limits that an operator would write. arguments: more of `helios serve`; environment:
+    more variables."""
     with tempfile.TemporaryDirectory(prefix="helios-bench-") as folder:
         file = Path(folder) / "limits.json"
         file.write_text(document.to_json(limits), encoding="utf-8")
-        async with told(("--limits", str(file), "--threads", str(threads))) as pod:
+        async with _started(("--limits", str(file), *arguments), environment or {}) as pod:
             yield pod
 
 
 @asynccontextmanager
-async def told(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> AsyncIterator[Pod]:
-    """A pod with such arguments of `helios serve`, beside those of its ports. environment: more variables."""
+async def _started(arguments: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[Pod]:
     with tempfile.TemporaryDirectory(prefix="helios-bench-") as folder:
         ports, log = Path(folder) / "ports.json", Path(folder) / "log"
         with log.open("wb") as errors:
@@ -142,7 +144,7 @@ async def told(arguments: Sequence[str], environment: Mapping[str, str] | None =
                 *("--http-port", "free", "--offline", "--drain-timeout", "5"),
                 stdout=errors,
                 stderr=errors,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, **environment},
             )
         try:
             yield Pod(process.pid, await _serving(process, ports, log))
