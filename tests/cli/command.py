@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -18,6 +16,8 @@ from typing import Any
 import psutil
 import yaml
 from helios_cli.main import main
+
+from tests.running import Running
 
 HELIOS = [sys.executable, "-m", "helios_cli"]
 UP = ("--port", "0", "--http-port", "free", "--device", "cpu", "--dtype", "float32")
@@ -65,30 +65,11 @@ def plugin(folder: Path) -> Path:
     return script.parent
 
 
-@dataclass(frozen=True)
-class Up:
-    """A running `helios up`, its output in a file."""
-
-    process: subprocess.Popen[bytes]
-    output: Path
-
-    @property
-    def text(self) -> str:
-        return self.output.read_text()
+class Up(Running):
+    """A running `helios up`."""
 
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
-
-    def until(self, words: str, timeout: float = 240) -> None:
-        end = time.monotonic() + timeout
-        while words not in self.text:
-            assert self.process.poll() is None, self.text
-            assert time.monotonic() < end, f"no {words!r} in:\n{self.text}"
-            time.sleep(0.05)
-
-    def interrupt(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(240)
 
 
 @contextmanager
@@ -103,5 +84,4 @@ def up(file: Path, state: Path, volumes: Path, *arguments: object) -> Iterator[U
     try:
         yield running
     finally:
-        process.kill()
-        process.wait()
+        running.end()

@@ -5,48 +5,20 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from tests.running import Running
+
 _LASTS = re.compile(r"^(?:\w+=\S+ )*(?:helios (?:up|serve|operator)\b|kubectl get .* --watch$)")
-_PATIENCE = 1200
-"""Seconds until a wait is given up."""
-
-
-@dataclass(frozen=True)
-class Running:
-    """A command that lasts; what it prints, on both streams."""
-
-    process: subprocess.Popen[bytes]
-    output: Path
-
-    @property
-    def text(self) -> str:
-        return self.output.read_text()
-
-    def until(self, words: str) -> str:
-        end = time.monotonic() + _PATIENCE
-        while words not in self.text:
-            assert self.process.poll() is None, self.text
-            assert time.monotonic() < end, f"no {words!r} in:\n{self.text}"
-            time.sleep(0.1)
-        return self.text
-
-    def interrupt(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(_PATIENCE)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
+_PATIENCE_SECONDS = 1200.0
+"""On the real model, beside others."""
 
 
 class Shell:
@@ -104,7 +76,7 @@ class Shell:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
             )
-        running = Running(process, output)
+        running = Running(process, output, _PATIENCE_SECONDS)
         self._running.callback(running.end)
         return running
 
