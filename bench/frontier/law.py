@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from helios_contract.serves import Precision
 from helios_server.planning.combinations import Combination, combinations
-from helios_server.planning.memory import MIB, limit_for_rows
+from helios_server.planning.memory import MIB, limit_mib_for_rows
 
 from bench.frontier.front import Key, name
 from bench.frontier.runs import Held, Served
@@ -17,13 +17,10 @@ Law = Mapping[Key, Combination]
 
 
 def limit_mib(subject: Subject, model: Held, rows: int) -> int:
-    """In which full depth holds so many rows: half-way to one more, for no two processes start alike to the
-    byte."""
-    needed, more = (
-        limit_for_rows(model.facts, layers=subject.depths[0], rows=each, tokens_per_request=subject.tokens)
-        for each in (rows, rows + 1)
+    """In which full depth holds so many rows."""
+    return limit_mib_for_rows(
+        model.facts, layers=subject.depths[0], rows=rows, tokens_per_request=subject.tokens
     )
-    return (needed + more) // 2 // MIB
 
 
 def combined(subject: Subject, facts: Mapping[Precision, Held], memory_mib: int) -> Law:

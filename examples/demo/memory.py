@@ -16,7 +16,7 @@ from helios_contract.limits import Audit, Limits
 from helios_contract.serves import Bundle
 from helios_server.engine.limits import EngineConfig
 from helios_server.engine.serving import load_model
-from helios_server.planning.memory import MIB, limit_for_rows
+from helios_server.planning.memory import limit_mib_for_rows
 
 
 def main() -> None:
@@ -38,18 +38,15 @@ def main() -> None:
         tokens_per_request=arguments.tokens,
     )
     loaded = load_model(EngineConfig(device=arguments.device, volumes=arguments.volumes), limits)
-    needed, more = (
-        limit_for_rows(
-            loaded.model.facts,
-            layers=loaded.model.config.num_layers,
-            rows=rows,
-            tokens_per_request=arguments.tokens,
-            exit_bytes=loaded.heads.nbytes,
-            audit_bytes=0 if arguments.unaudited else loaded.model.audit_bytes,
-        )
-        for rows in (arguments.rows, arguments.rows + 1)
+    limit = limit_mib_for_rows(
+        loaded.model.facts,
+        layers=loaded.model.config.num_layers,
+        rows=arguments.rows,
+        tokens_per_request=arguments.tokens,
+        exit_bytes=loaded.heads.nbytes,
+        audit_bytes=0 if arguments.unaudited else loaded.model.audit_bytes,
     )
-    print((needed + more) // 2 // MIB)  # half-way to one row more: no two processes start alike to the byte
+    print(limit)
 
 
 if __name__ == "__main__":

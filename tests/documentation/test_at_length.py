@@ -22,9 +22,10 @@ from helios_server.models.store import ensure_smollm2
 from tests.checkpoints import make_checkpoint
 from tests.documentation import printed
 from tests.documentation.blocks import ROOT, Block, commands, of, transcript
-from tests.documentation.shell import Running, Shell
+from tests.documentation.shell import Shell
 from tests.rpc.pods import limits_for
 from tests.rpc.test_tracing import collecting
+from tests.running import Running
 from tests.sizes import LONG
 
 pytestmark = [

@@ -7,10 +7,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from helios_contract.results import MemoryFacts
 from helios_server.engine import host_memory
 from helios_server.engine.engine import Engine
 from helios_server.engine.limits import EngineConfig
@@ -26,7 +28,7 @@ from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.linear import Numerics
 from helios_server.models.rope import RopeTable
-from helios_server.planning.memory import MIB
+from helios_server.planning.memory import MIB, capacity, limit_mib_for_rows
 
 from tests.checkpoints import make_checkpoint
 from tests.engine.cgroups import hard_limit
@@ -237,9 +239,21 @@ def test_shrinking_gives_memory_back(smollm2: Path) -> None:
     with running(smollm2, config, exit_layers=(6,)) as engine:
         before = host_memory.anonymous_bytes()
         changed = limits_for(smollm2, generation=2, layer_budget=6, exit_layers=(6,))
-        capacity = engine.set_limits(changed).result(60).capacity
+        held = engine.set_limits(changed).result(60).capacity
         freed = before - host_memory.anonymous_bytes()
         layer = engine.serving.model.facts.layer_bytes
         assert freed > 0.9 * 24 * layer
-        assert capacity.kv_capacity_tokens > 0
+        assert held.kv_capacity_tokens > 0
         assert len(send(engine, prompt_of(20), max_tokens=3, ignore_eos=True).result().output_ids) == 3
+
+
+@pytest.mark.parametrize("kv_bytes", [64, 768, 8192])
+def test_a_limit_in_mib_holds_the_rows_it_is_made_for(kv_bytes: int) -> None:
+    """However small a row is; of large ones no further one, though a process starts a little larger."""
+    facts = MemoryFacts(200_300_400, 57_000_001, 7_000_003, kv_bytes, 12_544, 196_608, 128, 16)
+    asked = {"layers": 30, "tokens_per_request": 144}
+    limit = limit_mib_for_rows(facts, rows=4, **asked) * MIB
+    later = replace(facts, process_start_bytes=facts.process_start_bytes + 100_000)
+    rows = [capacity(each, limit_bytes=limit, max_rows=128, **asked).rows for each in (facts, later)]
+    assert rows[0] >= 4
+    assert kv_bytes < 768 or rows == [4, 4]

@@ -92,3 +92,11 @@ def limit_for_rows(
         + facts.step_tokens * facts.activation_bytes_per_token
         + rows * (pages_per_request * page_bytes + facts.row_bytes)
     )
+
+
+def limit_mib_for_rows(facts: MemoryFacts, *, layers: int, rows: int, **asked: int) -> int:
+    """A limit in MiB under which any process finds `rows` rows: half-way to one more, for no two processes
+    start alike to the byte. A row of a small model is a part of a MiB: then there is room for more. asked:
+    the rest, as `limit_for_rows` takes it."""
+    needed, more = (limit_for_rows(facts, layers=layers, rows=each, **asked) for each in (rows, rows + 1))
+    return max((needed + more) // 2 // MIB, -(-needed // MIB))
