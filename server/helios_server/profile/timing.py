@@ -182,7 +182,7 @@ class Bench:
         self._heads = Heads(backbone, bundles)
         pages = room.tokens // room.page_tokens
         self._pool = KvPool(backbone.config, backbone.numerics, backbone.num_loaded, pages, room.page_tokens)
-        # What nobody wrote is, on a CPU, one page of zeros: quicker to read than the keys of real contexts.
+        # What nobody wrote is, on a CPU, one page of zeros in the nearest cache, whatever the context.
         for layer in range(self._pool.layers):
             self._pool.slab(layer).fill_(1)
 
