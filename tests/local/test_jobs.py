@@ -4,6 +4,7 @@ seen."""
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -26,6 +27,7 @@ from helios_operator.decide.snapshot import AskedOption, Job, JobKind, JobPhase,
 from helios_operator.local import hardware
 from helios_operator.local import jobs as local_jobs
 from helios_operator.local.jobs import Jobs, JobSettings
+from helios_operator.local.processes import NICE
 
 from tests.checkpoints import make_checkpoint
 
@@ -93,6 +95,20 @@ async def test_tasks_are_asked_of_the_options_in_order(jobs: Jobs) -> None:
         (4, "8", 1), (2, "8", 1),
     ]  # fmt: skip
     assert {row.identity.tasks_digest for row in measured.tasks} == {digest}
+
+
+@pytest.mark.parametrize(
+    ("kind", "yields"), [(JobKind.TIMING, False), (JobKind.QUALITY, True), (JobKind.INSPECT, True)]
+)
+async def test_pods_go_before_a_job_that_is_not_timed(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: JobKind, yields: bool
+) -> None:
+    nice = tmp_path / "nice"
+    script = f"import os, time; time.sleep(0.5); print(os.nice(0), file=open({str(nice)!r}, 'w'))"
+    monkeypatch.setattr(local_jobs, "helios_command", lambda *_: [sys.executable, "-c", script])
+    jobs.start(JobSpec("n-1", kind, (TINY,)), DEPLOYMENT, (), None)
+    await finished(jobs, "n-1")
+    assert int(nice.read_text()) == os.nice(0) + NICE * yields
 
 
 async def test_a_failed_job_says_why_and_can_be_tried_again(jobs: Jobs) -> None:

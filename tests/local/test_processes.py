@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helios_operator.local.processes import BoundedLog, Process
+from helios_operator.local.processes import NICE, BoundedLog, Process
 
 _TIED = "from helios_operator.local import lifeline; lifeline.hold_on()\n"
 
@@ -56,6 +56,25 @@ async def test_its_own_children_end_with_it(tmp_path: Path) -> None:
     process.kill()
     await process.wait()
     assert not [child for child in psutil.wait_procs(children, timeout=60)[1]]
+
+
+@pytest.mark.parametrize("yields", [True, False])
+async def test_one_that_yields_does_so_in_each_of_its_threads(tmp_path: Path, yields: bool) -> None:
+    script = (
+        "import os, threading, time\n"
+        "time.sleep(0.5)\n"
+        "def say(): print('nice', os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), flush=True)\n"
+        "say(); thread = threading.Thread(target=say); thread.start(); thread.join()"
+    )
+    process = await Process.start(python(script), log=tmp_path / "log", yields=yields)
+    assert await process.wait() == 0
+    expected = os.getpriority(os.PRIO_PROCESS, 0) + (NICE if yields else 0)
+    assert (tmp_path / "log").read_text().split() == ["nice", str(expected)] * 2
+
+
+async def test_one_that_ended_at_once_may_have_been_asked_to_yield(tmp_path: Path) -> None:
+    process = await Process.start(["true"], log=tmp_path / "log", yields=True)
+    assert await process.wait() == 0
 
 
 def test_the_log_is_bounded(tmp_path: Path) -> None:

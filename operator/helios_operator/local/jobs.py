@@ -20,7 +20,7 @@ from helios_contract import progress
 
 from helios_operator.api.rows import Hardware
 from helios_operator.api.types import Deployment
-from helios_operator.decide.snapshot import Job, JobPhase, JobSpec
+from helios_operator.decide.snapshot import Job, JobKind, JobPhase, JobSpec
 from helios_operator.errors import OperatorError
 from helios_operator.local.files import remove_folder, write_json
 from helios_operator.local.pods import Say
@@ -147,12 +147,17 @@ class Jobs:
         result = folder / "result.json"
         try:
             async with asyncio.timeout(deadline_seconds):
-                code, last_words = await _run(self._command(work, folder), folder, partial(self._hear, spec))
+                code, last_words = await self._run(work, folder)
         except TimeoutError:
             late = f"not done within {deadline_seconds} s; raise profiling.activeDeadlineSeconds"
             return passes.failed(job, f"deadline: {late}", datetime.now(UTC))
         said = "" if code == 0 else _said(result) or last_words
         return passes.failed(job, said, datetime.now(UTC)) if said else self._succeeded(job, spec, result)
+
+    async def _run(self, work: Work, folder: Path) -> tuple[int, str]:
+        """Exit status and last words. Pods go before what is not timed."""
+        yields = work.spec.kind is not JobKind.TIMING
+        return await _run(self._command(work, folder), folder, partial(self._hear, work.spec), yields)
 
     def _hear(self, spec: JobSpec, line: str) -> None:
         words, job = progress.heard(line), self._jobs.get(spec.name)
@@ -184,10 +189,12 @@ class Jobs:
         return helios_command(*words, *watts)
 
 
-async def _run(command: list[str], folder: Path, heard: Callable[[str], None]) -> tuple[int, str]:
+async def _run(
+    command: list[str], folder: Path, heard: Callable[[str], None], yields: bool
+) -> tuple[int, str]:
     """Exit status and last words. Cancelling it ends the process."""
     (folder / "result.json").unlink(missing_ok=True)
-    process = await Process.start(command, log=folder / "log", heard=heard)
+    process = await Process.start(command, log=folder / "log", heard=heard, yields=yields)
     try:
         return await process.wait(), process.last_words
     finally:
