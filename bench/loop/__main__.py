@@ -19,6 +19,7 @@ nothing is claimed.
 from __future__ import annotations
 
 import asyncio
+import fnmatch
 import subprocess
 import sys
 import tempfile
@@ -37,12 +38,12 @@ from bench.engine import quiet
 from bench.engine.texts import DOMAINS
 from bench.frontier.subject import Subject, depths, subject_of
 from bench.load import alone
-from bench.loop.arms import Arms
+from bench.loop.arms import PEER, TOKENS, Arms, loop_name
 from bench.loop.looping import Asked
-from bench.loop.pods import Fixed
+from bench.loop.pods import NEVER, Fixed
 from bench.loop.quality import measured
 from bench.loop.result import Result
-from bench.loop.run import Bench, say
+from bench.loop.run import PARTS, Bench, say
 from bench.loop.trace import KINDS, MIXED, Texts
 from bench.report import arguments, publish
 
@@ -69,6 +70,7 @@ def main() -> None:
     subject = subject_of(
         options.model, options.depths, (REFERENCE, _INT8), options.isl, options.osl, default_dtype("cpu")
     )
+    _check_only(subject, options)
     texts = _texts(options)
     say("every text is scored at every depth and precision")
     worth = alone(measured, subject, texts, options.exit_threshold, options.min_quality)
@@ -119,6 +121,15 @@ def _arms(fixed: Fixed, texts: Texts, state: Path, options: Namespace) -> Arms:
     return Arms(fixed, asked, options.objectives, state, options.watts, options.callers)
 
 
+def _check_only(subject: Subject, options: Namespace) -> None:
+    """Raises SystemExit: a name that no arm has."""
+    fixed = Fixed(subject, 0, NEVER, "").names
+    loops = [loop_name(each, as_published) for each in options.objectives for as_published in (False, True)]
+    names = [*fixed, TOKENS, *loops, PEER, PARTS]
+    if unknown := [each for each in options.only if not fnmatch.filter(names, each)]:
+        raise SystemExit(f"--only: no arm is named {', '.join(unknown)}; there are {', '.join(names)}")
+
+
 def _options() -> Namespace:
     parser = arguments(__doc__)
     parser.set_defaults(began=time.monotonic())
@@ -154,6 +165,13 @@ def _add_trace(parser: ArgumentParser) -> None:
 
 def _add_arms(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("the arms").add_argument
+    add(
+        "--only",
+        nargs="+",
+        default=["*"],
+        metavar="ARM",
+        help="by name or pattern; 'parts' too",
+    )
     add("--memory-mib", type=int, default=0, help="of a pod (default: the machine's)")
     add("--memory-rows", type=int, default=0, metavar="N", help="what N rows of full depth and audits need")
     add("--exit-threshold", type=float, metavar="P", help="(default: the least that keeps the quality)")

@@ -37,6 +37,8 @@ def arms(result: Mapping[str, Any]) -> Iterator[str]:
     for name, arm in found["arms"].items():
         for change in arm.get("changes", ()):
             yield f"{name}: {_change(change)}."
+    if (asked := found.get("asked", ["*"])) != ["*"]:
+        yield f"Of all arms these were asked for: {', '.join(asked)}."
     if found["leftOut"]:
         yield f"Left out, for want of time: {', '.join(found['leftOut'])}."
     for name, why in found["errors"].items():

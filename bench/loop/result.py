@@ -83,6 +83,7 @@ class Result:
             "partsTokensPerSecond": {
                 name: [round(rate, 1) for rate in rates] for name, rates in found.parts.items()
             },
+            "asked": options.only,
             "leftOut": found.left_out,
             "errors": found.errors,
         }

@@ -13,6 +13,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 
 from bench.loop.arms import TOKENS, Arm, Arms
 from bench.loop.figures import Run
@@ -22,6 +23,8 @@ from bench.loop.replay import Answered, Say, asking, replay
 from bench.loop.spent import watched
 from bench.loop.trace import Arrival, Shape, Texts, drawn
 
+PARTS = "parts"
+"""Named beside the arms."""
 _BURST = 8.0
 """Times what full depth as published can do: no arm keeps up."""
 
@@ -90,9 +93,13 @@ class Bench:
         kinds, calm = tuple(options.kinds), options.load * rate
         return Shape(options.requests, kinds, calm, _BURST * rate, options.seed)
 
+    def is_asked(self, name: str) -> bool:
+        """An arm, or PARTS."""
+        return any(fnmatch(name, pattern) for pattern in self._options.only)
+
     async def _try(self, arm: Arm, trace: Sequence[Arrival]) -> None:
         began = time.monotonic()
-        if not self._has_time(arm.name):
+        if not self.is_asked(arm.name) or not self._has_time(arm.name):
             return
         async with self._named(arm.name):
             async with arm.open() as opened, watched(self._options.watts) as spent:
@@ -105,8 +112,8 @@ class Bench:
         self._longest = max(self._longest, time.monotonic() - began)
 
     async def _parts(self) -> None:
-        if self._has_time("parts"):
-            async with self._named("parts"):
+        if self.is_asked(PARTS) and self._has_time(PARTS):
+            async with self._named(PARTS):
                 count = self._options.part_requests
                 self.found.parts = await rates(self._arms.fixed, self._texts, count, 2, say)
 

@@ -30,11 +30,11 @@ from bench.loop.arms import TOKENS, Arms
 from bench.loop.figures import Figures, Run
 from bench.loop.looping import Asked, costs
 from bench.loop.peer import answering
-from bench.loop.pods import Fixed
+from bench.loop.pods import NEVER, Fixed
 from bench.loop.quality import Worth, measured
 from bench.loop.replay import Answered, asking, replay
 from bench.loop.result import Result
-from bench.loop.run import Measured
+from bench.loop.run import Bench, Measured
 from bench.loop.spent import Spent, cpu_seconds_of_children
 from bench.loop.trace import KINDS, Arrival, Shape, drawn
 from bench.report import Claim
@@ -305,8 +305,15 @@ def options(**changes: Any) -> Namespace:
     settings = {
         "min_quality": 1, "callers": 8, "load": 1.0, "seed": 1, "slo_ttft": 1.0, "slo_itl": 0.1,
         "audit_percent": 20, "every_requests": 50, "watts": 10.0, "objectives": ["throughput"],
+        "only": ["*"], "began": 0.0, "minutes": 1.0,
     }  # fmt: skip
     return Namespace(**settings | changes)
+
+
+def arms_of(tiny: Path) -> Arms:
+    subject = Subject(f"file://{tiny}", "", (LAYERS, *EXITS[::-1]), (REFERENCE,), 12, 6, "float64")
+    fixed = Fixed(subject, 0, NEVER, "float64")
+    return Arms(fixed, Asked("", ("auto",), 0, 1, [], 20, 50), ["throughput"], tiny, 10.0, 8)
 
 
 async def test_a_trace_replayed_on_two_arms_becomes_figures_and_claims(tiny: Path) -> None:
@@ -332,8 +339,7 @@ async def test_a_trace_replayed_on_two_arms_becomes_figures_and_claims(tiny: Pat
         readings.look()
         readings._moments.insert(0, began), readings._joules.insert(0, began)
         found.runs.append(Run(name, replayed, readings, lasted, {}, name == TOKENS))
-    arms = Arms(fixed, Asked("", ("auto",), 0, 1, [], 20, 50), ["throughput"], tiny, 10.0, 8)
-    result = Result(arms, shape(12, ["prose", "code"]), found, worth, options())
+    result = Result(arms_of(tiny), shape(12, ["prose", "code"]), found, worth, options())
     claims = {each.id: each for each in result.claims()}
     for name in (fixed.names[0], TOKENS):
         assert claims[f"{name}-failed"].value == 0
@@ -346,6 +352,27 @@ async def test_a_trace_replayed_on_two_arms_becomes_figures_and_claims(tiny: Pat
     table = "\n".join(page.arms({"figures": told, "claims": [vars(each) for each in claims.values()]}))
     assert f"| {TOKENS} | " in table
     assert "12 requests of" in table
+
+
+@pytest.mark.parametrize(
+    ("only", "asked"),
+    [
+        (["*"], ["30-auto-auto", TOKENS, "helios-energy", "parts"]),
+        (["helios-*", "parts"], ["helios-energy", "parts"]),
+        ([TOKENS], [TOKENS]),
+    ],
+)
+def test_arms_are_asked_for_by_name_or_pattern(tiny: Path, only: list[str], asked: list[str]) -> None:
+    bench = Bench(arms_of(tiny), TEXTS, options(only=only))
+    names = ["30-auto-auto", TOKENS, "helios-energy", "parts"]
+    assert [name for name in names if bench.is_asked(name)] == asked
+
+
+def test_a_name_that_no_arm_has_is_told_with_those_there_are() -> None:
+    command = [sys.executable, "-m", "bench.loop", "--busy", "--only", "helios-*", "half-depth"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert "--only: no arm is named half-depth; there are 30-auto-auto, " in ran.stderr
 
 
 # -- long ----------------------------------------------------------------------------------------------------
