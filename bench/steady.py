@@ -21,12 +21,12 @@ from helios_operator.api.types import Trigger
 from helios_operator.decide.snapshot import Snapshot
 from helios_operator.decide.weigh import triggers
 from helios_operator.local.runtime import LocalRuntime, Options
-from helios_server.exits.data import prompts
 from helios_server.models.cache import cache_root
 from helios_server.models.store import ensure_smollm2
 
 from bench.report import Claim, arguments, claim, publish
 from examples.demo.__main__ import load_objects
+from examples.demo.texts import passages
 from examples.demo.traffic import Traffic
 
 _HEEDED = triggers.KINDS[Trigger.AUDIT]
@@ -68,7 +68,8 @@ def _total(name: str, counts: list[float], unit: str) -> Claim:
 async def _run(number: int, options: Any) -> dict[str, Any]:
     objects = load_objects(_DEMO)
     name = objects[-1]["metadata"]["name"]
-    texts = prompts(options.domain, options.requests + 200, seed=100 + number)
+    count = options.requests + 200
+    texts = passages(objects, options.domain, count, volumes=cache_root(), seed=100 + number)
     with tempfile.TemporaryDirectory(prefix="helios-steady-") as state:
         runtime = LocalRuntime(
             objects, Path(state), Options(volumes=cache_root(), port=0, http=False, command="bench.steady")

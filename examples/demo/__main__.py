@@ -29,11 +29,11 @@ from helios_server.models.store import drop_layers, ensure_smollm2
 from examples.demo import report
 from examples.demo.act import Act, Outcome, Programme
 from examples.demo.screen import Screen
+from examples.demo.texts import ROWS
 
 EXAMPLES = Path(__file__).parent.parent
 _DROPPED = (13, 14, 17, 25)
 CALLERS = 16
-_FULL_DEPTH_ROWS = 4
 _HIGHER_TARGET = 97
 
 
@@ -126,7 +126,7 @@ def load_objects(file: Path, weights: Sequence[str] = ("auto", "int8")) -> list[
         candidate.setdefault("kvCacheDtypes", ["auto"])
     workload = spec["workload"]
     command = [sys.executable, "-m", "examples.demo.memory", spec["candidates"][0]["uri"]]
-    command += ["--volumes", str(cache_root()), "--rows", str(_FULL_DEPTH_ROWS)]
+    command += ["--volumes", str(cache_root()), "--rows", str(ROWS)]
     command += ["--tokens", str(workload["isl"] + workload["osl"])]
     command += [f"--exits={uri}" for uri in sorted({c["exits"] for c in spec["candidates"] if "exits" in c})]
     spec["limits"]["memoryMiB"] = int(

@@ -21,19 +21,17 @@ from helios_operator.api.types import Decision, HistoryEntry, Served
 from helios_operator.decide import weigh
 from helios_operator.decide.snapshot import JobPhase
 from helios_operator.local.runtime import LocalRuntime, Options
-from helios_server.exits.data import prompts
 
 from examples.demo import options
 from examples.demo.phases import Phase, Recorder
 from examples.demo.screen import Screen
+from examples.demo.texts import passages
 from examples.demo.traffic import Stream, Traffic
 
 _LEAST_REQUESTS = 40
 """In a phase that nothing ends, so that its figures mean something."""
-_WORDS = {"stdlib": (55, 80)}
-"""Least and most words of a prompt, where the domain's own would be too short to tell two models apart: the
-longer the code, the further the shorter model falls behind."""
 _OF_THIS_RUN = shutil.ignore_patterns("lock", "admin.json")
+_PROMPTS = 300
 _MOST_REQUESTS = 240
 """To wait for a change after the traffic changed."""
 
@@ -77,6 +75,7 @@ class Act:
         self._screen = screen
         self._name = programme.objects[-1]["metadata"]["name"]
         self._state = state
+        self._volumes = volumes
         how = Options(
             volumes=volumes, port=0, http=False, memory_mib=programme.memory_mib, command="make demo"
         )
@@ -200,7 +199,7 @@ class Act:
         return [f"{domain}: {line}" for line in options.told(weighed, self._active)]
 
     def _prompts(self, domain: str, seed: int) -> list[str]:
-        return prompts(domain, 300, words=_WORDS.get(domain), seed=seed)
+        return passages(self._programme.objects, domain, _PROMPTS, volumes=self._volumes, seed=seed)
 
     async def _until(self, holds: Callable[[], bool], doing: str, recorder: Recorder | None = None) -> None:
         """Waits, with a line on the screen that says for what and since when. Ten minutes are a failure."""

@@ -123,10 +123,17 @@ def export(name: str, split: str) -> Path:
     return folder
 
 
-def prompts(domain: str, n: int, words: tuple[int, int] | None = None, seed: int = 0) -> list[str]:
+def prompts(
+    domain: str,
+    n: int,
+    words: tuple[int, int] | None = None,
+    seed: int = 0,
+    fits: Callable[[str], bool] = lambda _: True,
+) -> list[str]:
     """n different passages from held-out sources, in an order that the seed decides.
 
-    words: least and most of each passage; None: what makes 40 to 90 tokens, mostly.
+    words: least and most of each passage; None: what makes 40 to 90 tokens, mostly. A line of code may be one
+    word and thousands of tokens: what does not fit is passed over, and the others stay in their order.
     """
     spec = _domain(domain)
     least, most = words or spec.words
@@ -139,14 +146,15 @@ def prompts(domain: str, n: int, words: tuple[int, int] | None = None, seed: int
     for _, text in texts:
         passages = list(dict.fromkeys(split(text, least, most)))
         dice.shuffle(passages)
-        chosen.update(dict.fromkeys(passages[:_PASSAGES_A_SOURCE]))
+        chosen.update(dict.fromkeys(filter(fits, passages[:_PASSAGES_A_SOURCE])))
         left += passages[_PASSAGES_A_SOURCE:]
         if len(chosen) >= n:
             break
     for passage in left:
         if len(chosen) >= n:
             break
-        chosen[passage] = None
+        if fits(passage):
+            chosen[passage] = None
     if len(chosen) < n:
         raise DataError("n", f"{n} prompts asked, '{domain}' has {len(chosen)}", "Ask for fewer")
     return list(chosen)[:n]
