@@ -25,7 +25,8 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class State:
-    """A state folder, opened to be read. `running`: a `helios up` holds it now."""
+    """A state folder, opened to be read. `running`: a `helios up` holds it now, and has looked at everything:
+    what an earlier run left is not taken for what is."""
 
     folder: Path
     store: Store
@@ -103,7 +104,8 @@ def root() -> Path:
 
 
 def open_folder(folder: Path) -> State:
-    return State(folder, Store.read(folder / "objects"), lock.holder(folder) is not None)
+    held = lock.holder(folder)  # first: what is read afterwards is no older
+    return State(folder, Store.read(folder / "objects"), held is not None and held.begun)
 
 
 def every(folder: Path | None = None) -> list[State]:

@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
+from helios_operator.local.lock import StateLock
 from helios_operator.local.store import DEPLOYMENT, Store
 
 from tests.cli.command import HELIOS, UP, helios, here, up, write
@@ -146,19 +147,38 @@ def test_profiles_are_listed_with_who_uses_them(state: Path) -> None:
 
 
 def test_a_reader_that_goes_away_stops_nothing(state: Path, volumes: Path, tmp_path: Path) -> None:
+    """Nor is it what keeps `helios up` from being ended: what it says then has no reader, either."""
     file = write(tmp_path / "chat.yaml", deployment())
     command = [*HELIOS, "up", str(file), "--state", str(state), "--volumes", str(volumes), *UP]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
         assert process.stdout is not None
         process.stdout.close()  # before a line was read
         end = time.monotonic() + 240
-        while (
-            json.loads(helios("status", "chat", "--state", state, "--output", "json").out)["ready"] != "True"
-        ):
+        asked = ("status", "chat", "--state", state, "--output", "json")
+        while json.loads(here(*asked).out)["ready"] != "True":
             assert process.poll() is None
             assert time.monotonic() < end
-            time.sleep(0.5)  # or asking takes more of the machine than starting
+            time.sleep(0.1)
         answer = helios("generate", "Call me Ishmael.", "--max-tokens", 8, "--state", state)
-        assert answer.code == 0
+        assert answer.code == 0, answer.err
         process.send_signal(signal.SIGINT)
         assert process.wait(240) == 0
+    finally:
+        process.kill()  # `with` would wait for it, whatever was wrong
+        process.wait()
+
+
+def test_what_an_earlier_run_left_is_not_what_runs(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "objects", lambda new, _: new)
+    store.apply(deployment())
+    ready = {"type": "Ready", "status": "True", "reason": "AllGood", "message": ""}
+    store.write_status(DEPLOYMENT, "chat", {"endpoint": "127.0.0.1:1", "conditions": [ready]})
+    held = StateLock.acquire(tmp_path, "helios up chat.yaml")
+    asked = ("status", "chat", "--state", tmp_path, "--output", "json")
+    assert json.loads(here(*asked).out)["ready"] == "False"
+    assert "no deployment runs here" in here("generate", "Call me", "--state", tmp_path).err
+    held.begin()
+    assert json.loads(here(*asked).out)["ready"] == "True"
+    held.release()
+    assert json.loads(here(*asked).out)["ready"] == "False"

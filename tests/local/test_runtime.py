@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from helios_operator.api.problems import Invalid
 from helios_operator.errors import AddressInUseError, OperatorError, StateLockedError
+from helios_operator.local import lock
 from helios_operator.local.runtime import LocalRuntime
 from helios_proto.client import GenerationClient
 
@@ -36,13 +37,22 @@ from tests.local.world import (
 from tests.sizes import LONG
 
 
+def begun(state: Path) -> bool:
+    """Whether the folder tells of the run that holds it."""
+    held = lock.holder(state)
+    assert held is not None
+    return held.begun
+
+
 async def test_a_second_run_measures_nothing_and_serves_what_the_first_chose(
     state: Path, volumes: Path
 ) -> None:
     async with LocalRuntime([deployment()], state, options(volumes)) as runtime:
+        assert not begun(state)  # what the first run left says that it is ready
         chosen = active(runtime)
         jobs = started_jobs(runtime)
         await runtime.wait_for(is_ready, timeout=PATIENCE)
+        assert begun(state)
         async with GenerationClient(runtime.front_address("chat")) as client:
             (span,) = (await ask(client)).spans
         assert (span["candidate"], span["depth"]) == (chosen["candidate"], chosen["layerBudget"])

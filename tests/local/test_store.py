@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -177,6 +178,24 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     held.release()
     assert lock.holder(tmp_path) is None
     StateLock.acquire(tmp_path, "helios up again.yaml").release()
+
+
+def test_a_holder_says_since_when_the_folder_tells_of_its_run(tmp_path: Path) -> None:
+    for _ in range(2):  # the second holder comes after one that ended in order
+        held = StateLock.acquire(tmp_path, "helios up chat.yaml")
+        said = [lock.holder(tmp_path)]
+        held.begin()
+        said.append(lock.holder(tmp_path))
+        held.release()
+        assert [one and one.begun for one in said] == [False, True]
+    assert (tmp_path / "lock").read_text() == ""
+
+
+def test_who_looks_for_a_holder_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looking = (tmp_path / "lock").open("w")
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    monkeypatch.setattr(lock.time, "sleep", lambda _: looking.close())
+    StateLock.acquire(tmp_path, "helios up").release()
 
 
 def test_the_lock_ends_with_its_holder(tmp_path: Path) -> None:

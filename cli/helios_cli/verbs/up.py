@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from helios_operator.api import documents, validation
 from helios_operator.api.cluster_fields import unused_locally
@@ -143,7 +143,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
         if isinstance(obj, dict) and obj.get("kind") == CONFIG_MAP:
             continue
         for warning in [*validation.warnings(obj), *unused_locally(obj)]:
-            print(f"warning: {warning}", file=sys.stderr)
+            _tell(f"warning: {warning}", sys.stderr)
     return objects
 
 
@@ -162,9 +162,9 @@ async def _serve(runtime: LocalRuntime) -> int:
     def stop() -> None:
         if stopping.is_set():
             runtime.kill()
-        else:
-            print("\nstopping: running streams may finish; Ctrl-C again stops them", file=sys.stderr)
+            return
         stopping.set()
+        _tell("\nstopping: running streams may finish; Ctrl-C again stops them", sys.stderr)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
@@ -180,16 +180,18 @@ async def _serve(runtime: LocalRuntime) -> int:
         hopeless.cancel()
     if not stopping.is_set():
         for line in hopeless.result():
-            print(f"error: {line}", file=sys.stderr)
+            _tell(f"error: {line}", sys.stderr)
         return 2
     return 0
 
 
-def _tell(line: str) -> None:
+def _tell(line: str, stream: TextIO | None = None) -> None:
+    """stream: None for standard output."""
+    stream = stream or sys.stdout
     try:
-        print(line, flush=True)
-    except BrokenPipeError:  # the reader has gone; we serve on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(line, file=stream, flush=True)
+    except OSError:  # the reader has gone, or its terminal; we serve on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 async def _nothing_can_serve(runtime: LocalRuntime) -> list[str]:

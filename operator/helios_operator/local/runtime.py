@@ -219,6 +219,8 @@ class LocalRuntime:
             again = await self._try_pass(self._sites[name])
             self._queue.add(name, after=again)
             self._seen.add(name)
+            if self._seen == self._sites.keys():
+                self._lock.begin()
             self._passed.set()
 
     async def _try_pass(self, site: Site) -> float:
