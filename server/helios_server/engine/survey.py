@@ -37,7 +37,7 @@ def survey(logits: Tensor, kernels: Library | None = None) -> Survey:
     """logits: [N, vocab_size], float32 or float64; left as they are. A row's result is the same, bit for bit,
     alone and beside any others, with any number of threads. kernels: of the model whose logits they are."""
     if kernels is not None:
-        return Survey(*(found.tolist() for found in kernels.choose(logits)))
+        return Survey(*kernels.choose(logits))
     highest, lowest = logits.amax(dim=-1), logits.amin(dim=-1)
     # Softmax works row by row; a sum over one row alone would be split among threads.
     likeliest = [rows.softmax(dim=-1).amax(dim=-1) for rows in logits.split(_ROWS_AT_ONCE)]
