@@ -74,12 +74,18 @@ class Runner:
         self._ids_tensor = torch.from_numpy(self._ids)
         self._room = self._logits = torch.empty(0)
 
-    @torch.inference_mode()
     def run(self, plan: StepPlan, captures: Mapping[Sequence, Capture] | None = None) -> StepResult:
         """Runs a plan, which has at least one row. captures: whose hidden states to keep on the way."""
-        batch = _Batch(plan, captures or {})
+        if self.backbone.is_native:  # hardly anything is torch's, and its modes are dear to enter and leave
+            return self._run(plan, captures or {})
+        with torch.inference_mode():
+            return self._run(plan, captures or {})
+
+    def _run(self, plan: StepPlan, captures: Mapping[Sequence, Capture]) -> StepResult:
+        batch = _Batch(plan, captures)
         step = Step(self._rows.fill(batch.stretches), self.pool)
-        hidden = self.backbone.embed(self._ids_of(batch), step.positions)
+        positions = step.positions if self.backbone.learns_positions else None
+        hidden = self.backbone.embed(self._ids_of(batch), positions)
         below, normed = 0, list[Tensor]()
         for depth in batch.depths:
             if (tokens := batch.tokens_at(depth)) < step.rows.tokens:
@@ -89,7 +95,8 @@ class Runner:
             batch.capture(depth, hidden)
             if ending := batch.sampled_at(depth):
                 head = self.heads.at(self.digest, depth)
-                normed.append(head.apply(self._picked(hidden, ending)))
+                whole = len(ending) == step.rows.tokens  # all decode: nothing is copied
+                normed.append(head.apply(hidden if whole else self._picked(hidden, ending)))
         sampled = [sequence for depth in batch.depths for sequence in batch.sequences_at(depth)]
         if not sampled:
             return StepResult({})
@@ -101,8 +108,8 @@ class Runner:
         return StepResult({row.sequence: by_sequence[row.sequence] for row in plan.rows if row.samples})
 
     def _picked(self, hidden: Tensor, places: Many[int]) -> Tensor:
-        """These rows, in order. While all sequences decode they are all rows: nothing is copied."""
-        return hidden if len(places) == hidden.shape[0] else hidden[self._tensor(np.array(places))]
+        """These rows, in order."""
+        return hidden[self._tensor(np.array(places))]
 
     def _ids_of(self, batch: _Batch) -> Tensor:
         """[T] of the step, in an array that persists while steps have as many tokens."""

@@ -147,18 +147,26 @@ class Backbone:
 
     # -- computing
 
-    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """ids, positions: [T] int64. Returns [T, hidden_size], activation dtype."""
+    @property
+    def learns_positions(self) -> bool:
+        """Whether the embedding needs to know them."""
+        return self._positions is not None
+
+    def embed(self, ids: Tensor, positions: Tensor | None) -> Tensor:
+        """ids, positions: [T] int64, these None where none are learnt. Returns [T, hidden_size], activation
+        dtype."""
         rows = self.head.rows(ids) if self.embedding is None else self.embedding[ids]
         return self.placed(rows, positions)
 
-    def placed(self, rows: Tensor, positions: Tensor) -> Tensor:
+    def placed(self, rows: Tensor, positions: Tensor | None) -> Tensor:
         """Rows of the embedding, [T, hidden_size], as the first layer reads them: activation dtype."""
         activations = self.numerics.activations
         hidden = rows if rows.dtype == activations else rows.to(activations)
         if self._scale != 1.0:
             hidden = hidden * self._scale
         if self._positions is not None:
+            if positions is None:
+                raise ValueError("positions: this model has learnt some, and none are given")
             hidden = hidden + self._positions[positions].to(hidden.dtype)
         return hidden
 

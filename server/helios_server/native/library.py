@@ -157,11 +157,12 @@ class Library:
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """x / rms(x) * weight, as inside the layers. x: [M, size] float32; weight: [size] float32."""
-        check_tensor("x", x, torch.float32, (x.shape[0], x.shape[1]))
-        check_tensor("weight", weight, torch.float32, (x.shape[1],))
-        out = torch.empty_like(x)
+        rows, size = x.shape
+        check_tensor("x", x, torch.float32, (rows, size))
+        check_tensor("weight", weight, torch.float32, (size,))
+        out = torch.empty(rows, size)
         status = self.functions.helios_rms_norm(
-            self._isa, x.data_ptr(), weight.data_ptr(), eps, len(x), x.shape[1], out.data_ptr()
+            self._isa, x.data_ptr(), weight.data_ptr(), eps, rows, size, out.data_ptr()
         )
         _raise(status, "x")
         return out
