@@ -7,7 +7,7 @@ not know what the rows ask for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ _ROWS_AT_ONCE = 8
 """Whose probabilities are held: far less than the logits of a step."""
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(NamedTuple):
     """Of N rows, in order.
 
     best: id of the largest logit, the lowest id of several; highest: that logit; total: the sum of
