@@ -58,3 +58,18 @@ def test_pages_that_moved_are_seen(moved: list[int]) -> None:
     buffers.fill([Stretch(2, 1, pages)])
     pages[:] = moved
     assert buffers.fill([Stretch(2, 1, pages)]).slots[0] == moved[0] * PAGE_TOKENS + 2
+
+
+@given(steps)
+def test_arrays_persist_while_steps_are_of_one_size(steps: list[list[Stretch]]) -> None:
+    """Whoever prepares something of them does so once, and finds the numbers of each step there."""
+    buffers = RowBuffers(PAGE_TOKENS)
+    widest = [Stretch(0, 120, list(range(40)))] * 6
+    buffers.fill(widest)  # none of the others has more
+    for step in steps:
+        first = buffers.fill(step)
+        again = buffers.fill([Stretch(0, stretch.count, list(stretch.pages)) for stretch in step])
+        assert all(one is other for one, other in zip(first.arrays, again.arrays, strict=True))
+        assert [int(place) for place in first.positions] == [
+            place for stretch in step for place in range(stretch.count)
+        ]

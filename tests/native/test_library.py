@@ -200,8 +200,22 @@ def test_tensors_that_are_not_as_said_are_refused_by_name(isa: str) -> None:
         library.run_layers(world.shape, layers, hidden, step, [slab.half() for slab in world.slabs])
     with pytest.raises(ValueError, match=r"contexts: is torch.int64"):
         library.run_layers(world.shape, layers, hidden, replace(step, contexts=step.positions), world.slabs)
+    with pytest.raises(
+        ValueError, match=r"sin: is torch.float32 \[399, 4\], must be torch.float32 \[400, 4\]"
+    ):
+        library.run_layers(world.shape, layers, hidden, replace(step, sin=step.sin[:-1]), world.slabs)
+    with pytest.raises(ValueError, match=r"out: is torch.float32 \[2, 4\], must be torch.float32 \[2, 3\]"):
+        library.matmul(matrix, torch.ones(2, 5), torch.empty(2, 4))
     with pytest.raises(IndexError, match=r"ids: one is outside 0..2"):
         matrix.rows(torch.tensor([3]))
+
+
+@every_isa
+def test_a_product_goes_where_it_is_asked_for(isa: str) -> None:
+    library, x = kernels(isa), torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
+    matrix, out = library.pack(torch.ones(3, 5), torch.ones(3), "float16"), torch.full((2, 3), torch.nan)
+    assert library.matmul(matrix, x, out) is out
+    assert torch.equal(out, library.matmul(matrix, x))
 
 
 @every_isa

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from helios_server.engine.request import (
     FailedEvent,
@@ -30,8 +30,7 @@ _FIRST_MARK = 0xD800  # a surrogate: half of a pair in UTF-16, never in a text
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class NewToken:
+class NewToken(NamedTuple):
     """A token that an answer took.
 
     confidence: in [0, 1]; breach: whether that is under the exit's threshold; waited: seconds since the token

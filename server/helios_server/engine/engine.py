@@ -12,9 +12,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -218,7 +217,8 @@ class Engine(Shown):
         """Hands out what a step made of its rows."""
         for row in plan.rows:
             row.sequence.advance(row.count)
-            self._auditor.computed(row.sequence)
+            if self._auditor.captures:
+                self._auditor.computed(row.sequence)
         now = time.monotonic()
         # Text is made without the lock: a caller who submits meanwhile does not wait for it.
         tokens = [self._push(sequence, result, now) for sequence in result.outcomes]
@@ -228,13 +228,15 @@ class Engine(Shown):
     def _push(self, sequence: Sequence, result: StepResult, now: float) -> NewToken | None:
         """A row's token becomes a part of its answer. None: that failed, or something came in its place."""
         answer, serving, outcome = self._answers[sequence.request_id], self.serving, result.outcomes[sequence]
-        with self._alone(answer):
+        try:
             if isinstance(outcome, RequestFailed):
                 raise outcome
             depth, eos_ids = result.depth_of(sequence), serving.model.config.eos_token_ids
             breach = outcome.confidence < serving.threshold(depth)
             return answer.push(outcome, serving.served(depth), breach, eos_ids, now)
-        return None
+        except BaseException as error:  # a panic of the tokenizers library is no Exception
+            self._fail_alone(answer, RequestFailed.of(error))
+            return None
 
     def _take(self, tokens: list[NewToken], plan: StepPlan, seconds: float, shaped: bool) -> None:
         """Counts what a step brought; ends those whose last token came."""
@@ -246,14 +248,6 @@ class Engine(Shown):
                 self._stats.token(token.confidence, token.waited, token.first)
             if token.last:
                 self._finish(token.answer, token.last)
-
-    @contextmanager
-    def _alone(self, answer: Answer) -> Iterator[None]:
-        """Whatever goes wrong with a request inside ends that one; nobody else may notice."""
-        try:
-            yield
-        except BaseException as error:  # a panic of the tokenizers library is no Exception
-            self._fail_alone(answer, RequestFailed.of(error))
 
     def _audit(self, idle: bool) -> bool:
         """A small part of what the audit has to do. False: nothing."""
@@ -270,13 +264,16 @@ class Engine(Shown):
         self._tell()
 
     def _finish(self, answer: Answer, reason: FinishReason) -> None:
-        with self._lock, self._alone(answer):
-            self._let_go(answer)
-            event = answer.finish(reason, time.monotonic())
-            if answer.request.counted:
-                self._stats.finish(event)
-            if answer.request.counted and event.output_ids:
-                self._watch.request(event.mean_confidence, event.ordinal, time.time())
+        with self._lock:
+            try:
+                self._let_go(answer)
+                event = answer.finish(reason, time.monotonic())
+                if answer.request.counted:
+                    self._stats.finish(event)
+                if answer.request.counted and event.output_ids:
+                    self._watch.request(event.mean_confidence, event.ordinal, time.time())
+            except BaseException as error:
+                self._fail_alone(answer, RequestFailed.of(error))
 
     def _fail_alone(self, answer: Answer, error: RequestFailed) -> None:
         with self._lock:
@@ -344,7 +341,7 @@ class Engine(Shown):
     def released(self) -> None:
         """The weights are gone, and with them what audits have captured and measured."""
         self._auditor.forget()
-        self._watch.audits.clear()
+        self._watch.audits = ()
 
     def wait_for_audits(self) -> None:
         """Any thread but the engine's: returns when audits read no layer any more."""

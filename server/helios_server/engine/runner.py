@@ -59,7 +59,8 @@ class StepResult:
 class Runner:
     """Holds what a step reads: the backbone's layers, the heads, the KV pool.
 
-    `digest`: of the bundle that serves.
+    `digest`: of the bundle that serves. Arrays of a step persist to the next one, logits for as many rows as
+    have sampled at once.
     """
 
     def __init__(self, backbone: Backbone, heads: Heads, pool: KvPool, digest: str) -> None:
@@ -68,46 +69,68 @@ class Runner:
         self.pool = pool
         self.digest = digest
         self._rows = RowBuffers(pool.layout.page_tokens)
+        self._on_cpu = pool.layout.device.type == "cpu"
         self._ids = np.empty(0, np.int64)
+        self._ids_tensor = torch.from_numpy(self._ids)
+        self._room = self._logits = torch.empty(0)
 
-    @torch.inference_mode()
     def run(self, plan: StepPlan, captures: Mapping[Sequence, Capture] | None = None) -> StepResult:
         """Runs a plan, which has at least one row. captures: whose hidden states to keep on the way."""
-        batch = _Batch(plan, captures or {})
+        if self.backbone.is_native:  # hardly anything is torch's, and its modes are dear to enter and leave
+            return self._run(plan, captures or {})
+        with torch.inference_mode():
+            return self._run(plan, captures or {})
+
+    def _run(self, plan: StepPlan, captures: Mapping[Sequence, Capture]) -> StepResult:
+        batch = _Batch(plan, captures)
         step = Step(self._rows.fill(batch.stretches), self.pool)
-        hidden = self.backbone.embed(self._tensor(self._ids_of(batch)), step.positions)
+        positions = step.positions if self.backbone.learns_positions else None
+        hidden = self.backbone.embed(self._ids_of(batch), positions)
         below, normed = 0, list[Tensor]()
         for depth in batch.depths:
-            step = step.first(batch.tokens_at(depth))
-            hidden = self.backbone.run_layers(hidden[: step.rows.tokens], below, depth, step)
+            if (tokens := batch.tokens_at(depth)) < step.rows.tokens:
+                step, hidden = step.first(tokens), hidden[:tokens]
+            hidden = self.backbone.run_layers(hidden, below, depth, step)
             below = depth
             batch.capture(depth, hidden)
             if ending := batch.sampled_at(depth):
                 head = self.heads.at(self.digest, depth)
-                normed.append(head.apply(self._picked(hidden, ending)))
+                whole = len(ending) == step.rows.tokens  # all decode: nothing is copied
+                normed.append(head.apply(hidden if whole else self._picked(hidden, ending)))
         sampled = [sequence for depth in batch.depths for sequence in batch.sequences_at(depth)]
         if not sampled:
             return StepResult({})
-        logits = self.backbone.choices(normed[0] if len(normed) == 1 else torch.cat(normed))
+        joined = normed[0] if len(normed) == 1 else torch.cat(normed)
+        logits = self.backbone.choices(joined, self._room_for_logits(len(sampled)))
         eos_ids, kernels = self.backbone.config.eos_token_ids, self.backbone.numerics.library
         chosen = choose(logits, sampled, eos_ids, kernels)
         by_sequence = dict(zip(sampled, chosen, strict=True))
         return StepResult({row.sequence: by_sequence[row.sequence] for row in plan.rows if row.samples})
 
     def _picked(self, hidden: Tensor, places: Many[int]) -> Tensor:
-        """These rows, in order. While all sequences decode they are all rows: nothing is copied."""
-        return hidden if len(places) == len(hidden) else hidden[self._tensor(np.array(places))]
+        """These rows, in order."""
+        return hidden[self._tensor(np.array(places))]
 
-    def _ids_of(self, batch: _Batch) -> NDArray[np.int64]:
-        """[T] of the step, in an array that persists."""
-        if batch.tokens > len(self._ids):
-            self._ids = np.empty(max(batch.tokens, 2 * len(self._ids)), np.int64)
-        at = 0
-        for row in batch.rows:
-            ids = row.sequence.tokens(row.start, row.start + row.count)
-            self._ids[at : at + row.count] = ids
-            at += row.count
-        return self._ids[:at]
+    def _ids_of(self, batch: _Batch) -> Tensor:
+        """[T] of the step, in an array that persists while steps have as many tokens."""
+        if batch.tokens != len(self._ids):
+            self._ids = np.empty(batch.tokens, np.int64)
+            self._ids_tensor = torch.from_numpy(self._ids)
+        self._ids[:] = batch.ids
+        return self._ids_tensor if self._on_cpu else self._ids_tensor.to(self.pool.layout.device)
+
+    def _room_for_logits(self, rows: int) -> Tensor | None:
+        """[rows, vocab_size] for the native kernels: the system would give, and empty, so much memory anew in
+        each step. None: torch makes its own."""
+        if not self.backbone.is_native:
+            return None
+        if rows != self._logits.shape[0]:
+            if rows > self._room.shape[0]:
+                most, vocabulary = max(rows, 2 * self._room.shape[0]), self.backbone.config.vocab_size
+                self._room = self._logits = torch.empty(0)  # not two at once
+                self._room = torch.empty(most, vocabulary)  # rows that none has filled take no memory
+            self._logits = self._room[:rows]
+        return self._logits
 
     def _tensor(self, values: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(values).to(self.pool.layout.device)
@@ -117,43 +140,44 @@ class _Batch:
     """A plan laid out for the layers: deepest rows first, so that each segment runs on a prefix of the
     tokens.
 
-    depths: after which layers something happens, ascending; tokens: of all rows.
+    depths: after which layers something happens, ascending; tokens: of all rows; ids: [T] theirs.
     """
 
     def __init__(self, plan: StepPlan, captures: Mapping[Sequence, Capture]) -> None:
-        self.rows = sorted(plan.rows, key=lambda row: (-row.sequence.depth, row.count > 1, row.start))
-        self.stretches = [Stretch(row.start, row.count, row.sequence.pages) for row in self.rows]
-        self.tokens = plan.tokens
-        self._firsts = _offsets(self.rows)
-        self._captures = [
-            (first, row, captures[row.sequence])
-            for first, row in zip(self._firsts, self.rows, strict=True)
-            if row.sequence in captures and row.start < captures[row.sequence].tokens
-        ]
-        ends = {row.sequence.depth for row in self.rows}
-        wanted = {
-            layer
-            for _, row, capture in self._captures
-            for layer in capture.layers
-            if layer <= row.sequence.depth
-        }
-        self.depths = sorted(ends | wanted)
+        self.stretches = list[Stretch]()
+        self.ids = list[int]()
+        self._ends = dict[int, _End]()  # by depth
+        self._captures = list[tuple[int, Row, Capture]]()
+        wanted = set[int]()
+        for row in sorted(plan.rows, key=_place):
+            sequence, first = row.sequence, len(self.ids)
+            self.stretches.append(Stretch(row.start, row.count, sequence.pages))
+            self.ids += sequence.tokens(row.start, row.start + row.count)
+            self._end(sequence.depth).add(row, first)
+            capture = captures.get(sequence)
+            if capture is not None and row.start < capture.tokens:
+                self._captures.append((first, row, capture))
+                wanted.update(layer for layer in capture.layers if layer <= sequence.depth)
+        self.tokens = len(self.ids)
+        self.depths = sorted(self._ends.keys() | wanted)
+
+    def _end(self, depth: int) -> _End:
+        end = self._ends.get(depth)
+        if end is None:
+            end = self._ends[depth] = _End()
+        return end
 
     def tokens_at(self, depth: int) -> int:
         """Tokens whose sequence runs at least `depth` layers."""
-        return sum(row.count for row in self.rows if row.sequence.depth >= depth)
+        return sum([end.tokens for other, end in self._ends.items() if other >= depth])
 
     def sampled_at(self, depth: int) -> list[int]:
         """Indices of the tokens that yield a new one after `depth` layers."""
-        return [
-            first + row.count - 1
-            for first, row in zip(self._firsts, self.rows, strict=True)
-            if row.samples and row.sequence.depth == depth
-        ]
+        return self._ends[depth].places if depth in self._ends else []
 
     def sequences_at(self, depth: int) -> list[Sequence]:
         """Whose tokens those are."""
-        return [row.sequence for row in self.rows if row.samples and row.sequence.depth == depth]
+        return self._ends[depth].sequences if depth in self._ends else []
 
     def capture(self, depth: int, hidden: Tensor) -> None:
         """Hands hidden: [T, hidden_size] after `depth` layers to those who want it."""
@@ -163,9 +187,25 @@ class _Batch:
                 capture.take(depth, row.start, hidden[first : first + count])
 
 
-def _offsets(rows: Many[Row]) -> list[int]:
-    offsets, total = [], 0
-    for row in rows:
-        offsets.append(total)
-        total += row.count
-    return offsets
+class _End:
+    """The rows that run to one depth. tokens: of all of them; places: indices of those that yield a new one;
+    sequences: whose these are."""
+
+    __slots__ = ("places", "sequences", "tokens")
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.places = list[int]()
+        self.sequences = list[Sequence]()
+
+    def add(self, row: Row, first: int) -> None:
+        """first: index of the row's first token."""
+        self.tokens += row.count
+        if row.samples:
+            self.places.append(first + row.count - 1)
+            self.sequences.append(row.sequence)
+
+
+def _place(row: Row) -> tuple[int, bool, int]:
+    """Deepest first; then those that decode, with like contexts side by side."""
+    return -row.sequence.depth, row.count > 1, row.start

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -23,8 +23,7 @@ from helios_server.errors import RequestFailed
 from helios_server.native.library import Library
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """A token chosen.
 
     logprob: natural log of its probability under the raw logits; confidence: the largest one's.

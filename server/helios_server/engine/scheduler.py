@@ -16,7 +16,7 @@ from helios_server.engine.prefixes import Prefixes
 from helios_server.engine.sequence import Sequence, State
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """A stretch of one sequence to run: tokens [start, start + count).
 
@@ -117,15 +117,16 @@ class Scheduler:
         left = self.step_tokens
         for sequence in self.running:
             self.prefixes.remember(sequence)
-        decoding = sum(sequence.pending == 1 for sequence in self.running)
-        for sequence in tuple(self.running):
+        pending = [sequence.pending for sequence in self.running]
+        decoding = pending.count(1)
+        for sequence, tokens in zip(tuple(self.running), pending, strict=True):
             if sequence.state is not State.RUNNING:
                 continue
-            if sequence.pending == 1:
+            if tokens == 1:
                 decoding -= 1
-            count = min(sequence.pending, left - decoding)
+            count = min(tokens, left - decoding)
             if count > 0 and self._make_room(sequence, sequence.computed + count, preempted):
-                rows.append(_row(sequence, count))
+                rows.append(Row(sequence, sequence.computed, count, samples=count == tokens))
                 left -= count
         return left
 
@@ -147,9 +148,9 @@ class Scheduler:
             sequence.pages += self.pages.take(needed)
             self.running.append(sequence)
             admitted.append(sequence)
-            row = _row(sequence, min(sequence.pending, left))
-            rows.append(row)
-            left -= row.count
+            count = min(sequence.pending, left)
+            rows.append(Row(sequence, sequence.computed, count, samples=count == sequence.pending))
+            left -= count
         return admitted
 
     def _look_up(self, sequence: Sequence, depth: int) -> list[int]:
@@ -176,7 +177,8 @@ class Scheduler:
             preempted.append(newest)
             if newest is sequence:
                 return False
-        sequence.pages += self.pages.take(max(0, missing))
+        if missing > 0:
+            sequence.pages += self.pages.take(missing)
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
@@ -184,7 +186,3 @@ class Scheduler:
         self.prefixes.remember(sequence)
         self.pages.give_back(sequence.preempt())
         self.waiting.appendleft(sequence)
-
-
-def _row(sequence: Sequence, count: int) -> Row:
-    return Row(sequence, sequence.computed, count, samples=count == sequence.pending)

@@ -73,7 +73,7 @@ class Sequence:
     @property
     def pending(self) -> int:
         """Tokens whose keys and values do not stand yet; 1 while it decodes."""
-        return self.length - self.computed
+        return len(self.prompt_ids) + len(self.output_ids) - self.computed
 
     def tokens(self, start: int, stop: int) -> tuple[int, ...]:
         """The ids in [start, stop), prompt and output together."""
@@ -109,7 +109,8 @@ class Sequence:
 
     def append(self, token_id: int, served: Served) -> None:
         """A new token; opens a span when something else produced it than the token before."""
-        if not self.spans or self.spans[-1].served != served:
+        last = self.spans[-1].served if self.spans else None
+        if last is not served and last != served:
             self.spans.append(Span(len(self.output_ids), served))
         self.output_ids.append(token_id)
         if self.seen is not None:

@@ -7,7 +7,7 @@ not know what the rows ask for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ _ROWS_AT_ONCE = 8
 """Whose probabilities are held: far less than the logits of a step."""
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(NamedTuple):
     """Of N rows, in order.
 
     best: id of the largest logit, the lowest id of several; highest: that logit; total: the sum of
@@ -37,7 +36,7 @@ def survey(logits: Tensor, kernels: Library | None = None) -> Survey:
     """logits: [N, vocab_size], float32 or float64; left as they are. A row's result is the same, bit for bit,
     alone and beside any others, with any number of threads. kernels: of the model whose logits they are."""
     if kernels is not None:
-        return Survey(*(found.tolist() for found in kernels.choose(logits)))
+        return Survey(*kernels.choose(logits))
     highest, lowest = logits.amax(dim=-1), logits.amin(dim=-1)
     # Softmax works row by row; a sum over one row alone would be split among threads.
     likeliest = [rows.softmax(dim=-1).amax(dim=-1) for rows in logits.split(_ROWS_AT_ONCE)]

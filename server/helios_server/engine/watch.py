@@ -6,7 +6,6 @@ heads or depth. It must not act on an alarm: decisions are made elsewhere.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -45,7 +44,7 @@ class Watch:
     """At full depth as published quality is 1 by definition and not watched: audits have no such exit."""
 
     def __init__(self, exit_in_use: ExitInUse) -> None:
-        self.audits: deque[AuditRow] = deque(maxlen=_AUDITS_KEPT)
+        self.audits: tuple[AuditRow, ...] = ()  # told in every step: swapped when one comes, as alarms are
         self.raised: Mapping[tuple[str, str], int] = {}
         """Alarms by kind and direction, over all exits that were watched."""
         self._breaches_before = 0
@@ -53,7 +52,7 @@ class Watch:
         self._begin(exit_in_use)
 
     def _begin(self, exit_in_use: ExitInUse) -> None:
-        self.alarms: deque[Alarm] = deque(maxlen=_ALARMS_KEPT)
+        self.alarms: tuple[Alarm, ...] = ()
         self._exit = exit_in_use
         self._begin_quality(AS_PUBLISHED)
         self._confidence = Cusum(_expected(exit_in_use.confidence), _LEARN_REQUESTS, _CONFIDENCE_FLOOR)
@@ -97,7 +96,7 @@ class Watch:
 
     def audit(self, row: AuditRow, unix_seconds: float) -> None:
         """An audit is complete."""
-        self.audits.append(row)
+        self.audits = (*self.audits, row)[-_AUDITS_KEPT:]
         if row.reference != self._reference:
             self._begin_quality(row.reference)
         if watched := row.exits.get((self._exit.digest, self._exit.depth)):
@@ -115,9 +114,8 @@ class Watch:
         if change:
             direction = "Down" if change.down else "Up"
             self.raised = {**self.raised, (kind, direction): self.raised.get((kind, direction), 0) + 1}
-            self.alarms.append(
-                Alarm(kind, direction, self._newest, change.since, change.statistic, unix_seconds)
-            )
+            alarm = Alarm(kind, direction, self._newest, change.since, change.statistic, unix_seconds)
+            self.alarms = (*self.alarms, alarm)[-_ALARMS_KEPT:]
 
 
 def _expected(baseline: Baseline | None) -> Expected | None:

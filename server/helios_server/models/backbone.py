@@ -147,17 +147,26 @@ class Backbone:
 
     # -- computing
 
-    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """ids, positions: [T] int64. Returns [T, hidden_size], activation dtype."""
+    @property
+    def learns_positions(self) -> bool:
+        """Whether the embedding needs to know them."""
+        return self._positions is not None
+
+    def embed(self, ids: Tensor, positions: Tensor | None) -> Tensor:
+        """ids, positions: [T] int64, these None where none are learnt. Returns [T, hidden_size], activation
+        dtype."""
         rows = self.head.rows(ids) if self.embedding is None else self.embedding[ids]
         return self.placed(rows, positions)
 
-    def placed(self, rows: Tensor, positions: Tensor) -> Tensor:
+    def placed(self, rows: Tensor, positions: Tensor | None) -> Tensor:
         """Rows of the embedding, [T, hidden_size], as the first layer reads them: activation dtype."""
-        hidden = rows.to(self.numerics.activations)
+        activations = self.numerics.activations
+        hidden = rows if rows.dtype == activations else rows.to(activations)
         if self._scale != 1.0:
             hidden = hidden * self._scale
         if self._positions is not None:
+            if positions is None:
+                raise ValueError("positions: this model has learnt some, and none are given")
             hidden = hidden + self._positions[positions].to(hidden.dtype)
         return hidden
 
@@ -193,14 +202,17 @@ class Backbone:
         library = self.numerics.library
         return library.rms_norm(hidden, self.norm.weight, self.norm.eps) if library else self.norm(hidden)
 
-    def logits(self, normed: Tensor) -> Tensor:
-        """normed: [N, hidden_size]. Returns [N, vocab_size], float32 (float64 in a float64 model)."""
-        logits = self.head(normed)
-        return logits if logits.dtype == torch.float64 else logits.float()
+    def logits(self, normed: Tensor, out: Tensor | None = None) -> Tensor:
+        """normed: [N, hidden_size]. Returns [N, vocab_size], float32 (float64 in a float64 model); out: where
+        they go, natively."""
+        logits = self.head(normed, out)
+        return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
 
-    def choices(self, normed: Tensor) -> Tensor:
+    def choices(self, normed: Tensor, out: Tensor | None = None) -> Tensor:
         """The same, to choose a token from: an id that the tokenizer lacks has the least logit there is."""
-        logits = self.logits(normed)
+        logits = self.logits(normed, out)
+        if not self._lacking.numel():
+            return logits
         return logits.index_fill_(1, self._lacking, torch.finfo(logits.dtype).min)
 
     def never_choose(self, lacking: Sequence[int]) -> None:

@@ -170,7 +170,7 @@ class Linear:
         self._matrix: Matrix | None = None
         self._quantised: Quantised | None = None
         self._activations = numerics.activations
-        self._multiply: Callable[[Tensor], Tensor]
+        self._multiply: Callable[..., Tensor]
         bias_elements = 0 if bias is None else bias.numel()
         if numerics.library is not None:
             self._matrix = numerics.pack(weight, bias)
@@ -195,8 +195,9 @@ class Linear:
             self._multiply = partial(F.linear, weight=self.weight, bias=self._bias)
             self.nbytes = self.weight.element_size() * (self.weight.numel() + bias_elements)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._multiply(x)
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """out: where y goes, which the native kernels alone can do; None: a new tensor."""
+        return self._multiply(x) if out is None else self._multiply(x, out=out)
 
     def from_column(self, first: int, x: Tensor) -> Tensor:
         """The columns of y from `first` on, without the others where the weight is held as it was read."""

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from itertools import groupby
+from operator import attrgetter, is_
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 from helios_server.models.config import ModelConfig
 from helios_server.models.linear import Numerics
 from helios_server.models.rope import RopeTable
-from helios_server.models.rows import Rows
+from helios_server.models.rows import Arrays, Rows
 from helios_server.models.step import Step
 from helios_server.native.layers import Layer, Shape
 from helios_server.native.layers import Step as NativeStep
@@ -78,41 +79,47 @@ class NativePath:
         self._library = library
         self._config = config
         self._rope = rope
+        self._shapes: dict[tuple[int, torch.dtype], Shape] = {}
+        self._read: tuple[Arrays, NativeStep] | None = None
 
     def run(self, layers: Sequence[NativeLayer], hidden: Tensor, step: Step) -> Tensor:
         """hidden: [T, hidden_size] float32, overwritten and returned."""
-        new = self._as_read(step.rows)
-        for dtype, segment in groupby(layers, key=lambda layer: layer.keys_and_values):
+        new, page_tokens = self._as_read(step.rows), step.slabs.layout.page_tokens
+        for dtype, segment in groupby(layers, key=attrgetter("keys_and_values")):
             alike = list(segment)
-            slabs = [step.slabs.slab(layer.index).view(dtype) for layer in alike]
+            slabs = [_as_kept(step.slabs.slab(layer.index), dtype) for layer in alike]
             kernels = [layer.kernel for layer in alike]
-            self._library.run_layers(self._shape(step, dtype), kernels, hidden, new, slabs)
+            self._library.run_layers(self._shape(page_tokens, dtype), kernels, hidden, new, slabs)
         return hidden
 
     def _as_read(self, rows: Rows) -> NativeStep:
-        cos, sin = self._rope.tables
-        return NativeStep(
-            positions=torch.from_numpy(rows.positions),
-            slots=torch.from_numpy(rows.slots),
-            table_rows=torch.from_numpy(rows.tables),
-            contexts=torch.from_numpy(rows.contexts),
-            pages=torch.from_numpy(rows.pages),
-            cos=cos,
-            sin=sin,
-        )
+        """Made once for arrays that are filled anew in every step."""
+        arrays, read = rows.arrays, self._read
+        if read is None or not all(map(is_, arrays, read[0])):
+            positions, slots, tables, contexts, pages = map(torch.from_numpy, arrays)
+            new = NativeStep(positions, slots, tables, contexts, pages, *self._rope.tables)
+            read = self._read = arrays, new
+        return read[1]
 
-    def _shape(self, step: Step, dtype: torch.dtype) -> Shape:
-        config = self._config
-        return Shape(
-            hidden=config.hidden_size,
-            heads=config.num_heads,
-            kv_heads=config.num_kv_heads,
-            head_dim=config.head_dim,
-            inner=config.intermediate_size,
-            eps=config.norm_eps,
-            page_tokens=step.slabs.layout.page_tokens,
-            kv=dtype,
-        )
+    def _shape(self, page_tokens: int, dtype: torch.dtype) -> Shape:
+        known = self._shapes.get((page_tokens, dtype))
+        if known is None:
+            config = self._config
+            known = self._shapes[page_tokens, dtype] = Shape(
+                hidden=config.hidden_size,
+                heads=config.num_heads,
+                kv_heads=config.num_kv_heads,
+                head_dim=config.head_dim,
+                inner=config.intermediate_size,
+                eps=config.norm_eps,
+                page_tokens=page_tokens,
+                kv=dtype,
+            )
+        return known
+
+
+def _as_kept(slab: Tensor, dtype: torch.dtype) -> Tensor:
+    return slab if slab.dtype == dtype else slab.view(dtype)
 
 
 class _Parts:

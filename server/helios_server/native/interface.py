@@ -75,6 +75,9 @@ _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[Any, ...]]] = {
     ),
     "helios_loud": (c_int64, (c_int, c_uint64, c_int64, c_uint64, c_void_p, c_void_p, c_int64)),
 }  # fmt: skip
+_QUICK: Final = ("helios_rows", "helios_rms_norm")
+"""Over before another thread has begun: they keep the interpreter's lock, or who waits for it gets it in the
+middle of a step's preparation."""
 
 
 def load(file: Path) -> ctypes.CDLL:
@@ -83,7 +86,9 @@ def load(file: Path) -> ctypes.CDLL:
     torch is to be imported before: it brings the OpenMP runtime, whose threads the kernels then share.
     """
     library = ctypes.CDLL(str(file))
+    locked = ctypes.PyDLL(str(file), handle=library._handle)
     for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(library, name)
+        function = getattr(locked if name in _QUICK else library, name)
         function.restype, function.argtypes = result, arguments
+        setattr(library, name, function)
     return library

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctypes import addressof
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -106,22 +107,24 @@ class Step:
 
     def check(self, shape: Shape) -> int:
         """The number of tokens. Raises ValueError, naming the array that is not as said above."""
+        sizes = (self.c.rope_rows, shape.head_dim // 2)
+        check_tensor("cos", self.cos, torch.float32, sizes)
+        check_tensor("sin", self.sin, torch.float32, sizes)
+        tokens: int = self.c.tokens
+        return tokens
+
+    @cached_property
+    def c(self) -> CStep:
+        """As the kernels read it, for as long as the arrays persist. Raises ValueError as `check` does."""
         tokens = len(self.positions)
-        half = shape.head_dim // 2
         for name, tensor, dtype, sizes in (
             ("positions", self.positions, torch.int64, (tokens,)),
             ("slots", self.slots, torch.int64, (tokens,)),
             ("table_rows", self.table_rows, torch.int32, (tokens,)),
             ("contexts", self.contexts, torch.int32, (tokens,)),
-            ("pages", self.pages, torch.int32, self.pages.shape[:2]),
-            ("cos", self.cos, torch.float32, (len(self.cos), half)),
-            ("sin", self.sin, torch.float32, (len(self.cos), half)),
+            ("pages", self.pages, torch.int32, tuple(self.pages.shape[:2])),
         ):
-            check_tensor(name, tensor, dtype, tuple(sizes))
-        return tokens
-
-    def c(self, tokens: int) -> CStep:
-        """As the kernels read it."""
+            check_tensor(name, tensor, dtype, sizes)
         return CStep(
             tokens,
             self.positions.data_ptr(), self.slots.data_ptr(), self.table_rows.data_ptr(),
@@ -132,10 +135,9 @@ class Step:
 
 def check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, sizes: tuple[int, ...]) -> None:
     """Raises ValueError unless it is one that the kernels can read by its address."""
-    if tensor.dtype != dtype or tuple(tensor.shape) != sizes or not tensor.is_contiguous():
-        found = f"{tensor.dtype} {list(tensor.shape)}" + (
-            "" if tensor.is_contiguous() else ", not contiguous"
-        )
-        raise ValueError(f"{name}: is {found}, must be {dtype} {list(sizes)}, contiguous")
+    if tensor.dtype == dtype and tensor.shape == sizes and tensor.is_contiguous() and tensor.is_cpu:
+        return
     if tensor.device.type != "cpu":
         raise ValueError(f"{name}: is on {tensor.device}, must be on the CPU")
+    found = f"{tensor.dtype} {list(tensor.shape)}" + ("" if tensor.is_contiguous() else ", not contiguous")
+    raise ValueError(f"{name}: is {found}, must be {dtype} {list(sizes)}, contiguous")

@@ -12,7 +12,7 @@ import functools
 import logging
 import os
 from collections.abc import Sequence
-from ctypes import byref, c_void_p
+from ctypes import byref, c_bool, c_float, c_int64, c_void_p
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,13 +45,13 @@ _STATUS = {
 
 
 class Choice(NamedTuple):
-    """Of each of N rows of logits. best: [N] int64, the first of the highest; highest: [N] float32; total:
-    [N] float32, the sum of exp(x - highest); finite: [N] bool, without it the others mean nothing."""
+    """Of each of N rows of logits. best: place of the first of the highest; highest: float32; total: the sum
+    of exp(x - highest), float32; finite: whether all are, without which the others mean nothing."""
 
-    best: Tensor
-    highest: Tensor
-    total: Tensor
-    finite: Tensor
+    best: list[int]
+    highest: list[float]
+    total: list[float]
+    finite: list[bool]
 
 
 class Library:
@@ -105,13 +105,17 @@ class Library:
         _raise(status, "weight")
         return Matrix(self.functions, pointer.value or 0, out_features, in_features, fmt, gated)
 
-    def matmul(self, matrix: Matrix, x: Tensor) -> Tensor:
+    def matmul(self, matrix: Matrix, x: Tensor, out: Tensor | None = None) -> Tensor:
         """x W^T + bias; of a gated matrix silu(gate) * up. x: [M, in_features] float32. Returns [M, columns]
-        float32."""
-        check_tensor("x", x, torch.float32, (x.shape[0], matrix.in_features))
-        out = torch.empty(len(x), matrix.columns)
+        float32; out: where that goes, None: a new tensor."""
+        rows = len(x)
+        check_tensor("x", x, torch.float32, (rows, matrix.in_features))
+        if out is None:
+            out = torch.empty(rows, matrix.columns)
+        else:
+            check_tensor("out", out, torch.float32, (rows, matrix.columns))
         status = self.functions.helios_matmul(
-            self._isa, matrix.pointer, x.data_ptr(), len(x), out.data_ptr(), self._threads()
+            self._isa, matrix.pointer, x.data_ptr(), rows, out.data_ptr(), self._threads()
         )
         _raise(status, "matrix")
         return out
@@ -127,9 +131,11 @@ class Library:
         check_tensor("hidden", hidden, torch.float32, (tokens, shape.hidden))
         if len(slabs) != len(layers):
             raise ValueError(f"slabs: there are {len(slabs)} for {len(layers)} layers")
-        pages = min((len(slab) for slab in slabs), default=0)
-        for slab in slabs:
-            check_tensor("slabs", slab, shape.kv, shape.slab(len(slab)))
+        lengths = [slab.shape[0] for slab in slabs]
+        pages = min(lengths, default=0)
+        alike = shape.slab(pages)
+        for slab, length in zip(slabs, lengths, strict=True):
+            check_tensor("slabs", slab, shape.kv, alike if length == pages else shape.slab(length))
         count = len(layers)
         status = self.functions.helios_run_layers(
             self._isa,
@@ -139,7 +145,7 @@ class Library:
             pages,
             count,
             hidden.data_ptr(),
-            byref(step.c(tokens)),
+            byref(step.c),
             self._threads(),
         )
         _raise(status, "step")
@@ -151,28 +157,27 @@ class Library:
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """x / rms(x) * weight, as inside the layers. x: [M, size] float32; weight: [size] float32."""
-        check_tensor("x", x, torch.float32, (x.shape[0], x.shape[1]))
-        check_tensor("weight", weight, torch.float32, (x.shape[1],))
-        out = torch.empty_like(x)
+        rows, size = x.shape
+        check_tensor("x", x, torch.float32, (rows, size))
+        check_tensor("weight", weight, torch.float32, (size,))
+        out = torch.empty(rows, size)
         status = self.functions.helios_rms_norm(
-            self._isa, x.data_ptr(), weight.data_ptr(), eps, len(x), x.shape[1], out.data_ptr()
+            self._isa, x.data_ptr(), weight.data_ptr(), eps, rows, size, out.data_ptr()
         )
         _raise(status, "x")
         return out
 
     def choose(self, logits: Tensor) -> Choice:
         """What a token is chosen by. logits: [N, vocab] float32."""
-        check_tensor("logits", logits, torch.float32, (logits.shape[0], logits.shape[1]))
-        rows = len(logits)
-        best = torch.empty(rows, dtype=torch.int64)
-        highest, total = torch.empty(2, rows)
-        finite = torch.empty(rows, dtype=torch.bool)
+        rows, vocabulary = logits.shape
+        check_tensor("logits", logits, torch.float32, (rows, vocabulary))
+        best, highest = (c_int64 * rows)(), (c_float * rows)()
+        total, finite = (c_float * rows)(), (c_bool * rows)()
         status = self.functions.helios_choose(
-            self._isa, logits.data_ptr(), rows, logits.shape[1], best.data_ptr(), highest.data_ptr(),
-            total.data_ptr(), finite.data_ptr(), self._threads(),
-        )  # fmt: skip
+            self._isa, logits.data_ptr(), rows, vocabulary, best, highest, total, finite, self._threads()
+        )
         _raise(status, "logits")
-        return Choice(best, highest, total, finite)
+        return Choice(best[:], highest[:], total[:], finite[:])
 
     def loud(
         self, key: int, count: int, least: int, room: int

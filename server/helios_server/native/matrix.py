@@ -40,7 +40,8 @@ class Matrix:
 
     def rows(self, ids: Tensor) -> Tensor:
         """Rows of the weights as packed: [T, in_features] float32. ids: [T] int64, each < out_features."""
-        ids = ids.to(torch.int64).contiguous()
+        if ids.dtype != torch.int64 or not ids.is_contiguous():
+            ids = ids.to(torch.int64).contiguous()
         out = torch.empty(len(ids), self.in_features)
         if self._functions.helios_rows(self.pointer, ids.data_ptr(), len(ids), out.data_ptr()):
             raise IndexError(f"ids: one is outside 0..{self.out_features - 1}")

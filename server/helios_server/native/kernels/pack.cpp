@@ -120,12 +120,20 @@ float nibble(const HeliosMatrix& m, int64_t column, int64_t k) {
   return value * from_half(units[in_panel]) + from_half(minima[in_panel]);  // the product is exact
 }
 
-float element(const HeliosMatrix& m, int64_t column, int64_t k) {
-  if (m.format == HELIOS_INT4) return nibble(m, column, k);
-  const int64_t at = m.offset(column, k);
-  if (m.format == HELIOS_INT8) return ((const int8_t*)m.data)[at] * m.scales[column];
-  const uint16_t bits = ((const uint16_t*)m.data)[at];
-  return m.format == HELIOS_FLOAT16 ? from_half(bits) : from_bfloat(bits);
+// A row of a layout whose elements stand in groups along k, each a fixed stride behind the one before (and in tiles, after
+// sixteen of them, behind the tile's other half).
+template <class T, class Widen> void row_of(const HeliosMatrix& m, int64_t column, Widen widen, float* out) {
+  const int64_t group = group_of(m.layout), stride = tiled(m.layout) ? 16 * group : m.panel() * group;
+  const int64_t half = tiled(m.layout) ? 16 * stride : 0;
+  const T* from = (const T*)m.data + m.offset(column, 0);
+  for (int64_t k = 0, place = 0; k < m.in; k += group, ++place) {
+    const T* at = from + place * stride + place / 16 * half;
+    for (int64_t i = 0; i < group && k + i < m.in; ++i) out[k + i] = widen(at[i]);
+  }
+}
+
+void row_of_nibbles(const HeliosMatrix& m, int64_t column, float* out) {
+  for (int64_t k = 0; k < m.in; ++k) out[k] = nibble(m, column, k);
 }
 
 }  // namespace
@@ -169,9 +177,16 @@ int64_t bytes_of(const HeliosMatrix& m) {
 }
 
 void rows_of(const HeliosMatrix& m, const int64_t* ids, int64_t count, float* out) {
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = 0; i < count; ++i, out += m.in) {
     const int64_t column = m.column_of(ids[i]);
-    for (int64_t k = 0; k < m.in; ++k) out[i * m.in + k] = element(m, column, k);
+    if (m.format == HELIOS_INT4)
+      row_of_nibbles(m, column, out);
+    else if (m.format == HELIOS_FLOAT16)
+      row_of<uint16_t>(m, column, [](uint16_t bits) { return from_half(bits); }, out);
+    else if (m.format == HELIOS_BFLOAT16)
+      row_of<uint16_t>(m, column, [](uint16_t bits) { return from_bfloat(bits); }, out);
+    else
+      row_of<int8_t>(m, column, [unit = m.scales[column]](int8_t value) { return value * unit; }, out);
   }
 }
 
