@@ -6,7 +6,7 @@ is fixed, a layer, the LM head) and the exit head of the depth itself. Claims, m
 least and greatest: `step-over-parts`, the step's time over fixed part + k layers + LM head + exit head;
 `ideal-ratio`, how much shorter that sum is than the one at full depth; `ratio`, how much shorter the step is;
 `share-of-ideal`, the one over the other; `outside-kernels`, the share of a full step that is neither layers
-nor heads.
+nor heads, nor the one pass over the logits.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ from helios_server.models.store import ensure_smollm2
 
 from bench.engine import quiet
 from bench.engine.formats import FORMATS, asked
-from bench.engine.parts import PARTS, median_step, watched
+from bench.engine.parts import KERNELS, MODEL, PARTS, median_step, watched
 from bench.report import Claim, arguments, claim, publish
 
 _MEMORY_MIB = 6144
-_KERNELS = ("layers", "lm head", "exit head")
 Parts = Mapping[str, float]
 """Seconds of a step by part; `step`: of the whole."""
 
@@ -61,16 +60,14 @@ class Rounds:
 
 def expected(full: Parts, layers: int, depth: int, exit_head: float) -> float:
     """Seconds of a step of `depth` layers, by the parts of one of all `layers`."""
-    fixed = sum(full[name] for name in PARTS if name not in _KERNELS)
+    fixed = sum(full[name] for name in PARTS if name not in MODEL)
     return fixed + full["layers"] * depth / layers + full["lm head"] + exit_head
 
 
 def claims_of(found: Rounds, name: str) -> Iterator[Claim]:
     """name: of the format."""
     full, batch = found.full, f"{name}-batch-{found.batch}"
-    outside = [
-        1 - sum(parts[kernel] for kernel in _KERNELS) / parts["step"] for parts in found.by_depth[full]
-    ]
+    outside = [1 - sum(parts[kernel] for kernel in KERNELS) / parts["step"] for parts in found.by_depth[full]]
     yield claim(f"outside-kernels-{batch}", outside, "share")
     for depth in found.exits():
         pairs = found.pairs(depth)

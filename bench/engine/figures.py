@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.engine.cells import Cell
+from bench.engine.parts import KERNELS
 from bench.report import Claim, claim
 
 OURS = "helios"
@@ -138,10 +139,10 @@ def rooflines(
 
 
 def outside_kernels(parts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[Claim]:
-    """What of a step is not the arithmetic of the model. parts: time by contender, batch and part."""
+    """What of a step is not a kernel. parts: time by contender, batch and part."""
     for name, by_batch in parts.items():
         for batch, spent in by_batch.items():
-            inside = sum(spent.get(kernel, 0.0) for kernel in ("layers", "lm head", "exit head"))
+            inside = sum(spent.get(kernel, 0.0) for kernel in KERNELS)
             share = round(1 - inside / spent["step"], 4)
             yield Claim(f"outside-kernels-batch-{batch}-{_word(name)}", share, share, share, "share")
 

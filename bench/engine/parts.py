@@ -16,7 +16,9 @@ from unittest.mock import patch
 
 _STEP, _RUN = "step", "run"
 _After = Callable[[str, float, Any], None]
-_KERNELS = ("layers", "lm head", "exit head")
+MODEL = ("layers", "lm head", "exit head")
+KERNELS = (*MODEL, "choice")
+"""Parts that are native where the engine is."""
 _CALLS = (
     ("layers", "helios_server.models.backbone", "Backbone.run_layers"),
     ("lm head", "helios_server.models.backbone", "Backbone.choices"),
@@ -24,13 +26,15 @@ _CALLS = (
         ("exit head", "helios_server.exits.head", f"{kind}.apply")
         for kind in ("BareHead", "AffineHead", "MlpHead")
     ),
+    ("choice", "helios_server.native.library", "Library.choose"),
     ("sampling", "helios_server.engine.runner", "choose"),
     ("scheduling", "helios_server.engine.scheduler", "Scheduler.plan"),
     (_RUN, "helios_server.engine.runner", "Runner.run"),
     (_STEP, "helios_server.engine.engine", "Engine.step"),
 )
-PARTS = (*_KERNELS, "sampling", "scheduling", "preparation", "rest")
-"""exit head: what is between the last layer and the LM head, the model's own norm at full depth; preparation:
+PARTS = (*KERNELS, "sampling", "scheduling", "preparation", "rest")
+"""exit head: what is between the last layer and the LM head, the model's own norm at full depth; choice: the
+pass over the logits that finds the best and its confidence; sampling: what else chooses a token; preparation:
 laying out a step's rows, embeddings; rest: handing tokens out, telling."""
 
 
@@ -68,10 +72,11 @@ def median_step(steps: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
 
 
 def _parts(step: Mapping[str, float]) -> Mapping[str, float]:
-    told = {name: step.get(name, 0.0) for name in (*_KERNELS, "sampling", "scheduling")}
-    inside = sum(told.values()) - told["scheduling"]
-    preparation = step.get(_RUN, 0.0) - inside
-    rest = step[_STEP] - step.get(_RUN, 0.0) - told["scheduling"]
+    told = {name: step.get(name, 0.0) for name in (*KERNELS, "sampling", "scheduling")}
+    told["sampling"] -= told["choice"]
+    run = step.get(_RUN, 0.0)
+    preparation = run + told["scheduling"] - sum(told.values())
+    rest = step[_STEP] - run - told["scheduling"]
     return told | {"preparation": preparation, "rest": rest, _STEP: step[_STEP]}
 
 
