@@ -39,6 +39,8 @@ _REFERENCE = "transformers:float32"
 _SETTLE_SECONDS = 0.3
 """Between two engines: threads of the one before may spin that long."""
 _BANDWIDTH_TIMES = 10
+_BARE_BLOCKS = 32
+"""Of 4 Mi weights, which no cache holds."""
 _WARM_TOKENS = 4096
 """Of the prompts of a cell: one with more is not run once before it is timed."""
 
@@ -130,7 +132,7 @@ class Bench:
         bits = self._qualities()
         bandwidth = self._bandwidth()
         measured = self._speeds()
-        parts = self._parts()
+        parts, bare = self._parts(), self._bare()
         weights = {each.name: each.variant.bits for each in self._contenders}
         self.figures |= {
             "contenders": {each.name: _about(each) for each in self._contenders},
@@ -138,6 +140,7 @@ class Bench:
             "bitsPerByte": bits,
             "bandwidthBytesPerSecond": bandwidth and round(bandwidth),
             "millisecondsOfAStep": parts,
+            "bareProductsBytesPerSecond": bare,
         }
         held = {each.name: each.variant.bits for each in self._contenders if each.held}
         claims = [*figures.ratios(measured, held), *figures.quality(bits, _REFERENCE)]
@@ -145,7 +148,7 @@ class Bench:
             reads = _reads(self._config, self._model)
             claims += figures.rooflines(measured, weights, reads, bandwidth)
             claims.append(Claim("read-bandwidth", *[round(bandwidth / 1e9, 2)] * 3, "GB/s"))
-        return [*claims, *figures.outside_kernels(parts), *figures.speeds(measured)]
+        return [*claims, *figures.outside_kernels(parts), *figures.bare(bare), *figures.speeds(measured)]
 
     def stop(self) -> None:
         for contender in self._contenders:
@@ -257,6 +260,18 @@ class Bench:
                     continue
                 milliseconds = {part: round(1000 * value, 3) for part, value in seconds.items()}
                 found.setdefault(contender.name, {})[str(batch)] = milliseconds
+        return found
+
+    def _bare(self) -> dict[str, dict[str, float]]:
+        """How fast our products of one row read weights, in bytes a second, by contender and place."""
+        found: dict[str, dict[str, float]] = {}
+        for contender in (each for each in self._ours() if each.open):
+            try:
+                rates = contender.ask({"do": "bare", "blocks": 1 if self._options.quick else _BARE_BLOCKS})
+            except Failed as error:
+                contender.errors["bare products"] = str(error)
+                continue
+            found[contender.name] = {place: float(round(rate)) for place, rate in rates.items()}
         return found
 
     def _ours(self) -> Iterator[Contender]:

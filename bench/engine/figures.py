@@ -147,6 +147,13 @@ def outside_kernels(parts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> I
             yield Claim(f"outside-kernels-batch-{batch}-{_word(name)}", share, share, share, "share")
 
 
+def bare(rates: Mapping[str, Mapping[str, float]]) -> Iterator[Claim]:
+    """What products of one row read alone. rates: bytes a second by contender and place."""
+    for name, by_place in rates.items():
+        for place, rate in by_place.items():
+            yield Claim(f"bare-products-{place}-{_word(name)}", *[round(rate / 1e9, 2)] * 3, "GB/s")
+
+
 def _word(contender: str) -> str:
     """As a part of the name of a claim."""
     return contender.replace(":", "-")

@@ -129,6 +129,8 @@ def _parts(result: Mapping[str, Any]) -> Iterator[str]:
     if bandwidth:
         yield f"Reading memory alone: {bandwidth['value']:g} GB/s; of what that would allow at batch 1,"
         yield f"engines reach: {', '.join(_rooflines(result))}."
+    if told := ", ".join(_bare(result)):
+        yield f"Products of one row alone, from memory and from a cache: {told}."
     yield ""
     yield from table(["", "batch", *parts], rows)
 
@@ -138,6 +140,13 @@ def _rooflines(result: Mapping[str, Any]) -> Iterator[str]:
     for name in result["figures"]["contenders"]:
         if claim := _speed(result, "roofline", shape, 1, name):
             yield f"{_title(result, name)} {100 * claim['value']:.0f} %"
+
+
+def _bare(result: Mapping[str, Any]) -> Iterator[str]:
+    for name, rates in result["figures"].get("bareProductsBytesPerSecond", {}).items():
+        if rates:
+            memory, cache = (f"{rates[place] / 1e9:.0f}" for place in ("memory", "cache"))
+            yield f"{_title(result, name)} {memory} and {cache} GB/s"
 
 
 def _errors(result: Mapping[str, Any]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helios_server.native.library import library
 from safetensors.numpy import load_file
 
 from bench.engine import __main__ as run
@@ -196,5 +197,8 @@ def test_a_run_tells_of_everyone_whoever_fails(tmp_path: Path, monkeypatch: pyte
     assert claims["quality-prose-fake-good"] == 100
     assert {"decode-12-4-batch-2-helios-float16", "roofline-12-4-batch-1-helios-float16"} <= claims.keys()
     assert 0 < claims["outside-kernels-batch-2-helios-float16"] < 1
+    assert told["bareProductsBytesPerSecond"].keys() == {"helios:float16"}
+    for place in ("memory", "cache") if library() else ():
+        assert claims[f"bare-products-{place}-helios-float16"] > 0
     ratios = [name for name in claims if name.startswith("decode-12-4-batch-2-16-bit-helios-float16-over-")]
     assert len(ratios) == 1

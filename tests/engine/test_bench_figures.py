@@ -66,6 +66,11 @@ def test_the_roofline_counts_weights_and_keys_and_values() -> None:
     assert (ours.value, small.value) == (0.5, pytest.approx(1022 / 4044, abs=1e-4))
 
 
+def test_bare_products_are_told_in_gigabytes_a_second() -> None:
+    found = {claim.id: claim.value for claim in figures.bare({OURS: {"memory": 5e10, "cache": 1.2e11}})}
+    assert found == {"bare-products-memory-helios-float16": 50, "bare-products-cache-helios-float16": 120}
+
+
 # -- the order -----------------------------------------------------------------------------------------------
 
 Costs = st.dictionaries(
@@ -140,6 +145,7 @@ def result() -> dict[str, object]:
             "scored": {"prose": {}},
             "bitsPerByte": {OURS: {"prose": 1.25}},
             "millisecondsOfAStep": {OURS: {"8": {"layers": 3.0, "step": 4.0}}},
+            "bareProductsBytesPerSecond": {OURS: {"memory": 52.4e9, "cache": 110.2e9}},
             "leftOut": ["64-49-batch-64"],
         },
     }
@@ -152,6 +158,7 @@ def test_a_page_shows_speed_quality_and_who_failed() -> None:
     assert "| decode | 16-bit | 1.75 (1.50 to 2.00), openvino-fp16 |" in shown
     assert "| HELIOS float16 | 1.2500 (100.00 %) | sixteen bits |" in shown
     assert "| HELIOS float16 | 8 | 3.00 | 4.00 |" in shown
+    assert "alone, from memory and from a cache: HELIOS float16 52 and 110 GB/s." in shown
     assert "- T bfloat16, start: no wheel" in shown
     assert "- T bfloat16, 64/49 at batch 8: did not answer" in shown
     assert "Left out, for want of time: 64-49-batch-64." in shown

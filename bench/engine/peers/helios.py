@@ -44,6 +44,7 @@ class Helios:
         dtype = None if quantised else setting.variant
         config = EngineConfig(dtype=dtype, threads=setting.threads, **off)
         self.engine: Engine = Engine.start(config, limits)
+        self._variant = setting.variant
         self._limits = limits
         self._numbers = itertools.count()
         self.numerics = f"{setting.variant}; {_kernels()}"
@@ -70,6 +71,16 @@ class Helios:
         with watched(len(prompts)) as steps:
             self._answers(prompts, new)
         return median_step(steps)
+
+    def bare(self, blocks: int) -> Mapping[str, float]:
+        """Bytes a second that products of this format read (`bare.py`); none where torch computes them."""
+        from helios_server.native.library import library
+        from helios_server.native.matrix import FORMATS
+
+        from bench.engine.bare import bare
+
+        kernels = library()
+        return bare(kernels, self._variant, blocks) if kernels and self._variant in FORMATS else {}
 
     def _answers(self, prompts: Sequence[Ids], new: int) -> list[FinishedEvent]:
         from helios_server.engine.request import FinishedEvent, GenerationRequest, TokensEvent

@@ -22,6 +22,7 @@ from helios_contract.telemetry import AS_PUBLISHED, OWN, AuditRow
 
 from helios_server.engine import host_memory
 from helios_server.engine.audit_batch import HEAD_ROWS, AuditBatch, PromptStates, Units
+from helios_server.engine.brief import briefly
 from helios_server.engine.cpu_share import SHARE, CpuShare
 from helios_server.engine.reference import Reference, layer_elements
 from helios_server.engine.runner import Runner
@@ -258,7 +259,7 @@ class Auditor:
 
     def _read(self, load: Callable[[], T]) -> Future[T]:
         """In the thread that may wait for a volume."""
-        future = self._reader.submit(self._counted, load)
+        future = self._reader.submit(briefly, self._counted, load)
         future.add_done_callback(lambda _: self._on_read())
         return future
 

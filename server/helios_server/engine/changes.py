@@ -19,6 +19,7 @@ from helios_contract.limits import Limits
 from helios_contract.telemetry import Refusal
 
 from helios_server.engine import exit_mode
+from helios_server.engine.brief import briefly
 from helios_server.engine.heads import load_heads
 from helios_server.engine.kept import Kept
 from helios_server.engine.limits import LimitsOutcome, check_process, depths
@@ -115,7 +116,7 @@ class Changes:
     def submit(self, limits: Limits, if_generation: int | None) -> Future[LimitsOutcome]:
         """Begins a change. The future fails with a HeliosError when it is refused."""
         try:
-            return self._worker.submit(self._change, limits, if_generation, time.monotonic())
+            return self._worker.submit(briefly, self._change, limits, if_generation, time.monotonic())
         except RuntimeError:  # closed: a thread pool has no word of its own for it
             raise Draining("server", "was stopped", "Send the limits to another server") from None
 
