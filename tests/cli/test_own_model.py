@@ -59,7 +59,7 @@ def test_every_command_does_what_the_page_says(documented: list[Block], tmp_path
     looked = shell(look, tmp_path)
     assert "my-model, 5 layers, in 8.0 GiB" in looked
     assert "Candidates" in looked
-    tuned = shell(tune.replace("--seconds 600", "--seconds 2"), tmp_path)
+    tuned = shell(tune.replace("--seconds 300", "--seconds 2"), tmp_path)
     assert re.search(r"^traffic +4 of 5 +\d", tuned, re.MULTILINE)
     assert re.search(r"^traffic +5 of 5 +100.0 %", tuned, re.MULTILINE)
     assert "warning: traffic: " in tuned

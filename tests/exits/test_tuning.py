@@ -249,13 +249,17 @@ def test_too_little_text_is_said_with_how_much_to_give(
     few = tmp_path / "few.txt"
     few.write_text(text.read_text()[:2600])
     (told,) = warnings(tune(checkpoint, [few], layers=[3], kind="affine", out=tmp_path / "a"))
-    assert re.fullmatch(r"few: (too )?little text, [\d,]+ tokens: .*; give [\d,]+0,000 tokens", told)
+    found = re.fullmatch(
+        r"few: (too )?little text, [\d,]+ tokens: .*; give ([\d,]+0,000) tokens, with --tokens (\d+)", told
+    )
+    assert found
+    assert found[2].replace(",", "") == found[3]
     bundle = tune(checkpoint, [few], layers=[3], kind="affine", out=tmp_path / "b")
     (row,) = bundle.meta["evaluation"]
     quality = row["exits"][0]["quality_percent"]
     row |= {"trainedTokens": 200_000, "trainedQualityPercent": {"3": quality + 4}}
     (told,) = warnings(bundle)
     assert told.startswith("few: too little text, 200,000 tokens: heads are 4.0 points of quality better on")
-    assert told.endswith("; give 800,000 tokens")
+    assert told.endswith("; give 800,000 tokens, with --tokens 800000")
     row["trainedQualityPercent"] = {"3": quality + 1}
     assert not list(warnings(bundle))

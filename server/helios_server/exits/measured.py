@@ -58,12 +58,12 @@ def warnings(bundle: HeadBundle) -> Iterator[str]:
         if lost > _WIDE_PERCENT:
             yield (
                 f"{name}: too little text, {tokens:,} tokens: heads are {lost:.1f} points of quality better "
-                f"on what they were trained on than on the rest of it; give {_enough(tokens, lost):,} tokens"
+                f"on what they were trained on than on the rest of it; {_give(_enough(tokens, lost))}"
             )
         elif tokens < _FEW_TOKENS:
             yield (
-                f"{name}: little text, {tokens:,} tokens: what was held out is too short to be sure of; give "
-                f"{_USUAL_TOKENS:,} tokens"
+                f"{name}: little text, {tokens:,} tokens: what was held out is too short to be sure of; "
+                f"{_give(_USUAL_TOKENS)}"
             )
 
 
@@ -71,6 +71,11 @@ def _enough(tokens: int, lost: float) -> int:
     """What is learnt by heart falls as one over the tokens."""
     wanted = max(tokens * lost / _AIM_PERCENT, _FEW_TOKENS)
     return -(-round(wanted) // _ROUND_TO) * _ROUND_TO
+
+
+def _give(tokens: int) -> str:
+    """A longer text alone is read no further than before."""
+    return f"give {tokens:,} tokens, with --tokens {tokens}"
 
 
 def _name(text: dict[str, Any]) -> str:
