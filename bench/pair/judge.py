@@ -12,7 +12,7 @@ from pathlib import Path
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import open_backbone
 from helios_server.profile.quality import QualitySettings, measure_quality
-from helios_server.profile.report import Progress
+from helios_server.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,11 @@ from helios_server.exits.hidden import gather, read_windows
 from helios_server.exits.tuning import load_teacher
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.tokenizer import Tokenizer
+from helios_server.progress import Progress, Say
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
-Progress = Callable[[str], None]
 _WINDOWS_A_STEP = 4
 _WARM_UP = 0.05
 """Of the steps, while the learning rate rises."""
@@ -44,7 +44,7 @@ class Plan:
     seed: int = 1
 
 
-def train(source: Checkpoint, text: Path, plan: Plan, progress: Progress) -> Mapping[str, Tensor]:
+def train(source: Checkpoint, text: Path, plan: Plan, progress: Say) -> Mapping[str, Tensor]:
     """What is trained, by its name in the checkpoint, as it is stored there. text: a file, or a folder of
     files."""
     if source.raw_config["model_type"] != "llama":
@@ -54,7 +54,7 @@ def train(source: Checkpoint, text: Path, plan: Plan, progress: Progress) -> Map
         raise SystemExit(f"error: --layers: {plan.layers} of {source.config.num_layers} leave no trunk")
     backbone = load_teacher(source)
     windows = read_windows(text, Tokenizer.open(source.path), plan.tokens, plan.seed)
-    states = gather(backbone, windows, (below,), progress).at[below]
+    states = gather(backbone, windows, (below,), Progress().part(0, 1)).at[below]
     lm_head = backbone.head.weight
     if lm_head is None:
         raise RuntimeError("the LM head is packed: load the model for training")
@@ -96,9 +96,7 @@ def _top(source: Checkpoint, layers: int) -> tuple[LlamaModel, dict[str, str]]:
     return top, names
 
 
-def _fit(
-    top: LlamaModel, states: Tensor, ids: Tensor, lm_head: Tensor, plan: Plan, progress: Progress
-) -> None:
+def _fit(top: LlamaModel, states: Tensor, ids: Tensor, lm_head: Tensor, plan: Plan, progress: Say) -> None:
     """states: [n, window, hidden_size], of which the top makes what the LM head reads; ids: [n, window]."""
     dice = torch.Generator().manual_seed(plan.seed)
     learning = [each for each in top.parameters() if each.requires_grad]

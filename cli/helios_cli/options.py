@@ -5,10 +5,11 @@ Made from the options that `helios_operator.decide` weighs; nothing is weighed o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from helios_operator.api.status import Served
+from helios_operator.api.types import Objective
 from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.options import Option
 
@@ -16,6 +17,13 @@ from helios_cli.output import columns, paragraph
 from helios_cli.views import PUBLISHED
 
 CHOSEN, SERVES = "chosen", "serves"
+_ORDERED_BY = {
+    Objective.THROUGHPUT: "the lower bound of TOK/S (>=)",
+    Objective.LATENCY: "LATENCY MS",
+    Objective.ENERGY: "J/TOK",
+    Objective.QUALITY: "the lower bound of QUALITY % (>=)",
+}
+"""As `select.value` compares them."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +79,15 @@ def serves(option: Option, active: Served | None) -> bool:
     )
 
 
-def table(options: Sequence[OptionView]) -> Iterator[str]:
+def order(objective: str) -> str:
+    """What the table is ordered by, in its own words. objective: slo.optimizationType."""
+    return f"the feasible first, then by {_ORDERED_BY[Objective(objective)]}"
+
+
+def table(options: Sequence[OptionView], objective: str) -> Iterator[str]:
     """The figures, and what speaks against each option that is not feasible."""
-    shown = any(option.precision != PUBLISHED for option in options)
-    held = ("PRECISION",) if shown else ()
-    titles = ("CANDIDATE", "LAYERS", *held, "BATCH", "QUALITY %", "TOK/S", "E2E MS", "J/TOK", "VERDICT")
-    yield columns(titles, [_row(option, shown) for option in options])
+    titles, cells = zip(*_columns(options, objective), strict=True)
+    yield columns(titles, list(zip(*cells, strict=True)))
     against: dict[str, list[str]] = {}
     for option in options:
         if not option.feasible and option.message:
@@ -86,25 +97,29 @@ def table(options: Sequence[OptionView]) -> Iterator[str]:
     yield from (paragraph(f"{', '.join(named)}: {message}", "  ") for message, named in against.items())
 
 
-def _row(option: OptionView, shown: bool) -> list[object]:
-    figures = option.numbers
-    return [
-        option.candidate,
-        option.layers,
-        *((option.precision,) if shown else ()),
-        option.rows or None,
-        _quality(figures),
-        _rounded(figures.get("tokensPerSecond")),
-        _rounded(figures.get("e2eMs")),
-        _joules(figures.get("joulesPerMegatoken")),
-        option.verdict,
-    ]
+def _columns(options: Sequence[OptionView], objective: str) -> Iterator[tuple[str, list[object]]]:
+    """Title and cells. Without what is not compared: the bound of the speed, the latency of the objective;
+    and without joules that nobody measured."""
+    figures = [option.numbers for option in options]
+    yield "CANDIDATE", [option.candidate for option in options]
+    yield "LAYERS", [option.layers for option in options]
+    if any(option.precision != PUBLISHED for option in options):
+        yield "PRECISION", [option.precision for option in options]
+    yield "BATCH", [option.rows or None for option in options]
+    yield "QUALITY %", [_bounded(f.get("qualityPercent"), f.get("qualityLowPercent")) for f in figures]
+    low = "tokensPerSecondLow" if objective == Objective.THROUGHPUT else ""
+    yield "TOK/S", [_bounded(f.get("tokensPerSecond"), f.get(low)) for f in figures]
+    yield "E2E MS", [_rounded(f.get("e2eMs")) for f in figures]
+    if objective == Objective.LATENCY:
+        yield "LATENCY MS", [_rounded(f.get("latencyMs")) for f in figures]
+    if objective == Objective.ENERGY or any("joulesPerMegatoken" in f for f in figures):
+        yield "J/TOK", [_joules(f.get("joulesPerMegatoken")) for f in figures]
+    yield "VERDICT", [option.verdict for option in options]
 
 
-def _quality(figures: Mapping[str, float]) -> str | None:
-    """And the least that it is, as sure as the policy asks."""
-    mean, low = figures.get("qualityPercent"), figures.get("qualityLowPercent")
-    return None if mean is None or low is None else f"{mean:g} (>={low:g})"
+def _bounded(mean: float | None, low: float | None) -> str | None:
+    """And the least that it is, as sure as the policy asks, where that is known or asked."""
+    return _rounded(mean) if mean is None or low is None else f"{_rounded(mean)} (>={_rounded(low)})"
 
 
 def _rounded(figure: float | None) -> str | None:

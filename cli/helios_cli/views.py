@@ -84,8 +84,9 @@ class StatusView:
 @dataclass(frozen=True)
 class WhyView:
     """The reasons: the last reassessment, what each candidate and each of its options came to, the changes
-    made, the newest decisions. `notes`: what was left out of the options; `asked`: what was asked by hand and
-    has no answer yet; `no_data_since`: since when nobody knows what happens, None while somebody does."""
+    made, the newest decisions. `objective`: that options are ordered by; `notes`: what was left out of them;
+    `asked`: what was asked by hand and has no answer yet; `no_data_since`: since when nobody knows what
+    happens, None while somebody does."""
 
     name: str
     running: bool
@@ -95,6 +96,7 @@ class WhyView:
     history: list[dict[str, Any]]
     decisions: list[Record] = field(default_factory=list)
     options: list[OptionView] = field(default_factory=list)
+    objective: str = ""
     notes: list[str] = field(default_factory=list)
     asked: str = ""
     no_data_since: str | None = None

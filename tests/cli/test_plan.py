@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from helios_cli import main as command
+from helios_cli.options import OptionView, _rounded, table
 from helios_operator.local.store import DEPLOYMENT, PROFILE, Store
 
 from tests.cli.command import write
@@ -65,6 +66,62 @@ def test_why_shows_the_table_of_plan(plan: Any, state: Path, capsys: pytest.Capt
     assert all(f"{o['candidate']} " in printed for o in told["options"])
     assert f"{quality:g} (>=" in printed
     assert max(map(len, printed.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("objective", "figure", "best", "title"),
+    [
+        ("throughput", "tokensPerSecondLow", -1, "TOK/S (>=)"),
+        ("latency", "latencyMs", 1, "LATENCY MS"),
+        ("quality", "qualityLowPercent", -1, "QUALITY % (>=)"),
+        ("energy", "joulesPerMegatoken", 1, "J/TOK"),
+    ],
+)
+def test_the_table_shows_what_it_is_ordered_by(
+    plan: Any, state: Path, objective: str, figure: str, best: int, title: str
+) -> None:
+    slo = {"minQualityPercent": 1, "optimizationType": objective}
+    _, view = plan(state, slo=slo)
+    assert view["objective"] == objective
+    ordered = [(not o["feasible"], best * o["numbers"].get(figure, 0.0)) for o in view["options"]]
+    assert ordered == sorted(ordered)
+    _, printed = plan(state, table=True, slo=slo)
+    said = " ".join(printed.split())
+    assert "as timed, the feasible first, then by" in said
+    assert f"{title} CANDIDATE" in said
+    assert title.partition(" (")[0] in said.partition(" CANDIDATE ")[2]
+    shown = [o["numbers"][figure] for o in view["options"] if figure in o["numbers"]]
+    assert len(shown) == (0 if objective == "energy" else len(view["options"]))
+    sign = ">=" if best < 0 else ""
+    assert all(f"{sign}{_rounded(number)}" in printed for number in shown)
+
+
+def test_every_precision_with_its_bounds_fits_a_terminal_a_line_each() -> None:
+    def option(layers: int, weights: str, speed: float) -> OptionView:
+        numbers = {
+            "qualityPercent": 95, "qualityLowPercent": 92.8, "tokensPerSecond": speed,
+            "tokensPerSecondLow": speed - 19.6, "e2eMs": 20_123.4,
+        }  # fmt: skip
+        return OptionView(
+            "smollm2", layers, f"{weights}/int8", 110, layers == 30, "QualityTooLow", "", numbers
+        )
+
+    options = [option(layers, weights, 2041.6) for weights in ("auto", "int8") for layers in (24, 30)]
+    (told,) = table(options, "throughput")
+    assert [len(line) <= 80 for line in told.splitlines()] == [True] * 5
+    assert told.count("95 (>=92.8) 2042 (>=2022) 20123  QualityTooLow") == 2
+
+
+def test_status_and_why_say_of_which_kind_their_speeds_are(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {}
+    for verb in ("status", "why"):
+        assert command.main([verb, "chat", "--state", str(state)]) == 0
+        said[verb] = " ".join(capsys.readouterr().out.split())
+    assert "TOK/S is predicted at today's pace, that of the pods' newest steps; `why`" in said["status"]
+    assert "Every option as timed, the feasible first, then by" in said["why"]
+    assert "speeds in `status` and in decisions are at today's pace:" in said["why"]
 
 
 def test_results_of_profile_are_read(plan: Any, state: Path, tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import random
 import re
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from helios_contract.progress import heard
 from helios_contract.serves import Precision
 from helios_server.errors import BundleError, DataError, HeliosError
 from helios_server.exits.bundle import HeadBundle, describe_backbone, write_bundle
@@ -22,6 +24,7 @@ from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.norm import LayerNorm, Norm, OffsetRmsNorm, RmsNorm
 from helios_server.models.tokenizer import Tokenizer
+from helios_server.progress import Progress
 from torch import Tensor
 
 from tests.checkpoints import HIDDEN, make_checkpoint
@@ -163,13 +166,44 @@ def test_an_affine_bundle_needs_no_budget_and_says_how_it_was_made(
         kind="affine",
         out=tmp_path / "heads",
         tokens=4000,
-        progress=said.append,
+        progress=Progress(say=said.append),
     )
     training = bundle.meta["training"]
     assert f"{text} --layers 3 --kind affine" in training["command"]
     assert training["data"][0]["tokens"] % WINDOW_TOKENS == 0
-    assert any("hidden states" in line for line in said)
+    assert any(re.search(r"reading [\d,]+ tokens", line) for line in said)
     assert any("ridge" in line for line in said)
+
+
+@pytest.mark.parametrize("texts", [1, 2])
+def test_every_stage_says_how_long_the_rest_will_take(
+    tmp_path: Path, checkpoint: Checkpoint, text: Path, texts: int
+) -> None:
+    """From the first windows that are read on; the clock is one of a second a look."""
+    more = [text, tmp_path / "more.txt"]
+    more[1].write_text(text.read_text()[:9000])
+    said: list[str] = []
+    seconds = count(0.0, 1.0)
+    progress = Progress(lambda: next(seconds), said.append)
+    tune(
+        checkpoint,
+        more[:texts],
+        layers=[1, 2],
+        out=tmp_path / "heads",
+        steps=20,
+        tokens=9000,
+        progress=progress,
+    )
+    told = [heard(line) for line in said]
+    stages = [
+        said.index(next(line for line in said if words in line)) for words in ("reading", "ridge", "held-out")
+    ]
+    for begun, ended in pairwise([*stages, len(said)]):
+        assert any(told[begun:ended])
+    shares = [int(words.partition(" %")[0]) for words in filter(None, told)]
+    assert shares[0] < 10
+    assert shares[-1] > 90
+    assert len(shares) > 10
 
 
 @pytest.mark.parametrize(
@@ -221,7 +255,7 @@ def test_heads_are_scored_on_a_quantised_backbone_and_not_trained_against_one(
     assert scored["noise"].exits[0].agreement < scored["bare"].exits[0].agreement < 1
     plan = HeadPlan((1,), "mlp", Budget(steps=1), 0)
     with pytest.raises(BundleError, match="heads cannot be trained against packed weights"):
-        train_heads(backbone, [gather(backbone, windows, [1], print)], plan, print)
+        train_heads(backbone, [gather(backbone, windows, [1])], plan, print)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from helios_server.models.tokenizer import Tokenizer
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import open_backbone
 from helios_server.profile.quality import QualitySettings, measure_quality
-from helios_server.profile.report import Progress
+from helios_server.progress import Progress
 from transformers import AutoModelForCausalLM
 
 from tests.checkpoints import make_checkpoint

@@ -13,7 +13,7 @@ from helios_server.models.store import ensure_smollm2
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import open_backbone
 from helios_server.profile.quality import QualitySettings, measure_quality
-from helios_server.profile.report import Progress
+from helios_server.progress import Progress
 
 from tests.profile.planted import noise_bundle
 

@@ -20,10 +20,10 @@ from helios_server.profile.candidates import Candidate
 from helios_server.profile.document import LIMIT_BYTES, encode
 from helios_server.profile.energy import measure_energy
 from helios_server.profile.opened import open_backbone
-from helios_server.profile.report import Progress
 from helios_server.profile.sweep import EFFORTS, Effort, summarize, sweep
 from helios_server.profile.timing import TimingSettings, measure_timing
 from helios_server.profile.workload import Room, plan_step, shapes_to_check, shapes_to_fit
+from helios_server.progress import Progress
 from helios_server.telemetry.energy import Accumulator, CounterMeter, DeclaredMeter
 from hypothesis import given
 from hypothesis import strategies as st

@@ -21,9 +21,9 @@ from helios_server.engine.limits import EngineConfig
 from helios_server.models.store import ensure_smollm2
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import open_candidate
-from helios_server.profile.report import Progress
 from helios_server.profile.task_options import TaskOption
 from helios_server.profile.tasks import TaskSettings, measure_tasks
+from helios_server.progress import Progress
 from helios_server.rpc import prober
 from helios_server.rpc.server import PodServer, Ports
 

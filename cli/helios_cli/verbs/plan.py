@@ -38,13 +38,15 @@ from helios_cli.views import short_time
 
 @dataclass(frozen=True)
 class PlanView:
-    """`chosen` None: nothing is feasible. `turned_away`: candidates that no option was made of. `missing`:
-    what would be measured first. `hardware`: where the timings were taken, and whether that is this
-    machine; `prompts`: whose the quality rests on; `set_aside`: quality rows of other prompts."""
+    """`chosen` None: nothing is feasible. `objective`: that options are ordered by; `turned_away`: candidates
+    that no option was made of. `missing`: what would be measured first. `hardware`: where the timings were
+    taken, and whether that is this machine; `prompts`: whose the quality rests on; `set_aside`: quality rows
+    of other prompts."""
 
     name: str
     chosen: OptionView | None
     options: list[OptionView]
+    objective: str
     turned_away: list[dict[str, str]]
     missing: list[str]
     hardware: str
@@ -143,6 +145,7 @@ def _view(deployment: Deployment, known: Measured, asked: Asked) -> PlanView:
         name=snapshot.deployment.name,
         chosen=marked[views.index(chosen)] if chosen else None,
         options=marked,
+        objective=deployment.spec.slo.optimization_type,
         turned_away=[_turned_away(contender) for contender in contenders if not contender.competes],
         missing=[
             f"{job.kind.value} of {', '.join(c.name for c in job.candidates)}{job.held}"
@@ -236,9 +239,9 @@ def _table(view: PlanView) -> None:
         rows = ", ".join(view.set_aside)
         print(paragraph(f"not used, measured on other prompts than FILE's: {rows}", "  "))
     if view.options:
-        print()
-    for line in shown.table(view.options) if view.options else ():
-        print(line)
+        print(paragraph(f"options: as timed, {shown.order(view.objective)}", "  ") + "\n")
+        for line in shown.table(view.options, view.objective):
+            print(line)
     for away in view.turned_away:
         print(paragraph(f"{away['candidate']}: {away['reason']}: {away['message']}", "  "))
     if view.missing:

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from helios_cli.arguments import HELIOS, Parser
-from helios_cli.output import columns, show
+from helios_cli.output import columns, paragraph, show
 from helios_cli.places import Found, place
 from helios_cli.views import StatusView, precision_of, short_age, weighs_precisions
 
 _FIGURES = ("BATCH", "TOK/S", "QUALITY", "MESSAGE")
+_SPEEDS = "TOK/S is predicted at today's pace, that of the pods' newest steps; `why` shows it as timed."
 
 
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
@@ -47,6 +48,8 @@ def _table(view: StatusView) -> None:
         shown = weighs_precisions(view.candidates, view.active)
         titles = ("CANDIDATE", "STATE", "LAYERS", *_precision(shown), *_FIGURES)
         print("\n" + columns(titles, [_candidate(c, shown) for c in view.candidates]))
+    if any("tokensPerSecond" in candidate for candidate in view.candidates):
+        print("\n" + paragraph(_SPEEDS))
 
 
 def _lines(views: Sequence[StatusView], namespaces: bool = False) -> str:

@@ -37,7 +37,10 @@ def run(argv: Sequence[str]) -> int:
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--seconds", type=float, metavar="S", help=f"training time (default: {_DEFAULT_SECONDS:.0f})"
+        "--seconds",
+        type=float,
+        metavar="S",
+        help=f"training time, without reading and measuring (default: {_DEFAULT_SECONDS:.0f})",
     )
     length.add_argument("--steps", type=int, metavar="N", help="per exit, instead of seconds")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
@@ -57,13 +60,15 @@ def run(argv: Sequence[str]) -> int:
     from helios_server.exits.tuning import proposed_layers, tune
     from helios_server.models.checkpoint import Checkpoint
     from helios_server.models.store import resolve
+    from helios_server.progress import Progress
 
+    progress = Progress()
     model = resolve(options.model, options.revision, volumes=options.volumes)
     seconds = None if options.steps else options.seconds or _DEFAULT_SECONDS
     checkpoint = Checkpoint.open(model.path)
     depth = checkpoint.config.num_layers
     layers = options.layers or proposed_layers(depth)
-    _progress(f"heads after {' and '.join(map(str, layers))} of {depth} layers")
+    progress(f"heads after {' and '.join(map(str, layers))} of {depth} layers")
     bundle = tune(
         checkpoint,
         options.texts,
@@ -75,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
         seed=options.seed,
         tokens=options.tokens,
         device=options.device,
-        progress=_progress,
+        progress=progress,
     )
     print(f"{_table(bundle, depth)}\n")
     for warning in warnings(bundle):
@@ -100,10 +105,6 @@ def _table(bundle: HeadBundle, depth: int) -> str:
         for row in measured(bundle, depth)
     ]
     return columns(("TEXT", "LAYERS", "QUALITY", "BITS/BYTE", "AGREEMENT", "CALIBRATION ERROR"), rows)
-
-
-def _progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _layers(text: str) -> tuple[int, ...] | None:

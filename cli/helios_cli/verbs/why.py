@@ -4,6 +4,7 @@ the newest decisions with their numbers."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from helios_cli.output import columns, paragraph, show
 from helios_cli.places import place
 from helios_cli.views import PUBLISHED, WhyView, precision_of, short_time
 from helios_cli.weighing import Weighed
+
+_OTHER_SPEEDS = "speeds in `status` and in decisions are at today's pace"
 
 
 def run(argv: Sequence[str], program: str = HELIOS) -> int:
@@ -37,6 +40,8 @@ def run(argv: Sequence[str], program: str = HELIOS) -> int:
             return 0
         known = weighing.weighed(found.obj, found.profiles(), found.models(), found.text, datetime.now(UTC))
         view = WhyView.of(found.obj, found.records(), asked.last, _options(known), found.running, known.notes)
+        objective = known.deployment.spec.slo.optimization_type if known.deployment else ""
+        view = replace(view, objective=objective)
     show(view, asked.output, _table)
     return 0
 
@@ -50,8 +55,9 @@ def _table(view: WhyView) -> None:
     for line in (*_head(view), *_reassessment(view)):
         print(paragraph(line, "  "))
     if view.options:
-        print("\nEvery option, as measured, the best first:\n")
-        for line in options.table(view.options):
+        told = f"Every option as timed, {options.order(view.objective)}; {_OTHER_SPEEDS}:"
+        print(f"\n{paragraph(told)}\n")
+        for line in options.table(view.options, view.objective):
             print(line)
     elif away := [c for c in view.candidates if c.get("message")]:
         rows = [[c["name"], c["state"], c["message"]] for c in away]

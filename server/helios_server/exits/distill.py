@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helios_server.exits.head import head_shapes
-from helios_server.exits.hidden import Progress
+from helios_server.exits.hidden import Passed
 from helios_server.models.norm import Norm, RmsNorm
+from helios_server.progress import Say
 
 RIDGE = 1e-4  # of the variance of each input
 BATCH_TOKENS = 1024
@@ -115,7 +116,8 @@ def distill(
     frequent: Tensor,
     budget: Budget,
     seed: int,
-    progress: Progress,
+    say: Say,
+    passed: Passed = lambda _: None,
 ) -> int:
     """Minimises KL(full model || head). Returns the steps made.
 
@@ -137,7 +139,8 @@ def distill(
         step += 1
         if step % _REPORT_STEPS == 0:
             loss = divergence(head, batch, lm_head)
-            progress(f"step {step} ({100 * min(clock.share(step), 1.0):.0f} %): KL {loss:.3f} bits a token")
+            say(f"step {step} ({100 * min(clock.share(step), 1.0):.0f} %): KL {loss:.3f} bits a token")
+        passed(min(clock.share(step), 1.0))
     return step
 
 

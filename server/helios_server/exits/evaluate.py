@@ -17,7 +17,7 @@ from torch import Tensor
 from helios_server.exits.bundle import HeadBundle
 from helios_server.exits.confidence import Calibration
 from helios_server.exits.head import BareHead, ExitHead
-from helios_server.exits.hidden import states_of
+from helios_server.exits.hidden import Passed, states_of
 from helios_server.exits.scoring import TokenScores, calibration_error, score
 from helios_server.models.backbone import Backbone
 from helios_server.models.tokenizer import Tokenizer
@@ -79,6 +79,7 @@ def evaluate(
     layers: Sequence[int],
     windows: Tensor,
     tokenizer: Tokenizer,
+    passed: Passed = lambda _: None,
 ) -> dict[str, Evaluation]:
     """Scores every bundle (None: no bundle, the model's own head) at `layers` on windows: [n, length]
     int64."""
@@ -89,8 +90,9 @@ def evaluate(
     }
     full: list[TokenScores] = []
     scores: dict[tuple[str, int], list[TokenScores]] = {key: [] for key in heads}
-    for window in windows:
+    for count, window in enumerate(windows, 1):
         _score_window(backbone, window, heads, full, scores)
+        passed(count / len(windows))
     text_bytes = sum(tokenizer.bytes_of(window[1:].tolist()) for window in windows)
     return {
         name: _summary({layer: scores[name, layer] for layer in layers}, full, text_bytes) for name in bundles

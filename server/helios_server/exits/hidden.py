@@ -20,7 +20,8 @@ from helios_server.models.tokenizer import Tokenizer
 
 WINDOW_TOKENS = 256
 _WINDOWS_AT_ONCE = 2  # fits the caches of a CPU; more is slower there
-Progress = Callable[[str], None]
+Passed = Callable[[float], None]
+"""Takes which share of some work is done, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,9 @@ def read_windows(source: Path, tokenizer: Tokenizer, tokens: int, seed: int) -> 
     return windows[order[: max(tokens // WINDOW_TOKENS, 1)]]
 
 
-def gather(backbone: Backbone, windows: Tensor, layers: Sequence[int], progress: Progress) -> HiddenStates:
+def gather(
+    backbone: Backbone, windows: Tensor, layers: Sequence[int], passed: Passed = lambda _: None
+) -> HiddenStates:
     """One full-depth pass over windows: [n, WINDOW_TOKENS]."""
     count, dtype, size = windows.numel(), backbone.numerics.activations, backbone.config.hidden_size
     at = {layer: torch.empty(count, size, dtype=dtype) for layer in layers}
@@ -72,8 +75,7 @@ def gather(backbone: Backbone, windows: Tensor, layers: Sequence[int], progress:
             at[layer][done:stop] = state
         final[done:stop] = backbone.final_norm(last)
         done = stop
-        if done * 10 // count > (done - batch.numel()) * 10 // count:
-            progress(f"hidden states: {done} of {count} tokens")
+        passed(done / count)
     return HiddenStates(at, final, windows.flatten())
 
 

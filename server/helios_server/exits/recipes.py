@@ -15,12 +15,13 @@ from helios_server.exits.bundle import BUILTIN, HeadBundle, describe_backbone, w
 from helios_server.exits.data import DOMAINS, export
 from helios_server.exits.distill import Budget
 from helios_server.exits.evaluate import Evaluation, calibrate, evaluate
-from helios_server.exits.hidden import Progress, gather, read_windows
+from helios_server.exits.hidden import gather, read_windows
 from helios_server.exits.tuning import HeadPlan, TrainingText, describe_training, load_teacher, train_heads
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.store import ensure_smollm2
 from helios_server.models.tokenizer import Tokenizer
+from helios_server.progress import Progress, Say
 
 LAYERS = (24, 27)
 KIND = "mlp"
@@ -57,7 +58,7 @@ def _train(checkpoint: Checkpoint, tokenizer: Tokenizer, arguments: argparse.Nam
     for name in dict.fromkeys(name for names in BUNDLES.values() for name in names):
         text = _training_text(name)
         windows = read_windows(text.path, tokenizer, arguments.tokens, arguments.seed)
-        gathered[name] = (text, gather(backbone, windows, LAYERS, _say))
+        gathered[name] = (text, gather(backbone, windows, LAYERS, Progress().part(0, 1)))
     for name, domains in BUNDLES.items():
         started = time.monotonic()
         texts, states = zip(*(gathered[domain] for domain in domains), strict=True)
@@ -68,7 +69,7 @@ def _train(checkpoint: Checkpoint, tokenizer: Tokenizer, arguments: argparse.Nam
         write_bundle(BUILTIN / name, heads, {"backbone": describe_backbone(checkpoint), "training": training})
 
 
-def _sayer(name: str) -> Progress:
+def _sayer(name: str) -> Say:
     return lambda message: _say(f"{name}: {message}")
 
 

@@ -21,15 +21,19 @@ from helios_server.exits.bundle import HeadBundle, describe_backbone, write_bund
 from helios_server.exits.distill import Budget, Pair, TrainableHead, distill, fit_ridge
 from helios_server.exits.evaluate import calibrate, evaluate
 from helios_server.exits.head import KINDS
-from helios_server.exits.hidden import HiddenStates, Progress, gather, read_windows
+from helios_server.exits.hidden import HiddenStates, Passed, gather, read_windows
 from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.tokenizer import Tokenizer
+from helios_server.progress import Progress, Say, Stage, Stages
 
 DEFAULT_TOKENS = 200_000
 _FREQUENT_TOKENS = 4096  # compared at every step; see distill.py
 _PROPOSED_TENTHS = (8, 9)
 _HELD_OUT_SHARE, _HELD_OUT_WINDOWS = 20, 32  # every 20th window, at most 32 of a text
+_READING, _TRAINING, _MEASURING = "reading", "training", "measuring"
+# What else takes as long as the reading of so many tokens, until its own pace is known.
+_TOKENS_OF_A_STEP, _TOKENS_OF_A_SCORE = 80, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def tune(
     seed: int = 0,
     tokens: int = DEFAULT_TOKENS,
     device: str = "cpu",
-    progress: Progress = lambda _: None,
+    progress: Progress | None = None,
 ) -> HeadBundle:
     """Trains heads of one kind at `layers`, measures them on windows held out of the texts, writes `out`.
 
@@ -79,16 +83,49 @@ def tune(
     budget = Budget(steps=steps, seconds=None if seconds is None else seconds / len(layers))
     plan = HeadPlan(tuple(sorted(layers)), kind, budget, seed)
     domains = [TrainingText(path, path.stem, str(path), "not stated") for path in texts]
+    progress = progress or Progress(say=lambda _: None)
+    progress("loading the model")
     backbone, tokenizer = load_teacher(checkpoint, device), Tokenizer.open(checkpoint.path)
     parts = [_split(domain, read_windows(domain.path, tokenizer, tokens, seed)) for domain in domains]
-    states = [gather(backbone, train, plan.layers, progress) for train, _ in parts]
-    heads = train_heads(backbone, states, plan, progress)
+    stages = Stages(progress, _stages(parts, plan, seconds))
+    states = _read(backbone, [train for train, _ in parts], plan.layers, progress, stages.begin(_READING))
+    heads = train_heads(backbone, states, plan, progress, stages.begin(_TRAINING))
     command = _command(checkpoint, texts, plan, seconds, out, tokens)
     training = describe_training(domains, states, command, seed, time.monotonic() - started)
     write_bundle(out, heads, {"backbone": describe_backbone(checkpoint), "training": training})
     progress("measuring on held-out windows")
     windows = {domain.name: each for domain, each in zip(domains, parts, strict=True)}
-    return _measure(HeadBundle.load(out, checkpoint), backbone, tokenizer, windows)
+    return _measure(HeadBundle.load(out, checkpoint), backbone, tokenizer, windows, stages.begin(_MEASURING))
+
+
+def _stages(
+    parts: Sequence[tuple[Tensor, Tensor]], plan: HeadPlan, seconds: float | None
+) -> dict[str, Stage]:
+    """A unit: the reading of a token."""
+    steps = len(plan.layers) * (plan.budget.steps or 0)
+    return {
+        _READING: Stage(sum(train.numel() for train, _ in parts)),
+        _TRAINING: Stage(steps * _TOKENS_OF_A_STEP, None if plan.kind == "affine" else seconds),
+        _MEASURING: Stage(2 * _TOKENS_OF_A_SCORE * sum(held_out.numel() for _, held_out in parts)),
+    }
+
+
+def _read(
+    backbone: Backbone, texts: Sequence[Tensor], layers: Sequence[int], say: Say, passed: Passed
+) -> list[HiddenStates]:
+    """texts: [n, WINDOW_TOKENS] each."""
+    tokens = sum(text.numel() for text in texts)
+    say(f"reading {tokens:,} tokens")
+    states, before = list[HiddenStates](), 0
+    for text in texts:
+        states.append(gather(backbone, text, layers, _part(passed, before, text.numel(), tokens)))
+        before += text.numel()
+    return states
+
+
+def _part(passed: Passed, before: int, own: int, whole: int) -> Passed:
+    """Of a part of the work: takes which share of that part is done."""
+    return lambda done: passed((before + done * own) / whole)
 
 
 def load_teacher(checkpoint: Checkpoint, device: str = "cpu") -> Backbone:
@@ -100,17 +137,30 @@ def load_teacher(checkpoint: Checkpoint, device: str = "cpu") -> Backbone:
 
 
 def train_heads(
-    backbone: Backbone, states: Sequence[HiddenStates], plan: HeadPlan, progress: Progress
+    backbone: Backbone,
+    states: Sequence[HiddenStates],
+    plan: HeadPlan,
+    say: Say,
+    passed: Passed = lambda _: None,
 ) -> dict[int, tuple[str, dict[str, Tensor]]]:
     """One head per exit layer: layer -> kind and tensors, ready for `write_bundle`."""
-    return {layer: (plan.kind, _train_head(backbone, states, layer, plan, progress)) for layer in plan.layers}
+    heads = {}
+    for index, layer in enumerate(plan.layers):
+        own = _part(passed, index, 1, len(plan.layers))
+        heads[layer] = (plan.kind, _train_head(backbone, states, layer, plan, say, own))
+    return heads
 
 
 def _train_head(
-    backbone: Backbone, states: Sequence[HiddenStates], layer: int, plan: HeadPlan, progress: Progress
+    backbone: Backbone,
+    states: Sequence[HiddenStates],
+    layer: int,
+    plan: HeadPlan,
+    tell: Say,
+    passed: Passed,
 ) -> dict[str, Tensor]:
     def say(message: str) -> None:
-        progress(f"layer {layer}: {message}")
+        tell(f"layer {layer}: {message}")
 
     config, lm_head = backbone.config, backbone.head.weight
     if lm_head is None:
@@ -124,7 +174,8 @@ def _train_head(
     say(f"ridge regression over {sum(domain.tokens for domain in states)} tokens")
     fit_ridge(head, pairs)
     if plan.kind != "affine":
-        distill(head, pairs, lm_head, frequent_tokens(states, config.vocab_size), plan.budget, plan.seed, say)
+        frequent = frequent_tokens(states, config.vocab_size)
+        distill(head, pairs, lm_head, frequent, plan.budget, plan.seed, say, passed)
     return head.export()
 
 
@@ -186,14 +237,16 @@ def _measure(
     backbone: Backbone,
     tokenizer: Tokenizer,
     windows: dict[str, tuple[Tensor, Tensor]],
+    passed: Passed,
 ) -> HeadBundle:
     """windows: by text, those trained on and those held out. As many of the former are scored, so that it is
     seen what was only learnt by heart."""
     evaluations, rows = [], []
-    for name, (trained, held_out) in windows.items():
+    for index, (name, (trained, held_out)) in enumerate(windows.items()):
+        halves = [_part(passed, 2 * index + half, 1, 2 * len(windows)) for half in (0, 1)]
         found, known = (
-            evaluate(backbone, {"": bundle}, bundle.layers, some, tokenizer)[""]
-            for some in (held_out, trained[: len(held_out)])
+            evaluate(backbone, {"": bundle}, bundle.layers, some, tokenizer, half)[""]
+            for some, half in zip((held_out, trained[: len(held_out)]), halves, strict=True)
         )
         evaluations.append(found)
         row = found.to_json(f"{name}: held-out windows")

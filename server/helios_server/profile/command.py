@@ -27,11 +27,11 @@ from helios_server.profile.outlook import outlook
 from helios_server.profile.precisions import parse_precisions
 from helios_server.profile.prompts import check_digest, from_file, from_pod, token_from
 from helios_server.profile.quality import QualitySettings, measure_quality
-from helios_server.profile.report import Progress
 from helios_server.profile.task_options import every_depth, parse_options
 from helios_server.profile.tasks import Answered, TaskSettings, measure_tasks
 from helios_server.profile.tasks import from_file as tasks_from
 from helios_server.profile.timing import TimingSettings, measure_timings
+from helios_server.progress import Progress
 
 _KINDS = ("inspect", "timing", "quality", "tasks")
 

@@ -27,8 +27,8 @@ from helios_server.profile.exits import ExitQuality, Measured, Texts, measure_ex
 from helios_server.profile.generated import check_generated
 from helios_server.profile.opened import OpenCandidate
 from helios_server.profile.precisions import Omissions
-from helios_server.profile.report import Progress
 from helios_server.profile.streaming import GROUP_TOKENS
+from helios_server.progress import Progress
 from helios_server.telemetry.prompts import prompts_digest
 
 

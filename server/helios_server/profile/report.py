@@ -1,5 +1,4 @@
-"""What a person sees of a profiling run: progress on stderr, and the result as tables or as JSON on
-stdout.
+"""What a person sees of the result of a profiling run: tables or JSON on stdout.
 
 Called by `command.py`. The tables show the document, so that both forms always agree, and what it predicts
 for one workload.
@@ -8,12 +7,9 @@ for one workload.
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from helios_contract import results, tasks
-from helios_contract.progress import words
 from helios_contract.results import (
     CandidateQuality,
     Inspection,
@@ -30,32 +26,6 @@ from helios_server.planning.timing import Workload
 from helios_server.profile.outlook import Outlook
 
 _PRECISION = ("weights", "KV")
-_SAY_SECONDS = 5.0
-
-
-class Progress:
-    """Lines on stderr, each with the seconds since the start."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._started = self._said = clock()
-
-    def __call__(self, message: str) -> None:
-        print(f"[{self._clock() - self._started:6.1f} s] {message}", file=sys.stderr, flush=True)
-
-    def share(self, done: float, total: float) -> None:
-        """How much of the work is done, and for how long the rest will take at this pace; every few seconds.
-        `helios up` shows it."""
-        now = self._clock()
-        if done <= 0 or now - self._said < _SAY_SECONDS:
-            return
-        self._said = now
-        left = (now - self._started) * max(total - done, 0) / done
-        self(words(done / total, left))
-
-    def part(self, before: float, total: float) -> Callable[[float], None]:
-        """Of work that comes after `before` of the `total`: takes how much of it is done."""
-        return lambda done: self.share(before + done, total)
 
 
 def show(result: Result, output: str) -> None:

@@ -30,8 +30,8 @@ from helios_server.planning.memory import MIB
 from helios_server.profile.answered import PIECE_TOKENS, ROWS, Question, answers, tokens_at_once
 from helios_server.profile.opened import OpenCandidate
 from helios_server.profile.precisions import Omissions
-from helios_server.profile.report import Progress
 from helios_server.profile.task_options import TaskOption, of_candidates
+from helios_server.progress import Progress
 
 _LARGEST_FILE_BYTES = 4 * 1024 * 1024
 

@@ -34,7 +34,6 @@ from helios_server.profile.energy import measure_energy
 from helios_server.profile.opened import OpenCandidate
 from helios_server.profile.pods import hold_what_pods_hold
 from helios_server.profile.precisions import Omissions
-from helios_server.profile.report import Progress
 from helios_server.profile.sweep import EFFORTS, StepDuration, sweep
 from helios_server.profile.workload import (
     BATCHES,
@@ -45,6 +44,7 @@ from helios_server.profile.workload import (
     shapes_to_check,
     shapes_to_fit,
 )
+from helios_server.progress import Progress
 from helios_server.telemetry.energy import open_meter
 
 _MAX_ROWS = BATCHES[-1]
