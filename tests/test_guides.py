@@ -94,6 +94,16 @@ def test_links_of_all_pages_lead_somewhere() -> None:
     assert [link for page in PAGES for link in dead_links(page)] == []
 
 
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/own-model.md", "docs/cli.md", "deploy/helm/helios/templates/NOTES.txt"]
+)
+def test_a_greeting_is_answered_briefly(page: str) -> None:
+    """Greedy text of a small model goes round in circles up to the 256 tokens that are the default."""
+    greetings = re.findall(r'helios generate "Call me Ishmael\.".*', (ROOT / page).read_text())
+    assert greetings
+    assert [greeting for greeting in greetings if "--max-tokens 40" not in greeting] == []
+
+
 def test_a_dead_link_is_found(tmp_path: Path) -> None:
     (tmp_path / "b.md").write_text("# Some `words`, here")
     page = tmp_path / "a.md"

@@ -36,7 +36,7 @@ def test_what_comes_next_is_said_once(capsys: pytest.CaptureFixture[str]) -> Non
     current = ("event", "chat", "AllCandidatesCurrent", "Profiled=True: 1 of 1 profiles current")
     lines = shown(capsys, serves, waits, serves, current)
     assert [line for line in lines if line.startswith("next")] == [
-        'next  helios generate "Call me Ishmael." --name chat',
+        'next  helios generate "Call me Ishmael." --name chat --max-tokens 40',
         'next  send prompts: helios generate "..." --name chat, or any client',
         "next  helios why chat",
     ]

@@ -38,7 +38,7 @@ _NO_HTTP = -1
 _ID = re.compile(r"\b[a-z]-[0-9a-f]{12}\b")
 """Of a Job: its kind's letter, and the hash of what it measures."""
 _NEXT: dict[str, str] = {
-    Reason.MINIMUM_REPLICAS_SERVING: 'helios generate "Call me Ishmael." --name {name}',
+    Reason.MINIMUM_REPLICAS_SERVING: 'helios generate "Call me Ishmael." --name {name} --max-tokens 40',
     Reason.WAITING_FOR_PROMPTS: 'send prompts: helios generate "..." --name {name}, or any client',
     Reason.ALL_CANDIDATES_CURRENT: "helios why {name}",
 }
