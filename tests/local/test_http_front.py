@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,13 @@ from typing import Any
 import openai
 import pytest
 from helios_operator.errors import AddressInUseError, OperatorError
+from helios_operator.local import front as local_front
+from helios_operator.local import unready
 from helios_operator.local.front import Front
 from helios_operator.local.runtime import LocalRuntime
+from helios_operator.render.commands import OPEN
 
+from tests.certificates import Authority
 from tests.local.test_pods import LIMITS, NEW, place
 from tests.local.world import deployment, options
 
@@ -55,6 +62,73 @@ async def test_a_switch_by_surge_loses_no_request_of_the_sdk(tmp_path: Path) -> 
         assert {answers[0], answers[-1]} == {"old", "new"}
         assert set(answers[later - 8 :]) == {"new"}
         assert [words for words in here.said if words[2] == "BackOff"] == []
+
+
+@asynccontextmanager
+async def refusing(**options: Any) -> AsyncIterator[Front]:
+    """No pod is ready."""
+    front = Front(lambda: [], refusal=unready.answer("chat"), **({"patience": 0.1} | options))
+    await front.open("127.0.0.1", 0)
+    try:
+        yield front
+    finally:
+        await front.close()
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["in time", "too many wait"])
+async def test_who_asks_while_no_pod_is_ready_is_told_so(waits: bool) -> None:
+    """By the SDK, with a body that is still on its way when the answer comes."""
+    async with (
+        refusing(most_waiting=int(waits)) as front,
+        openai.AsyncOpenAI(base_url=f"http://{front.address}/v1", api_key="none", max_retries=0) as client,
+    ):
+        with pytest.raises(openai.InternalServerError) as raised:
+            await client.completions.create(model="chat", prompt="word " * 400_000)
+    error, headers = raised.value, raised.value.response.headers
+    assert (error.status_code, error.code, error.type, error.param) == (
+        503,
+        "unavailable",
+        "server_error",
+        None,
+    )
+    assert "no pod of chat is ready; " in error.message
+    assert int(headers["Retry-After"]) > 0
+    assert headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ends", "says nothing"])
+async def test_who_asks_nothing_is_told_nothing(monkeypatch: pytest.MonkeyPatch, ends: bool) -> None:
+    """A browser connects ahead of what it may ask."""
+    monkeypatch.setattr(local_front, "_LINGER_SECONDS", 0.1 if not ends else 600.0)
+    async with refusing() as front:
+        host, port = front.address.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        if ends:
+            writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_only_what_is_not_encrypted_is_answered_in_plain(tmp_path: Path, encrypted: bool) -> None:
+    given = OPEN
+    if encrypted:
+        Authority().issue(tmp_path)
+        given = replace(OPEN, tls_cert=str(tmp_path / "tls.crt"), tls_key=str(tmp_path / "tls.key"))
+    async with runtime(tmp_path, {}, access=given) as running:
+        running._sites["chat"].http_front._patience = 0.1
+        assert running.encrypted("chat") is encrypted
+        host, port = running.http_address("chat").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /v1/models HTTP/1.1\r\nHost: here\r\n\r\n")
+        writer.write_eof()
+        try:
+            said = await reader.read()
+        except ConnectionResetError:
+            said = b""
+        assert said.startswith(b"HTTP/1.1 503 ") is not encrypted
+        assert bool(said) is not encrypted
+        writer.close()
 
 
 def runtime(folder: Path, service: dict[str, int], **changes: Any) -> LocalRuntime:

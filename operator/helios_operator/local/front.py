@@ -2,7 +2,7 @@
 
 New connections go to the ready pods of the routed revision in turn; connections that stand stay with their
 pod until either side ends them. It never looks into the bytes, and decides nothing: the runtime tells it
-where pods are.
+where pods are, and what to say while none is ready.
 
 Sockets are read and written as they are: asyncio's streams give a connection up when a write fails, although
 the end of an answer may wait to be read.
@@ -29,13 +29,16 @@ _CONNECT_SECONDS = 2.0
 _RETRY_SECONDS = 0.1
 _LAST_LOOKS, _LAST_LOOK_SECONDS = 200, 0.01
 """At whether a client has what was sent to it, before its connection is broken."""
+_LINGER_SECONDS = 2.0
+"""For a client that no pod took to ask, and to read the answer."""
 
 Backends = Callable[[], Sequence[tuple[str, int]]]
 
 
 class Front:
-    """Listens from `open` to `close`. While no pod is ready a connection waits, at most `patience`
-    seconds. `option`: what says where it listens; `zero`: how that says to do without a taken port."""
+    """Listens from `open` to `close`. While no pod is ready a connection waits, at most `patience` seconds,
+    and then has `refusal` for an answer. `option`: what says where it listens; `zero`: how that says to do
+    without a taken port."""
 
     def __init__(
         self,
@@ -45,7 +48,9 @@ class Front:
         most_waiting: int = 256,
         option: str = "port",
         zero: str = "0: any free port",
+        refusal: bytes = b"",
     ) -> None:
+        self._refusal = refusal
         self._option, self._zero = option, zero
         self._backends = backends
         self._patience = patience
@@ -103,9 +108,12 @@ class Front:
     async def _serve(self, client: socket.socket) -> None:
         with client:
             pod = await self._connect()
-            if pod is not None:  # else it is refused at once: the client's own retries take over
+            if pod is not None:
                 with pod:
                     await _forward(client, pod)
+            elif self._refusal:
+                await _refuse(client, self._refusal)
+            # else it is closed at once: the client's own retries take over
 
     async def _connect(self) -> socket.socket | None:
         """A connection to the next ready pod; None when none came up in time or too many wait already."""
@@ -180,6 +188,21 @@ async def _forward(client: socket.socket, pod: socket.socket) -> None:
         await _break(client)  # what one side broke, the other must see broken
     finally:
         await _end([asking])
+
+
+async def _refuse(client: socket.socket, words: bytes) -> None:
+    """Whoever asks nothing is told nothing. What is sent is dropped: unread, it would have the answer
+    reset."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            if not await loop.sock_recv(client, _CHUNK_BYTES):
+                return
+        async with asyncio.timeout(_LINGER_SECONDS):
+            await loop.sock_sendall(client, words)
+            client.shutdown(socket.SHUT_WR)
+            while await loop.sock_recv(client, _CHUNK_BYTES):
+                pass
 
 
 async def _ask(client: socket.socket, pod: socket.socket) -> None:

@@ -16,6 +16,7 @@ from helios_operator.api.rows import Hardware
 from helios_operator.api.types import Deployment
 from helios_operator.decide.snapshot import Revision
 from helios_operator.local import secrets as secrets_here
+from helios_operator.local import unready
 from helios_operator.local.events import EventLog, Listener
 from helios_operator.local.files import write_atomically
 from helios_operator.local.front import Front
@@ -78,7 +79,10 @@ class Site:
         self.jobs = Jobs(folder / "jobs", jobs, self._say_job, changed, self._pass_on)
         self.front = Front(self.revisions.backends)
         self.http_front = Front(
-            self.revisions.http_backends, option="http-port", zero="free: any free port, 0: none"
+            self.revisions.http_backends,
+            option="http-port",
+            zero="free: any free port, 0: none",
+            refusal=b"" if self.encrypted else unready.answer(deployment.name),  # TLS is the pods' to speak
         )
 
     async def ensure(self, host: str, port: int, http_port: int | None) -> None:
