@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from helios_contract.serves import AUTO, Precision
 from helios_operator.api.annotations import newest_request
-from helios_operator.api.timestamps import format_time, parse_time
-from helios_operator.decide.facts.tally import NEVER
+from helios_operator.api.timestamps import NEVER, format_time, parse_time
 from helios_operator.local.events import Echoes, Record
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ WORK = {
     "otel": _ALONE,
     "operator": {*_ALONE, *_OF_A_PLACE, "operator", "report", "simulate"},
     "cli": {*_ALONE, *_OF_A_PLACE, "operator", "report", "simulate"},
-    "server": {*_ALONE, *_OF_A_PLACE, *_OF_A_MODEL},
+    "server": {*_ALONE, *_OF_A_PLACE, *_OF_A_MODEL} - {"why"},
     "cli,server": set(VERBS),
 }
 """By extra: the verbs that find all that they need. `bench` is the checkout's: without one it says so."""
@@ -106,7 +106,7 @@ def check(extra: str, python: Path, tmp_path: Path) -> None:
             assert set(advised[0].split(",")).isdisjoint(extra.split(",")), err
 
 
-@pytest.mark.parametrize("extra", ["client", "cli"])
+@pytest.mark.parametrize("extra", ["client", "cli", "server"])
 def test_each_verb_works_or_names_its_extra(extra: str, tmp_path: Path) -> None:
     check(extra, installation(tmp_path / "env", extra), tmp_path)
 

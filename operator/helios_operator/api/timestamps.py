@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+NEVER = datetime.fromtimestamp(0, UTC)
+"""Before all that has happened."""
+
 
 def parse_time(text: str) -> datetime:
     """ValueError when it is no RFC 3339 time, or one without a zone."""

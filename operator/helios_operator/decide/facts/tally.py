@@ -13,15 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from helios_contract.telemetry import Alarm, AuditRow, Telemetry
 
+from helios_operator.api.timestamps import NEVER
 from helios_operator.api.types import PodTally, ReassessmentStatus
 from helios_operator.decide.facts.fleet import Fleet
 from helios_operator.decide.snapshot import Pod, Snapshot
 
-NEVER = datetime.fromtimestamp(0, UTC)
 TASKS = "Tasks"
 """An alarm that tells of what serves, whatever the traffic is."""
 KINDS = frozenset({"Audit", "Confidence", "Breach", TASKS})

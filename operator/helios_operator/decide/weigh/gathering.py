@@ -15,12 +15,13 @@ from helios_contract.serves import REFERENCE, Precision
 from helios_contract.telemetry import OWN, AuditRow
 
 from helios_operator.api.reasons import Reason
+from helios_operator.api.timestamps import NEVER
 from helios_operator.api.types import Trigger
 from helios_operator.decide.facts import prompts, quality, tally
 from helios_operator.decide.facts.candidates import Contender
 from helios_operator.decide.facts.evidence import Evidence, LiveEvidence, ProfileEvidence, same_backbone
 from helios_operator.decide.facts.quality import Estimate
-from helios_operator.decide.facts.tally import NEVER, Heard
+from helios_operator.decide.facts.tally import Heard
 from helios_operator.decide.plan import Verdict
 from helios_operator.decide.weigh.case import Case
 from helios_operator.decide.weigh.triggers import Cause, pending_alarms

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from helios_operator.api.reasons import Reason
+from helios_operator.api.timestamps import NEVER
 from helios_operator.api.types import Decision, MaintenanceWindow, ReassessmentStatus, SelectionPolicy
 from helios_operator.decide.facts import tally, window
 from helios_operator.decide.facts.evidence import Evidence
@@ -140,7 +141,7 @@ def _wish(case: Case) -> str | None:
     if request is None or request.switch_to is None:
         return None
     under_way = case.memory.trigger == Cause.MANUAL
-    unanswered = request.asked > (case.memory.triggered_at or tally.NEVER)
+    unanswered = request.asked > (case.memory.triggered_at or NEVER)
     return request.switch_to if under_way or unanswered else None
 
 

@@ -13,9 +13,10 @@ from helios_contract.serves import REFERENCE
 from helios_operator.api.annotations import Request, newest_request
 from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.reasons import Reason
+from helios_operator.api.timestamps import NEVER
 from helios_operator.api.types import ReassessmentStatus, Trigger
 from helios_operator.decide.facts import tally
-from helios_operator.decide.facts.tally import NEVER, Heard
+from helios_operator.decide.facts.tally import Heard
 from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.case import Case
 
