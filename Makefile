@@ -46,7 +46,7 @@ test: $(STAMP) ## lint, types, contracts and every test that needs no cluster
 pytest: $(KERNELS)
 	$(ON_TWO) $(IN_ORDER) $(filter-out $(IN_ORDER) %.py %__pycache__,$(wildcard tests/*)) $(wildcard tests/test_*.py)
 
-test-long: $(KERNELS) sanitize ## the property tests with ten times the examples, and the soaks; writes bench/results/test-long.json (20 minutes)
+test-long: $(KERNELS) sanitize ## the property tests with ten times the examples, and the soaks; writes bench/results/test-long.json (40 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long bench/results/test-long.json -n 2 --dist loadfile
 
 test-cluster: test-cluster-live test-cluster-node ## the loop on a Kubernetes cluster, by KUBECONFIG
