@@ -147,10 +147,13 @@ def test_a_bound_is_of_one_bench_and_of_its_instruction_set() -> None:
 
 
 def is_of_its_setting(bound: Bound, result: Mapping[str, Any]) -> bool:
-    """Whether a bound that names a setting of the loop's bench, or energy, can have claims of a result."""
+    """Whether a bound that names a setting of the loop's bench, an objective of its loops or energy can have
+    claims of a result."""
     setting, source = (result.get("figures", {}).get(name, "") for name in ("setting", "energySource"))
     words = [word for word in ("steady", "shifting", "memory-bound") if word in bound.claims]
     measured = not (bound.claims.startswith("energy-") and source.startswith("declared"))
+    objective, best = bound.claims.partition("-over-best-static")[0], result.get("figures", {}).get("bestStatic", {})
+    measured &= objective != "quality" or objective in best
     return module_of(result) == bound.bench and measured and all(word in setting for word in words)
 
 
