@@ -16,8 +16,8 @@ from helios_server.native.library import Library
 from helios_server.native.matrix import Matrix
 
 _FEATURES = 1024
-_CACHE, _PART = 384, 128
-"""Columns that the second cache of a core holds, and fewer."""
+_CACHE = 768
+"""Columns that the cores' second caches hold."""
 _BLOCK = 4096
 """Columns of random numbers, which the larger matrix repeats."""
 _SECONDS = 0.3
@@ -25,16 +25,12 @@ _SECONDS = 0.3
 
 
 def bare(kernels: Library, fmt: str, blocks: int) -> Mapping[str, float]:
-    """Bytes of weights a second, from memory and from a cache; of the latter what a call costs is taken off.
+    """Bytes of weights a second, from memory and from a cache; what a call costs is in it.
 
     blocks: of 4 Mi weights, of which a processor's caches should not hold so many.
     """
-    memory, cache, part = (_matrix(kernels, columns, fmt) for columns in (blocks * _BLOCK, _CACHE, _PART))
-    beyond = max(_seconds(kernels, cache) - _seconds(kernels, part), 1e-9)
-    return {
-        "memory": memory.nbytes / _seconds(kernels, memory),
-        "cache": (cache.nbytes - part.nbytes) / beyond,
-    }
+    matrices = {"memory": _matrix(kernels, blocks * _BLOCK, fmt), "cache": _matrix(kernels, _CACHE, fmt)}
+    return {place: matrix.nbytes / _seconds(kernels, matrix) for place, matrix in matrices.items()}
 
 
 def _matrix(kernels: Library, columns: int, fmt: str) -> Matrix:

@@ -11,8 +11,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import distributions
 from pathlib import Path
@@ -72,34 +71,27 @@ class Serving:
 
     def _bare(self, told: Mapping[str, Any]) -> Mapping[str, float]:
         """Ours alone tells them."""
-        bare = self._opened().bare  # type: ignore[attr-defined]
-        rates: Mapping[str, float] = _apart(lambda: bare(told["blocks"]))
+        from helios_server.engine.brief import briefly
+
+        rates: Mapping[str, float] = briefly(self._opened().bare, told["blocks"])  # type: ignore[attr-defined]
         return rates
 
     def _bandwidth(self, told: Mapping[str, Any]) -> float:
-        """Bytes a second that summing 1 GiB reads, the best of `times`. Needs torch."""
+        """Bytes a second that summing 1 GiB reads, the best of `times`. Ours alone tells it."""
         import torch
+        from helios_server.engine.brief import briefly
 
         def summed() -> float:
             torch.set_num_threads(told["threads"])
             numbers = torch.ones(2**28)
             return max(numbers.nbytes / _seconds(numbers.sum) for _ in range(told["times"]))
 
-        rate: float = _apart(summed)
-        return rate
+        return briefly(summed)
 
     def _opened(self) -> Adapter:
         if self._adapter is None:
             raise RuntimeError("it was not opened")
         return self._adapter
-
-
-def _apart(work: Callable[[], Any]) -> Any:
-    """Done by a thread that ends, and its team with it. OpenMP keeps the team of every thread that had one,
-    and while all have more threads than there are processors, each sleeps at a barrier instead of watching
-    it: steps of an engine in this process would be slower from then on."""
-    with ThreadPoolExecutor(1) as own:
-        return own.submit(work).result()
 
 
 def _seconds(call: Any) -> float:

@@ -165,13 +165,7 @@ def _add_trace(parser: ArgumentParser) -> None:
 
 def _add_arms(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("the arms").add_argument
-    add(
-        "--only",
-        nargs="+",
-        default=["*"],
-        metavar="ARM",
-        help="by name or pattern; 'parts' too",
-    )
+    add("--only", nargs="+", default=["*"], metavar="ARM", help="by name or pattern; 'parts' too")
     add("--memory-mib", type=int, default=0, help="of a pod (default: the machine's)")
     add("--memory-rows", type=int, default=0, metavar="N", help="what N rows of full depth and audits need")
     add("--exit-threshold", type=float, metavar="P", help="(default: the least that keeps the quality)")

@@ -155,9 +155,20 @@ class Jobs:
         return passes.failed(job, said, datetime.now(UTC)) if said else self._succeeded(job, spec, result)
 
     async def _run(self, work: Work, folder: Path) -> tuple[int, str]:
-        """Exit status and last words. Pods go before what is not timed."""
-        yields = work.spec.kind is not JobKind.TIMING
-        return await _run(self._command(work, folder), folder, partial(self._hear, work.spec), yields)
+        """Exit status and last words. Cancelling it ends the process."""
+        (folder / "result.json").unlink(missing_ok=True)
+        process = await Process.start(
+            self._command(work, folder),
+            log=folder / "log",
+            heard=partial(self._hear, work.spec),
+            yields=work.spec.kind is not JobKind.TIMING,  # pods go before what is not timed
+        )
+        try:
+            return await process.wait(), process.last_words
+        finally:
+            if process.exit_code is None:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.shield(process.stop(_STOP_SECONDS))
 
     def _hear(self, spec: JobSpec, line: str) -> None:
         words, job = progress.heard(line), self._jobs.get(spec.name)
@@ -187,20 +198,6 @@ class Jobs:
         )  # fmt: skip
         watts = ("--watts", str(settings.watts)) if settings.watts else ()
         return helios_command(*words, *watts)
-
-
-async def _run(
-    command: list[str], folder: Path, heard: Callable[[str], None], yields: bool
-) -> tuple[int, str]:
-    """Exit status and last words. Cancelling it ends the process."""
-    (folder / "result.json").unlink(missing_ok=True)
-    process = await Process.start(command, log=folder / "log", heard=heard, yields=yields)
-    try:
-        return await process.wait(), process.last_words
-    finally:
-        if process.exit_code is None:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.shield(process.stop(_STOP_SECONDS))
 
 
 def _said(result: Path) -> str | None:

@@ -77,7 +77,7 @@ class Process:
         yields: bool = False,
     ) -> Process:
         """Its own process group: a Ctrl-C in the terminal reaches the parent alone, which ends its children
-        in order. `heard`: is told each line that it says. `yields`: its cores are first for others."""
+        in order. `heard`: is told each line that it says. `yields`: to whoever else needs the processors."""
         child = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,

@@ -1,4 +1,5 @@
-"""Work that a thread does and then ends. Used by the threads that read layers beside the engine's."""
+"""Work that a thread does and then ends. Used by the threads that read layers beside the engine's,
+and by `bench.engine`."""
 
 from __future__ import annotations
 

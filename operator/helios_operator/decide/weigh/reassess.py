@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from helios_operator.api.reasons import Reason
-from helios_operator.api.timestamps import NEVER
 from helios_operator.api.types import Decision, MaintenanceWindow, ReassessmentStatus, SelectionPolicy
 from helios_operator.decide.facts import tally, window
 from helios_operator.decide.facts.evidence import Evidence
@@ -141,8 +140,7 @@ def _wish(case: Case) -> str | None:
     if request is None or request.switch_to is None:
         return None
     under_way = case.memory.trigger == Cause.MANUAL
-    unanswered = request.asked > (case.memory.triggered_at or NEVER)
-    return request.switch_to if under_way or unanswered else None
+    return request.switch_to if under_way or triggers.is_unanswered(request, case.memory) else None
 
 
 def _switch_by_hand(case: Case) -> Outcome | None:

@@ -80,10 +80,15 @@ def opened(case: Case) -> tuple[ReassessmentStatus, Call | None]:
     return started, call
 
 
+def is_unanswered(request: Request, memory: ReassessmentStatus) -> bool:
+    """Whether a person asked after the newest reassessment was called for."""
+    return request.asked > (memory.triggered_at or NEVER)
+
+
 def due(case: Case) -> Call | None:
     memory, deployment, rules = case.memory, case.snapshot.deployment, case.spec.reassessment
     request = newest_request(deployment.annotations)
-    if request and request.asked > (memory.triggered_at or NEVER):
+    if request and is_unanswered(request, memory):
         return Call(Cause.MANUAL, _wish(request))
     if deployment.status.observed_generation != deployment.generation:
         if memory.trigger != Cause.SPEC:
