@@ -33,7 +33,10 @@ _LEAST_REQUESTS = 40
 _OF_THIS_RUN = shutil.ignore_patterns("lock", "admin.json")
 _PROMPTS = 300
 _MOST_REQUESTS = 240
-"""To wait for a change after the traffic changed."""
+"""To wait for a change after the traffic changed; more, while a reassessment is under way: a fast engine has
+answered these before an audit of int8 is done, which may take 5 % of the processors."""
+_MOST_SECONDS = 150.0
+"""Of a phase that waits for it."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +130,11 @@ class Act:
                 most = _LEAST_REQUESTS
 
     async def _phase(self, domain: str, recorder: Recorder, requests: int) -> bool:
-        """One phase, until a change ends it (True) or `requests` requests went by without one."""
-        before, active = len(self._history), self._active
+        """One phase, until a change ends it (True) or `requests` requests went by and nothing is weighed."""
+        before, active, end = len(self._history), self._active, time.monotonic() + _MOST_SECONDS
         recorder.open(domain, self._snapshot, self._reason())
         await self._until(
-            lambda: len(self._history) > before or (recorder.requests >= requests and self._settled),
+            lambda: len(self._history) > before or (recorder.requests >= requests and self._is_over(end)),
             f"{domain} at {active.layer_budget} layers of {active.candidate}, {active.precision}",
             recorder,
         )
@@ -179,6 +182,11 @@ class Act:
     def _settled(self) -> bool:
         status = self._snapshot.deployment.status
         return status.active is not None and status.target is None
+
+    def _is_over(self, end: float) -> bool:
+        """Nothing is changed, and nothing weighed or `end` has come, on the monotonic clock."""
+        weighs = self._snapshot.deployment.status.reassessment.trigger is not None
+        return self._settled and (not weighs or time.monotonic() > end)
 
     @property
     def _has_prompts(self) -> bool:
