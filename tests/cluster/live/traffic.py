@@ -24,7 +24,7 @@ async def ask(client: GenerationClient, tokens: int = 40) -> str:
 
 @asynccontextmanager
 async def traffic(
-    place: Scene, callers: int = 3, name: str = "chat", *, anew: bool = False
+    place: Scene, callers: int = 3, name: str = "chat", *, anew: bool = False, tokens: int = 40
 ) -> AsyncIterator[list[str]]:
     """Inside the block the list grows by the candidate of each finished stream; at its end every caller has
     had another answer. `anew`: with a connection for each request; others stay where they are until a pod
@@ -37,7 +37,7 @@ async def traffic(
         while not stop.is_set():
             async with GenerationClient(address) as client:
                 while not stop.is_set():
-                    answered.append(await ask(client))
+                    answered.append(await ask(client, tokens))
                     await asyncio.sleep(0.05)
                     if anew:
                         break

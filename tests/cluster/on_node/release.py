@@ -15,6 +15,8 @@ from tests.cluster.on_node import means
 from tests.manifests import OLDEST
 from tests.tools import helm, kubectl
 
+REGISTRY = "localhost"
+"""Of the images' names alone: nothing is pulled."""
 NAMESPACE = "helios-system"
 NAME = "helios"
 
@@ -28,7 +30,7 @@ class Release:
 
     def install(self) -> None:
         """CRDs that are there already, by whatever way, become the release's."""
-        options = ["--create-namespace", "--take-ownership"]
+        options = ["--create-namespace", "--take-ownership", "--set", f"images.registry={REGISTRY}"]
         _helm("install", NAME, str(self.chart), *options, *leniency(), "--wait")
         self.installed = True
 
@@ -47,10 +49,9 @@ class Release:
 
 @contextmanager
 def release(folder: Path) -> Iterator[Release]:
-    """Builds the images, gives them to the nodes, and installs the chart: by the names that chart and
-    examples have for images that come from no registry."""
+    """Builds the images, gives them to the nodes, and installs the chart with their names."""
     archives = folder / "images"
-    images = ["--prefix", "docker.io/library/", "--archives", str(archives)]
+    images = ["--prefix", f"{REGISTRY}/", "--archives", str(archives)]
     _run([*means.build_command(), "--python", sys.executable, *images])
     for archive in sorted(archives.glob("*.tar")):
         _run([*means.load_command(), str(archive)])
