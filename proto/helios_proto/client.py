@@ -11,7 +11,7 @@ must not retry anything itself: what the service config does not retry, the call
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -93,15 +93,23 @@ class Answer:
 class GenerationClient:
     """One channel to the address that applications use: host:port or [IPv6]:port, ValueError for another
     IPv6. tls: as grpc.ssl_channel_credentials makes it, None for clear text; token: the caller's, "" where
-    none is asked for. An async context manager."""
+    none is asked for; options: more of gRPC's, which replace those of the same names. An async context
+    manager."""
 
-    def __init__(self, address: str, tls: grpc.ChannelCredentials | None = None, token: str = "") -> None:
+    def __init__(
+        self,
+        address: str,
+        tls: grpc.ChannelCredentials | None = None,
+        token: str = "",
+        options: Sequence[tuple[str, Any]] = (),
+    ) -> None:
         target = addresses.check(address)
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        told = [*(dict(CHANNEL_OPTIONS) | dict(options)).items()]
         self._channel = (
-            grpc.aio.secure_channel(target, tls, options=CHANNEL_OPTIONS)
+            grpc.aio.secure_channel(target, tls, options=told)
             if tls
-            else grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+            else grpc.aio.insecure_channel(target, options=told)
         )
         self.stub = generation_pb2_grpc.GenerationStub(self._channel)
 

@@ -11,6 +11,9 @@ from helios_proto.v1.generation_pb2 import GenerateRequest, SamplingParams
 
 from tests.cluster.live.scene import Scene
 
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+"""Or clients of one process and address share one, and none is new while any of them lives."""
+
 
 async def ask(client: GenerationClient, tokens: int = 40) -> str:
     """The candidate that ended the stream. Raises what gRPC raises when the request is lost."""
@@ -35,7 +38,7 @@ async def traffic(
 
     async def call() -> None:
         while not stop.is_set():
-            async with GenerationClient(address) as client:
+            async with GenerationClient(address, options=OWN_CONNECTION) as client:
                 while not stop.is_set():
                     answered.append(await ask(client, tokens))
                     await asyncio.sleep(0.05)
