@@ -43,6 +43,8 @@ from helios_server.errors import Draining, EngineFailed, HeliosError, InvalidReq
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.02  # between two tries of a boundary task that has to wait, while nothing runs
+_PICTURE_SECONDS = 0.02
+"""So old may a picture be while requests only go on: one of each short step would be a good part of it."""
 
 
 class Engine(Shown):
@@ -71,7 +73,8 @@ class Engine(Shown):
         self._failed: HeliosError | None = None
         self._thread = threading.current_thread()
         self._pulse = Pulse(self._started)
-        self._told = self._look(None)
+        self._told, self._told_at = self._look(None), self._started
+        self._begins_or_ends = False  # a request, since the last picture
 
     @classmethod
     def start(cls, config: EngineConfig, limits: Limits) -> Engine:
@@ -176,8 +179,16 @@ class Engine(Shown):
     def _tell(self) -> None:
         """Swaps what others read, then calls those who wait: nobody hears of what cannot be read yet."""
         with self._lock:
-            self._told = self._look(self._told)
+            self._told, self._told_at = self._look(self._told), time.monotonic()
+            self._begins_or_ends = False
         self._news.tell()
+
+    def _tell_of_step(self, now: float) -> None:
+        """The same, but that what only goes on is not pictured in each step."""
+        if self._begins_or_ends or now - self._told_at >= _PICTURE_SECONDS:
+            self._tell()
+        else:
+            self._news.tell()
 
     # -- the thread ------------------------------------------------------------------------------------------
 
@@ -193,8 +204,8 @@ class Engine(Shown):
         self._count_plan(plan, began)
         if plan.rows:
             self._apply(plan, self.serving.weights.run(plan, self._auditor.captures), began)
-            self._pulse.progressed = time.monotonic()
-            self._tell()
+            self._pulse.progressed = now = time.monotonic()
+            self._tell_of_step(now)
         self._pulse.beat(Work.STEP, time.monotonic())
         audited = self._audit(idle=not plan.rows)
         return bool(plan.rows) or audited
@@ -243,6 +254,7 @@ class Engine(Shown):
         self._stats.step(plan, sum(token.answer.request.counted for token in tokens), seconds, shaped)
         unix_seconds = time.time()
         for token in tokens:
+            self._begins_or_ends |= token.first
             if token.answer.request.counted:
                 self._watch.token(token.breach, token.answer.sequence.ordinal, unix_seconds)
                 self._stats.token(token.confidence, token.waited, token.first)
@@ -286,6 +298,7 @@ class Engine(Shown):
     def _let_go(self, answer: Answer) -> None:
         """Frees what a request holds, once."""
         if self._answers.get(answer.request.request_id) is answer:
+            self._begins_or_ends = True
             del self._answers[answer.request.request_id]
             self.serving.scheduler.finish(answer.sequence)
             self._auditor.drop(answer.sequence)
@@ -315,6 +328,7 @@ class Engine(Shown):
         if not self._tasks:
             return
         self._pulse.beat(Work.TASK, time.monotonic())
+        self._tell()  # it may take long, and meanwhile the last picture is all that can be read
         with self._lock:
             self._tasks.run()
         self._tell()

@@ -72,7 +72,8 @@ class Recorder:
 
 @dataclass(slots=True)
 class _Shape:
-    """Sums over the steps of one shape. rows, kv_tokens: tokens; sampled: rows; seconds: their durations."""
+    """Sums over the steps of one shape. rows, kv_tokens: tokens; sampled: rows; seconds: their durations;
+    told: what they are on average, until there is one more."""
 
     layers: int
     count: int = 0
@@ -80,8 +81,21 @@ class _Shape:
     sampled: int = 0
     kv_tokens: int = 0
     seconds: float = 0.0
+    told: StepTiming | None = None
 
-    def mean(self) -> StepTiming:
+    def add(self, rows: int, sampled: int, kv_tokens: int, seconds: float) -> None:
+        self.count += 1
+        self.rows += rows
+        self.sampled += sampled
+        self.kv_tokens += kv_tokens
+        self.seconds += seconds
+        self.told = None
+
+    def snapshot(self) -> StepTiming:
+        self.told = self.told or self._mean()
+        return self.told
+
+    def _mean(self) -> StepTiming:
         count = self.count
         return StepTiming(
             layers=self.layers,
@@ -104,24 +118,20 @@ class Window:
         self.e2e_ms = Recorder(_E2E_MS)
         self.confidence_percent = Recorder(_CONFIDENCE_PERCENT)
         self._shapes: dict[tuple[int, ...], _Shape] = {}
-        self._means: dict[tuple[int, ...], StepTiming] = {}  # of the shapes, in their order
 
     def step(self, layers: int, rows: int, sampled: int, kv_tokens: int, seconds: float) -> None:
         """One step whose rows all ran `layers` layers."""
         key = (layers, _bucket(rows), _bucket(sampled), kv_tokens.bit_length())
-        if key not in self._shapes and len(self._shapes) >= _MAX_SHAPES:
-            return
-        shape = self._shapes.setdefault(key, _Shape(layers))
-        shape.count += 1
-        shape.rows += rows
-        shape.sampled += sampled
-        shape.kv_tokens += kv_tokens
-        shape.seconds += seconds
-        self._means[key] = shape.mean()
+        shape = self._shapes.get(key)
+        if shape is None:
+            if len(self._shapes) >= _MAX_SHAPES:
+                return
+            shape = self._shapes[key] = _Shape(layers)
+        shape.add(rows, sampled, kv_tokens, seconds)
 
     def steps(self) -> tuple[StepTiming, ...]:
         """Mean duration by shape."""
-        return tuple(self._means.values())
+        return tuple([shape.snapshot() for shape in self._shapes.values()])
 
 
 class Stats:
