@@ -23,13 +23,19 @@ from helios_server.models.store import ensure_smollm2
 
 from tests.cluster.admin import NAMESPACE, VOLUME, Admin
 from tests.cluster.on_node import means, truth
-from tests.cluster.on_node.release import Release
+from tests.cluster.on_node.release import REGISTRY, Release
 from tests.cluster.on_node.served import ServedPlace, flowing, more
 from tests.cluster.place import claim, volume
 from tests.documentation.blocks import Block
 from tests.tools import kubectl
 
 JOB_NAME = "fetch-smollm2-135m"
+APPLY = "kubectl apply -f examples/first-model.yaml"
+FROM_A_REGISTRY = (
+    "sed 's|image: helios-server|image: registry.internal/ml/helios-server|' examples/first-model.yaml"
+    " | kubectl apply -f -"
+)
+"""As the page has it for images with a name of one's own."""
 
 
 @dataclass
@@ -149,13 +155,16 @@ async def test_the_page_leads_from_nothing_to_a_model_that_serves(
     """The Job fails in words while there is nothing to fetch from, and goes on by itself when there is.
     Applied again, it changes nothing; made again, it fetches nothing."""
     (first,) = documented
+    assert APPLY in first.text
+    assert FROM_A_REGISTRY in (means.ROOT / "docs" / "first-model.md").read_text()
+    apply = FROM_A_REGISTRY.replace("registry.internal/ml", REGISTRY)
     place = ground.place
     source = {"PIP_INDEX_URL": "http://index/simple", "PIP_TRUSTED_HOST": "index"}
     metadata = {"name": "model-source", "namespace": place.namespace}
     await place.admin.create(
         CONFIG_MAP, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": source}
     )
-    applied = ground.shell("kubectl apply -f examples/first-model.yaml")
+    applied = ground.shell(apply)
     assert applied.count("created") == 3
     failed = await ground.until(POD, lambda pod: "cannot be fetched" in said(pod), "never failed")
     assert said(failed).splitlines()[-1].startswith(f"error: {smollm2.NAME}: package ")
@@ -164,7 +173,7 @@ async def test_the_page_leads_from_nothing_to_a_model_that_serves(
     for kind, obj in index(place.namespace, image):
         await place.admin.create(kind, obj)
 
-    printed = await asyncio.to_thread(ground.shell, first.text)
+    printed = await asyncio.to_thread(ground.shell, first.text.replace(APPLY, apply))
     assert printed.count("unchanged") == 3, printed
     assert printed.count("condition met") == 2, printed
     real = Checkpoint.open(ensure_smollm2())
@@ -176,7 +185,7 @@ async def test_the_page_leads_from_nothing_to_a_model_that_serves(
     before = ground.seen()
     assert {name.partition("/")[0] for name in before} == {smollm2.NAME}
     await place.admin.delete(POD, place.namespace, "index")
-    ground.shell(f"kubectl delete job/{JOB_NAME} && kubectl apply -f examples/first-model.yaml")
+    ground.shell(f"kubectl delete job/{JOB_NAME} && {apply}")
     again = await ground.until(JOB, is_complete, "not done again")
     assert again["metadata"]["name"] == JOB_NAME
     assert again["status"].get("failed", 0) == 0
