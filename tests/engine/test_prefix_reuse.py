@@ -31,8 +31,8 @@ OFF = replace(CONFIG, prefix_caching=False)
 DEPTHS = {"exit_layers": (2, 4)}
 FEW_PAGES = 13
 ROUNDING = 1e-6
-"""Of a log probability in float64: norms round to float32 on the way, and once in a million times a last bit,
-which a product may have from the rows beside it, decides which way."""
+"""Of a log probability in float64: norms round to float32 on the way. Seldom the last bit of a product, which
+may differ with the rows beside it, decides which way."""
 _numbers = iter(range(1 << 30))
 
 

@@ -43,8 +43,7 @@ from helios_server.errors import Draining, EngineFailed, HeliosError, InvalidReq
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.02  # between two tries of a boundary task that has to wait, while nothing runs
-_PICTURE_SECONDS = 0.02
-"""So old may a picture be while requests only go on: one of each short step would be a good part of it."""
+_PICTURE_SECONDS = 0.02  # so old may a picture be while requests only go on: it would be much of a short step
 
 
 class Engine(Shown):
@@ -73,8 +72,7 @@ class Engine(Shown):
         self._failed: HeliosError | None = None
         self._thread = threading.current_thread()
         self._pulse = Pulse(self._started)
-        self._told, self._told_at = self._look(None), self._started
-        self._begins_or_ends = False  # a request, since the last picture
+        self._told, self._picture_due = self._look(None), 0.0  # 0: after the next step
 
     @classmethod
     def start(cls, config: EngineConfig, limits: Limits) -> Engine:
@@ -179,16 +177,8 @@ class Engine(Shown):
     def _tell(self) -> None:
         """Swaps what others read, then calls those who wait: nobody hears of what cannot be read yet."""
         with self._lock:
-            self._told, self._told_at = self._look(self._told), time.monotonic()
-            self._begins_or_ends = False
+            self._told, self._picture_due = self._look(self._told), time.monotonic() + _PICTURE_SECONDS
         self._news.tell()
-
-    def _tell_of_step(self, now: float) -> None:
-        """The same, but that what only goes on is not pictured in each step."""
-        if self._begins_or_ends or now - self._told_at >= _PICTURE_SECONDS:
-            self._tell()
-        else:
-            self._news.tell()
 
     # -- the thread ------------------------------------------------------------------------------------------
 
@@ -205,7 +195,7 @@ class Engine(Shown):
         if plan.rows:
             self._apply(plan, self.serving.weights.run(plan, self._auditor.captures), began)
             self._pulse.progressed = now = time.monotonic()
-            self._tell_of_step(now)
+            (self._tell if now >= self._picture_due else self._news.tell)()
         self._pulse.beat(Work.STEP, time.monotonic())
         audited = self._audit(idle=not plan.rows)
         return bool(plan.rows) or audited
@@ -254,7 +244,8 @@ class Engine(Shown):
         self._stats.step(plan, sum(token.answer.request.counted for token in tokens), seconds, shaped)
         unix_seconds = time.time()
         for token in tokens:
-            self._begins_or_ends |= token.first
+            if token.first:
+                self._picture_due = 0.0
             if token.answer.request.counted:
                 self._watch.token(token.breach, token.answer.sequence.ordinal, unix_seconds)
                 self._stats.token(token.confidence, token.waited, token.first)
@@ -298,7 +289,7 @@ class Engine(Shown):
     def _let_go(self, answer: Answer) -> None:
         """Frees what a request holds, once."""
         if self._answers.get(answer.request.request_id) is answer:
-            self._begins_or_ends = True
+            self._picture_due = 0.0
             del self._answers[answer.request.request_id]
             self.serving.scheduler.finish(answer.sequence)
             self._auditor.drop(answer.sequence)

@@ -38,8 +38,8 @@ async def test_pods_that_never_start_are_given_up(place: Scene, measured: Measur
 async def test_a_successor_that_is_slow_is_taken_back(place: Scene, measured: Measured) -> None:
     """By the analysis that the spec asks for: one pod is held up, as by a busy neighbour.
 
-    Its requests are long: a pod sees no more of the time before it reads a request than of the time that it
-    is not there, and a short one is answered between two stops."""
+    Requests are long: a pod times none before it has read it, and a short one is read and answered between
+    two stops."""
     analysis = {"interval": "3s", "count": 100, "failureLimit": 1}
     slo = {"minQualityPercent": 30, "e2eLatencyMs": 2000}
     await place.start_operator()
