@@ -1,15 +1,25 @@
 // What a matrix kernel reads: the rows themselves (FMA), or the same in fewer bits. Converted row by row, each alone.
 
+// A row in fewer bits is lines: of 32 bfloat16, or of 64 high bytes, then 64 low ones of the same numbers. For tiles the
+// lines of sixteen rows stand side by side, so that a tile is read in one stretch.
+constexpr int64_t kCacheLine = 64, kLineRows = kTiles ? 16 : 1, kNextLine = kCacheLine * kLineRows;  // bytes, rows, bytes
+
 struct Input {
   const float* x;      // [rows, in]
   int64_t stride;      // floats from row to row
   int64_t room;        // rows that `packed` has place for
-  char* packed;        // [room, depth] bfloat16, int16, or 64 high bytes, then the 64 low bytes of the same
+  char* packed;        // [room, depth] bfloat16, int16, or two bytes
   float* units;        // [room] of the integers
 
-  Bfloat* narrow(int64_t row, int64_t depth) const { return (Bfloat*)packed + row * depth; }
+  Bfloat* narrow(int64_t row, int64_t depth) const { return (Bfloat*)line(row, 2 * depth); }
   int16_t* whole(int64_t row, int64_t depth) const { return (int16_t*)packed + row * depth; }
-  uint8_t* bytes(int64_t row, int64_t depth) const { return (uint8_t*)packed + row * 2 * depth; }
+  uint8_t* bytes(int64_t row, int64_t depth) const { return (uint8_t*)line(row, 2 * depth); }
+
+ private:
+  // The first line of a row of `size` bytes; the next ones stand kNextLine behind each other.
+  char* line(int64_t row, int64_t size) const {
+    return packed + row / kLineRows * kLineRows * size + row % kLineRows * kCacheLine;
+  }
 };
 
 static inline bool converts(const HeliosMatrix& w) { return w.layout != Layout::kColumns && w.layout != Layout::kNibbles; }
@@ -18,7 +28,8 @@ static inline bool converts(const HeliosMatrix& w) { return w.layout != Layout::
 static inline int64_t input_room(int64_t rows) { return round_up(rows, 16); }
 
 static void narrow_row(const float* x, int64_t size, int64_t depth, Bfloat* to) {
-  for (int64_t i = 0; i < depth; i += kLanes) vstore(to + i, vload_upto(x, i, size));
+  constexpr int64_t kCount = kCacheLine / sizeof(Bfloat), kNext = kNextLine / sizeof(Bfloat);
+  for (int64_t i = 0; i < depth; i += kLanes) vstore(to + i / kCount * kNext + i % kCount, vload_upto(x, i, size));
 }
 
 // The largest integer of an activation for which no sum of `in` products with int8 weights leaves 32 bits.
