@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helios_contract.results import EnergyCost, EnergyPoint
 from helios_operator.api import results
 from helios_operator.api.rows import Hardware, TimingIdentity
@@ -21,7 +22,7 @@ from helios_server.profile.document import LIMIT_BYTES, encode
 from helios_server.profile.energy import measure_energy
 from helios_server.profile.opened import open_backbone
 from helios_server.profile.sweep import EFFORTS, Effort, summarize, sweep
-from helios_server.profile.timing import TimingSettings, measure_timing
+from helios_server.profile.timing import TimingSettings, fill, measure_timing
 from helios_server.profile.workload import Room, plan_step, shapes_to_check, shapes_to_fit
 from helios_server.progress import Progress
 from helios_server.telemetry.energy import Accumulator, CounterMeter, DeclaredMeter
@@ -181,6 +182,17 @@ def test_every_round_runs_every_step_and_the_first_is_dropped() -> None:
 
 
 # -- joules --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int8])
+def test_keys_and_values_that_steps_are_timed_with_are_of_a_usual_size(dtype: torch.dtype) -> None:
+    slab = torch.zeros(4, 2, 3, 16, 68, dtype=dtype)
+    fill(slab)
+    numbers = slab.float()
+    if dtype is torch.int8:  # 64 elements and their unit
+        numbers = numbers[..., :64] * slab[..., 64:].contiguous().view(torch.float32)
+    assert numbers.min() > 0.1
+    assert numbers.max() <= 1
 
 
 def test_energy_is_told_per_token_generated(monkeypatch: pytest.MonkeyPatch) -> None:
