@@ -169,7 +169,7 @@ def _add_arms(parser: ArgumentParser) -> None:
     add("--memory-mib", type=int, default=0, help="of a pod (default: the machine's)")
     add("--memory-rows", type=int, default=0, metavar="N", help="what N rows of full depth and audits need")
     add("--exit-threshold", type=float, metavar="P", help="(default: the least that keeps the quality)")
-    add("--audit-percent", type=int, default=20, help="of the loop (default: 20)")
+    add("--audit-percent", type=int, default=5, help="of the loop (default: 5, as in specs)")
     add("--every-requests", type=int, default=150, help="a reassessment at least (default: 150)")
     add("--watts", type=float, default=10.0, help="of a busy core, where none can be read (default: 10)")
     add("--slo-ttft", type=float, default=1.0, metavar="SECONDS", help="to the first token (default: 1)")

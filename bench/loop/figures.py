@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 from bench.loop.quality import Worth
@@ -22,6 +23,7 @@ from examples.demo.traffic import Stream
 
 UNITS = {
     "tokens-per-second": "tokens/s",
+    "response-mean": "ms",
     **{f"{wait}-p{percent}": "ms" for wait in ("response", "ttft", "itl") for percent in (50, 99)},
     "slo-violations": "%",
     "quality": "%",
@@ -97,6 +99,7 @@ def _metrics(run: Run, kinds: Sequence[str], worth: Worth, slo: Slo) -> Metrics:
     met = sum(slo.met_by(call) for call in calls)
     return {
         "tokens-per-second": _rate(ok, bursts),
+        "response-mean": 1000 * fmean(waits["response"] or [0.0]),
         **{
             f"{wait}-p{percent}": 1000 * percentile(seconds, percent)
             for wait, seconds in waits.items()

@@ -12,7 +12,8 @@ from bench.page.tables import table, with_range
 
 _COLUMNS = {
     "tokens-per-second": "tokens/s in bursts",
-    "response-p50": "response p50, ms",
+    "response-mean": "response, mean, ms",
+    "response-p50": "p50",
     "response-p99": "p99",
     "slo-violations": "beyond the SLO, %",
     "quality": "quality, %",

@@ -142,6 +142,7 @@ def test_throughput_is_of_the_bursts_and_waits_are_of_all() -> None:
     )
     found = figures.figures(Run("an-arm", [*calm, *burst], spent(), 30.0), WORTH, Slo(1.5, 0.2))
     assert found.whole["tokens-per-second"] == pytest.approx(20 / 10)
+    assert found.whole["response-mean"] == pytest.approx((2 + 2 + 5 + 10) / 4 * 1000)
     assert found.whole["response-p50"] == pytest.approx(2000)
     assert found.whole["response-p99"] == pytest.approx(10000)
     assert found.whole["ttft-p99"] == pytest.approx(2000)
@@ -201,7 +202,7 @@ def test_quality_is_of_the_depth_and_precision_that_the_spans_name(
 
 def arm(rate: float, response: float, quality: float, joules: float = 1.0, batch: float = 4) -> Figures:
     metrics = {
-        "tokens-per-second": rate, "response-p50": response, "quality": quality,
+        "tokens-per-second": rate, "response-mean": response, "quality": quality,
         "joules-per-token": joules, "batch": batch,
     }  # fmt: skip
     kinds = {"prose": metrics, "code": metrics | {"tokens-per-second": rate / 2, "quality": quality - 4}}
