@@ -27,7 +27,6 @@ from helios_operator.decide.snapshot import AskedOption, Job, JobKind, JobPhase,
 from helios_operator.local import hardware
 from helios_operator.local import jobs as local_jobs
 from helios_operator.local.jobs import Jobs, JobSettings
-from helios_operator.local.processes import NICE
 
 from tests.checkpoints import make_checkpoint
 
@@ -103,12 +102,13 @@ async def test_tasks_are_asked_of_the_options_in_order(jobs: Jobs) -> None:
 async def test_pods_go_before_a_job_that_is_not_timed(
     jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: JobKind, yields: bool
 ) -> None:
-    nice = tmp_path / "nice"
-    script = f"import os, time; time.sleep(0.5); print(os.nice(0), file=open({str(nice)!r}, 'w'))"
+    seen = tmp_path / "seen"
+    said = f"print(os.sched_getscheduler(0), file=open({str(seen)!r}, 'w'))"
+    script = f"import os, time; time.sleep(0.5); {said}"
     monkeypatch.setattr(local_jobs, "helios_command", lambda *_: [sys.executable, "-c", script])
     jobs.start(JobSpec("n-1", kind, (TINY,)), DEPLOYMENT, (), None)
     await finished(jobs, "n-1")
-    assert int(nice.read_text()) == os.nice(0) + NICE * yields
+    assert int(seen.read_text()) == (os.SCHED_IDLE if yields else os.sched_getscheduler(0))
 
 
 async def test_a_failed_job_says_why_and_can_be_tried_again(jobs: Jobs) -> None:

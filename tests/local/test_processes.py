@@ -63,13 +63,26 @@ async def test_one_that_yields_does_so_in_each_of_its_threads(tmp_path: Path, yi
     script = (
         "import os, threading, time\n"
         "time.sleep(0.5)\n"
-        "def say(): print('nice', os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), flush=True)\n"
+        "def say(): print(os.sched_getscheduler(threading.get_native_id()), flush=True)\n"
         "say(); thread = threading.Thread(target=say); thread.start(); thread.join()"
     )
     process = await Process.start(python(script), log=tmp_path / "log", yields=yields)
     assert await process.wait() == 0
-    expected = os.getpriority(os.PRIO_PROCESS, 0) + (NICE if yields else 0)
-    assert (tmp_path / "log").read_text().split() == ["nice", str(expected)] * 2
+    expected = os.SCHED_IDLE if yields else os.sched_getscheduler(0)
+    assert (tmp_path / "log").read_text().split() == [str(expected)] * 2
+
+
+async def test_where_there_is_no_such_class_it_is_nice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", refused)
+    script = "import os, time; time.sleep(0.5); print(os.nice(0))"
+    process = await Process.start(python(script), log=tmp_path / "log", yields=True)
+    assert await process.wait() == 0
+    assert int((tmp_path / "log").read_text()) == min(os.nice(0) + NICE, 19)
 
 
 async def test_one_that_ended_at_once_may_have_been_asked_to_yield(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ _LOG_BYTES = 4 * 1024 * 1024
 _TAIL_LINES = 40
 _READ_BYTES = 64 * 1024
 NICE = 10
-"""Added to the parent's: a tenth of a core beside one that is busy, a whole one beside one that is not."""
+"""Added to the parent's, where the system has no class, or gives none, for what only fills gaps."""
 
 
 def helios_command(*arguments: str) -> list[str]:
@@ -50,9 +50,16 @@ class BoundedLog:
 
 
 def _yield(pid: int) -> None:
-    """Threads that it starts take after it; one that has ended already needs nothing."""
+    """Threads that it starts take after it; one that has ended already needs nothing.
+
+    Whoever else wakes up preempts it at once. Niceness alone leaves it slices, and a pod's threads wait for
+    each other at every barrier: one that is held up holds up all, and the gaps go to the job too.
+    """
     with contextlib.suppress(ProcessLookupError):
-        os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
+        try:
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+        except (AttributeError, PermissionError):
+            os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0) + NICE)
 
 
 class Process:
