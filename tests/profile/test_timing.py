@@ -181,9 +181,6 @@ def test_every_round_runs_every_step_and_the_first_is_dropped() -> None:
     assert len({tuple(order) for order in rounds}) > 1
 
 
-# -- joules --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int8])
 def test_keys_and_values_that_steps_are_timed_with_are_of_a_usual_size(dtype: torch.dtype) -> None:
     slab = torch.zeros(4, 2, 3, 16, 68, dtype=dtype)
@@ -193,6 +190,9 @@ def test_keys_and_values_that_steps_are_timed_with_are_of_a_usual_size(dtype: to
         numbers = numbers[..., :64] * slab[..., 64:].contiguous().view(torch.float32)
     assert numbers.min() > 0.1
     assert numbers.max() <= 1
+
+
+# -- joules --------------------------------------------------------------------------------------------------
 
 
 def test_energy_is_told_per_token_generated(monkeypatch: pytest.MonkeyPatch) -> None:
