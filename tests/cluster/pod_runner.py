@@ -33,6 +33,8 @@ _BACKOFF_SECONDS = 1.0
 _LOOKS_A_REFRESH = 10
 """At a pod, between two looks at its ConfigMaps: some seconds."""
 _ADDRESSES = itertools.count(1)
+_NETWORK = 10 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+"""Of 127.0.0.0/8: pods of tests side by side must not share an address."""
 
 
 @dataclass
@@ -158,7 +160,7 @@ class PodRunner:
     def _start(self, pod: Object) -> None:
         number = next(_ADDRESSES)
         name = pod["metadata"]["name"]
-        ip = f"127.{10 + number // 62500}.{number // 250 % 250}.{number % 250 + 1}"
+        ip = f"127.{_NETWORK}.{number // 250}.{number % 250 + 1}"
         running = Running(pod, ip, self._folder / f"{name}-{number}")
         self.pods[name] = running
         work = self._serve(running) if pod["spec"]["restartPolicy"] == "Always" else self._finish(running)

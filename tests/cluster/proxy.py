@@ -38,6 +38,15 @@ class Record:
     used: set[Right] = field(default_factory=set)
     missing: set[Right] = field(default_factory=set)
 
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps({"used": sorted(self.used), "missing": sorted(self.missing)}))
+
+    def add(self, path: Path) -> None:
+        """What another process saved there."""
+        saved = json.loads(path.read_text())
+        self.used.update(Right(*right) for right in saved["used"])
+        self.missing.update(Right(*right) for right in saved["missing"])
+
 
 @dataclass(eq=False)
 class Watch:

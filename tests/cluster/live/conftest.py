@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import make_checkpoint
-from tests.cluster.live.scene import Measured, Scene, scene
+from tests.cluster.live.scene import RECORD, Measured, Scene, scene
 
 if not (os.environ.get("HELIOS_TEST_CLUSTER") and os.environ.get("KUBECONFIG")):
     collect_ignore_glob = ["test_*.py"]
@@ -55,6 +55,7 @@ async def place(tmp_path: Path, claims: Path) -> AsyncIterator[Scene]:
         yield made
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What sums up the others comes last."""
-    items.sort(key=lambda item: item.path.name == "test_rights.py")
+def pytest_sessionfinish() -> None:
+    """Each process of a run leaves what it saw of rights, for `test_rights.py` to sum up after the run."""
+    if folder := os.environ.get("HELIOS_RIGHTS_SEEN"):
+        RECORD.save(Path(folder) / f"{os.getpid()}.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -55,3 +56,11 @@ async def traffic(
         while len(answered) < after:
             await asyncio.sleep(0.05)
         stop.set()
+
+
+async def rate(answered: list[str], requests: int) -> float:
+    """Finished requests per second, while the next so many are answered."""
+    begin, before = time.monotonic(), len(answered)
+    while len(answered) < before + requests:
+        await asyncio.sleep(0.05)
+    return requests / (time.monotonic() - begin)
