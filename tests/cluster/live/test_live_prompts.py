@@ -28,7 +28,7 @@ async def test_choices_are_made_on_live_prompts(place: Scene, measured: Measured
     depths = {"flat": {"min": 3}, "deep": {"max": 2}}  # the better one, and the faster one
     for candidate in obj["spec"]["candidates"]:
         candidate["layerBudget"] = depths[candidate["name"]]
-    await place.create(obj, timed)
+    await place.create(obj, timed.slower("pvc://models/flat", times=3))
     await place.until(_waits_and_serves, what="it does not say that it waits")
     async with _requests(place):
         status = (await place.ready())["status"]
