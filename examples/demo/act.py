@@ -33,8 +33,11 @@ _LEAST_REQUESTS = 40
 _OF_THIS_RUN = shutil.ignore_patterns("lock", "admin.json")
 _PROMPTS = 300
 _MOST_REQUESTS = 240
-"""To wait for a change after the traffic changed; more, while a reassessment is under way: a fast engine has
-answered these before an audit of int8 is done, which may take 5 % of the processors."""
+"""To wait for a change after the traffic changed; more, while a reassessment is under way or the audits of
+what came since have not said anything: of int8 they may take 5 % of the processors, and a fast engine has
+answered these before one batch is done."""
+_AUDITED = 24
+"""Three batches, after which audits have said what they have to say."""
 _MOST_SECONDS = 150.0
 """Of a phase that waits for it."""
 
@@ -126,15 +129,23 @@ class Act:
         """Sends one kind of traffic until nothing more happens; each change opens a phase of its own."""
         async with traffic.flowing(domain, self._prompts(domain, 1)):
             most = _MOST_REQUESTS if await_change else _LEAST_REQUESTS
-            while await self._phase(domain, recorder, most):
-                most = _LEAST_REQUESTS
+            audited = _AUDITED if await_change else 0
+            while await self._phase(domain, recorder, most, audited):
+                most, audited = _LEAST_REQUESTS, 0
 
-    async def _phase(self, domain: str, recorder: Recorder, requests: int) -> bool:
-        """One phase, until a change ends it (True) or `requests` requests went by and nothing is weighed."""
+    async def _phase(self, domain: str, recorder: Recorder, requests: int, audited: int) -> bool:
+        """One phase, until a change ends it (True) or so many requests went by, so many of them were audited
+        and nothing is weighed, or took too long."""
         before, active, end = len(self._history), self._active, time.monotonic() + _MOST_SECONDS
+
+        def is_over() -> bool:
+            late = time.monotonic() > end
+            said = late or (recorder.audited >= audited and not self._weighs)
+            return recorder.requests >= requests and said and self._settled
+
         recorder.open(domain, self._snapshot, self._reason())
         await self._until(
-            lambda: len(self._history) > before or (recorder.requests >= requests and self._is_over(end)),
+            lambda: len(self._history) > before or is_over(),
             f"{domain} at {active.layer_budget} layers of {active.candidate}, {active.precision}",
             recorder,
         )
@@ -183,10 +194,9 @@ class Act:
         status = self._snapshot.deployment.status
         return status.active is not None and status.target is None
 
-    def _is_over(self, end: float) -> bool:
-        """Nothing is changed, and nothing weighed or `end` has come, on the monotonic clock."""
-        weighs = self._snapshot.deployment.status.reassessment.trigger is not None
-        return self._settled and (not weighs or time.monotonic() > end)
+    @property
+    def _weighs(self) -> bool:
+        return self._snapshot.deployment.status.reassessment.trigger is not None
 
     @property
     def _has_prompts(self) -> bool:

@@ -65,6 +65,11 @@ class Recorder:
         """Finished in this phase so far."""
         return len(self._ledger.streams) - self._streams
 
+    @property
+    def audited(self) -> int:
+        """Of this phase's requests so far."""
+        return len(self._audits)
+
     def watch(self, snapshot: Snapshot) -> None:
         """Looks, while what the phase is about still serves: a pod forgets its figures when it changes."""
         pods = [t for t in _telemetry(snapshot) if _limits(t) == _limits_of(self._active)]
