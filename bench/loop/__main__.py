@@ -5,7 +5,8 @@ prose, of code and of both, each in a calm (--load of what full depth as publish
 Poisson arrivals, one seed. Arms, one after another in the same run: every depth, as published and in int8,
 of which the best is chosen in hindsight; single-model token exit (docs/decisions/0190-token-exit.md) at the
 least threshold that keeps --min-quality; transformers; HELIOS's loop for each of --objectives, with a choice
-of precision and without (`-as-published`), on profiles that were measured before the trace begins.
+of precision and without (`-as-published`), on profiles that were measured before the trace begins: of given
+prompts, and where the traffic is steady of prompts that came, as of a deployment that has stood in it.
 --memory-rows or --memory-mib: the memory in which weights crowd the batch (transformers is not held to it).
 
 Claims, of each arm: tokens a second in the bursts, waits in milliseconds from the moment when a request came,
@@ -44,12 +45,12 @@ from bench.loop.pods import NEVER, Fixed
 from bench.loop.quality import measured
 from bench.loop.result import Result
 from bench.loop.run import PARTS, Bench, say
-from bench.loop.trace import KINDS, MIXED, Texts
+from bench.loop.trace import KINDS, MIXED, Texts, together
 from bench.report import arguments, publish
 
 _INT8 = Precision("int8", AUTO)
 _GIVEN = 48
-"""Prompts on which the loop chooses before the trace."""
+"""Prompts on which the loop chooses before the trace; so many requests come before steady traffic, too."""
 _WORDS = {"code": (40, 65)}
 """Of a text, where the domain's own are too short to tell depths apart."""
 _SHORT: dict[str, Any] = {
@@ -118,7 +119,8 @@ def _arms(fixed: Fixed, texts: Texts, state: Path, options: Namespace) -> Arms:
         audit_percent=options.audit_percent,
         every_requests=options.every_requests,
     )
-    return Arms(fixed, asked, options.objectives, state, options.watts, options.callers)
+    settling = together({first: _read(first, _GIVEN, options.seed + 2)}, _GIVEN * (len(options.kinds) == 1))
+    return Arms(fixed, asked, options.objectives, state, options.watts, options.callers, settling)
 
 
 def _check_only(subject: Subject, options: Namespace) -> None:

@@ -1,11 +1,12 @@
 """What a trace is replayed against, in the order in which arms are left out last.
 
-Called by `run`. An arm is opened for its replay alone and leaves nothing behind but the loops' state, from
-which the next one takes over what was measured.
+Called by `run`. An arm is opened for its replay alone and leaves nothing behind but what a loop had measured
+before the trace, which the next one takes over.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -24,9 +25,11 @@ from bench.loop.looping import Asked, costs, looping
 from bench.loop.peer import answering
 from bench.loop.pods import Fixed, address
 from bench.loop.replay import Answered, Ask, asking
+from bench.loop.trace import Arrival
 
 TOKENS, PEER = "token-exit", "transformers"
 _AS_PUBLISHED = "-as-published"
+_OF_THIS_RUN = shutil.ignore_patterns("lock", "admin.json")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Arms:
     state: Path
     watts: float
     peer_rows: int
+    settling: Sequence[Arrival] = ()
+    """Answered by a loop before its trace; none: what comes is new to it."""
 
     def loops(self, as_published: bool = False) -> Mapping[str, str]:
         """Their arms, by objective."""
@@ -74,6 +79,13 @@ class Arms:
         """Whose absence leaves the rest as it is."""
         yield Arm(PEER, self._peer)
         yield from (self._loop(objective, as_published=True) for objective in self.objectives)
+
+    @property
+    def _before(self) -> Path:
+        """Of each loop what was known before its trace: what the trace had measured no other one knows."""
+        folder = self.state / "before"
+        folder.mkdir(exist_ok=True)
+        return folder
 
     # -- each of them ----------------------------------------------------------------------------------------
 
@@ -104,7 +116,6 @@ class Arms:
 
         @asynccontextmanager
         async def opened() -> AsyncIterator[Open]:
-            earlier = tuple(sorted(self.state.iterdir()))
             options = Options(
                 volumes=cache_root(),
                 dtype=self.fixed.dtype,
@@ -112,13 +123,16 @@ class Arms:
                 port=0,
                 http=False,
                 command="bench.loop",
-                neighbours=earlier,
+                neighbours=tuple(sorted(self._before.iterdir())),
             )
             deployment = asked.deployment(self.fixed.subject)
             async with (
                 looping(deployment, self.state / arm, options) as loop,
                 asking(loop.address, self.fixed.subject.osl) as ask,
             ):
+                if self.settling:
+                    await loop.settle(self.settling, ask, self.peer_rows)
+                shutil.copytree(self.state / arm, self._before / arm, ignore=_OF_THIS_RUN)
                 chose = {"chose": loop.chose}
                 yield Open(ask, lambda answered: chose | {"changes": costs(loop.changes(), answered)})
 

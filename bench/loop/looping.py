@@ -2,7 +2,7 @@
 
 Called by `arms`, and by `bench.pair`. What it chooses and changes is its own doing; here it is waited for and
 written down. It chooses before the trace begins, on given prompts of the first kind of text, as a deployment
-does whose owner gave some.
+does whose owner gave some; for steady traffic it has measured prompts that came as well.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from helios_operator.api.conditions import ConditionType
+from helios_operator.api.rows import RowPhase
 from helios_operator.api.types import Decision, HistoryEntry
 from helios_operator.decide.snapshot import JobPhase, Snapshot
 from helios_operator.local.runtime import LocalRuntime, Options
 
 from bench.frontier.subject import Subject
-from bench.loop.replay import Answered
+from bench.loop.replay import Answered, Ask, replay
+from bench.loop.trace import Arrival
 
 _PATIENCE_SECONDS = 1200.0
 _NAME = "loop"
@@ -81,6 +84,12 @@ class Loop:
         """What decisions are made of now."""
         return self._runtime.snapshot(self._name)
 
+    async def settle(self, arrivals: Sequence[Arrival], ask: Ask, callers: int) -> None:
+        """Answers these requests, and waits until their prompts are measured as the given ones were: what is
+        measured next is what a deployment takes that has stood in this traffic for a while."""
+        await replay(arrivals, ask, callers, lambda _: None)
+        await self._runtime.wait_for(lambda runtime: _knows_traffic(self.seen()), _PATIENCE_SECONDS)
+
     def changes(self) -> list[HistoryEntry]:
         """After the first choice, oldest first."""
         return [entry for entry in _history(self.seen()) if entry.kind is not Decision.SELECT]
@@ -109,6 +118,17 @@ def _has_chosen(snapshot: Snapshot | None) -> bool:
     settled = status.active is not None and status.target is None
     ready = any(pod.ready for revision in snapshot.revisions if revision.routed for pod in revision.pods)
     return settled and ready and status.reassessment.last_time is not None
+
+
+def _knows_traffic(snapshot: Snapshot | None) -> bool:
+    """Every candidate is measured on prompts that came, and what follows from it is in effect."""
+    if snapshot is None or not _has_chosen(snapshot):
+        return False
+    pods = [pod.telemetry for revision in snapshot.revisions for pod in revision.pods if pod.telemetry]
+    came = {pod.prompts.digest for pod in pods if pod.prompts}
+    measured = {row.identity.prompts_digest for row in snapshot.qualities if row.phase is RowPhase.COMPLETE}
+    profiled = (c for c in snapshot.deployment.status.conditions if c.type == ConditionType.PROFILED)
+    return bool(came & measured) and all(condition.status == "True" for condition in profiled)
 
 
 def _history(snapshot: Snapshot | None) -> list[HistoryEntry]:
