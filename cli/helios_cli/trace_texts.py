@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from helios_operator.errors import OperatorError
 from helios_operator.simulate import traffic
@@ -20,7 +21,8 @@ _SEED = 0
 
 
 def texts_of(recorded: Recorded, found: Profiles) -> list[Text]:
-    """By line of the trace."""
+    """By line of the trace. Audited ones beside full depth in the precision that served: what lies between
+    precisions the profile says."""
     draw = random.Random(_SEED)
     like = [draw.choice(found.newest) for _ in recorded.lines]
     if not recorded.audits:
@@ -28,8 +30,10 @@ def texts_of(recorded: Recorded, found: Profiles) -> list[Text]:
     backbone = _audited(recorded, found)
     texts: dict[int, AuditedText] = {}
     for place, row in recorded.audits.items():
-        full = like[place].millibits(backbone, backbone.backbone.layers)
-        texts[id(row)] = AuditedText(row, like[place], backbone.backbone.fingerprint, full)
+        layers = backbone.backbone.layers
+        full = like[place].millibits(backbone, layers)
+        scored = replace(row, full_millibits=row.own_full(layers))
+        texts[id(row)] = AuditedText(scored, like[place], backbone.backbone.fingerprint, full)
     return [texts[id(row)] for row in traffic.nearest_audit(recorded)]
 
 

@@ -79,6 +79,12 @@ class AuditRow:
     reference: str = field(default=AS_PUBLISHED, metadata={"since": 1})
     """What full depth is here: auto, the model as published | own, the precision that serves."""
 
+    def own_full(self, depth: int) -> int:
+        """Total millibits of the whole model in the precision that serves; `depth` is its number of layers.
+        It stands among the exits where the row compares with another precision."""
+        scored = (millibits for (_, layer), (millibits, _) in self.exits.items() if layer == depth)
+        return next(scored, self.full_millibits)
+
 
 @dataclass(frozen=True)
 class Alarm:

@@ -156,9 +156,12 @@ def test_what_a_detector_starts_from_is_of_the_precision_that_serves() -> None:
     known = profiles(*longer)
     me = known.contenders[0]
     published, four = known.baseline(me, 24, AUTO), known.baseline(me, 24, INT4)
-    assert four.mean == pytest.approx(published.mean / 1.1, rel=1e-4)
+    assert four.mean == pytest.approx(published.mean, rel=1e-4)  # beside full depth in int4
     assert known.baseline(me, 30, INT4).mean == pytest.approx(1 / 1.1, rel=1e-4)
     assert known.baseline(me, 30, AUTO) is None
-    seen = live(INT8, AS_PUBLISHED)
-    assert seen.baseline(seen.serving, 24, INT8) is not None
+    seen, blind = (live(INT4, reference) for reference in (AS_PUBLISHED, OWN))
+    assert seen.baseline(seen.serving, 24, INT4).mean == pytest.approx(1 / 1.12, rel=1e-4)
+    assert seen.baseline(seen.serving, 24, INT4) == blind.baseline(blind.serving, 24, INT4)
+    assert seen.baseline(seen.serving, 30, INT4).mean == pytest.approx(1 / 1.1, rel=1e-4)
+    assert blind.baseline(blind.serving, 30, INT4) is None
     assert seen.baseline(seen.serving, 24, AUTO) is None

@@ -12,9 +12,9 @@ from helios_contract.limits import Audit, Baseline
 from helios_contract.serves import Bundle, Precision
 from helios_contract.telemetry import AuditRow
 from helios_server.engine import audit
-from helios_server.engine.audit import Auditor, audit_bytes
+from helios_server.engine.audit import audit_bytes
 from helios_server.engine.audit_batch import AuditBatch
-from helios_server.engine.cpu_share import SHARE, CpuShare
+from helios_server.engine.cpu_share import CpuShare
 from helios_server.engine.engine import Engine
 from helios_server.engine.limits import EngineConfig
 from helios_server.engine.sampling import SamplingParams
@@ -233,18 +233,6 @@ def test_what_is_not_held_to_the_share_is_told_all_the_same() -> None:
     assert (share.spent, share.total) == pytest.approx((0.4, 0.8))
 
 
-def test_a_prompt_beyond_the_rate_is_passed_over_and_counted() -> None:
-    clocks = Clocks()
-    auditor = Auditor(lambda row: None, lambda: None, clocks.share())
-    assert auditor.takes()  # as published: nothing is read but what is missing
-    auditor.follow(BOTH, reading_seconds=1.0)
-    assert not auditor.takes()
-    clocks.process = 1.0 / SHARE
-    assert auditor.takes()
-    assert auditor.passed_over == 1
-    auditor.close()
-
-
 def test_a_batch_that_reads_the_whole_model_waits_for_company(tiny: Path) -> None:
     """Although nothing else runs; one of the model as published, which reads what is missing, does not."""
     with running(tiny, **limits(BOTH)) as engine:
@@ -255,26 +243,28 @@ def test_a_batch_that_reads_the_whole_model_waits_for_company(tiny: Path) -> Non
         assert engine.telemetry().audits == ()
         for prompt in PROMPTS[1:]:
             assert send(engine, prompt, max_tokens=3).result()
-        assert len(audits(engine, len(PROMPTS))) == len(PROMPTS)
-        assert engine.audits_passed_over == 0
+        rows = audits(engine, len(PROMPTS))
+    assert [row.reference for row in rows.values()] == ["auto"] * len(PROMPTS)
 
 
-def test_audits_wait_until_they_are_earned(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether a prompt is taken is asked once, before its text is looked at."""
+def test_the_model_as_published_is_read_when_that_is_earned(tiny: Path) -> None:
+    """Prompts are compared with their own full depth until then, and none waits for it."""
     clocks = Clocks()
-    with running(tiny, **limits(BOTH)) as engine:
+    with running(tiny, **limits(BOTH, layer_budget=4)) as engine:
         engine._auditor._share = clocks.share()
         engine._auditor.follow(BOTH, reading_seconds=0.1)
         for prompt in PROMPTS:
             assert send(engine, prompt, max_tokens=3).result()
-        assert engine.audits_passed_over == len(PROMPTS)
-        assert engine.telemetry().audits == ()
+        audits(engine, len(PROMPTS))
+        assert engine._auditor._share.spent == 0.0
         clocks.process = 2.0
         engine.at_boundary(lambda: [send(engine, prompt, max_tokens=3) for prompt in PROMPTS[:2]]).result()
-        rows = audits(engine, 2)
-        assert engine.audits_passed_over == len(PROMPTS)
+        rows = audits(engine, len(PROMPTS) + 2)
         assert engine.audits_skipped == 0
-    assert set(rows) == {len(PROMPTS) + 1, len(PROMPTS) + 2}
+    assert [row.reference for row in rows.values()] == ["own"] * len(PROMPTS) + ["auto"] * 2
+    first, again = rows[1], rows[len(PROMPTS) + 1]
+    assert first.exits["", 2][0] == again.exits["", 2][0]
+    assert first.full_millibits == first.own_full(6) == again.own_full(6) != again.full_millibits
 
 
 def test_where_reading_it_cannot_be_kept_up_full_depth_is_the_own(
@@ -290,28 +280,38 @@ def test_where_reading_it_cannot_be_kept_up_full_depth_is_the_own(
     assert {layer for _, layer in row.exits} == set(EXITS)
 
 
-def test_the_detector_begins_anew_when_the_reference_changes() -> None:
-    """Beside the own full depth it learns: the profile's baseline is of the model as published."""
-    served = ExitInUse(("file:///m", "r"), "", 6, 6, Baseline(0.9, 0.02), None, BOTH)
-    watch = Watch(served)
+SERVED = ExitInUse(("file:///m", "r"), "", 4, 6, Baseline(0.9, 0.02), None, BOTH)
 
-    def told(ordinal: int, quality: float, reference: str) -> None:
-        exits = {("", 6): (round(100_000 / quality), 30)}
-        watch.audit(AuditRow(ordinal, 40, 160, 100_000, exits, reference), 1.0)
 
-    for ordinal in range(1, 30):
-        told(ordinal, 0.9, "auto")
-    for ordinal in range(30, 60):
-        told(ordinal, 0.97, "own")
+def told(watch: Watch, requests: range, quality: float, loss: float) -> None:
+    """Audits of the exit after layer 4 by turns beside the own full depth, and beside the model as published,
+    from which int8 is `loss` away: then full depth is among the exits."""
+    for ordinal in requests:
+        own = 100_000
+        exits = {("", 4): (round(own / quality), 30)}
+        if ordinal % 3:
+            watch.audit(AuditRow(ordinal, 40, 160, own, exits, "own"), 1.0)
+        else:
+            full = round(own * (1 - loss))
+            watch.audit(AuditRow(ordinal, 40, 160, full, {**exits, ("", 6): (own, 35)}), 1.0)
+
+
+def test_a_detector_hears_audits_beside_either_full_depth() -> None:
+    watch = Watch(SERVED)
+    told(watch, range(1, 60), 0.9, loss=0.1)
     assert not watch.alarms
-    for ordinal in range(60, 75):
-        told(ordinal, 0.9, "auto")
+    told(watch, range(60, 80), 0.8, loss=0.1)
+    assert [(alarm.kind, alarm.since_request) for alarm in watch.alarms][:1] == [("Audit", 60)]
+    watch.follow(replace(SERVED, precision=KEYS))
     assert not watch.alarms
-    for ordinal in range(75, 95):
-        told(ordinal, 0.8, "auto")
-    assert [(alarm.kind, alarm.since_request) for alarm in watch.alarms][:1] == [("Audit", 75)]
-    watch.follow(replace(served, precision=KEYS))
+
+
+def test_full_depth_of_a_quantised_model_is_watched_beside_the_model_as_published_alone() -> None:
+    watch = Watch(replace(SERVED, depth=6, quality=Baseline(0.99, 0.01)))
+    told(watch, range(1, 60), 0.9, loss=0.01)
     assert not watch.alarms
+    told(watch, range(60, 90), 0.9, loss=0.2)
+    assert [(alarm.kind, alarm.since_request) for alarm in watch.alarms][:1] == [("Audit", 60)]
 
 
 def _full_quality(engine: Engine) -> float:

@@ -73,13 +73,6 @@ def test_a_fingerprint_of_openai_changes_with_the_precision() -> None:
     assert fingerprint(replace(INFO, weight_dtype="int8")) == "c@r1:6:int8/auto"
 
 
-def test_prompts_passed_over_are_counted_once() -> None:
-    metrics = Metrics("chat")
-    for count in (0, 3, 3, 5):
-        metrics.audits_passed_over(count)
-    assert 'helios_audits_passed_over_total{model_name="chat"} 5.0' in metrics.render().decode()
-
-
 def test_the_gauge_follows_what_serves() -> None:
     metrics = Metrics("chat")
     for precision in (Precision(), Precision("int8", "int8")):

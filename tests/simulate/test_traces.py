@@ -79,8 +79,8 @@ def test_an_audit_speaks_for_the_requests_after_it(tmp_path: Path) -> None:
     lines = [{**REQUEST, "arrived": 1000 + n, "request": n, "bootId": "b"} for n in range(1, 7)]
     first = {**AUDIT, "request": 2, "exits": [{**EXIT, "millibits": 300_000}]}
     second = {**AUDIT, "request": 5, "exits": [{**EXIT, "millibits": 400_000}]}
-    away, own = {**AUDIT, "request": 99}, {**AUDIT, "request": 3, "reference": "own"}
-    recorded = traffic.read(write(tmp_path, *lines, second, first, away, own))
+    away = {**AUDIT, "request": 99}
+    recorded = traffic.read(write(tmp_path, *lines, second, first, away))
     found = made.found()
     (model,) = (model for model in found.truth.values() if model.digest == GENERAL.digest)
     texts = texts_of(recorded, found)
@@ -91,6 +91,20 @@ def test_an_audit_speaks_for_the_requests_after_it(tmp_path: Path) -> None:
     (other,) = (model for model in found.truth.values() if model.digest != GENERAL.digest)
     like = texts[0].like.millibits(other, 24) / texts[0].like.millibits(other, 30)  # type: ignore[attr-defined]
     assert texts[0].millibits(other, 24) == pytest.approx(200_000 * like, rel=1e-4)
+
+
+def test_an_audit_in_another_precision_is_taken_beside_its_own_full_depth(tmp_path: Path) -> None:
+    """Whichever full depth it was compared with: both say the same of the exit."""
+    lines = [{**REQUEST, "arrived": 1000 + n, "request": n, "bootId": "b"} for n in range(1, 3)]
+    exits = [{**EXIT, "millibits": 330_000}, {**EXIT, "layer": 30, "millibits": 220_000}]
+    published = {**AUDIT, "request": 1, "exits": exits}
+    own = {**AUDIT, "request": 2, "exits": exits[:1], "fullMillibits": 220_000, "reference": "own"}
+    found = made.found()
+    (model,) = (model for model in found.truth.values() if model.digest == GENERAL.digest)
+    texts = texts_of(traffic.read(write(tmp_path, *lines, published, own)), found)
+    assert [(text.millibits(model, 24), text.millibits(model, 30)) for text in texts] == [
+        (330_000, 220_000)
+    ] * 2
 
 
 def test_audits_of_other_heads_are_refused(tmp_path: Path) -> None:

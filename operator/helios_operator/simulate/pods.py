@@ -147,7 +147,9 @@ class SimulatedPod:
         ][-128:]
         baseline = self.limits.audit.quality
         if baseline and self.limits.layer_budget < model.backbone.layers:
-            own = full / text.millibits(model, self.limits.layer_budget, precision)
+            own = text.millibits(model, depth, precision) / text.millibits(
+                model, self.limits.layer_budget, precision
+            )
             self._cusum((own - baseline.mean) / max(0.01, baseline.standard_deviation), now)
 
     def _cusum(self, z: float, now: datetime) -> None:

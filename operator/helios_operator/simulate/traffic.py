@@ -16,7 +16,7 @@ from pathlib import Path
 from helios_contract import request_log
 from helios_contract.codec import Malformed
 from helios_contract.request_log import AuditLine, RequestLine
-from helios_contract.telemetry import AS_PUBLISHED, AuditRow
+from helios_contract.telemetry import AuditRow
 
 from helios_operator.errors import OperatorError
 from helios_operator.simulate.truth import Text
@@ -67,8 +67,7 @@ def read(path: Path) -> Recorded:
         where = f"{path}:{number}"
         if isinstance(line, AuditLine):
             _check_audit(line, where)
-            if line.reference == AS_PUBLISHED:
-                audits[line.boot_id, line.request] = line.row
+            audits[line.boot_id, line.request] = line.row
         else:
             _check_request(line, where)
             lines.append(line)

@@ -2,9 +2,9 @@
 
 Driven by the engine between steps, one small unit of work at a time. It starts from the hidden states that
 the prefill left, and has the layers above the budget read one at a time by a thread of its own. Where a
-quantised model serves, full depth is that of the model as published, all of which is read for a batch: as
-often as a share of the process's CPU time allows. It keeps no text and decides nothing; an audit that fails
-is left out, and fails nothing else.
+quantised model serves, full depth is its own, and as often as a share of the process's CPU time allows that
+of the model as published, all of which is read for a batch. It keeps no text and decides nothing; an audit
+that fails is left out, and fails nothing else.
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ MAX_TOKENS = 512
 BATCH_PROMPTS, BATCH_TOKENS = 8, 1024
 WAIT_SECONDS = 2.0
 SELDOM_SECONDS = 3600.0
-"""Of the process's CPU time, between two batches: should it come to more, audits do without the model as
-published.
+"""Of the process's CPU time, between two batches that read the model as published: should it come to more,
+audits do without it.
 """
+COMPANY_SECONDS = 60.0
+"""That prompts wait at most, for others that the model as published is then read for as well."""
 STATE_TOKENS = 4096
 """Hidden states held for audits, all layers together; prompts beyond that are not audited."""
 _SOON_SECONDS = 0.01
@@ -82,8 +84,8 @@ class Auditor:
     """Follows the prompts that are audited from admission to their row.
 
     on_row: gets each AuditRow; on_read: called in another thread when there may be work again. skipped:
-    prompts whose audit failed, since boot; passed_over: those drawn that were not taken, because audits
-    would have come to more than their share of the process's CPU time.
+    prompts whose audit failed, since boot. share: of the process's CPU time, for reading the model as
+    published beside a quantised one.
     """
 
     def __init__(
@@ -93,10 +95,10 @@ class Auditor:
         share: CpuShare | None = None,
     ) -> None:
         self.captures: dict[Sequence, PromptStates] = {}
-        self.skipped = self.passed_over = 0
+        self.skipped = 0
         self._share = share or CpuShare()
         self._quantised = False
-        self._seconds = {AS_PUBLISHED: 0.0, OWN: 0.0}  # of CPU, that a batch takes
+        self._reading_seconds = 0.0  # of CPU, that a batch takes for which the whole model is read
         self._spent_before = 0.0
         self._on_row = on_row
         self._on_read = on_read
@@ -104,30 +106,13 @@ class Auditor:
         self._batch: AuditBatch | None = None
         self._units: Units | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="helios-audit-reads")
-        self._batch_of = AS_PUBLISHED
+        self._reads_all = False  # the batch under way
         self._said = ""
 
     def follow(self, precision: Precision, reading_seconds: float) -> None:
         """What serves from now on. reading_seconds: of CPU, that reading the whole model takes."""
         self._quantised = precision != Precision()
-        self._seconds = {AS_PUBLISHED: reading_seconds, OWN: 0.0}
-
-    @property
-    def reference(self) -> str:
-        """Whose full depth a batch is compared with: the model as published, unless reading that would take
-        so much of the process's CPU time that a batch would hardly ever come.
-        """
-        kept_up = not self._quantised or self._seconds[AS_PUBLISHED] <= SHARE * SELDOM_SECONDS
-        return AS_PUBLISHED if kept_up else OWN
-
-    def takes(self) -> bool:
-        """Whether a prompt that was drawn will be scored; one that will not is counted. Nothing of the prompt
-        decides it.
-        """
-        waiting = (*self.captures.values(), *self._pending)
-        takes = not self._quantised or (not self._batch and not _is_full(waiting) and self._may_begin())
-        self.passed_over += not takes
-        return takes
+        self._reading_seconds = reading_seconds
 
     @property
     def cpu_seconds(self) -> float:
@@ -136,23 +121,23 @@ class Auditor:
 
     def wakes_in(self, now: float) -> float | None:
         """Seconds until a batch may begin that waits for company; None: nothing waits for time to pass."""
-        if self._batch or not self._pending or not self._reads_all() or not self._may_begin():
+        if self._batch or not self._pending or not self._may_read_all():
             return None
-        return max(_SOON_SECONDS, self._pending[0].arrived + self._patience() - now)
+        return max(_SOON_SECONDS, self._pending[0].arrived + self._patience(True) - now)
 
-    def _reads_all(self) -> bool:
-        """Whether a batch reads the whole model, as published, however few its prompts are."""
-        return self._quantised and self.reference == AS_PUBLISHED
-
-    def _patience(self) -> float:
-        """Seconds that a batch waits to be full. No other one could begin before so much CPU time is spent as
-        makes the next one's share, so one that reads the whole model waits as long.
+    def _may_read_all(self) -> bool:
+        """Whether the next batch is compared with the model as published, where a quantised one serves: all
+        of it is read, however few the prompts are.
         """
-        return self._seconds[AS_PUBLISHED] / SHARE if self._reads_all() else WAIT_SECONDS
+        if not self._quantised or self._reading_seconds > SHARE * SELDOM_SECONDS:
+            return False
+        return self._share.allows(self._reading_seconds)
 
-    def _may_begin(self) -> bool:
-        """Whether another batch stays within the share, which a quantised model is held to."""
-        return not self._quantised or self._share.allows(self._seconds[self.reference])
+    def _patience(self, reads_all: bool) -> float:
+        """Seconds that a batch waits to be full. For one that reads the whole model there is time: until the
+        next one could begin the process has to spend what makes its share.
+        """
+        return min(COMPANY_SECONDS, self._reading_seconds / SHARE) if reads_all else WAIT_SECONDS
 
     # -- prompts come and go ---------------------------------------------------------------------------------
 
@@ -204,28 +189,28 @@ class Auditor:
         """
         if self._batch is None and not self._pending:
             return False
-        with torch.inference_mode(), self._share.counted(torch.get_num_threads(), held=self._quantised):
-            return self._work(weights, tokenizer, limits, now, idle)
-
-    def _work(self, weights: Runner, tokenizer: Tokenizer, limits: Limits, now: float, idle: bool) -> bool:
-        for _ in range(1 + min(3, len(self._pending) // 4)):
-            if self._batch is None and not self._begin(weights, tokenizer, limits, now, idle):
-                return False
-            if self._batch and self._batch.waits:
-                return False
-            self._advance()
+        with torch.inference_mode():
+            for _ in range(1 + min(3, len(self._pending) // 4)):
+                if self._batch is None and not self._begin(weights, tokenizer, limits, now, idle):
+                    return False
+                if self._batch and self._batch.waits:
+                    return False
+                with self._share.counted(torch.get_num_threads(), held=self._reads_all):
+                    ended = self._advance()
+                if ended:
+                    self._end_batch()
         return True
 
-    def _advance(self) -> None:
-        """One unit of the batch under way."""
+    def _advance(self) -> bool:
+        """One unit of the batch under way. Whether it was the last one."""
         try:
             next(self._units or iter(()))
         except StopIteration:
-            self._seconds[self._batch_of] = self._share.spent - self._spent_before
-            self._end_batch()
+            return True
         except Exception as error:
             self._skip(error)
-            self._end_batch()
+            return True
+        return False
 
     def _skip(self, error: Exception) -> None:
         """Requests do not depend on their audits. Said once, counted always."""
@@ -235,6 +220,8 @@ class Auditor:
             logger.warning("audits are skipped: %s", error or type(error).__name__)
 
     def _end_batch(self) -> None:
+        if self._reads_all:
+            self._reading_seconds = self._share.spent - self._spent_before
         self._batch = self._units = None
         host_memory.trim()  # or what audits leave in the heap adds to what steps leave there
 
@@ -242,18 +229,17 @@ class Auditor:
         """Starts a batch when one is full, its oldest prompt has waited, or there is nothing else to do."""
         if not self._pending:
             return False
-        waited = now - self._pending[0].arrived > self._patience()
-        full = _is_full(self._pending) if self._reads_all() else len(self._pending) >= BATCH_PROMPTS
-        alone = idle and not self._reads_all()
-        if not (alone or waited or full) or not self._may_begin():
+        reads_all = self._may_read_all()
+        waited = now - self._pending[0].arrived > self._patience(reads_all)
+        if not (waited or _is_full(self._pending) or (idle and not reads_all)):
             return False
         prompts = self._take_batch()
         digests = dict.fromkeys((limits.exits_digest, *(bundle.digest for bundle in limits.audit.bundles)))
-        self._batch_of, self._spent_before = self.reference, self._share.spent
-        published = self._quantised and self._batch_of == AS_PUBLISHED
-        reference = Reference(weights.backbone) if published else None
+        self._reads_all, self._spent_before = reads_all, self._share.spent
+        reference = Reference(weights.backbone) if reads_all else None
+        name = OWN if self._quantised and not reads_all else AS_PUBLISHED
         exits = tuple(digests), limits.exit_layers
-        self._batch = AuditBatch(prompts, weights, *exits, self._read, reference, self._batch_of)
+        self._batch = AuditBatch(prompts, weights, *exits, self._read, reference, name)
         self._units = self._audit(self._batch, tokenizer)
         return True
 
@@ -264,7 +250,7 @@ class Auditor:
         return future
 
     def _counted(self, load: Callable[[], T]) -> T:
-        with self._share.counted(held=self._quantised):
+        with self._share.counted(held=self._reads_all):
             return load()
 
     def _take_batch(self) -> list[PromptStates]:

@@ -340,7 +340,7 @@ class Engine(Shown):
         self._watch.probe(self.serving.limits.task_probe)
 
     def _follow(self) -> None:
-        model, self.serving.audits_take = self.serving.model, self._auditor.takes
+        model = self.serving.model
         self._auditor.follow(model.precision, model.reading_seconds)
 
     def released(self) -> None:

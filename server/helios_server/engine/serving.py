@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -186,8 +186,7 @@ class Serving:
 
     kv_tokens, context, vocabulary: tokens and token ids that a request may count on; less than the pool and
     the model have while what comes has less. whole: no change was broken off in the middle. known: what
-    models have taken that served here, by fingerprint and precision. audits_take: whether one more prompt
-    that was drawn can be scored.
+    models have taken that served here, by fingerprint and precision.
     """
 
     def __init__(self, config: EngineConfig, loaded: Loaded) -> None:
@@ -197,7 +196,6 @@ class Serving:
         self.scheduler = Scheduler(
             pages, config.step_tokens, loaded.plan.rows, self.depth_for, prefixes, self.drawn
         )
-        self.audits_take: Callable[[], bool] = lambda: True
         self.runner: Runner | None = None
         self.known: dict[tuple[str, Precision], MemoryFacts] = {}
         self._install(loaded)
@@ -285,7 +283,7 @@ class Serving:
 
     def drawn(self, sequence: Sequence) -> bool:
         """Whether a newcomer's prompt is scored."""
-        return drawn(sequence, self.limits) and self.audits_take()
+        return drawn(sequence, self.limits)
 
     def served(self, depth: int) -> Served:
         """By what a token at this depth is produced."""

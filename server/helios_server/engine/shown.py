@@ -77,11 +77,6 @@ class Shown:
         return self._auditor.skipped
 
     @property
-    def audits_passed_over(self) -> int:
-        """Prompts drawn that were not scored for audits to keep to their share of CPU time, since boot."""
-        return self._auditor.passed_over
-
-    @property
     def audit_cpu_seconds(self) -> float:
         """Of the process, that audits have taken at most since boot."""
         return self._auditor.cpu_seconds

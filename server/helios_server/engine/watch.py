@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from helios_contract.limits import Baseline, TaskProbe
 from helios_contract.serves import Precision
-from helios_contract.telemetry import AS_PUBLISHED, Alarm, AuditRow, BreachCounter, TaskCounts
+from helios_contract.telemetry import Alarm, AuditRow, BreachCounter, TaskCounts
 
 from helios_server.engine.cusum import BREACH_WINDOW, BreachWindow, Change, Cusum, Expected
 from helios_server.engine.task_watch import TaskWatch
@@ -41,7 +41,8 @@ class ExitInUse:
 
 
 class Watch:
-    """At full depth as published quality is 1 by definition and not watched: audits have no such exit."""
+    """At full depth as published quality is 1 by definition and not watched: audits have no such exit. Nor
+    has one in another precision, where it was compared with itself."""
 
     def __init__(self, exit_in_use: ExitInUse) -> None:
         self.audits: tuple[AuditRow, ...] = ()  # told in every step: swapped when one comes, as alarms are
@@ -54,17 +55,11 @@ class Watch:
     def _begin(self, exit_in_use: ExitInUse) -> None:
         self.alarms: tuple[Alarm, ...] = ()
         self._exit = exit_in_use
-        self._begin_quality(AS_PUBLISHED)
+        self._quality = Cusum(_expected(exit_in_use.quality), _LEARN_AUDITS, _QUALITY_FLOOR)
         self._confidence = Cusum(_expected(exit_in_use.confidence), _LEARN_REQUESTS, _CONFIDENCE_FLOOR)
         self._breaches = BreachWindow()
         self._tasks = TaskWatch()
         self._newest = 0
-
-    def _begin_quality(self, reference: str) -> None:
-        """The profile's baseline is of full depth as published: beside another one it is learnt."""
-        baseline = self._exit.quality if reference == AS_PUBLISHED else None
-        self._reference = reference
-        self._quality = Cusum(_expected(baseline), _LEARN_AUDITS, _QUALITY_FLOOR)
 
     def follow(self, exit_in_use: ExitInUse) -> None:
         """Other limits hold. Audits stay: they do not depend on the exit in use."""
@@ -97,12 +92,16 @@ class Watch:
     def audit(self, row: AuditRow, unix_seconds: float) -> None:
         """An audit is complete."""
         self.audits = (*self.audits, row)[-_AUDITS_KEPT:]
-        if row.reference != self._reference:
-            self._begin_quality(row.reference)
         if watched := row.exits.get((self._exit.digest, self._exit.depth)):
             millibits, _ = watched
-            change = self._quality.observe(row.full_millibits / max(1, millibits), row.request)
+            change = self._quality.observe(self._full(row) / max(1, millibits), row.request)
             self._note("Audit", change, row.request, unix_seconds)
+
+    def _full(self, row: AuditRow) -> int:
+        """Bits that the exit in use is compared with: of full depth in its own precision, which every row
+        knows; full depth itself, quantised, has the model as published alone."""
+        at_full = self._exit.depth == self._exit.full_depth
+        return row.full_millibits if at_full else row.own_full(self._exit.full_depth)
 
     def breaches(self, threshold: float) -> BreachCounter:
         """The counter's state. threshold: confidence in [0, 1], in use."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from helios_contract.telemetry import AuditRow, Telemetry
+from helios_contract.telemetry import AS_PUBLISHED, AuditRow, Telemetry
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from helios_server.rpc.http import Answer, Page
@@ -46,7 +46,6 @@ async def _refresh(pod: Pod) -> None:
         telemetry, load = engine.telemetry(), engine.load()
         breaches = telemetry.breaches
         metrics.capacity(telemetry.capacity)
-        metrics.audits_passed_over(engine.audits_passed_over)
         metrics.audits_took(engine.audit_cpu_seconds)
         metrics.batch_reached.labels(pod.model_name).set(telemetry.batch_reached)
         usage = load.kv_used_tokens / load.kv_capacity_tokens if load.kv_capacity_tokens else 0.0
@@ -60,12 +59,14 @@ async def _refresh(pod: Pod) -> None:
 
 
 def _audited(telemetry: Telemetry) -> tuple[float | None, float | None]:
-    """Quality and agreement of the exit in use, over the audits that scored it; None without any."""
+    """Quality and agreement of the exit in use, over the audits that scored it; None without any. Of a
+    quantised model, over those that compared it with the model as published, where there are some."""
     limits, layers = telemetry.limits, telemetry.capacity.layers_loaded
     rows: list[AuditRow] = [row for row in telemetry.audits if (limits.exits_digest, layers) in row.exits]
     if not rows:
         is_full = layers == telemetry.capacity.total_layers
         return (1.0, 1.0) if telemetry.audits and is_full else (None, None)
+    rows = [row for row in rows if row.reference == AS_PUBLISHED] or rows
     used = [row.exits[limits.exits_digest, layers] for row in rows]
     millibits, agreeing = (sum(column) for column in zip(*used, strict=True))
     full, tokens = sum(row.full_millibits for row in rows), sum(row.tokens for row in rows)

@@ -66,7 +66,7 @@ class Metrics:
         self._tokens: _Tokens | None = None
         self._joules = 0.0
         self._raised: Mapping[tuple[str, str], int] = {}
-        self._passed_over, self._audit_seconds = 0, 0.0
+        self._audit_seconds = 0.0
         self.last_answer = 0.0
         """When one ended; Unix seconds."""
         self.registry = CollectorRegistry()
@@ -176,11 +176,6 @@ class Metrics:
         """The event loop came to something so much later than it was due."""
         self.event_loop_lag.labels(self._model_name).observe(seconds)
 
-    def audits_passed_over(self, count: int) -> None:
-        """Since boot."""
-        self.passed_over.labels(self._model_name).inc(count - self._passed_over)
-        self._passed_over = count
-
     def audits_took(self, cpu_seconds: float) -> None:
         """Since boot."""
         self.audit_cpu_seconds.labels(self._model_name).inc(cpu_seconds - self._audit_seconds)
@@ -281,11 +276,6 @@ class Metrics:
             "task_probe_asked", "Tasks that the probe asked and had judged: those that should pass.", _SERVED
         )
         self.tasks_passed = counter("task_probe_passed", "Of those, the ones that passed.", _SERVED)
-        self.passed_over = counter(
-            "audits_passed_over",
-            "Prompts drawn for an audit but skipped, to keep within the audits' share of CPU time.",
-            ("model_name",),
-        )
         self.audit_cpu_seconds = counter(
             "audit_cpu_seconds",
             "Upper bound of CPU seconds taken by audits: threads with other work count in full.",

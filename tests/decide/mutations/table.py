@@ -135,8 +135,8 @@ MUTANTS = (
     Mutant(
         "repairs need only an alarm",
         "gathering",
-        "return case.contender is not None and quality.are_other_texts(",
-        "return False and quality.are_other_texts(",
+        "return quality.are_other_texts(live, profiled, case.policy)",
+        "return False",
     ),
     # -- limits and heads restart no pod
     Mutant("limits restart no pod", "strategy", "if same_backbone and reachable:", "if False:"),

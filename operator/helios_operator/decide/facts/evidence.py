@@ -101,12 +101,13 @@ class ProfileEvidence:
         return quality.share(found.agreement_percent / 100 * row.tokens, row.tokens, self.policy)
 
     def baseline(self, contender: Contender, layer: int, precision: Precision = REFERENCE) -> Baseline | None:
-        """What a pod compares with is full depth as published: of that itself there is none."""
+        """What a detector compares an exit with is full depth in its own precision, and that with full depth
+        as published, of which itself there is none."""
         row, published = self._row(contender, precision), self._row(contender)
         found = _exit(row, layer)
         if row is None or published is None or found is None or found is published.exits[-1]:
             return None
-        full = published.exits[-1].prompt_millibits
+        full = (published if found is row.exits[-1] else row).exits[-1].prompt_millibits
         if len(full) != len(found.prompt_millibits):
             return None
         return quality.baseline(full, found.prompt_millibits, self.policy)
@@ -203,7 +204,10 @@ class LiveEvidence:
             return self.profiles.agreement(contender, layer, precision) if self.profiles else None
         scored = [(row.tokens, agreeing) for row, _, _, agreeing in self._scored(contender, layer)]
         if not scored:
-            return None
+            is_known = self.profiles and self.audits and _is_full(contender, layer)
+            return (
+                self.profiles.agreement(contender, layer, precision) if self.profiles and is_known else None
+            )
         return quality.share(
             sum(each for _, each in scored), sum(tokens for tokens, _ in scored), self.policy
         )
@@ -212,10 +216,25 @@ class LiveEvidence:
         """In the precision that serves alone: what lies between requests is not known of another."""
         if not same_backbone(self.serving, contender) or precision != self.precision:
             return None
-        if _is_full(contender, layer) and precision == REFERENCE:
-            return None
-        full, bits = self._pairs(contender, layer)
-        return quality.baseline(full, bits, self.policy)
+        if _is_full(contender, layer):
+            return (
+                None
+                if precision == REFERENCE
+                else quality.baseline(*self._pairs(contender, layer), self.policy)
+            )
+        depth = _depth(self.serving)
+        pairs = [(row.own_full(depth), bits) for row, _, bits, _ in self._scored(contender, layer)]
+        return quality.baseline([full for full, _ in pairs], [bits for _, bits in pairs], self.policy)
+
+    @property
+    def bits_per_byte(self) -> list[float]:
+        """Of each request at full depth as published, in millibits: which texts come."""
+        own, _ = self._own_full
+        return [
+            row.full_millibits * (own or 1.0 if row.reference != AS_PUBLISHED else 1.0) / row.bytes
+            for row in self.audits
+            if row.bytes
+        ]
 
     def _seen(self, contender: Contender, layer: int) -> Estimate | None:
         """In the precision that serves."""
@@ -234,7 +253,7 @@ class LiveEvidence:
     def _scored(self, contender: Contender, layer: int) -> Iterator[tuple[AuditRow, float, float, float]]:
         """(request, bits of full depth as published, bits of the exit, tokens that agree with that full
         depth). Where a pod compared with its own full depth, the profile says how that compares; without one
-        such a request tells nothing."""
+        such a request tells nothing, and of that full depth never."""
         own, agreement = self._own_full
         for row in self.audits:
             found = _exit_of(row, contender, layer)
@@ -337,12 +356,10 @@ def _deviation(row: QualityRow, policy: Policy) -> float:
 
 
 def _exit_of(row: AuditRow, contender: Contender, layer: int) -> tuple[int, int] | None:
-    """(bits, tokens that agree) at an exit; at full depth, in the precision that serves, whatever the heads:
-    where a pod compared with its own, that is it."""
+    """(bits, tokens that agree) at an exit; at full depth, in the precision that serves, whatever the
+    heads."""
     if not _is_full(contender, layer):
         return row.exits.get(_where(contender, layer))
-    if row.reference != AS_PUBLISHED:
-        return row.full_millibits, row.tokens
     return next((found for (_, depth), found in row.exits.items() if depth == layer), None)
 
 

@@ -174,12 +174,14 @@ def _tells_of_tasks_alone(case: Case) -> bool:
 
 
 def _compare_with_themselves(alarms: Sequence[Heard], case: Case) -> bool:
-    """Audits of full depth that would find nothing: what the precision costs on this traffic, prompts of it
-    tell, where there will be some."""
+    """Audits of full depth that would find nothing, or hardly any that would: what the precision costs on
+    this traffic, prompts of it tell, where there will be some."""
     live = case.spec.profiling.prompts.live
     if case.precision == REFERENCE or not (live and live.consent):
         return False
-    return any(row.reference == OWN for heard in alarms for row in heard.audits)
+    audits = _most_telling(alarms, case)
+    telling = [row for row in audits if row.reference != OWN]
+    return len(telling) < min(len(audits), case.policy.min_audits)
 
 
 def since_alarms(alarms: Sequence[Heard]) -> dict[str, int]:
@@ -249,10 +251,10 @@ def _is_of_other_traffic(profiles: ProfileEvidence, audits: tuple[AuditRow, ...]
     comes."""
     if (profiles.completed or NEVER) < (case.memory.shifted_at or NEVER):
         return True
-    live = [row.full_millibits / row.bytes for row in audits if row.bytes]
-    return case.contender is not None and quality.are_other_texts(
-        live, profiles.bits_per_byte(case.contender), case.policy
-    )
+    if case.contender is None:
+        return False
+    live, profiled = case.live(audits, case.contender).bits_per_byte, profiles.bits_per_byte(case.contender)
+    return quality.are_other_texts(live, profiled, case.policy)
 
 
 def _since_change_of_limits(case: Case) -> dict[str, int]:
