@@ -103,9 +103,10 @@ class Helios:
     def _millibits(self, ordinal: int) -> int:
         end = time.monotonic() + _AUDIT_SECONDS
         while time.monotonic() < end:
-            for row in self.engine.telemetry().audits:
+            seen = self.engine.telemetry()
+            for row in seen.audits:
                 if row.request == ordinal:
-                    return row.full_millibits
+                    return row.own_full(seen.capacity.total_layers)
             time.sleep(0.01)
         raise RuntimeError(f"the audit of a prompt did not come within {_AUDIT_SECONDS:.0f} s")
 

@@ -18,6 +18,7 @@ struct AttentionScratch {
   float *tops, *factors;  // [members]
   float *totals;          // [members, kLanes]
   float *wide;            // [kKeys, dim]
+  float *turned;          // [dim, kKeys]
 
   static int64_t members_of(const HeliosShape& shape) {
     const int64_t group = shape.heads / shape.kv_heads;
@@ -26,7 +27,7 @@ struct AttentionScratch {
   static int64_t dim_of(const HeliosShape& shape) { return round_up(shape.head_dim, kLanes); }
   static int64_t size(const HeliosShape& shape) {
     const int64_t members = members_of(shape), dim = dim_of(shape);
-    return members * (2 * dim + kLine + 2 * kLanes + kLanes) + kKeys * dim;
+    return members * (2 * dim + kLine + 2 * kLanes + kLanes) + 2 * kKeys * dim;
   }
   static AttentionScratch cut(const HeliosShape& shape, float* from) {
     const int64_t members = members_of(shape), dim = dim_of(shape);
@@ -36,7 +37,8 @@ struct AttentionScratch {
     s.scores = s.sums + members * dim;
     s.totals = s.scores + members * kLine;
     s.wide = s.totals + members * kLanes;
-    s.tops = s.wide + kKeys * dim;
+    s.turned = s.wide + kKeys * dim;
+    s.tops = s.turned + kKeys * dim;
     s.factors = s.tops + members;
     return s;
   }
@@ -102,6 +104,58 @@ static inline void score_keys(const T* keys, int64_t stride, int64_t size, int n
     for (int t = n; t < kLanes; ++t) sums[m][t] = vzero();
     vstore(scores + m * kLine, vsums(sums[m]));
   }
+}
+
+// The same scores, to the bit, of kTurned keys that stand side by side, an element of all of them at a time: lanes are keys
+// here and not elements, so that nothing has to be gathered in the end. What score_keys has in a lane is added up in the
+// order of vsums.
+constexpr int kVectors = 2, kTurned = kVectors * kLanes;
+
+template <int R> struct Sums {
+  vf of[R][kVectors];
+};
+
+template <int R> __attribute__((always_inline)) static inline Sums<R> added(Sums<R> a, const Sums<R>& b) {
+  for (int m = 0; m < R; ++m)
+    for (int v = 0; v < kVectors; ++v) a.of[m][v] = vadd(a.of[m][v], b.of[m][v]);
+  return a;
+}
+
+// Two lanes at a time, or additions would wait for each other.
+template <int R> __attribute__((always_inline)) static inline Sums<R> two_lanes(const float* keys, const float* queries, int64_t dim, int one, int other) {
+  Sums<R> a, b;
+  for (int m = 0; m < R; ++m)
+    for (int v = 0; v < kVectors; ++v) a.of[m][v] = b.of[m][v] = vzero();
+  for (int64_t i = 0; i < dim; i += kLanes) {
+    const float *k = keys + (i + one) * kKeys, *l = keys + (i + other) * kKeys;
+#pragma GCC unroll 4
+    for (int m = 0; m < R; ++m) {
+      const vf q = vset1(queries[m * dim + i + one]), r = vset1(queries[m * dim + i + other]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        a.of[m][v] = vfma(vload(k + v * kLanes), q, a.of[m][v]);
+        b.of[m][v] = vfma(vload(l + v * kLanes), r, b.of[m][v]);
+      }
+    }
+  }
+  return added(a, b);
+}
+
+template <int R> __attribute__((always_inline)) static inline Sums<R> four_lanes(const float* keys, const float* queries, int64_t dim, int first) {
+  const int* at = kPairing;
+  return added(two_lanes<R>(keys, queries, dim, first + at[0], first + at[1]),
+               two_lanes<R>(keys, queries, dim, first + at[2], first + at[3]));
+}
+
+template <int R> __attribute__((always_inline)) static inline Sums<R> eight_lanes(const float* keys, const float* queries, int64_t dim, int first) {
+  return added(four_lanes<R>(keys, queries, dim, first), four_lanes<R>(keys, queries, dim, first + 4));
+}
+
+template <int R> static void score_turned(const float* keys, const float* queries, int64_t dim, float* scores) {
+  Sums<R> sums = eight_lanes<R>(keys, queries, dim, 0);
+  if constexpr (kLanes == 16) sums = added(sums, eight_lanes<R>(keys, queries, dim, 8));
+  for (int m = 0; m < R; ++m)
+    for (int v = 0; v < kVectors; ++v) vstore(scores + m * kLine + v * kLanes, sums.of[m][v]);
 }
 
 // sums += weight of each key * its value, for R members and C vectors of the head, in the order of the keys. left:
@@ -189,6 +243,18 @@ template <class T> static void widen(const Block<T>& block, int64_t start, int n
   });
 }
 
+// The wide keys of the block, side by side.
+template <class T> static void turn(const Block<T>& block, int n) {
+  const int64_t dim = block.dim();
+  for (int t = 0; t < n; t += kLanes)
+    for (int64_t i = 0; i < dim; i += kLanes) {
+      vf square[kLanes];
+      for (int r = 0; r < kLanes; ++r) square[r] = t + r < n ? vload(block.scratch.wide + (t + r) * dim + i) : vzero();
+      vturn(square);
+      for (int r = 0; r < kLanes; ++r) vstore(block.scratch.turned + (i + r) * kKeys + t, square[r]);
+    }
+}
+
 // Pages lie anywhere, so nothing fetches them ahead but this: while a page's keys are scored, and later its values summed,
 // those of a page further on are asked for, be it of this block or of the next. A fetch may be dropped where the processor
 // has not looked up yet where its address lies, a load may not: keys and values are both touched before the keys pass.
@@ -220,7 +286,14 @@ template <class T> static void score_block(const Block<T>& block, int64_t start,
   const int64_t size = block.shape.head_dim;
   if (block.members() >= kWidenMembers<T>) {
     widen(block, start, n, 0);
-    score_run(block, block.scratch.wide, block.dim(), block.dim(), n, 0, first);
+    turn(block, n);
+    for (int t = 0; t < n; t += kTurned)
+      for (int64_t m = first; m < block.members(); m += 2) {
+        const float *keys = block.scratch.turned + t, *queries = block.scratch.queries + m * block.dim();
+        float* scores = block.scratch.scores + m * kLine + t;
+        if (m + 1 < block.members()) score_turned<2>(keys, queries, block.dim(), scores);
+        else score_turned<1>(keys, queries, block.dim(), scores);
+      }
     return;
   }
   const int64_t width = block.slab.width;

@@ -15,6 +15,7 @@ static void configure(int rows) {
     config.bytes[tile] = 64;
     config.rows[tile] = (uint8_t)(tile < 6 ? rows : 16);
   }
+  __asm__ volatile("" : : : "memory");  // GCC declares that only the first eight bytes are read, and may drop the others
   _tile_loadconfig(&config);
 }
 

@@ -76,9 +76,29 @@ static inline float vtop(vf v) {
   a = _mm_max_ps(a, _mm_movehl_ps(a, a));
   return _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)));
 }
-// Lane i: the sum of v[i], by a tree that is the same for all.
+// Lane i: the sum of v[i], by a tree that is the same for all: four lanes that stand together in this order, by pairs; then
+// fours by pairs.
+constexpr int kPairing[4] = {0, 1, 2, 3};
 static inline vf vsums(const vf* v) {
   const vf a = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
   const vf b = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
   return vadd(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+// Rows become columns.
+static inline void vturn(vf* v) {
+  vf a[8];
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    const vf low = _mm256_unpacklo_ps(v[i], v[i + 1]), high = _mm256_unpackhi_ps(v[i], v[i + 1]);
+    const vf low2 = _mm256_unpacklo_ps(v[i + 2], v[i + 3]), high2 = _mm256_unpackhi_ps(v[i + 2], v[i + 3]);
+    a[i] = _mm256_shuffle_ps(low, low2, 0x44);
+    a[i + 1] = _mm256_shuffle_ps(low, low2, 0xee);
+    a[i + 2] = _mm256_shuffle_ps(high, high2, 0x44);
+    a[i + 3] = _mm256_shuffle_ps(high, high2, 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    v[i] = _mm256_permute2f128_ps(a[i], a[i + 4], 0x20);
+    v[i + 4] = _mm256_permute2f128_ps(a[i], a[i + 4], 0x31);
+  }
 }

@@ -73,7 +73,9 @@ static inline vf vlow_high(vf a, vf b) {  // [a0 + a2, b0 + b2 | ...] by pairs o
 static inline vf vquarters(vf a, vf b) {
   return vadd(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
 }
-// Lane i: the sum of v[i], by a tree that is the same for all.
+// Lane i: the sum of v[i], by a tree that is the same for all: four lanes that stand together in this order, by pairs; then
+// fours by pairs.
+constexpr int kPairing[4] = {0, 2, 1, 3};
 static inline vf vsums(const vf* v) {
   vf pairs[8], fours[4];
 #pragma GCC unroll 8
@@ -82,4 +84,31 @@ static inline vf vsums(const vf* v) {
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) fours[i] = vlow_high(pairs[2 * i], pairs[2 * i + 1]);
   return vquarters(vquarters(fours[0], fours[1]), vquarters(fours[2], fours[3]));
+}
+// The low (high: 1) pairs of lanes of both.
+static inline vf vjoin(vf a, vf b, int high) {
+  const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+  return _mm512_castpd_ps(high ? _mm512_unpackhi_pd(x, y) : _mm512_unpacklo_pd(x, y));
+}
+// Rows become columns.
+static inline void vturn(vf* v) {
+  vf a[16];
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    const vf low = _mm512_unpacklo_ps(v[i], v[i + 1]), high = _mm512_unpackhi_ps(v[i], v[i + 1]);
+    const vf low2 = _mm512_unpacklo_ps(v[i + 2], v[i + 3]), high2 = _mm512_unpackhi_ps(v[i + 2], v[i + 3]);
+    a[i] = vjoin(low, low2, 0);
+    a[i + 1] = vjoin(low, low2, 1);
+    a[i + 2] = vjoin(high, high2, 0);
+    a[i + 3] = vjoin(high, high2, 1);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const vf even = _mm512_shuffle_f32x4(a[i], a[i + 4], 0x88), odd = _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd);
+    const vf even2 = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0x88), odd2 = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0xdd);
+    v[i] = _mm512_shuffle_f32x4(even, even2, 0x88);
+    v[i + 4] = _mm512_shuffle_f32x4(odd, odd2, 0x88);
+    v[i + 8] = _mm512_shuffle_f32x4(even, even2, 0xdd);
+    v[i + 12] = _mm512_shuffle_f32x4(odd, odd2, 0xdd);
+  }
 }
