@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from helios_operator.api.types import Decision, Trigger
 from helios_operator.decide.plan import StartJob
 from helios_operator.decide.snapshot import JobKind
@@ -50,6 +51,16 @@ def test_the_audits_trigger_hears_no_breach() -> None:
     made.run(4)
     assert made.active == ("general", 24)
     assert made.status.reassessment.trigger is None
+
+
+@pytest.mark.parametrize("trigger", Trigger)
+def test_traffic_shifts_by_the_alarms_that_are_listened_to(trigger: Trigger) -> None:
+    """By no other: a counter that calls now and then would have everything measured again and again."""
+    made = selected(with_rules(world(inline(), general=GENERAL), trigger=trigger))
+    made.serve(30, "prose")
+    breach(made)
+    made.run(1)
+    assert (made.status.reassessment.shifted_at is not None) == (trigger is Trigger.CONFIDENCE)
 
 
 def test_a_breach_at_full_depth_switches_by_what_is_profiled() -> None:

@@ -18,14 +18,19 @@ from datetime import datetime
 from helios_contract.telemetry import Alarm, AuditRow, Telemetry
 
 from helios_operator.api.timestamps import NEVER
-from helios_operator.api.types import PodTally, ReassessmentStatus
+from helios_operator.api.types import PodTally, ReassessmentStatus, Trigger
 from helios_operator.decide.facts.fleet import Fleet
 from helios_operator.decide.snapshot import Pod, Snapshot
 
 TASKS = "Tasks"
 """An alarm that tells of what serves, whatever the traffic is."""
-KINDS = frozenset({"Audit", "Confidence", "Breach", TASKS})
-"""Alarms that are heard; all others tell of other traffic. A word that is newer tells nothing."""
+LISTENED = {
+    Trigger.AUDIT: frozenset({"Audit", "Confidence", TASKS}),
+    Trigger.CONFIDENCE: frozenset({"Breach", TASKS}),
+}
+"""Kinds of alarms by what listens to them; Breach is the paper's counter. Tasks only alarm where a probe is
+asked for; all others tell of other traffic. A word that is newer tells nothing."""
+_KINDS = frozenset().union(*LISTENED.values())
 MOST_PODS = 4096
 """The CRD's maxItems. Pods beyond it are unknown."""
 
@@ -61,8 +66,9 @@ def noted(memory: ReassessmentStatus, snapshot: Snapshot, fleet: Fleet, now: dat
     for pod in (*fleet.ready_pods, *coming):
         if pod.ready and pod.telemetry:
             pods[pod.name] = _seen(pods.get(pod.name), pod.name, pod.telemetry, memory, now)
+    shifts = LISTENED[snapshot.deployment.spec.reassessment.trigger] - {TASKS}
     is_shifted = any(
-        at == now and not told.startswith(TASKS) for pod in pods.values() for told, at in pod.alarms.items()
+        at == now and told.split("/")[0] in shifts for pod in pods.values() for told, at in pod.alarms.items()
     )
     parting = _parting(pods, fleet)
     served = sum(count - (pods[name].requests or 0) for name, count in parting.items())
@@ -116,7 +122,7 @@ def _seen(
         alarms={
             label(alarm): known.alarms.get(label(alarm)) or _first_heard(alarm, memory, now)
             for alarm in telemetry.alarms
-            if alarm.kind in KINDS
+            if alarm.kind in _KINDS
         },
     )
 

@@ -14,18 +14,11 @@ from helios_operator.api.annotations import Request, newest_request
 from helios_operator.api.event_reasons import EventReason
 from helios_operator.api.reasons import Reason
 from helios_operator.api.timestamps import NEVER
-from helios_operator.api.types import ReassessmentStatus, Trigger
+from helios_operator.api.types import ReassessmentStatus
 from helios_operator.decide.facts import tally
 from helios_operator.decide.facts.tally import Heard
 from helios_operator.decide.weigh import select
 from helios_operator.decide.weigh.case import Case
-
-KINDS = {
-    Trigger.AUDIT: frozenset({"Audit", "Confidence", tally.TASKS}),
-    Trigger.CONFIDENCE: frozenset({"Breach", tally.TASKS}),
-}
-"""Alarms that each policy listens to; Breach is the paper's counter. Tasks only alarm where a probe is asked
-for."""
 
 
 class Cause(StrEnum):
@@ -131,7 +124,7 @@ def why_to_leave(case: Case) -> Reason:
 
 def pending_alarms(case: Case) -> list[Heard]:
     """Heard since the last reassessment ended, newest first."""
-    return tally.pending(case.memory, case.fleet, KINDS[case.spec.reassessment.trigger])
+    return tally.pending(case.memory, case.fleet, tally.LISTENED[case.spec.reassessment.trigger])
 
 
 def fallen_tasks(case: Case) -> bool:
