@@ -170,6 +170,7 @@ def _add_arms(parser: ArgumentParser) -> None:
     add("--only", nargs="+", default=["*"], metavar="ARM", help="by name or pattern; 'parts' too")
     add("--memory-mib", type=int, default=0, help="of a pod (default: the machine's)")
     add("--memory-rows", type=int, default=0, metavar="N", help="what N rows of full depth and audits need")
+    add("--rounds", type=int, default=1, help="of all arms, every other one backwards (default: 1)")
     add("--exit-threshold", type=float, metavar="P", help="(default: the least that keeps the quality)")
     add("--audit-percent", type=int, default=5, help="of the loop (default: 5, as in specs)")
     add("--every-requests", type=int, default=150, help="a reassessment at least (default: 150)")

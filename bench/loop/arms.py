@@ -116,6 +116,7 @@ class Arms:
 
         @asynccontextmanager
         async def opened() -> AsyncIterator[Open]:
+            shutil.rmtree(self.state / arm, ignore_errors=True)  # of an earlier round
             options = Options(
                 volumes=cache_root(),
                 dtype=self.fixed.dtype,
@@ -132,7 +133,8 @@ class Arms:
             ):
                 if self.settling:
                     await loop.settle(self.settling, ask, self.peer_rows)
-                shutil.copytree(self.state / arm, self._before / arm, ignore=_OF_THIS_RUN)
+                if not (self._before / arm).exists():
+                    shutil.copytree(self.state / arm, self._before / arm, ignore=_OF_THIS_RUN)
                 chose = {"chose": loop.chose}
                 yield Open(ask, lambda answered: chose | {"changes": costs(loop.changes(), answered)})
 

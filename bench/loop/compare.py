@@ -1,8 +1,9 @@
 """The loop beside what stays as it is: the best choice in hindsight, full depth, token exit, peers. Pure.
 
-Every ratio is above 1 where the loop did better. low and high: of the kinds of text. What an objective is for
-is compared: tokens a second in bursts, the mean response, joules a token, quality. (A median would fall where
-calms end and bursts begin, since each has half of the requests, and jump from one to the other.)
+Every ratio is above 1 where the loop did better. low and high: of the kinds of text, and of the rounds. What
+an objective is for is compared: tokens a second in bursts, the mean response, joules a token, quality. (A
+median would fall where calms end and bursts begin, since each has half of the requests, and jump from one to
+the other.)
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def ratio(name: str, mine: Figures, other: Figures, metric: str) -> Claim:
         return theirs[metric] / own[metric] if metric in _LESS_IS_BETTER else own[metric] / theirs[metric]
 
     value = round(of(mine.whole, other.whole), 4)
-    parts = [value, *(round(of(own, other.kinds[kind]), 4) for kind, own in mine.kinds.items())]
+    pairs = [(own, other.kinds[kind]) for kind, own in mine.kinds.items()]
+    pairs += [(own.whole, its.whole) for own, its in zip(mine.rounds, other.rounds, strict=False)]
+    parts = [value, *(round(of(own, its), 4) for own, its in pairs)]
     return Claim(name, value, min(parts), max(parts), "x")
 
 

@@ -44,6 +44,7 @@ class Run:
     seconds: float
     facts: Mapping[str, Any] = field(default_factory=dict)
     single_tokens: bool = False
+    round: int = 0
 
     def part(self, kind: str) -> Run:
         """While the texts were of a kind."""
@@ -53,17 +54,32 @@ class Run:
 
 @dataclass(frozen=True)
 class Figures:
-    """quality: percent with its interval; failed: requests."""
+    """quality: percent with its interval; failed: requests; rounds: what this is the mean of, if there were
+    several."""
 
     whole: Metrics
     kinds: Mapping[str, Metrics]
     quality: tuple[float, float, float]
     failed: int
+    rounds: Sequence[Figures] = ()
+
+    @classmethod
+    def together(cls, rounds: Sequence[Figures]) -> Figures:
+        """Of one arm."""
+        first = rounds[0]
+        kinds = {kind: _mean([one.kinds[kind] for one in rounds]) for kind in first.kinds}
+        failed = sum(one.failed for one in rounds)
+        return cls(_mean([one.whole for one in rounds]), kinds, first.quality, failed, rounds)
 
     def range(self, metric: str) -> tuple[float, float, float]:
-        """Over the whole trace, and the least and greatest of its kinds."""
-        value, parts = self.whole[metric], [metrics[metric] for metrics in self.kinds.values()]
+        """Over the whole trace, and the least and greatest of its kinds and rounds."""
+        parts = [metrics[metric] for metrics in (*self.kinds.values(), *(one.whole for one in self.rounds))]
+        value = self.whole[metric]
         return value, min([value, *parts]), max([value, *parts])
+
+
+def _mean(rounds: Sequence[Metrics]) -> Metrics:
+    return {metric: fmean(one[metric] for one in rounds) for metric in rounds[0]}
 
 
 def figures(run: Run, worth: Worth, slo: Slo) -> Figures:
@@ -77,8 +93,8 @@ def figures(run: Run, worth: Worth, slo: Slo) -> Figures:
 
 
 def claims(name: str, found: Figures, *, with_quality: bool = True) -> Iterator[Claim]:
-    """low, high: of the kinds of text; for quality, its interval. with_quality: of an arm whose quality was
-    measured, not taken for granted."""
+    """low, high: of kinds of text and rounds; for quality, its interval. with_quality: of an arm whose
+    quality was measured, not taken for granted."""
     for metric, unit in UNITS.items():
         if metric != "quality" or with_quality:
             ends = found.quality if metric == "quality" else found.range(metric)

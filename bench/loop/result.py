@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,7 +46,10 @@ class Result:
     def _known(self) -> Mapping[str, Figures]:
         """By arm, of those that had the trace."""
         slo = Slo(self.options.slo_ttft, self.options.slo_itl)
-        return {run.arm: figures.figures(run, self.worth, slo) for run in self.found.runs}
+        known = defaultdict[str, list[Figures]](list)
+        for run in self.found.runs:
+            known[run.arm].append(figures.figures(run, self.worth, slo))
+        return {arm: Figures.together(rounds) for arm, rounds in known.items()}
 
     @property
     def _statics(self) -> Mapping[str, Figures]:
@@ -96,7 +100,13 @@ class Result:
 
     def _arm(self, run: Run) -> dict[str, Any]:
         known = self._known[run.arm]
-        return {"seconds": round(run.seconds, 1), "failed": known.failed, "byKind": known.kinds, **run.facts}
+        return {
+            "seconds": round(run.seconds, 1),
+            "failed": known.failed,
+            "byKind": known.kinds,
+            "rounds": [one.whole for one in known.rounds],
+            **run.facts,
+        }
 
     # -- claims ----------------------------------------------------------------------------------------------
 
@@ -112,7 +122,7 @@ class Result:
         if self.found.parts:
             yield from parts.claims(self.found.parts)
         for run in self.found.runs:
-            if "changes" in run.facts:
+            if "changes" in run.facts and run.round == 0:
                 yield from _changes(run.arm, run.facts["changes"])
 
     def _ratios(self, as_published: bool) -> Iterator[Claim]:

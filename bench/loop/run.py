@@ -54,8 +54,10 @@ class Bench:
         shape = await self._shape()
         trace = drawn(shape, self._texts)
         say(f"{len(trace)} requests in {trace[-1].at:.0f} s, {shape.calm:.2f} a second in calms")
-        for arm in self._arms.first(self._options.short):
-            await self._try(arm, trace)
+        arms = list(self._arms.first(self._options.short))
+        for number in range(self._options.rounds):
+            for arm in reversed(arms) if number % 2 else arms:
+                await self._try(arm, trace, number)
         await self._parts()
         for arm in self._arms.others():
             await self._try(arm, trace)
@@ -97,7 +99,7 @@ class Bench:
         """An arm, or PARTS."""
         return any(fnmatch(name, pattern) for pattern in self._options.only)
 
-    async def _try(self, arm: Arm, trace: Sequence[Arrival]) -> None:
+    async def _try(self, arm: Arm, trace: Sequence[Arrival], number: int = 0) -> None:
         began = time.monotonic()
         if not self.is_asked(arm.name) or not self._has_time(arm.name):
             return
@@ -107,7 +109,8 @@ class Bench:
                 facts = opened.facts(answered)
             _check(answered)
             seconds = time.monotonic() - began
-            self.found.runs.append(Run(arm.name, answered, spent, seconds, facts, arm.name == TOKENS))
+            is_tokens = arm.name == TOKENS
+            self.found.runs.append(Run(arm.name, answered, spent, seconds, facts, is_tokens, number))
             say(f"{arm.name}: over after {seconds:.0f} s, with its start")
         self._longest = max(self._longest, time.monotonic() - began)
 

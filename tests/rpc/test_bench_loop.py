@@ -287,6 +287,21 @@ def test_a_change_costs_its_seconds_and_the_requests_that_waited_meanwhile() -> 
     assert (told["kind"], told["layers"], told["seconds"]) == ("Shrink", 24, 4)
 
 
+def test_rounds_are_taken_together_and_compared_in_pairs() -> None:
+    """The machine is faster in one than in the other; that must not look like a difference of arms."""
+    metrics = {name: 1.0 for name in figures.UNITS}
+
+    def arm(*rates: float) -> Figures:
+        rounds = [{**metrics, "tokens-per-second": rate} for rate in rates]
+        return Figures.together([Figures(one, {"prose": one}, (95.0, 94.0, 96.0), 1) for one in rounds])
+
+    slow, fast = arm(100.0, 200.0), arm(110.0, 180.0)
+    assert slow.range("tokens-per-second") == (150.0, 100.0, 200.0)
+    assert slow.failed == 2
+    found = compare.ratio("mine-over-theirs", fast, slow, "tokens-per-second")
+    assert (found.value, found.low, found.high) == (round(145 / 150, 4), 0.9, 1.1)
+
+
 @pytest.mark.parametrize("exits", ["", "builtin://general"])
 def test_the_loop_is_asked_by_a_spec_that_is_one(exits: str) -> None:
     asked = Asked("latency", ("auto", "int8"), 900, 90, ["a text"], 20, 50)
@@ -306,7 +321,7 @@ def options(**changes: Any) -> Namespace:
     settings = {
         "min_quality": 1, "callers": 8, "load": 1.0, "seed": 1, "slo_ttft": 1.0, "slo_itl": 0.1,
         "audit_percent": 20, "every_requests": 50, "watts": 10.0, "objectives": ["throughput"],
-        "only": ["*"], "began": 0.0, "minutes": 1.0,
+        "only": ["*"], "began": 0.0, "minutes": 1.0, "rounds": 1,
     }  # fmt: skip
     return Namespace(**settings | changes)
 
