@@ -51,13 +51,14 @@ test-long: $(KERNELS) sanitize ## the property tests with ten times the examples
 
 test-cluster: test-cluster-live test-cluster-node ## the loop on a Kubernetes cluster, by KUBECONFIG
 
-# What the operator was seen to need is summed up at the end.
-RIGHTS := tests/cluster/live/test_rights.py
+# One after another at the end: the first takes the CRDs away, the second sums up what the operator was seen to need.
+LIVE := tests/cluster/live
+ALONE := $(LIVE)/test_pages.py $(LIVE)/test_rights.py
 test-cluster-live: $(KERNELS) ## a real API server; pods are processes of this machine, so any control plane will do
 	@if [ -z "$$KUBECONFIG" ]; then \
 	  echo "make $@: not run, KUBECONFIG names no cluster; start any (an API server with its controllers and scheduler is enough) and export KUBECONFIG"; \
 	else export HELIOS_TEST_CLUSTER=1 HELIOS_RIGHTS_SEEN=$$(mktemp -d); \
-	  $(ON_TWO) --dist worksteal --timeout=1200 --ignore=$(RIGHTS) $(dir $(RIGHTS)) && $(BIN)/python -m pytest --timeout=1200 $(RIGHTS); \
+	  $(ON_TWO) --dist worksteal --timeout=1200 $(addprefix --ignore=,$(ALONE)) $(LIVE) && $(BIN)/python -m pytest --timeout=1200 $(ALONE); \
 	  code=$$?; rm -r "$$HELIOS_RIGHTS_SEEN"; exit $$code; fi
 
 test-cluster-node: $(KERNELS) ## images, chart and the real model on a cluster with a node (docs/operator.md)
