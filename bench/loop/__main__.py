@@ -119,7 +119,8 @@ def _arms(fixed: Fixed, texts: Texts, state: Path, options: Namespace) -> Arms:
         audit_percent=options.audit_percent,
         every_requests=options.every_requests,
     )
-    settling = together({first: _read(first, _GIVEN, options.seed + 2)}, _GIVEN * (len(options.kinds) == 1))
+    before = _GIVEN if len(options.kinds) == 1 else 0
+    settling = together({first: _read(first, _GIVEN, options.seed + 2)}, before)
     return Arms(fixed, asked, options.objectives, state, options.watts, options.callers, settling)
 
 

@@ -26,10 +26,10 @@ from bench.loop.peer import answering
 from bench.loop.pods import Fixed, address
 from bench.loop.replay import Answered, Ask, asking
 from bench.loop.trace import Arrival
+from examples.demo.kept import keep
 
 TOKENS, PEER = "token-exit", "transformers"
 _AS_PUBLISHED = "-as-published"
-_OF_THIS_RUN = shutil.ignore_patterns("lock", "admin.json")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Arms:
                 if self.settling:
                     await loop.settle(self.settling, ask, self.peer_rows)
                 if not (self._before / arm).exists():
-                    shutil.copytree(self.state / arm, self._before / arm, ignore=_OF_THIS_RUN)
+                    keep(self.state / arm, self._before / arm)
                 chose = {"chose": loop.chose}
                 yield Open(ask, lambda answered: chose | {"changes": costs(loop.changes(), answered)})
 

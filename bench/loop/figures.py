@@ -44,7 +44,6 @@ class Run:
     seconds: float
     facts: Mapping[str, Any] = field(default_factory=dict)
     single_tokens: bool = False
-    round: int = 0
 
     def part(self, kind: str) -> Run:
         """While the texts were of a kind."""
@@ -54,8 +53,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Figures:
-    """quality: percent with its interval; failed: requests; rounds: what this is the mean of, if there were
-    several."""
+    """quality: percent with its interval; failed: requests; rounds: what this is the mean of."""
 
     whole: Metrics
     kinds: Mapping[str, Metrics]

@@ -52,6 +52,14 @@ class Result:
         return {arm: Figures.together(rounds) for arm, rounds in known.items()}
 
     @property
+    def _firsts(self) -> Mapping[str, Run]:
+        """Of each arm the first round, which tells what is no mean: its choice and its changes."""
+        firsts: dict[str, Run] = {}
+        for run in self.found.runs:
+            firsts.setdefault(run.arm, run)
+        return firsts
+
+    @property
     def _statics(self) -> Mapping[str, Figures]:
         return {name: self._known[name] for name in self.arms.fixed.names if name in self._known}
 
@@ -82,7 +90,7 @@ class Result:
             **{name: getattr(options, name) for name in _SETTINGS},
             "exitThreshold": self.worth.threshold,
             "energySource": self._energy_source(),
-            "arms": {run.arm: self._arm(run) for run in found.runs},
+            "arms": {arm: self._arm(run) for arm, run in self._firsts.items()},
             "bestStatic": {each: compare.best(statics, each, least) for each in options.objectives},
             "partsTokensPerSecond": {
                 name: [round(rate, 1) for rate in rates] for name, rates in found.parts.items()
@@ -121,9 +129,9 @@ class Result:
             yield from self._ratios(as_published)
         if self.found.parts:
             yield from parts.claims(self.found.parts)
-        for run in self.found.runs:
-            if "changes" in run.facts and run.round == 0:
-                yield from _changes(run.arm, run.facts["changes"])
+        for arm, run in self._firsts.items():
+            if "changes" in run.facts:
+                yield from _changes(arm, run.facts["changes"])
 
     def _ratios(self, as_published: bool) -> Iterator[Claim]:
         known, fixed = self._known, self.arms.fixed

@@ -57,7 +57,7 @@ class Bench:
         arms = list(self._arms.first(self._options.short))
         for number in range(self._options.rounds):
             for arm in reversed(arms) if number % 2 else arms:
-                await self._try(arm, trace, number)
+                await self._try(arm, trace)
         await self._parts()
         for arm in self._arms.others():
             await self._try(arm, trace)
@@ -99,7 +99,7 @@ class Bench:
         """An arm, or PARTS."""
         return any(fnmatch(name, pattern) for pattern in self._options.only)
 
-    async def _try(self, arm: Arm, trace: Sequence[Arrival], number: int = 0) -> None:
+    async def _try(self, arm: Arm, trace: Sequence[Arrival]) -> None:
         began = time.monotonic()
         if not self.is_asked(arm.name) or not self._has_time(arm.name):
             return
@@ -109,8 +109,7 @@ class Bench:
                 facts = opened.facts(answered)
             _check(answered)
             seconds = time.monotonic() - began
-            is_tokens = arm.name == TOKENS
-            self.found.runs.append(Run(arm.name, answered, spent, seconds, facts, is_tokens, number))
+            self.found.runs.append(Run(arm.name, answered, spent, seconds, facts, arm.name == TOKENS))
             say(f"{arm.name}: over after {seconds:.0f} s, with its start")
         self._longest = max(self._longest, time.monotonic() - began)
 

@@ -23,6 +23,7 @@ from helios_operator.decide.snapshot import JobPhase
 from helios_operator.local.runtime import LocalRuntime, Options
 
 from examples.demo import options
+from examples.demo.kept import keep
 from examples.demo.phases import Phase, Recorder
 from examples.demo.screen import Screen
 from examples.demo.texts import passages
@@ -30,7 +31,6 @@ from examples.demo.traffic import Stream, Traffic
 
 _LEAST_REQUESTS = 40
 """In a phase that nothing ends, so that its figures mean something."""
-_OF_THIS_RUN = shutil.ignore_patterns("lock", "admin.json")
 _PROMPTS = 300
 _MOST_REQUESTS = 240
 """To wait for a change after the traffic changed; more, while a reassessment is under way or the audits of
@@ -108,7 +108,7 @@ class Act:
             await self._serve(first, traffic, recorder, await_change=False)
             weighed = self._options(first)
             if programme.keeps:
-                shutil.copytree(self._state, programme.keeps, ignore=_OF_THIS_RUN)
+                keep(self._state, programme.keeps)
             for domain in others:
                 await self._serve(domain, traffic, recorder, await_change=True)
             selections = [entry for entry in self._history if entry.kind is Decision.SELECT]
