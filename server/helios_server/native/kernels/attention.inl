@@ -115,14 +115,18 @@ template <int R> struct Sums {
   vf of[R][kVectors];
 };
 
-template <int R> __attribute__((always_inline)) static inline Sums<R> added(Sums<R> a, const Sums<R>& b) {
+// Sums stay in registers where the compiler joins these functions, which it has to be told.
+#define HELIOS_JOINED __attribute__((always_inline)) static inline
+
+template <int R> HELIOS_JOINED Sums<R> added(Sums<R> a, const Sums<R>& b) {
   for (int m = 0; m < R; ++m)
     for (int v = 0; v < kVectors; ++v) a.of[m][v] = vadd(a.of[m][v], b.of[m][v]);
   return a;
 }
 
 // Two lanes at a time, or additions would wait for each other.
-template <int R> __attribute__((always_inline)) static inline Sums<R> two_lanes(const float* keys, const float* queries, int64_t dim, int one, int other) {
+template <int R>
+HELIOS_JOINED Sums<R> two_lanes(const float* keys, const float* queries, int64_t dim, int one, int other) {
   Sums<R> a, b;
   for (int m = 0; m < R; ++m)
     for (int v = 0; v < kVectors; ++v) a.of[m][v] = b.of[m][v] = vzero();
@@ -141,13 +145,15 @@ template <int R> __attribute__((always_inline)) static inline Sums<R> two_lanes(
   return added(a, b);
 }
 
-template <int R> __attribute__((always_inline)) static inline Sums<R> four_lanes(const float* keys, const float* queries, int64_t dim, int first) {
+template <int R>
+HELIOS_JOINED Sums<R> four_lanes(const float* keys, const float* queries, int64_t dim, int first) {
   const int* at = kPairing;
   return added(two_lanes<R>(keys, queries, dim, first + at[0], first + at[1]),
                two_lanes<R>(keys, queries, dim, first + at[2], first + at[3]));
 }
 
-template <int R> __attribute__((always_inline)) static inline Sums<R> eight_lanes(const float* keys, const float* queries, int64_t dim, int first) {
+template <int R>
+HELIOS_JOINED Sums<R> eight_lanes(const float* keys, const float* queries, int64_t dim, int first) {
   return added(four_lanes<R>(keys, queries, dim, first), four_lanes<R>(keys, queries, dim, first + 4));
 }
 
@@ -157,6 +163,8 @@ template <int R> static void score_turned(const float* keys, const float* querie
   for (int m = 0; m < R; ++m)
     for (int v = 0; v < kVectors; ++v) vstore(scores + m * kLine + v * kLanes, sums.of[m][v]);
 }
+
+#undef HELIOS_JOINED
 
 // sums += weight of each key * its value, for R members and C vectors of the head, in the order of the keys. left:
 // elements of a value from here on.
