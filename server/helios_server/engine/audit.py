@@ -209,6 +209,7 @@ class Auditor:
             return True
         except Exception as error:
             self._skip(error)
+            self._reads_all = False  # or what a broken batch took would stand for what a whole one takes
             return True
         return False
 
