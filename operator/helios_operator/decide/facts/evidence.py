@@ -203,11 +203,10 @@ class LiveEvidence:
         if precision != self.precision:
             return self.profiles.agreement(contender, layer, precision) if self.profiles else None
         scored = [(row.tokens, agreeing) for row, _, _, agreeing in self._scored(contender, layer)]
+        if not scored and self.profiles and self.audits and _is_full(contender, layer):
+            return self.profiles.agreement(contender, layer, precision)
         if not scored:
-            is_known = self.profiles and self.audits and _is_full(contender, layer)
-            return (
-                self.profiles.agreement(contender, layer, precision) if self.profiles and is_known else None
-            )
+            return None
         return quality.share(
             sum(each for _, each in scored), sum(tokens for tokens, _ in scored), self.policy
         )
@@ -216,25 +215,19 @@ class LiveEvidence:
         """In the precision that serves alone: what lies between requests is not known of another."""
         if not same_backbone(self.serving, contender) or precision != self.precision:
             return None
-        if _is_full(contender, layer):
-            return (
-                None
-                if precision == REFERENCE
-                else quality.baseline(*self._pairs(contender, layer), self.policy)
-            )
-        depth = _depth(self.serving)
-        pairs = [(row.own_full(depth), bits) for row, _, bits, _ in self._scored(contender, layer)]
-        return quality.baseline([full for full, _ in pairs], [bits for _, bits in pairs], self.policy)
+        if _is_full(contender, layer) and precision == REFERENCE:
+            return None
+        full, bits = self._pairs(contender, layer)
+        if not _is_full(contender, layer):
+            full = [row.own_full(_depth(contender)) for row, *_ in self._scored(contender, layer)]
+        return quality.baseline(full, bits, self.policy)
 
     @property
     def bits_per_byte(self) -> list[float]:
         """Of each request at full depth as published, in millibits: which texts come."""
-        own, _ = self._own_full
-        return [
-            row.full_millibits * (own or 1.0 if row.reference != AS_PUBLISHED else 1.0) / row.bytes
-            for row in self.audits
-            if row.bytes
-        ]
+        own = self._own_full[0] or 1.0
+        scaled = [(row, 1.0 if row.reference == AS_PUBLISHED else own) for row in self.audits]
+        return [row.full_millibits * scale / row.bytes for row, scale in scaled if row.bytes]
 
     def _seen(self, contender: Contender, layer: int) -> Estimate | None:
         """In the precision that serves."""
