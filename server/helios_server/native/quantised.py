@@ -165,7 +165,8 @@ def _int4(weight: Tensor) -> Quantised:
 
 
 def _in_units(weight: Tensor, units: Tensor) -> Tensor:
-    return torch.where(units > 0, weight / units, 0).round_()
+    """Where there is no unit, weights are so small that they round to none of one."""
+    return (weight / torch.where(units > 0, units, 1)).round_()
 
 
 def _unheld(dtype: str, what: str) -> HeliosError:

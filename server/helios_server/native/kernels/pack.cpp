@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "memory.h"
 #include "pack.h"
@@ -31,30 +32,76 @@ uint16_t to_bfloat(float x) {  // to nearest, ties to even
   return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-float weight_at(const Source& source, int64_t row, int64_t k) {
-  const int64_t i = row * source.in + k;
-  if (source.type == HELIOS_FLOAT32) return ((const float*)source.data)[i];
-  const uint16_t bits = ((const uint16_t*)source.data)[i];
-  return source.type == HELIOS_FLOAT16 ? from_half(bits) : from_bfloat(bits);
+// Visits the groups of a column along k, of all layouts but nibbles: each stands a fixed stride behind the one before (and
+// in tiles, after sixteen of them, behind the tile's other half).
+template <class Visit> void each_group(const HeliosMatrix& m, int64_t column, Visit visit) {
+  const int64_t group = group_of(m.layout), stride = tiled(m.layout) ? 16 * group : m.panel() * group;
+  const int64_t half = tiled(m.layout) ? 16 * stride : 0, first = m.offset(column, 0);
+  for (int64_t k = 0, place = 0; k < m.in; k += group, ++place) visit(first + place * stride + place / 16 * half, k);
+}
+
+template <int kGroup, class T> void place_groups(HeliosMatrix& m, int64_t column, const T* row) {
+  T* to = (T*)m.data;
+  each_group(m, column, [&](int64_t at, int64_t k) {
+    if (m.in - k >= kGroup) memcpy(to + at, row + k, kGroup * sizeof(T));
+    else memcpy(to + at, row + k, (m.in - k) * sizeof(T));
+  });
+}
+
+template <class T> void place_row(HeliosMatrix& m, int64_t column, const T* row) {
+  const int64_t group = group_of(m.layout);
+  (group == 1 ? place_groups<1, T> : group == 2 ? place_groups<2, T> : place_groups<4, T>)(m, column, row);
+}
+
+void widen_halves(const uint16_t* from, int64_t size, float* to) {
+  int64_t k = 0;
+  for (; k + 8 <= size; k += 8) _mm256_storeu_ps(to + k, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from + k))));
+  for (; k < size; ++k) to[k] = from_half(from[k]);
+}
+
+// True: float16 holds each number that is finite.
+bool narrow_to_halves(const float* from, int64_t size, uint16_t* to) {
+  int64_t k = 0;
+  for (; k + 8 <= size; k += 8)
+    _mm_storeu_si128((__m128i*)(to + k), _mm256_cvtps_ph(_mm256_loadu_ps(from + k), _MM_FROUND_TO_NEAREST_INT));
+  for (; k < size; ++k) to[k] = to_half(from[k]);
+  int beyond = 0;
+  for (k = 0; k < size; ++k) beyond |= ((to[k] & 0x7fff) == 0x7c00) & (std::fabs(from[k]) < INFINITY);
+  return !beyond;
+}
+
+// A row of floats of any width. room: for one.
+const float* widened(const Source& source, int64_t row, float* room) {
+  if (source.type == HELIOS_FLOAT32) return (const float*)source.data + row * source.in;
+  const uint16_t* from = (const uint16_t*)source.data + row * source.in;
+  if (source.type == HELIOS_FLOAT16) widen_halves(from, source.in, room);
+  else
+    for (int64_t k = 0; k < source.in; ++k) room[k] = from_bfloat(from[k]);
+  return room;
 }
 
 int pack_16(HeliosMatrix& m, const Source& source, int64_t column, int64_t row) {
-  uint16_t* to = (uint16_t*)m.data;
-  int status = HELIOS_OK;
-  for (int64_t k = 0; k < m.in; ++k) {
-    const float x = weight_at(source, row, k);
-    const uint16_t bits = m.format == HELIOS_FLOAT16 ? to_half(x) : to_bfloat(x);
-    if (std::isfinite(x) && m.format == HELIOS_FLOAT16 && (bits & 0x7fff) == 0x7c00) status = HELIOS_OUT_OF_RANGE;
-    to[m.offset(column, k)] = bits;
+  if (source.type == m.format) {
+    place_row(m, column, (const uint16_t*)source.data + row * m.in);
+    return HELIOS_OK;
   }
-  return status;
+  static thread_local std::vector<float> wide;
+  static thread_local std::vector<uint16_t> narrow;
+  wide.resize(m.in);
+  narrow.resize(m.in);
+  const float* numbers = widened(source, row, wide.data());
+  uint16_t* to = narrow.data();
+  bool fits = true;
+  if (m.format == HELIOS_FLOAT16) fits = narrow_to_halves(numbers, m.in, to);
+  else
+    for (int64_t k = 0; k < m.in; ++k) to[k] = to_bfloat(numbers[k]);
+  place_row(m, column, to);
+  return fits ? HELIOS_OK : HELIOS_OUT_OF_RANGE;
 }
 
 int pack_8(HeliosMatrix& m, const Source& source, int64_t column, int64_t row) {
   const int8_t* from = (const int8_t*)source.data + row * m.in;
-  const int64_t group = group_of(m.layout);
-  for (int64_t k = 0; k < m.in; k += group)
-    memcpy((int8_t*)m.data + m.offset(column, k), from + k, m.in - k < group ? m.in - k : group);
+  place_row(m, column, from);
   int32_t sum = 0;
   for (int64_t k = 0; k < m.in; ++k) sum += from[k];
   m.scales[column] = ((const float*)source.units)[row];
@@ -120,16 +167,11 @@ float nibble(const HeliosMatrix& m, int64_t column, int64_t k) {
   return value * from_half(units[in_panel]) + from_half(minima[in_panel]);  // the product is exact
 }
 
-// A row of a layout whose elements stand in groups along k, each a fixed stride behind the one before (and in tiles, after
-// sixteen of them, behind the tile's other half).
 template <class T, class Widen> void row_of(const HeliosMatrix& m, int64_t column, Widen widen, float* out) {
-  const int64_t group = group_of(m.layout), stride = tiled(m.layout) ? 16 * group : m.panel() * group;
-  const int64_t half = tiled(m.layout) ? 16 * stride : 0;
-  const T* from = (const T*)m.data + m.offset(column, 0);
-  for (int64_t k = 0, place = 0; k < m.in; k += group, ++place) {
-    const T* at = from + place * stride + place / 16 * half;
-    for (int64_t i = 0; i < group && k + i < m.in; ++i) out[k + i] = widen(at[i]);
-  }
+  const int64_t group = group_of(m.layout);
+  each_group(m, column, [&](int64_t at, int64_t k) {
+    for (int64_t i = 0; i < group && k + i < m.in; ++i) out[k + i] = widen(((const T*)m.data)[at + i]);
+  });
 }
 
 void row_of_nibbles(const HeliosMatrix& m, int64_t column, float* out) {
