@@ -14,7 +14,7 @@ from helios_contract.telemetry import AuditRow
 from helios_server.engine import audit
 from helios_server.engine.audit import audit_bytes
 from helios_server.engine.audit_batch import AuditBatch
-from helios_server.engine.cpu_share import CpuShare
+from helios_server.engine.cpu_share import SHARE, CpuShare
 from helios_server.engine.engine import Engine
 from helios_server.engine.limits import EngineConfig
 from helios_server.engine.sampling import SamplingParams
@@ -34,7 +34,7 @@ from tests.engine.natives import TORCH, computing_with
 from tests.engine.oracle import Library
 from tests.engine.test_audit import audits, wait_for
 from tests.models.test_published import publish
-from tests.native.libraries import names
+from tests.native.libraries import kernels, names
 
 EXITS = (2, 4)
 PROMPTS = [prompt_of(length, seed) for seed, length in enumerate((40, 9, 77, 31, 150, 12, 25, 60))]
@@ -126,15 +126,16 @@ def test_a_checkpoint_that_is_published_quantised_is_the_reference(tiny: Path, t
     assert [span.served.weight_dtype for span in event.spans] == ["int4", "auto", "int4"]
 
 
-def test_the_head_comes_in_parts(tiny: Path) -> None:
+@pytest.mark.parametrize("isa", [TORCH, *names()])
+def test_the_head_comes_in_parts(isa: str) -> None:
     generator = torch.Generator().manual_seed(3)
     logits = 9 * torch.randn(7, 320, generator=generator)
     targets = torch.tensor([0, 99, 100, 101, 250, 319, 7])
     logits[2, 120] = logits[2, 30] = 99.0  # a tie: the first one is the most likely
-    scores = PartialScores(targets)
+    scores = PartialScores(targets, None if isa == TORCH else kernels(isa))
     for start in (0, 100, 200, 300):
         for rows in (slice(0, 4), slice(4, 7)):
-            scores.add(rows, start, logits[rows, start : start + 100])
+            scores.add(rows, start, logits[rows, start : start + 100].clone())
     wanted = -logits.double().log_softmax(-1)[torch.arange(7), targets] / torch.log(
         torch.tensor(2.0).double()
     )
@@ -159,7 +160,7 @@ def test_the_logits_of_a_whole_vocabulary_are_never_there_in_float64() -> None:
     """What audits may take has them once, as they are multiplied."""
     logits, targets = torch.zeros(32, 5000), torch.zeros(32, dtype=torch.int64)
     with Largest() as largest:
-        PartialScores(targets).add(slice(0, 32), 0, logits)
+        PartialScores(targets, None).add(slice(0, 32), 0, logits)
     assert largest.nbytes <= logits.nbytes
 
 
@@ -213,14 +214,14 @@ def test_what_is_counted_stays_within_the_share() -> None:
     share = clocks.share()
     assert share.allows(0.0)
     assert not share.allows(0.1)
-    clocks.process = 10.0
+    clocks.process = 0.5 / SHARE
     assert share.allows(0.5)
     with share.counted(threads=2):
         clocks.thread += 0.2
     assert share.spent == pytest.approx(0.4)
     assert not share.allows(0.5)
     assert share.allows(0.1)
-    clocks.process = 18.0
+    clocks.process = 0.9 / SHARE
     assert share.allows(0.5)
 
 

@@ -24,7 +24,7 @@ from helios_server.engine.reference import Reference
 from helios_server.engine.runner import Runner
 from helios_server.engine.scores import PartialScores, Scores
 from helios_server.exits.head import ExitHead
-from helios_server.exits.scoring import score
+from helios_server.exits.scoring import logits_room, score_block
 from helios_server.models.backbone import Backbone, Layer
 from helios_server.models.linear import Linear
 from helios_server.models.rows import Rows, Stretch, rows_of
@@ -202,12 +202,14 @@ class AuditBatch:
             self._scores[digest, layer] = known[id(head)]
 
     def _score(self, head: ExitHead, hidden: Tensor) -> Generator[None, None, Scores]:
-        parts = []
-        for start in range(0, len(self._followed), HEAD_ROWS):
-            rows, targets = (of[start : start + HEAD_ROWS] for of in (self._followed, self._targets))
-            parts.append(score(self._backbone, head.apply, hidden[rows], targets))
+        parts, room = [], logits_room(self._backbone, HEAD_ROWS)
+        for rows, targets in zip(
+            self._followed.split(HEAD_ROWS), self._targets.split(HEAD_ROWS), strict=True
+        ):
+            parts.append(score_block(self._backbone, head.apply(hidden[rows]), targets, room))
             yield
-        return Scores(torch.cat([part.bits for part in parts]), torch.cat([part.top for part in parts]))
+        bits, top, _ = zip(*parts, strict=True)
+        return Scores(torch.cat(bits), torch.cat(top))
 
     def _run_layer(self, layer: Layer, hidden: Tensor, backbone: Backbone | None = None) -> Units:
         """Replaces hidden: [T, hidden_size] by what the layer makes of it, a stretch of rows at a time.
@@ -235,7 +237,10 @@ class AuditBatch:
             yield from self._run_layer((yield from ahead.take()), hidden, backbone)
             more = index < backbone.config.num_layers
             ahead.begin(partial(reference.load_layer, index) if more else partial(reference.head, 0))
-        normed, scores = backbone.final_norm(hidden[self._followed]), PartialScores(self._targets)
+        normed, scores = (
+            backbone.final_norm(hidden[self._followed]),
+            PartialScores(self._targets, backbone.numerics.library),
+        )
         for start, following in zip_longest(reference.starts, reference.starts[1:]):
             yield from self._score_part((yield from ahead.take()), start, normed, scores)
             if following is not None:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from helios_server.exits.scoring import peaks
+from helios_server.native.library import Library
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -29,8 +32,10 @@ class PartialScores:
     The same as `exits.scoring.score` of all of them, but for the last bits of the sums.
     """
 
-    def __init__(self, targets: Tensor) -> None:
+    def __init__(self, targets: Tensor, kernels: Library | None) -> None:
+        """kernels: of the model whose logits they are."""
         count = len(targets)
+        self._kernels = kernels
         self._targets = targets
         self._highest = torch.full((count,), -torch.inf, dtype=torch.float64)
         self._total = torch.zeros(count, dtype=torch.float64)
@@ -38,21 +43,18 @@ class PartialScores:
         self._top = torch.zeros(count, dtype=torch.int64)
 
     def add(self, rows: slice, start: int, logits: Tensor) -> None:
-        """logits: [n, part] of predictions `rows`, for the ids from `start` on; ascending parts."""
-        for place, row in enumerate(logits.cpu().split(1), rows.start):  # one at a time is there in float64
-            self._add(slice(place, place + 1), start, row.double())
-
-    def _add(self, rows: slice, start: int, logits: Tensor) -> None:
-        targets = self._targets[rows].cpu() - start
-        best, top = logits.max(dim=-1)
+        """logits: [n, part] of predictions `rows`, for the ids from `start` on; ascending parts. They may be
+        overwritten."""
+        targets = self._targets[rows] - start
+        within = ((targets >= 0) & (targets < logits.shape[1])).nonzero()[:, 0]
+        self._given[rows.start + within.cpu()] = logits[within, targets[within]].double().cpu()
+        found = peaks(logits if logits.dtype == torch.float64 else logits.float(), self._kernels)
+        best, top, part = found.highest.double().cpu(), found.top.cpu(), found.total.double().cpu()
         before = self._highest[rows]
         highest = torch.maximum(before, best)
-        part = (logits - highest[:, None]).exp().sum(dim=-1)
-        self._total[rows] = self._total[rows] * (before - highest).exp() + part
+        total = self._total[rows] * (before - highest).exp() + part * (best - highest).exp()
         self._top[rows] = torch.where(best > before, top + start, self._top[rows])
-        self._highest[rows] = highest
-        within = ((targets >= 0) & (targets < logits.shape[1])).nonzero()[:, 0]
-        self._given[rows.start + within] = logits[within, targets[within]]
+        self._total[rows], self._highest[rows] = total, highest
 
     def all(self) -> Scores:
         """Once every part was added."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from helios_server.models.backbone import Backbone
+from helios_server.native.library import Library
 
 BLOCK_TOKENS = 64  # logits of one block are all that is held at a time
 
@@ -28,6 +29,27 @@ class TokenScores:
     confidence: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """Of N rows of logits. highest: [N]; top: [N] int64, its place; total: [N], the sum of exp(x - highest).
+    Of a row that holds what is no number the total is none."""
+
+    highest: Tensor
+    top: Tensor
+    total: Tensor
+
+
+def peaks(logits: Tensor, kernels: Library | None) -> Peaks:
+    """logits: [N, size], float32 or float64; on torch's path overwritten: a second array of that size would
+    cost more time than the arithmetic. kernels: of the model whose logits they are."""
+    if kernels is None:
+        highest, top = logits.max(dim=-1)
+        return Peaks(highest, top, logits.sub_(highest[:, None]).exp_().sum(dim=-1))
+    found = kernels.choose(logits)
+    total = torch.tensor(found.total).masked_fill_(~torch.tensor(found.finite), math.nan)
+    return Peaks(torch.tensor(found.highest), torch.tensor(found.best), total)
+
+
 def score(
     backbone: Backbone, head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor
 ) -> TokenScores:
@@ -38,10 +60,28 @@ def score(
     if len(targets) == 0:
         nothing = torch.empty(0)
         return TokenScores(nothing.double(), nothing.long(), nothing)
+    room = logits_room(backbone, min(BLOCK_TOKENS, len(targets)))
     blocks = zip(hidden.split(BLOCK_TOKENS), targets.split(BLOCK_TOKENS), strict=True)
-    parts = [_score_block(backbone.logits(head(rows)), ids) for rows, ids in blocks]
-    bits, top, confidence = (torch.cat(part) for part in zip(*parts, strict=True))
-    return TokenScores(bits, top, confidence)
+    parts = [score_block(backbone, head(rows), ids, room) for rows, ids in blocks]
+    return TokenScores(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def logits_room(backbone: Backbone, rows: int) -> Tensor | None:
+    """[rows, vocab_size] for one block after the other: the system would give, and empty, so much memory for
+    each. None: torch makes its own."""
+    return torch.empty(rows, backbone.config.vocab_size) if backbone.is_native else None
+
+
+def score_block(
+    backbone: Backbone, normed: Tensor, targets: Tensor, room: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `TokenScores` has of `targets`: [N] on `normed`: [N, hidden_size], made ready for the LM head.
+    room: for logits of N or more rows, None: they take their own."""
+    logits = backbone.logits(normed, None if room is None else room[: len(normed)])
+    given = logits.gather(1, targets[:, None])[:, 0]
+    found = peaks(logits, backbone.numerics.library)
+    bits = (found.total.log() + found.highest - given).double() / math.log(2)
+    return bits.cpu(), found.top.cpu(), found.total.reciprocal().float().cpu()
 
 
 def calibration_error(confidence: Tensor, correct: Tensor, bins: int = 20) -> float:
@@ -56,12 +96,3 @@ def calibration_error(confidence: Tensor, correct: Tensor, bins: int = 20) -> fl
         0, where, confidence.double() - correct.double()
     )
     return float(surplus.abs().sum() / len(confidence))
-
-
-def _score_block(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Overwrites the logits: a second array of that size would cost more time than the arithmetic."""
-    highest, top = logits.max(dim=-1)
-    given = logits.gather(1, targets[:, None])[:, 0]
-    total = logits.sub_(highest[:, None]).exp_().sum(dim=-1)  # relative to the highest
-    bits = (total.log() + highest - given).double() / math.log(2)
-    return bits.cpu(), top.cpu(), total.reciprocal().float().cpu()
