@@ -258,7 +258,7 @@ def test_the_model_as_published_is_read_when_that_is_earned(tiny: Path) -> None:
             assert send(engine, prompt, max_tokens=3).result()
         audits(engine, len(PROMPTS))
         assert engine._auditor._share.spent == 0.0
-        clocks.process = 2.0
+        clocks.process = 0.1 / SHARE
         engine.at_boundary(lambda: [send(engine, prompt, max_tokens=3) for prompt in PROMPTS[:2]]).result()
         rows = audits(engine, len(PROMPTS) + 2)
         assert engine.audits_skipped == 0

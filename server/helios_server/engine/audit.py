@@ -37,8 +37,8 @@ MIN_TOKENS = 8
 MAX_TOKENS = 512
 """Of a prompt: its beginning is scored, which needs nothing of the rest."""
 BATCH_PROMPTS, BATCH_TOKENS = 8, 1024
-WAIT_SECONDS = 2.0
-SELDOM_SECONDS = 3600.0
+WAIT_SECONDS = 10.0
+SELDOM_SECONDS = 7200.0
 """Of the process's CPU time, between two batches that read the model as published: should it come to more,
 audits do without it.
 """
