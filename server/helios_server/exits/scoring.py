@@ -41,7 +41,8 @@ class Peaks:
 
 def peaks(logits: Tensor, kernels: Library | None) -> Peaks:
     """logits: [N, size], float32 or float64; on torch's path overwritten: a second array of that size would
-    cost more time than the arithmetic. kernels: of the model whose logits they are."""
+    cost more time than the arithmetic. kernels: of the model whose logits they are. What tokens are chosen by
+    (`engine/survey.py`) leaves them as they are, and is the same in any company, which takes torch longer."""
     if kernels is None:
         highest, top = logits.max(dim=-1)
         return Peaks(highest, top, logits.sub_(highest[:, None]).exp_().sum(dim=-1))

@@ -165,7 +165,7 @@ def _int4(weight: Tensor) -> Quantised:
 
 
 def _in_units(weight: Tensor, units: Tensor) -> Tensor:
-    """Where there is no unit, weights are so small that they round to none of one."""
+    """Where there is no unit, a value counts for nothing."""
     return (weight / torch.where(units > 0, units, 1)).round_()
 
 
