@@ -53,6 +53,12 @@ def test_every_committed_claim_is_in_the_page() -> None:
             assert all(f"| `{each['id']}` | " in page for each in found["claims"])
 
 
+def test_no_committed_result_names_a_folder_of_the_machine() -> None:
+    for file in RESULTS.iterdir():
+        named = re.findall(r'"(?:file://)?(?:/root|/home)/[^"]*', file.read_text())
+        assert not named, f"{file.name}: {named}"
+
+
 def test_pictures_of_the_page_serve_light_and_dark() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text()
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+\.svg)\)", page)

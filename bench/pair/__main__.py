@@ -54,7 +54,7 @@ def main() -> None:
     said = {
         "model": model.name,
         "plan": vars(plan),
-        "candidates": {name: str(at) for name, at in made.items()},
+        "candidates": {name: at.name for name, at in made.items()},
         "callers": options.callers,
         "osl": options.osl,
         "minQualityPercent": options.min_quality,

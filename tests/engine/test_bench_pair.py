@@ -201,7 +201,7 @@ def result() -> dict[str, Any]:
         "date": "2026-11-29",
         "machine": {"cpu": "a processor", "cores": 2},
         "figures": {
-            "candidates": {"prose": "/p", "code": "/c"},
+            "candidates": {"prose": "tiny-prose", "code": "tiny-code"},
             "callers": 8,
             "osl": 32,
             "minQualityPercent": 98,
