@@ -52,6 +52,7 @@ from tests.cluster.fake.objects import AS_PUBLISHED
 from tests.cluster.place import Place, claim, condition, is_ready
 from tests.cluster.pod_runner import LABEL, PodRunner
 from tests.cluster.proxy import Proxy, Record
+from tests.cluster.slower import slower
 
 RECORD = Record()
 """Of all scenes of a session."""
@@ -302,24 +303,8 @@ class Measured:
         return Measured([_on(row, accelerator) for row in self.rows], self.candidates)
 
     def slower(self, uri: str, times: int) -> Measured:
-        """A model's steps take so many times as long: which one is faster does not depend on what else this
-        machine did when they were timed."""
-        return replace(self, rows=[_slower(row, uri, times) for row in self.rows])
-
-
-def _slower(obj: Object, uri: str, times: int) -> Object:
-    row = parse.profile_row(obj)
-    if not isinstance(row, TimingRow) or row.identity.model_uri != uri or row.fit is None:
-        return obj
-    fit = row.fit
-    scaled = replace(
-        fit,
-        step_ns=times * fit.step_ns,
-        per_layer_ns=times * fit.per_layer_ns,
-        per_layer_row_ns=times * fit.per_layer_row_ns,
-        layer_at_ns=tuple(times * each for each in fit.layer_at_ns),
-    )
-    return serialize.profile(replace(row, fit=scaled))
+        """A model's steps take so many times as long."""
+        return replace(self, rows=[slower(row, uri, times) for row in self.rows])
 
 
 def _on(obj: Object, accelerator: str) -> Object:

@@ -27,6 +27,7 @@ from tests.cluster.fake.objects import AS_PUBLISHED
 from tests.cluster.on_node import release
 from tests.cluster.on_node.means import ROOT
 from tests.cluster.place import Place, condition
+from tests.cluster.slower import slower
 
 OWNED = (REVISION, CONFIG_MAP, SERVICE, SECRET, NETWORK_POLICY, JOB, POD, PROFILE)
 
@@ -54,6 +55,15 @@ class ServedPlace(Place):
     async def timed(self, name: str = "chat") -> Object:
         """What serves once all is measured that needs no prompts."""
         return dict((await self.until(_wants_prompts, name, what="not timed"))["status"]["active"])
+
+    async def slow(self, uri: str, times: int) -> None:
+        """Of a model it is written down that its steps take so many times as long as were measured: which of
+        two is faster does not depend on what else this machine did meanwhile."""
+        for obj in await self.objects(PROFILE):
+            row = slower(obj, uri, times)
+            if row is not obj:
+                metadata = {"name": obj["metadata"]["name"], "namespace": self.namespace}
+                await self.admin.apply(PROFILE, row | {"metadata": metadata}, "status")
 
     async def measured(self, name: str = "chat") -> Object:
         """What serves once all that the spec asks for now is measured, on prompts that came before."""

@@ -70,6 +70,7 @@ async def test_another_model_takes_over_and_loses_no_stream(place: ServedPlace) 
     template = {"spec": {"containers": [limited]}}
     await place.create("examples/two-backbones.yaml", limits={"maxQueueSize": 256}, template=template)
     await place.timed()
+    await place.slow("pvc://models/smollm2-135m", times=2)
     traffic = await place.traffic(callers=_STREAMS + 4)
     chosen = await place.chosen(traffic, "prose")
     async with flowing(traffic, "prose") as ledger:
