@@ -8,6 +8,7 @@ least threshold that keeps --min-quality; transformers; HELIOS's loop for each o
 of precision and without (`-as-published`), on profiles that were measured before the trace begins: of given
 prompts, and where the traffic is steady of prompts that came, as of a deployment that has stood in it.
 --memory-rows or --memory-mib: the memory in which weights crowd the batch (transformers is not held to it).
+--turns: where traffic is steady, each loop beside each static arm in turns (see `turns`).
 
 Claims, of each arm: tokens a second in the bursts, waits in milliseconds from the moment when a request came,
 requests beyond --slo-ttft or --slo-itl, quality of all requests by the depth and precision that their spans
@@ -53,6 +54,7 @@ _GIVEN = 48
 """Prompts on which the loop chooses before the trace; so many requests come before steady traffic, too."""
 _WORDS = {"code": (40, 65)}
 """Of a text, where the domain's own are too short to tell depths apart."""
+_REQUESTS, _IN_A_SLICE = 1087, 180
 _SHORT: dict[str, Any] = {
     "requests": 60,
     "kinds": ["prose", "code"],
@@ -148,14 +150,18 @@ def _options() -> Namespace:
     _add_trace(parser)
     _add_arms(parser)
     options = parser.parse_args()
+    if options.turns and len(options.kinds) > 1:
+        parser.error("--turns: of steady traffic; give --kinds one kind")
     if options.short:
         vars(options).update(_SHORT)
+    if options.requests is None:
+        options.requests = _IN_A_SLICE if options.turns else _REQUESTS
     return options
 
 
 def _add_trace(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("the trace").add_argument
-    add("--requests", type=int, default=1087, help="(default: 1087)")
+    add("--requests", type=int, help=f"(default: {_REQUESTS}, of a slice {_IN_A_SLICE})")
     add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="one alone is steady traffic")
     add("--texts", type=int, default=160, help="different ones of a domain (default: 160)")
     add("--isl", type=int, default=112, help="tokens of a prompt, as specs say it (default: 112)")
@@ -172,6 +178,13 @@ def _add_arms(parser: ArgumentParser) -> None:
     add("--memory-mib", type=int, default=0, help="of a pod (default: the machine's)")
     add("--memory-rows", type=int, default=0, metavar="N", help="what N rows of full depth and audits need")
     add("--rounds", type=int, default=1, help="of all arms, every other one backwards (default: 1)")
+    add(
+        "--turns",
+        type=int,
+        default=0,
+        metavar="N",
+        help="slices that a loop and each static arm answer in turns",
+    )
     add("--exit-threshold", type=float, metavar="P", help="(default: the least that keeps the quality)")
     add("--audit-percent", type=int, default=5, help="of the loop (default: 5, as in specs)")
     add("--every-requests", type=int, default=150, help="a reassessment at least (default: 150)")

@@ -70,10 +70,18 @@ class Arms:
         reference, *others = self.fixed.subject.precisions
         yield self._static((whole, reference))
         yield Arm(TOKENS, self._tokens)
-        yield from (self._loop(objective, as_published=False) for objective in self.objectives)
+        yield from self.free_loops()
         yield from (self._static((whole, precision)) for precision in others)
         shallow = [(depth, precision) for depth in below for precision in (reference, *others)]
         yield from map(self._static, shallow[-1:] if short else shallow)
+
+    def free_loops(self) -> Iterator[Arm]:
+        """With a choice of precision."""
+        return (self._loop(objective, as_published=False) for objective in self.objectives)
+
+    def statics(self) -> Iterator[Arm]:
+        """Every depth in every precision."""
+        return map(self._static, self.fixed.keys)
 
     def others(self) -> Iterator[Arm]:
         """Whose absence leaves the rest as it is."""

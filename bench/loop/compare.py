@@ -9,7 +9,8 @@ the other.)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import harmonic_mean
+from math import exp, log
+from statistics import fmean, harmonic_mean, stdev
 
 from bench.loop.figures import Figures, Metrics
 from bench.report import Claim
@@ -22,6 +23,7 @@ METRIC = {
 }
 """By optimizationType."""
 _LESS_IS_BETTER = {"response-mean", "joules-per-token"}
+_SIGMAS = 1.96
 _BESIDE_TOKENS = {
     "throughput": ("throughput", "tokens-per-second"),
     "response-time": ("latency", "response-mean"),
@@ -32,14 +34,17 @@ _BESIDE_TOKENS = {
 
 
 def ratio(name: str, mine: Figures, other: Figures, metric: str) -> Claim:
-    def of(own: Metrics, theirs: Metrics) -> float:
-        return theirs[metric] / own[metric] if metric in _LESS_IS_BETTER else own[metric] / theirs[metric]
-
-    value = round(of(mine.whole, other.whole), 4)
+    value = round(times(mine.whole, other.whole, metric), 4)
     pairs = [(own, other.kinds[kind]) for kind, own in mine.kinds.items()]
     pairs += [(own.whole, its.whole) for own, its in zip(mine.rounds, other.rounds, strict=False)]
-    parts = [value, *(round(of(own, its), 4) for own, its in pairs)]
+    parts = [value, *(round(times(own, its, metric), 4) for own, its in pairs)]
     return Claim(name, value, min(parts), max(parts), "x")
+
+
+def times(mine: Metrics, other: Metrics, metric: str) -> float:
+    """So many times as good; above 1: mine is better."""
+    more, less = (other, mine) if metric in _LESS_IS_BETTER else (mine, other)
+    return more[metric] / less[metric]
 
 
 def best(statics: Mapping[str, Figures], objective: str, least_quality: float) -> str | None:
@@ -91,3 +96,32 @@ def claims(
         for what, (objective, metric) in _BESIDE_TOKENS.items():
             if objective in loops:
                 yield ratio(f"{what}-over-{other}-{setting}", loops[objective], theirs, metric)
+
+
+Turns = Mapping[str, Sequence[tuple[Figures, Figures]]]
+"""Of a loop and each static arm, in pairs."""
+
+
+def in_turns(objective: str, turns: Turns, full: str, least_quality: float, setting: str) -> Iterator[Claim]:
+    """The geometric mean of the pairs, with the interval of 95 % in which other pairs would put it. The best
+    choice is the one beside which the loop did worst, of those that kept the quality. full: as published."""
+    metric = METRIC[objective]
+    shares = {name: _mean(ratios(pairs, metric)) for name, pairs in turns.items()}
+    kept = [name for name, pairs in turns.items() if all(_keeps(its, least_quality) for _, its in pairs)]
+    if kept:
+        best = min(kept, key=lambda name: shares[name])
+        yield Claim(f"{objective}-over-best-static-{setting}", *shares[best], "x")
+    if full in shares:
+        yield Claim(f"{objective}-over-full-depth-{setting}", *shares[full], "x")
+
+
+def ratios(pairs: Sequence[tuple[Figures, Figures]], metric: str) -> list[float]:
+    """Of each pair, in turn."""
+    return [times(mine.whole, its.whole, metric) for mine, its in pairs]
+
+
+def _mean(found: Sequence[float]) -> tuple[float, float, float]:
+    logs = [log(each) for each in found]
+    error = stdev(logs) / len(logs) ** 0.5 if len(logs) > 1 else 0.0
+    value, low, high = (round(exp(fmean(logs) + sign * _SIGMAS * error), 4) for sign in (0, -1, 1))
+    return value, low, high

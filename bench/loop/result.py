@@ -45,11 +45,21 @@ class Result:
     @cached_property
     def _known(self) -> Mapping[str, Figures]:
         """By arm, of those that had the trace."""
-        slo = Slo(self.options.slo_ttft, self.options.slo_itl)
         known = defaultdict[str, list[Figures]](list)
         for run in self.found.runs:
-            known[run.arm].append(figures.figures(run, self.worth, slo))
+            known[run.arm].append(self._of(run))
         return {arm: Figures.together(rounds) for arm, rounds in known.items()}
+
+    def _of(self, run: Run) -> Figures:
+        return figures.figures(run, self.worth, Slo(self.options.slo_ttft, self.options.slo_itl))
+
+    @cached_property
+    def _turns(self) -> Mapping[str, compare.Turns]:
+        """By loop."""
+        turns = defaultdict[str, dict[str, list[tuple[Figures, Figures]]]](lambda: defaultdict(list))
+        for pair in self.found.pairs:
+            turns[pair.loop.arm][pair.other.arm].append((self._of(pair.loop), self._of(pair.other)))
+        return turns
 
     @property
     def _firsts(self) -> Mapping[str, Run]:
@@ -92,6 +102,7 @@ class Result:
             "energySource": self._energy_source(),
             "arms": {arm: self._arm(run) for arm, run in self._firsts.items()},
             "bestStatic": {each: compare.best(statics, each, least) for each in options.objectives},
+            "turns": dict(self._told_turns()),
             "partsTokensPerSecond": {
                 name: [round(rate, 1) for rate in rates] for name, rates in found.parts.items()
             },
@@ -99,6 +110,18 @@ class Result:
             "leftOut": found.left_out,
             "errors": found.errors,
         }
+
+    def _told_turns(self) -> Iterator[tuple[str, Mapping[str, list[float]]]]:
+        """Ratios of pairs, in what the loop is for, by static arm."""
+        for objective, arm in self.arms.loops().items():
+            turns, metric = self._turns.get(arm, {}), compare.METRIC[objective]
+            yield (
+                arm,
+                {
+                    name: [round(each, 4) for each in compare.ratios(pairs, metric)]
+                    for name, pairs in turns.items()
+                },
+            )
 
     def _energy_source(self) -> str:
         if self._is_declared:
@@ -125,8 +148,11 @@ class Result:
     def _all_claims(self) -> Iterator[Claim]:
         for name, one in self._known.items():
             yield from figures.claims(name, one, with_quality=name != PEER)
-        for as_published in (False, True):
-            yield from self._ratios(as_published)
+        if self.found.pairs:
+            yield from self._ratios_in_turns()
+        else:
+            for as_published in (False, True):
+                yield from self._ratios(as_published)
         if self.found.parts:
             yield from parts.claims(self.found.parts)
         for arm, run in self._firsts.items():
@@ -141,6 +167,12 @@ class Result:
         setting = self._setting + ("-as-published" if as_published else "")
         least = self.options.min_quality
         yield from compare.claims(loops, self._statics, others, full, least, setting)
+
+    def _ratios_in_turns(self) -> Iterator[Claim]:
+        full, least = self.arms.fixed.names[0], self.options.min_quality
+        for objective, arm in self.arms.loops().items():
+            if turns := self._turns.get(arm):
+                yield from compare.in_turns(objective, turns, full, least, self._setting)
 
 
 def _changes(arm: str, changes: Sequence[Mapping[str, Any]]) -> Iterator[Claim]:

@@ -12,7 +12,7 @@ import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 
 from bench.loop.arms import TOKENS, Arm, Arms
@@ -22,6 +22,7 @@ from bench.loop.pods import address
 from bench.loop.replay import Answered, Say, asking, replay
 from bench.loop.spent import watched
 from bench.loop.trace import Arrival, Shape, Texts, drawn
+from bench.loop.turns import Pair, Pairing
 
 PARTS = "parts"
 """Named beside the arms."""
@@ -34,6 +35,7 @@ class Measured:
     """What came of it so far."""
 
     runs: list[Run] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
     parts: Rates = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
@@ -52,6 +54,9 @@ class Bench:
 
     async def run(self) -> tuple[Shape, Measured]:
         shape = await self._shape()
+        if self._options.turns:
+            await self._in_turns(shape)
+            return shape, self.found
         trace = drawn(shape, self._texts)
         say(f"{len(trace)} requests in {trace[-1].at:.0f} s, {shape.calm:.2f} a second in calms")
         arms = list(self._arms.first(self._options.short))
@@ -62,6 +67,20 @@ class Bench:
         for arm in self._arms.others():
             await self._try(arm, trace)
         return shape, self.found
+
+    async def _in_turns(self, shape: Shape) -> None:
+        """Each loop beside each static arm."""
+        seeds = range(shape.seed, shape.seed + self._options.turns)
+        slices = [drawn(replace(shape, seed=seed), self._texts) for seed in seeds]
+        pairing = Pairing(self._options.callers, self._options.watts, say)
+        rivals = [arm for arm in self._arms.statics() if self.is_asked(arm.name)]
+        for loop in filter(lambda arm: self.is_asked(arm.name), self._arms.free_loops()):
+            began = time.monotonic()
+            if self._has_time(loop.name):
+                async with self._named(loop.name):
+                    self.found.pairs += await pairing.play(loop, rivals, slices)
+            self._longest = max(self._longest, time.monotonic() - began)
+        self.found.runs += [run for pair in self.found.pairs for run in (pair.loop, pair.other)]
 
     @asynccontextmanager
     async def _named(self, name: str) -> AsyncIterator[None]:

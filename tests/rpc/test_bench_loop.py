@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from helios_contract.serves import REFERENCE, Precision
 from helios_operator.api import parse, validation
@@ -25,7 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.frontier.subject import Subject
-from bench.loop import compare, figures, page, parts
+from bench.loop import compare, figures, page, parts, turns
 from bench.loop.arms import TOKENS, Arms
 from bench.loop.figures import Figures, Run
 from bench.loop.looping import Asked, costs
@@ -302,6 +304,44 @@ def test_rounds_are_taken_together_and_compared_in_pairs() -> None:
     assert (found.value, found.low, found.high) == (round(145 / 150, 4), 0.9, 1.1)
 
 
+def test_of_turns_the_best_choice_is_the_one_beside_which_the_loop_did_worst() -> None:
+    """Among those that kept the quality; slow turns weigh as much as fast ones."""
+    full, best, poor = (
+        [
+            (arm(rate, 1, 95), arm(rate / share, 1, quality))
+            for rate, share in zip((50, 200), shares, strict=True)
+        ]
+        for shares, quality in (((1.3, 1.2), 100), ((0.8, 1.25), 95), ((0.5, 0.5), 80))
+    )
+    turns = {"30": full, "24": best, "12": poor}
+    found = {c.id: c for c in compare.in_turns("throughput", turns, "30", 90, "steady-free")}
+    beside = found["throughput-over-best-static-steady-free"]
+    assert beside.value == pytest.approx(1.0)
+    assert beside.low < 0.7 < 1.4 < beside.high
+    assert found["throughput-over-full-depth-steady-free"].value == pytest.approx(
+        (1.3 * 1.2) ** 0.5, abs=1e-4
+    )
+    assert compare.ratios(best, "tokens-per-second") == pytest.approx([0.8, 1.25])
+
+
+async def test_a_loops_processes_stand_still_in_anothers_turn() -> None:
+    """Those that it starts meanwhile, too; and go on after it."""
+    with ExitStack() as stack:
+        apart, own = (stack.enter_context(_sleeping()) for _ in range(2))
+        async with turns.stopped(frozenset([apart])):
+            started = stack.enter_context(_sleeping())
+            await asyncio.sleep(3 * turns.LOOK_SECONDS)
+            assert [each.status() for each in (apart, own, started)] == ["sleeping", "stopped", "stopped"]
+        assert "stopped" not in {each.status() for each in (apart, own, started)}
+
+
+@contextmanager
+def _sleeping() -> Iterator[psutil.Process]:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield psutil.Process(process.pid)
+        process.kill()
+
+
 @pytest.mark.parametrize("exits", ["", "builtin://general"])
 def test_the_loop_is_asked_by_a_spec_that_is_one(exits: str) -> None:
     asked = Asked("latency", ("auto", "int8"), 900, 90, ["a text"], 20, 50)
@@ -321,7 +361,7 @@ def options(**changes: Any) -> Namespace:
     settings = {
         "min_quality": 1, "callers": 8, "load": 1.0, "seed": 1, "slo_ttft": 1.0, "slo_itl": 0.1,
         "audit_percent": 20, "every_requests": 50, "watts": 10.0, "objectives": ["throughput"],
-        "only": ["*"], "began": 0.0, "minutes": 1.0, "rounds": 1,
+        "only": ["*"], "began": 0.0, "minutes": 1.0, "rounds": 1, "turns": 0,
     }  # fmt: skip
     return Namespace(**settings | changes)
 
