@@ -92,6 +92,11 @@ def claims(
     if fastest and most:
         share = round(fastest.whole["tokens-per-second"] / most, 4)
         yield Claim(f"throughput-over-ideal-{setting}", share, share, share, "x")
+    name = best(statics, "throughput", least_quality)
+    if name and most:
+        kinds = [metrics["tokens-per-second"] for metrics in statics[name].kinds.values()]
+        bound = round(most / harmonic_mean(kinds), 4)
+        yield Claim(f"ideal-over-best-static-{setting}", bound, bound, bound, "x")
     for other, theirs in others.items():
         for what, (objective, metric) in _BESIDE_TOKENS.items():
             if objective in loops:

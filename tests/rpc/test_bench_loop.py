@@ -241,6 +241,9 @@ def test_ratios_are_above_one_where_the_loop_did_better() -> None:
     assert found["response-time-over-token-exit-shifting-free"].value == 4
     assert found["energy-over-token-exit-shifting-free"].value == 4
     assert found["batch-over-token-exit-shifting-free"].value == 4
+    assert found["ideal-over-best-static-shifting-free"].value == pytest.approx(
+        2 / (1 / 150 + 1 / 60) / 80, abs=1e-4
+    )
     assert found["throughput-over-ideal-shifting-free"].value == pytest.approx(
         140 / (2 / (1 / 150 + 1 / 60)), abs=1e-4
     )
