@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from helios_contract.results import EnergyCost, EnergyPoint
 from helios_operator.api.types import Objective, Slo, WorkloadSpec
+from helios_operator.decide.weigh.predicting import joules
 from helios_server.planning.memory import MIB
+from helios_server.planning.timing import OWN_HEAD, step_ns
 
 from tests.decide.builders import inline, selected, world
 from tests.decide.truth import BARE_BIG, CODE, GENERAL, NOISE, PROSE, Backbone, Model, bundle
@@ -147,3 +150,19 @@ def test_a_workload_that_does_not_fill_the_batch_is_predicted_as_such() -> None:
     alone = made.status.candidates[0].tokens_per_second
     full = selected(world(inline(), 90, general=GENERAL)).status.candidates[0].tokens_per_second
     assert alone < full / 3
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_joules_are_those_of_the_time_that_tokens_take_with_their_prompts(rows: int) -> None:
+    """A watt for as long as they take, whatever the depth at which it was measured, and none without a
+    meter."""
+    fit = FAST.fit()
+    steps = {
+        layers: step_ns(fit, layers=layers, rows=rows, kv_tokens=0, sampled=rows, head_kind=OWN_HEAD)
+        for layers in (10, 20)
+    }
+    points = [EnergyPoint(layers, rows, round(ns / rows / 1e3)) for layers, ns in steps.items()]
+    measured = EnergyCost("declared", tuple(points))
+    assert joules(measured, fit, rows, tokens_per_second=50) == pytest.approx(1e6 / 50, rel=1e-3)
+    assert joules(measured, fit, rows, tokens_per_second=25) == pytest.approx(1e6 / 25, rel=1e-3)
+    assert joules(None, fit, rows, tokens_per_second=25) is None

@@ -330,14 +330,15 @@ class Bench:
         compared = mean if names_load else predicted(replace(workload, concurrency=1))
         error = 1 + fit.error_percent / 100
         slow = slow_step(fit, layer, kind, mean.rows, workload, steps, self.spec.slo.percentile) * pace / 1e6
+        rate = min(mean.tokens_per_second, sure.tokens_per_second) / error
         return Performance(
             expected=mean,
-            tokens_per_second=min(mean.tokens_per_second, sure.tokens_per_second) / error,
+            tokens_per_second=rate,
             ttft_ms=mean.ttft_ms * error,
             itl_ms=max(mean.itl_ms, slow) * error,
             e2e_ms=mean.e2e_ms * error,
             latency_ms=compared.e2e_ms * error,
-            joules_per_megatoken=joules(timing.energy, fit, layer, kind, mean.rows, error),
+            joules_per_megatoken=joules(timing.energy, fit, mean.rows, rate),
             timed_rows=fit.timed_rows if beyond else 0,
         )
 

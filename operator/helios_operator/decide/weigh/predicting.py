@@ -7,6 +7,7 @@ asked for.
 from __future__ import annotations
 
 from math import ceil
+from statistics import fmean
 
 from helios_contract.results import EnergyCost, StepTimeFit
 from helios_server.planning.timing import OWN_HEAD, Prediction, Workload, step_ns
@@ -47,29 +48,19 @@ def slow_step(
 
 
 def joules(
-    energy: EnergyCost | None, fit: StepTimeFit, layer: int, head_kind: str, rows: float, error: float
+    energy: EnergyCost | None, fit: StepTimeFit, rows: float, tokens_per_second: float
 ) -> float | None:
-    """Of the nearest measured number of rows. Between measured depths linear in the layers; where one depth
-    was measured, in proportion to the time of a step."""
+    """Of a million tokens: the power of steps with the nearest measured number of rows, for as long as the
+    tokens take with their prompts and contexts. What is measured has neither."""
     if energy is None or not energy.joules_per_megatoken:
         return None
     points = energy.joules_per_megatoken
     nearest = min({r for _, r in points}, key=lambda r: (abs(r - rows), r))
-    by_depth = sorted((k, joules) for (k, r), joules in points.items() if r == nearest)
-    if len(by_depth) == 1:
-        [(depth, measured)] = by_depth
-        return (
-            measured * _lasts(fit, layer, head_kind, nearest) / _lasts(fit, depth, OWN_HEAD, nearest) * error
-        )
-    below = max((p for p in by_depth if p[0] <= layer), default=by_depth[0])
-    above = min((p for p in by_depth if p[0] >= layer), default=by_depth[-1])
-    if above[0] == below[0]:
-        return below[1] * max(1.0, layer / by_depth[-1][0]) * error
-    share = (layer - below[0]) / (above[0] - below[0])
-    return (below[1] + share * (above[1] - below[1])) * error
+    watts = fmean(_watts(fit, depth, r, measured) for (depth, r), measured in points.items() if r == nearest)
+    return watts * 1e6 / tokens_per_second
 
 
-def _lasts(fit: StepTimeFit, layers: int, head_kind: str, rows: int) -> float:
-    """Nanoseconds of a decoding step, without its context: energy is measured with a short one."""
-    ns = step_ns(fit, layers=layers, rows=rows, kv_tokens=0, sampled=rows, head_kind=head_kind)
-    return max(1.0, ns)
+def _watts(fit: StepTimeFit, layers: int, rows: int, joules_per_megatoken: float) -> float:
+    """While such steps run, in the law's time: energy is measured with a short context."""
+    ns = step_ns(fit, layers=layers, rows=rows, kv_tokens=0, sampled=rows, head_kind=OWN_HEAD)
+    return joules_per_megatoken * rows / max(1.0, ns) * 1e3
