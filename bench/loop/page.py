@@ -33,6 +33,8 @@ def arms(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['model']}, {_memory(found['memoryMiB'])}, {found['requests']} requests of"
     yield f"{', '.join(found['kinds'])}. Energy: {found['energySource']}. Token exit leaves from a confidence"
     yield f"of {found['exitThreshold']:g} on."
+    if any(found.get("turns", {}).values()):
+        yield "Each loop and each static arm took turns; so many requests are one turn's."
     if batching := found["arms"].get("transformers", {}).get("batching"):
         yield f"transformers: {batching}."
     for name, arm in found["arms"].items():
