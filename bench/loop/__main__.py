@@ -54,7 +54,7 @@ _GIVEN = 48
 """Prompts on which the loop chooses before the trace; so many requests come before steady traffic, too."""
 _WORDS = {"code": (40, 65)}
 """Of a text, where the domain's own are too short to tell depths apart."""
-_REQUESTS, _IN_A_SLICE = 1087, 180
+_REQUESTS, _IN_A_SLICE = 1087, 150
 _SHORT: dict[str, Any] = {
     "requests": 60,
     "kinds": ["prose", "code"],
@@ -130,6 +130,8 @@ def _check_only(subject: Subject, options: Namespace) -> None:
     """Raises SystemExit: a name that no arm has."""
     fixed = Fixed(subject, 0, NEVER, "").names
     loops = [loop_name(each, as_published) for each in options.objectives for as_published in (False, True)]
+    if options.turns and not any(fnmatch.filter(fixed, each) for each in options.only):
+        raise SystemExit(f"--turns: --only names no static arm; there are {', '.join(fixed)}")
     names = [*fixed, TOKENS, *loops, PEER, PARTS]
     if unknown := [each for each in options.only if not fnmatch.filter(names, each)]:
         raise SystemExit(f"--only: no arm is named {', '.join(unknown)}; there are {', '.join(names)}")
@@ -150,10 +152,10 @@ def _options() -> Namespace:
     _add_trace(parser)
     _add_arms(parser)
     options = parser.parse_args()
-    if options.turns and len(options.kinds) > 1:
-        parser.error("--turns: of steady traffic; give --kinds one kind")
     if options.short:
         vars(options).update(_SHORT)
+    if options.turns and len(options.kinds) > 1:
+        parser.error("--turns: of steady traffic; give --kinds one kind, and not --short")
     if options.requests is None:
         options.requests = _IN_A_SLICE if options.turns else _REQUESTS
     return options

@@ -87,7 +87,6 @@ class Result:
 
     def figures(self) -> dict[str, Any]:
         fixed, options, found = self.arms.fixed, self.options, self.found
-        statics, least = self._statics, options.min_quality
         return {
             "model": Path(fixed.subject.uri).name,
             "dtype": fixed.dtype,
@@ -101,7 +100,7 @@ class Result:
             "exitThreshold": self.worth.threshold,
             "energySource": self._energy_source(),
             "arms": {arm: self._arm(run) for arm, run in self._firsts.items()},
-            "bestStatic": {each: compare.best(statics, each, least) for each in options.objectives},
+            "bestStatic": {each: self._best(each) for each in options.objectives},
             "turns": dict(self._told_turns()),
             "partsTokensPerSecond": {
                 name: [round(rate, 1) for rate in rates] for name, rates in found.parts.items()
@@ -110,6 +109,12 @@ class Result:
             "leftOut": found.left_out,
             "errors": found.errors,
         }
+
+    def _best(self, objective: str) -> str | None:
+        least = self.options.min_quality
+        if turns := self._turns.get(self.arms.loops()[objective]):
+            return compare.best_of_turns(objective, turns, least)
+        return compare.best(self._statics, objective, least)
 
     def _told_turns(self) -> Iterator[tuple[str, Mapping[str, list[float]]]]:
         """Ratios of pairs, in what the loop is for, by static arm."""

@@ -24,7 +24,7 @@ from helios_operator.api.problems import Invalid
 from helios_operator.api.reasons import Reason
 from helios_operator.api.types import Deployment
 from helios_operator.decide import decide
-from helios_operator.decide.snapshot import JobPhase, Snapshot
+from helios_operator.decide.snapshot import Snapshot
 from helios_operator.errors import OperatorError, UnsupportedError, problem_of
 from helios_operator.local import hardware
 from helios_operator.local.admin import AdminServer, Change
@@ -33,6 +33,7 @@ from helios_operator.local.events import Listener, Record
 from helios_operator.local.lock import StateLock
 from helios_operator.local.neighbours import Wanted, adopt
 from helios_operator.local.observe import Observer
+from helios_operator.local.rest import is_at_rest
 from helios_operator.local.site import Machine, Site
 from helios_operator.local.store import CONFIG_MAP, DEPLOYMENT, MODEL, PROFILE, Object, Store
 from helios_operator.passes import caretaking
@@ -259,7 +260,7 @@ class LocalRuntime:
             return await self._take_care(site, Reason.INVALID_SPEC, str(error), now)
         finally:
             site.settle(sight.snapshot.revisions)
-        most = _AT_REST_SECONDS if _is_at_rest(sight.snapshot) else _RESYNC_SECONDS
+        most = _AT_REST_SECONDS if is_at_rest(sight.snapshot) else _RESYNC_SECONDS
         requested = plan.requeue_after_seconds
         return min(most, requested if requested is not None else most)
 
@@ -368,16 +369,6 @@ class LocalRuntime:
             _set(wanted["spec"], change.spec_path, change.spec_value)
             self._store.apply(wanted)
         self._queue.add(change.deployment)
-
-
-def _is_at_rest(snapshot: Snapshot) -> bool:
-    """One revision serves, all of it, and nothing is measured or changed."""
-    if snapshot.deployment.status.target or any(job.phase is JobPhase.RUNNING for job in snapshot.jobs):
-        return False
-    if len(snapshot.revisions) != 1:
-        return False
-    [revision] = snapshot.revisions
-    return len(revision.pods) == revision.replicas and all(pod.ready for pod in revision.pods)
 
 
 def _admit(obj: Object, old: Object | None) -> Object:
