@@ -121,8 +121,7 @@ def _arms(fixed: Fixed, texts: Texts, state: Path, options: Namespace) -> Arms:
         audit_percent=options.audit_percent,
         every_requests=options.every_requests,
     )
-    before = _GIVEN if len(options.kinds) == 1 else 0
-    settling = together({first: _read(first, _GIVEN, options.seed + 2)}, before)
+    settling = together({first: _read(first, _GIVEN, options.seed + 2)}, _GIVEN)
     return Arms(fixed, asked, options.objectives, state, options.watts, options.callers, settling)
 
 

@@ -57,8 +57,8 @@ class Arms:
     state: Path
     watts: float
     peer_rows: int
-    settling: Sequence[Arrival] = ()
-    """Answered by a loop before its trace; none: what comes is new to it."""
+    settling: Sequence[Arrival]
+    """Answered by a loop before its trace."""
 
     def loops(self, as_published: bool = False) -> Mapping[str, str]:
         """Their arms, by objective."""
@@ -139,8 +139,7 @@ class Arms:
                 looping(deployment, self.state / arm, options) as loop,
                 asking(loop.address, self.fixed.subject.osl) as ask,
             ):
-                if self.settling:
-                    await loop.settle(self.settling, ask, self.peer_rows)
+                await loop.settle(self.settling, ask, self.peer_rows)
                 if not (self._before / arm).exists():
                     keep(self.state / arm, self._before / arm)
                 chose = {"chose": loop.chose}

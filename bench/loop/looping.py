@@ -2,7 +2,7 @@
 
 Called by `arms`, and by `bench.pair`. What it chooses and changes is its own doing; here it is waited for and
 written down. It chooses before the trace begins, on given prompts of the first kind of text, as a deployment
-does whose owner gave some; for steady traffic it has measured prompts that came as well.
+does whose owner gave some, and then on prompts of that kind that came.
 """
 
 from __future__ import annotations

@@ -109,6 +109,21 @@ class Alarm:
         return datetime.fromtimestamp(self.unix_seconds, UTC)
 
 
+MOST_ALARMS = 16
+
+
+def kept(alarms: tuple[Alarm, ...]) -> tuple[Alarm, ...]:
+    """The newest of them (newest last), and the first call of each kind's present direction, however long
+    ago: a shift that lasts is called again and again, and what came since is counted from its beginning."""
+    begun: dict[str, Alarm] = {}
+    for alarm in alarms:
+        if alarm.kind not in begun or begun[alarm.kind].direction != alarm.direction:
+            begun[alarm.kind] = alarm
+    others = [alarm for alarm in alarms if alarm not in begun.values()]
+    gone = others[: max(0, len(alarms) - MOST_ALARMS)]
+    return tuple(alarm for alarm in alarms if alarm not in gone)
+
+
 @dataclass(frozen=True)
 class BreachCounter:
     """The paper's counter."""
@@ -197,7 +212,8 @@ class Telemetry:
     audits: tuple[AuditRow, ...] = ()
     """Window: the newest 128."""
     alarms: tuple[Alarm, ...] = ()
-    """Since boot or the last change of limits, newest last, at most 16."""
+    """Since boot or the last change of limits, newest last, at most 16; the first call of a shift that lasts
+    is among them."""
     breaches: BreachCounter = BreachCounter()
     prompts: PromptSet | None = None
     """None: no set is frozen yet."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import partial
+from itertools import takewhile
 
 import pytest
 from helios_contract.limits import Baseline
-from helios_contract.telemetry import AuditRow
+from helios_contract.telemetry import MOST_ALARMS, Alarm, AuditRow, kept
 from helios_server.engine.cusum import BREACH_LIMIT, BREACH_WINDOW, BreachWindow, Change, Cusum, Expected
 from helios_server.engine.watch import ExitInUse, Watch
+from hypothesis import given
+from hypothesis import strategies as st
 
 REQUESTS = 780
 RUNS = 300
@@ -135,6 +139,40 @@ def test_quality_at_the_exit_in_use_is_watched() -> None:
     alarm = watch.alarms[0]
     assert (alarm.kind, alarm.direction, alarm.since_request) == ("Audit", "Down", 20)
     assert alarm.at_request <= 25
+
+
+def test_what_came_since_a_strong_shift_is_counted_from_its_first_call() -> None:
+    """Were it forgotten, as later calls push it out, audits that come less often than calls never suffice."""
+    watch = Watch(EXIT)
+    for ordinal in range(1, 401):
+        watch.request(0.5 if ordinal < 100 else 0.9, ordinal, 1.0)
+    first, newest = watch.alarms[0], watch.alarms[-1]
+    assert first.since_request == 100
+    assert newest.since_request > 390
+    assert len(watch.alarms) == MOST_ALARMS
+
+
+@given(st.lists(st.tuples(st.sampled_from(["Audit", "Confidence", "Breach", "Tasks"]), st.booleans())))
+def test_alarms_that_are_kept_hold_the_newest_and_where_each_direction_began(
+    calls: list[tuple[str, bool]],
+) -> None:
+    all_of_them = [
+        Alarm(kind, "Down" if down else "Up", n, n, 9.0, 1.0) for n, (kind, down) in enumerate(calls)
+    ]
+    held: tuple[Alarm, ...] = ()
+    for alarm in all_of_them:
+        held = kept((*held, alarm))
+    assert list(held) == [alarm for alarm in all_of_them if alarm in held]
+    assert len(held) == min(len(calls), MOST_ALARMS)
+    assert held[-1:] == tuple(all_of_them[-1:])
+    for kind in {kind for kind, _ in calls}:
+        newest, *before = reversed([alarm for alarm in all_of_them if alarm.kind == kind])
+        run = [newest, *takewhile(partial(_same_way, newest), before)]
+        assert run[-1] in held
+
+
+def _same_way(one: Alarm, other: Alarm) -> bool:
+    return one.direction == other.direction
 
 
 def test_at_full_depth_quality_cannot_alarm() -> None:

@@ -20,6 +20,7 @@ from helios_contract.telemetry import (
     Refusal,
     TaskCounts,
     Telemetry,
+    kept,
 )
 from helios_server.planning.memory import MIB, capacity
 
@@ -174,7 +175,7 @@ class SimulatedPod:
     def _alarm(self, kind: str, direction: str, since: int, statistic: float, now: datetime) -> None:
         own = (now + self.world.skew(self.name)).timestamp()
         alarm = Alarm(kind, direction, self.requests, since, statistic, own)
-        self.alarms = [*self.alarms, alarm][-16:]
+        self.alarms = [*kept((*self.alarms, alarm))]
 
     def _restart_detectors(self) -> None:
         self.down = self.up = 0.0

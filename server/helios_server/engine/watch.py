@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from helios_contract.limits import Baseline, TaskProbe
 from helios_contract.serves import Precision
-from helios_contract.telemetry import Alarm, AuditRow, BreachCounter, TaskCounts
+from helios_contract.telemetry import Alarm, AuditRow, BreachCounter, TaskCounts, kept
 
 from helios_server.engine.cusum import BREACH_WINDOW, BreachWindow, Change, Cusum, Expected
 from helios_server.engine.task_watch import TaskWatch
@@ -20,7 +20,7 @@ _LEARN_AUDITS, _LEARN_REQUESTS = 20, 40
 # Least deviations between requests, so that a few alike requests cannot make the detectors nervous.
 _QUALITY_FLOOR, _CONFIDENCE_FLOOR = 0.01, 0.02
 _PUBLISHED = Precision()
-_ALARMS_KEPT, _AUDITS_KEPT = 16, 128
+_AUDITS_KEPT = 128
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Watch:
             direction = "Down" if change.down else "Up"
             self.raised = {**self.raised, (kind, direction): self.raised.get((kind, direction), 0) + 1}
             alarm = Alarm(kind, direction, self._newest, change.since, change.statistic, unix_seconds)
-            self.alarms = (*self.alarms, alarm)[-_ALARMS_KEPT:]
+            self.alarms = kept((*self.alarms, alarm))
 
 
 def _expected(baseline: Baseline | None) -> Expected | None:
