@@ -25,8 +25,9 @@ from helios_server.planning.fitting import fit
 from helios_server.planning.timing import OWN_HEAD, StepPoint, step_ns
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import open_backbone
+from helios_server.profile.step_bench import Bench
 from helios_server.profile.sweep import Effort, sweep
-from helios_server.profile.timing import Bench, TimingSettings
+from helios_server.profile.timing_settings import TimingSettings
 from helios_server.profile.workload import BATCHES, Room, Shape, shapes_to_fit
 
 from bench.engine import quiet
@@ -91,7 +92,7 @@ def measure(model: str, dtype: str, options: Namespace) -> dict[str, Any]:
     steps = [bench.step(shape) for shape in (*fitted, *unseen)]
     sweeps = []
     for number in range(options.sweeps):
-        durations = [each.quiet_ns for each in sweep(steps, Effort(options.seconds, 5), seed=number)]
+        durations = [each.quiet_ns for each in sweep([steps], Effort(options.seconds, 5), seed=number)[0]]
         points = [_point(shape, ns) for shape, ns in zip((*fitted, *unseen), durations, strict=True)]
         law = fit(points[: len(fitted)])
         sweeps.append({_name(p): round(_predicted(law, p) / p.step_ns, 4) for p in points[len(fitted) :]})

@@ -20,7 +20,8 @@ from helios_server.models.step import whole_sequences
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import open_backbone
 from helios_server.profile.sweep import EFFORTS, Effort
-from helios_server.profile.timing import TimingSettings, measure_timing
+from helios_server.profile.timing import measure_timing
+from helios_server.profile.timing_settings import TimingSettings
 from helios_server.progress import Progress
 
 from tests.checkpoints import FAMILIES, make_checkpoint

@@ -11,7 +11,8 @@ from helios_contract.serves import REFERENCE
 from helios_server.engine import host_memory
 from helios_server.profile.candidates import Candidate
 from helios_server.profile.opened import open_backbone
-from helios_server.profile.timing import Bench, TimingSettings
+from helios_server.profile.step_bench import Bench
+from helios_server.profile.timing_settings import TimingSettings
 
 
 def main(checkpoint: str) -> None:

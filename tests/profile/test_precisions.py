@@ -31,9 +31,10 @@ from helios_server.models.backbone import Backbone
 from helios_server.models.checkpoint import Checkpoint
 from helios_server.models.shapes import shape_of
 from helios_server.planning.shape import facts_of
-from helios_server.profile import main, timing
+from helios_server.profile import main, step_bench, timing
 from helios_server.profile.document import LIMIT_BYTES, encode, fitted
-from helios_server.profile.sweep import EFFORTS, Effort
+from helios_server.profile.extent import Outline
+from helios_server.profile.sweep import EFFORTS, Effort, sweep
 from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import make_checkpoint
@@ -180,27 +181,58 @@ def test_one_precision_is_a_timing_by_itself(tmp_path: Path, brief: None) -> Non
     assert "weightDtype" not in json.loads((tmp_path / "result.json").read_text())
 
 
+@pytest.mark.parametrize("how", ["in turns", "one by one"])
 def test_of_several_those_that_do_not_fit_are_left_out(
-    tmp_path: Path, brief: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    how: str,
+    tmp_path: Path,
+    brief: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = make_checkpoint(tmp_path / "model", layers=2)
-    measure = timing.measure_timing
+    outline_of = timing.outline_of
 
-    def too_large(candidates: Any, settings: Any, progress: Any, precision: Precision, *rest: Any) -> Timing:
+    def too_large(candidates: Any, settings: Any, precision: Precision) -> Outline:
         if precision in scarce:
             raise OutOfMemoryBudget("memory-mib", "timing one layer takes 9 MiB, 8 are given", "Raise it")
-        return measure(candidates, settings, progress, precision, *rest)
+        return outline_of(candidates, settings, precision)
 
-    monkeypatch.setattr(timing, "measure_timing", too_large)
+    monkeypatch.setattr(timing, "outline_of", too_large)
+    if how == "one by one":
+        monkeypatch.setattr(timing, "together", lambda *_: None)
     arguments = ("--kind", "timing", "--model", f"file://{model}", "--dtype", "float16")
     scarce = {REFERENCE}
-    code, document = run(tmp_path, *arguments, "--precisions", "auto/auto,int8/auto")
+    code, document = run(tmp_path, *arguments, "--precisions", "auto/auto,int8/auto,int8/int8")
     assert code == 0
-    assert [one.weight_dtype for one in document.timings] == ["int8"]
+    assert [(one.weight_dtype, one.kv_cache_dtype) for one in document.timings] == [
+        ("int8", "auto"),
+        ("int8", "int8"),
+    ]
     assert "auto/auto is left out: memory-mib: timing one layer takes 9 MiB" in capsys.readouterr().err
     scarce = {REFERENCE, INT8}
     code, document = run(tmp_path, *arguments, "--precisions", "auto/auto,int8/auto")
     assert (code, document.field) == (2, "memory-mib")
+
+
+def test_precisions_are_timed_in_turns_with_all_of_them_in_memory(
+    tmp_path: Path, brief: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, the machine would be another by then."""
+    model = make_checkpoint(tmp_path / "model", layers=2)
+    groups = list[list[int]]()
+
+    def counted(each: Any, *rest: Any, **more: Any) -> Any:
+        groups.append([len(steps) for steps in each])
+        assert backbones() == before + len(each)
+        return sweep(each, *rest, **more)
+
+    monkeypatch.setattr(timing, "sweep", counted)
+    before = backbones()
+    arguments = ("--kind", "timing", "--model", f"file://{model}", "--dtype", "float16")
+    code, document = run(tmp_path, *arguments, "--precisions", "auto/auto,int8/auto,int8/int8")
+    assert (code, len(document.timings)) == (0, 3)
+    ((one, *others),) = groups
+    assert others == [one, one]
 
 
 def test_what_was_left_out_is_gone_before_the_next_is_measured(
@@ -208,20 +240,21 @@ def test_what_was_left_out_is_gone_before_the_next_is_measured(
 ) -> None:
     """Or it is counted as what a process takes from its start on."""
     model = make_checkpoint(tmp_path / "model", layers=2)
-    deepest, held = timing._deepest, list[int]()
+    measure, held = step_bench.measure, list[int]()
 
-    def refuses_the_first(*arguments: Any) -> tuple[int, int, int]:
+    def refuses_the_first(*arguments: Any) -> MemoryFacts:
         held.append(backbones())
         if len(held) == 1:
             raise OutOfMemoryBudget("memory-mib", "timing one layer takes 9 MiB, 8 are given", "Raise it")
-        return deepest(*arguments)
+        return measure(*arguments)
 
-    monkeypatch.setattr(timing, "_deepest", refuses_the_first)
+    monkeypatch.setattr(step_bench, "measure", refuses_the_first)
     before = backbones()
     arguments = ("--kind", "timing", "--model", f"file://{model}", "--dtype", "float16")
-    code, document = run(tmp_path, *arguments, "--precisions", "auto/auto,int8/auto")
-    assert (code, [one.weight_dtype for one in document.timings]) == (0, ["int8"])
-    assert held == [before + 1, before + 1]
+    code, document = run(tmp_path, *arguments, "--precisions", "auto/auto,int8/auto,int8/int8")
+    assert code == 0
+    assert [one.kv_cache_dtype for one in document.timings] == ["auto", "int8"]
+    assert held == 3 * [before + 1]
 
 
 def backbones() -> int:

@@ -75,7 +75,7 @@ def test_a_stage_is_told_the_more_at_its_own_pace_the_more_of_it_is_done(
 
 def test_a_sweep_tells_which_share_of_it_is_done() -> None:
     told: list[float] = []
-    sweep([lambda: None], Effort(seconds=0.0, rounds=4), passed=told.append)
+    sweep([[lambda: None]], Effort(seconds=0.0, rounds=4), passed=told.append)
     assert told == [0.25, 0.5, 0.75, 1.0]
 
 

@@ -21,8 +21,10 @@ from helios_server.profile.candidates import Candidate
 from helios_server.profile.document import LIMIT_BYTES, encode
 from helios_server.profile.energy import measure_energy
 from helios_server.profile.opened import open_backbone
+from helios_server.profile.step_bench import fill
 from helios_server.profile.sweep import EFFORTS, Effort, summarize, sweep
-from helios_server.profile.timing import TimingSettings, fill, measure_timing
+from helios_server.profile.timing import measure_timing
+from helios_server.profile.timing_settings import TimingSettings
 from helios_server.profile.workload import Room, plan_step, shapes_to_check, shapes_to_fit
 from helios_server.progress import Progress
 from helios_server.telemetry.energy import Accumulator, CounterMeter, DeclaredMeter
@@ -173,7 +175,7 @@ def test_drift_that_hits_a_whole_round_does_not_move_the_medians() -> None:
 def test_every_round_runs_every_step_and_the_first_is_dropped() -> None:
     ran: list[int] = []
     steps = [lambda index=index: ran.append(index) for index in range(5)]
-    durations = sweep(steps, Effort(seconds=0.0, rounds=4))
+    (durations,) = sweep([steps], Effort(seconds=0.0, rounds=4))
     assert [duration.count for duration in durations] == [4] * 5
     rounds = [ran[start : start + 5] for start in range(0, len(ran), 5)]
     assert len(rounds) == 5

@@ -30,7 +30,8 @@ from helios_server.profile.quality import QualitySettings, measure_quality
 from helios_server.profile.task_options import every_depth, parse_options
 from helios_server.profile.tasks import Answered, TaskSettings, measure_tasks
 from helios_server.profile.tasks import from_file as tasks_from
-from helios_server.profile.timing import TimingSettings, measure_timings
+from helios_server.profile.timing import measure_timings
+from helios_server.profile.timing_settings import TimingSettings
 from helios_server.progress import Progress
 
 _KINDS = ("inspect", "timing", "quality", "tasks")

@@ -1,5 +1,5 @@
-"""Times steps in rounds: every round runs every shape once, in random order, so that what drifts hits all
-alike.
+"""Times steps in rounds: every round runs every shape once, group by group, in random order, so that what
+drifts hits all alike.
 
 Called by `timing.py`. It knows how to measure, not what: a step is a function without arguments.
 """
@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from statistics import median
 
 Step = Callable[[], None]
@@ -39,17 +40,22 @@ class StepDuration:
 
 
 def sweep(
-    steps: Sequence[Step], effort: Effort, seed: int = 0, passed: Callable[[float], None] = lambda _: None
-) -> tuple[StepDuration, ...]:
-    """Durations in the order of `steps`. The first round warms up and is dropped. `passed` is told after
-    every other which share of the effort is done, 0 to 1."""
-    order = random.Random(seed)
-    _round(steps, order)
+    groups: Sequence[Sequence[Step]],
+    effort: Effort,
+    seed: int = 0,
+    passed: Callable[[float], None] = lambda _: None,
+) -> tuple[tuple[StepDuration, ...], ...]:
+    """Durations in the order of the groups and of their steps. A group's steps run together, with what they
+    share in the caches; the effort is for each of the groups. The first round warms up and is dropped.
+    `passed` is told after every other which share of the effort is done, 0 to 1."""
+    order, whole = random.Random(seed), replace(effort, seconds=effort.seconds * len(groups))
+    _round(groups, order)
     started, rounds = time.monotonic(), list[list[int]]()
-    while len(rounds) < effort.rounds or time.monotonic() - started < effort.seconds:
-        rounds.append(_round(steps, order))
-        passed(_share(len(rounds), time.monotonic() - started, effort))
-    return summarize(rounds)
+    while len(rounds) < whole.rounds or time.monotonic() - started < whole.seconds:
+        rounds.append(_round(groups, order))
+        passed(_share(len(rounds), time.monotonic() - started, whole))
+    found = iter(summarize(rounds))
+    return tuple(tuple(islice(found, len(group))) for group in groups)
 
 
 def _share(rounds: int, seconds: float, effort: Effort) -> float:
@@ -86,10 +92,13 @@ def summarize(rounds: Sequence[Sequence[int]]) -> tuple[StepDuration, ...]:
     )
 
 
-def _round(steps: Sequence[Step], order: random.Random) -> list[int]:
-    durations = [0] * len(steps)
-    for index in order.sample(range(len(steps)), len(steps)):
-        started = time.perf_counter_ns()
-        steps[index]()
-        durations[index] = time.perf_counter_ns() - started
-    return durations
+def _round(groups: Sequence[Sequence[Step]], order: random.Random) -> list[int]:
+    """Durations of all steps in the order given."""
+    durations = [[0] * len(group) for group in groups]
+    for place in order.sample(range(len(groups)), len(groups)):
+        steps = groups[place]
+        for index in order.sample(range(len(steps)), len(steps)):
+            started = time.perf_counter_ns()
+            steps[index]()
+            durations[place][index] = time.perf_counter_ns() - started
+    return list(chain.from_iterable(durations))
