@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from helios_operator.decide.plan import Plan
 from helios_operator.decide.snapshot import Snapshot
@@ -17,8 +18,12 @@ LISTENERS: list[Callable[[Snapshot, Plan], None]] = []
 """Told of every pass of every world."""
 
 
+@dataclass
 class World(simulated.World):
-    """As the product has it."""
+    """As the product has it, but that no pod audits more after an alarm: what decisions do with few audits is
+    what most stories are of."""
+
+    hastens: bool = False
 
     def heard(self, snapshot: Snapshot, plan: Plan) -> None:
         check_words(plan)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helios_contract.limits import Audit
+from helios_contract.haste import hastened
+from helios_contract.limits import Audit, Baseline
 from helios_contract.serves import Bundle
 from helios_contract.telemetry import AuditRow
 from helios_server.engine.audit import MAX_TOKENS, chosen
@@ -153,6 +154,26 @@ def test_the_share_audited_is_the_share_asked(percent: int) -> None:
     assert len(picked) == pytest.approx(100 * percent, abs=3)
     even = sum(ordinal % 2 == 0 for ordinal in picked)
     assert even == pytest.approx(len(picked) / 2, rel=0.05, abs=3)
+
+
+def test_after_a_shift_more_prompts_are_audited_until_there_are_enough(tiny: Path) -> None:
+    """What was drawn before stays drawn: the larger share holds the smaller one."""
+    percent, sent = 5, 260
+    audit = Audit(percent, confidence=Baseline(0.99, 0.02))  # which this model never is
+    with running(tiny, layer_budget=4, exit_layers=EXITS, audit=audit) as engine:
+        for ordinal in range(sent):
+            send(engine, prompt_of(12, ordinal), max_tokens=2).result()
+        last = max(ordinal for ordinal in range(1, sent + 1) if chosen(ordinal, percent))
+        wait_for(lambda: last in audits(engine, 1))
+        rows = audits(engine, 1)
+        called = engine.telemetry().alarms[0].at_request
+    early = [ordinal for ordinal in rows if ordinal <= called]
+    late = [ordinal for ordinal in rows if ordinal > 160]
+    assert called < 10
+    assert early == [ordinal for ordinal in range(1, called + 1) if chosen(ordinal, percent)]
+    assert late == [ordinal for ordinal in range(161, sent + 1) if chosen(ordinal, percent)]
+    hasty = [ordinal for ordinal in rows if called < ordinal < 80]
+    assert hasty == [ordinal for ordinal in range(called + 1, 80) if chosen(ordinal, hastened(percent))]
 
 
 def test_without_a_share_nothing_is_audited(tiny: Path) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import takewhile
 
 import pytest
+from helios_contract.haste import hastened
 from helios_contract.limits import Baseline
 from helios_contract.telemetry import MOST_ALARMS, Alarm, AuditRow, kept
 from helios_server.engine.cusum import BREACH_LIMIT, BREACH_WINDOW, BreachWindow, Change, Cusum, Expected
@@ -173,6 +174,49 @@ def test_alarms_that_are_kept_hold_the_newest_and_where_each_direction_began(
 
 def _same_way(one: Alarm, other: Alarm) -> bool:
     return one.direction == other.direction
+
+
+def test_audits_are_waited_for_after_a_shift_until_there_are_enough() -> None:
+    watch = Watch(EXIT)
+    for ordinal in range(1, 101):
+        watch.request(0.5, ordinal, 1.0)
+        watch.audit(row(ordinal, 0.9), 1.0)
+    assert not watch.awaits_audits
+    for ordinal in range(101, 131):
+        watch.request(0.9, ordinal, 1.0)
+    assert watch.alarms
+    assert watch.awaits_audits
+    watch.audit(row(99, 0.9), 1.0)  # of before
+    for ordinal in range(101, 117):
+        assert watch.awaits_audits
+        watch.audit(row(ordinal, 0.9), 1.0)
+    assert not watch.awaits_audits
+    for ordinal in range(131, 200):
+        watch.request(0.9, ordinal, 1.0)  # a shift that lasts is called again: no news
+    assert not watch.awaits_audits
+    for ordinal in range(200, 230):
+        watch.request(0.1, ordinal, 1.0)
+    assert watch.awaits_audits
+    watch.follow(ExitInUse(("file:///m", "r"), "sha256:d", 2, 6, None, None))
+    assert not watch.awaits_audits
+
+
+def test_what_was_audited_since_the_shift_before_its_call_counts() -> None:
+    watch = Watch(EXIT)
+    for ordinal in range(1, 60):
+        watch.request(0.5 if ordinal < 50 else 0.7, ordinal, 1.0)
+        watch.audit(row(ordinal, 0.9), 1.0)
+    assert [alarm.since_request for alarm in watch.alarms][:1] == [50]
+    audited = 59 - 50 + 1
+    for ordinal in range(60, 60 + 16 - audited):
+        assert watch.awaits_audits
+        watch.audit(row(ordinal, 0.9), 1.0)
+    assert not watch.awaits_audits
+
+
+@pytest.mark.parametrize(("percent", "hasty"), [(0, 0), (1, 4), (5, 20), (25, 100), (60, 100)])
+def test_in_haste_four_times_as_many_prompts_are_scored(percent: int, hasty: int) -> None:
+    assert hastened(percent) == hasty
 
 
 def test_at_full_depth_quality_cannot_alarm() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from helios_contract.haste import Haste, hastened
 from helios_contract.limits import Limits
 from helios_contract.telemetry import (
     AS_PUBLISHED,
@@ -61,6 +62,7 @@ class SimulatedPod:
     up: float = 0.0
     since_up: int = 0
     domains: list[str] = field(default_factory=list)
+    haste: Haste = field(default_factory=Haste)
 
     def __post_init__(self) -> None:
         self._boot()
@@ -95,6 +97,7 @@ class SimulatedPod:
             self.at_change = self.requests
             self._begin_windows()
             self.alarms.clear()
+            self.haste = Haste()
             self._restart_detectors()
         self.limits, self.refused, self.refusal = document, 0, ""
 
@@ -112,6 +115,7 @@ class SimulatedPod:
         self._boot()
         self.requests = self.at_change = 0
         self.audits, self.alarms, self.ring, self.frozen = [], [], [], None
+        self.haste = Haste()
         self._restart_detectors()
 
     # -- serving ---------------------------------------------------------------------------------------------
@@ -121,6 +125,8 @@ class SimulatedPod:
         self.ring.append((self.requests, text))
         model = self._model()
         percent = self.limits.audit.percent
+        if self.world.hastens and self.haste.lasts:
+            percent = hastened(percent)
         if percent and self.requests * percent // 100 > (self.requests - 1) * percent // 100:
             self._audit(text, model, now)
         self._watch_confidence(text.domain, now)
@@ -142,10 +148,9 @@ class SimulatedPod:
         )
         if precision != compared:
             exits[self.limits.exits_digest, depth] = (text.millibits(model, depth, precision), text.tokens)
-        self.audits = [
-            *self.audits,
-            AuditRow(self.requests, text.tokens, text.bytes, full, exits, reference),
-        ][-128:]
+        row = AuditRow(self.requests, text.tokens, text.bytes, full, exits, reference)
+        self.audits = [*self.audits, row][-128:]
+        self.haste.audit(row)
         baseline = self.limits.audit.quality
         if baseline and self.limits.layer_budget < model.backbone.layers:
             own = text.millibits(model, depth, precision) / text.millibits(
@@ -175,6 +180,7 @@ class SimulatedPod:
     def _alarm(self, kind: str, direction: str, since: int, statistic: float, now: datetime) -> None:
         own = (now + self.world.skew(self.name)).timestamp()
         alarm = Alarm(kind, direction, self.requests, since, statistic, own)
+        self.haste.alarm(alarm, self.alarms, self.audits)
         self.alarms = [*kept((*self.alarms, alarm))]
 
     def _restart_detectors(self) -> None:

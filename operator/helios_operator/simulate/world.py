@@ -83,6 +83,8 @@ class World:
     contract_version: int = VERSION
     audits_own: bool = False
     """Pods compare with full depth in the precision that serves."""
+    hastens: bool = True
+    """Pods audit more requests while a shift has few audits."""
     times: Callable[[Precision], bool] = lambda precision: True
     """Timing Jobs leave the others out."""
     scores: Callable[[Precision], bool] = lambda precision: True

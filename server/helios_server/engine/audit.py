@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+from helios_contract.haste import hastened
 from helios_contract.limits import Limits
 from helios_contract.serves import Precision
 from helios_contract.telemetry import AS_PUBLISHED, OWN, AuditRow
@@ -67,12 +68,14 @@ def chosen(ordinal: int, percent: int) -> bool:
     return ordinal * _GOLDEN_RATIO % 1 < percent / 100
 
 
-def drawn(sequence: Sequence, limits: Limits) -> bool:
+def drawn(sequence: Sequence, limits: Limits, *, hasty: bool) -> bool:
     """Whether a request's prompt is to be scored. Asked before its prompt is looked for in the cache: were
-    only those scored that are not found there, quality would be that of rare prompts.
+    only those scored that are not found there, quality would be that of rare prompts. hasty: audits are
+    waited for.
     """
+    percent = hastened(limits.audit.percent) if hasty else limits.audit.percent
     long_enough = len(sequence.prompt_ids) >= MIN_TOKENS
-    return long_enough and sequence.ordinal > 0 and chosen(sequence.ordinal, limits.audit.percent)
+    return long_enough and sequence.ordinal > 0 and chosen(sequence.ordinal, percent)
 
 
 def _is_full(prompts: Collection[PromptStates]) -> bool:
@@ -143,7 +146,7 @@ class Auditor:
 
     def admit(self, sequence: Sequence, limits: Limits, now: float) -> None:
         """A request got a row: its prompt is captured if it was drawn and there is room."""
-        if not sequence.drawn or not drawn(sequence, limits):  # fewer may be drawn by now, never others
+        if not sequence.drawn or not drawn(sequence, limits, hasty=True):  # fewer by now, never others
             return
         if sequence in self.captures or sequence.computed or sequence.output_ids:
             return

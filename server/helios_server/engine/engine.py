@@ -190,6 +190,7 @@ class Engine(Shown):
         self._run_tasks()
         began = time.monotonic()
         self._pulse.beat(Work.STEP, began)
+        self.serving.awaits_audits = self._watch.awaits_audits
         plan = self.serving.scheduler.plan()
         self._count_plan(plan, began)
         if plan.rows:

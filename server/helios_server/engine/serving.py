@@ -186,7 +186,8 @@ class Serving:
 
     kv_tokens, context, vocabulary: tokens and token ids that a request may count on; less than the pool and
     the model have while what comes has less. whole: no change was broken off in the middle. known: what
-    models have taken that served here, by fingerprint and precision.
+    models have taken that served here, by fingerprint and precision. awaits_audits: traffic has changed, and
+    what that means few audits say so far.
     """
 
     def __init__(self, config: EngineConfig, loaded: Loaded) -> None:
@@ -196,6 +197,7 @@ class Serving:
         self.scheduler = Scheduler(
             pages, config.step_tokens, loaded.plan.rows, self.depth_for, prefixes, self.drawn
         )
+        self.awaits_audits = False
         self.runner: Runner | None = None
         self.known: dict[tuple[str, Precision], MemoryFacts] = {}
         self._install(loaded)
@@ -283,7 +285,7 @@ class Serving:
 
     def drawn(self, sequence: Sequence) -> bool:
         """Whether a newcomer's prompt is scored."""
-        return drawn(sequence, self.limits)
+        return drawn(sequence, self.limits, hasty=self.awaits_audits)
 
     def served(self, depth: int) -> Served:
         """By what a token at this depth is produced."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from helios_contract.haste import Haste
 from helios_contract.limits import Baseline, TaskProbe
 from helios_contract.serves import Precision
 from helios_contract.telemetry import Alarm, AuditRow, BreachCounter, TaskCounts, kept
@@ -60,6 +61,7 @@ class Watch:
         self._breaches = BreachWindow()
         self._tasks = TaskWatch()
         self._newest = 0
+        self._haste = Haste()
 
     def follow(self, exit_in_use: ExitInUse) -> None:
         """Other limits hold. Audits stay: they do not depend on the exit in use."""
@@ -92,6 +94,7 @@ class Watch:
     def audit(self, row: AuditRow, unix_seconds: float) -> None:
         """An audit is complete."""
         self.audits = (*self.audits, row)[-_AUDITS_KEPT:]
+        self._haste.audit(row)
         if watched := row.exits.get((self._exit.digest, self._exit.depth)):
             millibits, _ = watched
             change = self._quality.observe(self._full(row) / max(1, millibits), row.request)
@@ -102,6 +105,11 @@ class Watch:
         knows; full depth itself, quantised, has the model as published alone."""
         at_full = self._exit.depth == self._exit.full_depth
         return row.full_millibits if at_full else row.own_full(self._exit.full_depth)
+
+    @property
+    def awaits_audits(self) -> bool:
+        """Traffic changed, and fewer of its prompts were audited than it takes to tell what that means."""
+        return self._haste.lasts
 
     def breaches(self, threshold: float) -> BreachCounter:
         """The counter's state. threshold: confidence in [0, 1], in use."""
@@ -114,6 +122,7 @@ class Watch:
             direction = "Down" if change.down else "Up"
             self.raised = {**self.raised, (kind, direction): self.raised.get((kind, direction), 0) + 1}
             alarm = Alarm(kind, direction, self._newest, change.since, change.statistic, unix_seconds)
+            self._haste.alarm(alarm, self.alarms, self.audits)
             self.alarms = kept((*self.alarms, alarm))
 
 
