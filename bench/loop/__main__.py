@@ -118,6 +118,7 @@ def _arms(fixed: Fixed, texts: Texts, state: Path, options: Namespace) -> Arms:
         memory_mib=fixed.memory_mib,
         min_quality_percent=options.min_quality,
         prompts=given,
+        callers=options.callers,
         audit_percent=options.audit_percent,
         every_requests=options.every_requests,
     )

@@ -32,13 +32,14 @@ _QUEUE = 2000
 @dataclass(frozen=True)
 class Asked:
     """Of a deployment. objective: its optimizationType; weights: dtypes to choose from; prompts: given ones;
-    audit_percent, every_requests: of its reassessments."""
+    callers: requests at a time; audit_percent, every_requests: of its reassessments."""
 
     objective: str
     weights: Sequence[str]
     memory_mib: int
     min_quality_percent: int
     prompts: Sequence[str]
+    callers: int
     audit_percent: int
     every_requests: int
 
@@ -50,7 +51,7 @@ class Asked:
         spec = {
             "candidates": [candidate],
             "slo": {"optimizationType": self.objective, "minQualityPercent": self.min_quality_percent},
-            "workload": {"isl": subject.isl, "osl": subject.osl},
+            "workload": {"isl": subject.isl, "osl": subject.osl, "concurrency": self.callers},
             "limits": {"maxQueueSize": _QUEUE} | ({"memoryMiB": self.memory_mib} if self.memory_mib else {}),
             "profiling": {
                 "prompts": {"inline": list(self.prompts), "live": {"maxPrompts": 32, "consent": True}}

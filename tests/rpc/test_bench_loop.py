@@ -347,7 +347,7 @@ def _sleeping() -> Iterator[psutil.Process]:
 
 @pytest.mark.parametrize("exits", ["", "builtin://general"])
 def test_the_loop_is_asked_by_a_spec_that_is_one(exits: str) -> None:
-    asked = Asked("latency", ("auto", "int8"), 900, 90, ["a text"], 20, 50)
+    asked = Asked("latency", ("auto", "int8"), 900, 90, ["a text"], 8, 20, 50)
     subject = Subject("file:///models/chat", exits, (30, 24), (REFERENCE, INT8), 72, 24)
     spec = parse.deployment(validation.admit(asked.deployment(subject))).spec
     assert spec.slo.optimization_type == "latency"
@@ -372,7 +372,7 @@ def options(**changes: Any) -> Namespace:
 def arms_of(tiny: Path) -> Arms:
     subject = Subject(f"file://{tiny}", "", (LAYERS, *EXITS[::-1]), (REFERENCE,), 12, 6, "float64")
     fixed = Fixed(subject, 0, NEVER, "float64")
-    return Arms(fixed, Asked("", ("auto",), 0, 1, [], 20, 50), ["throughput"], tiny, 10.0, 8)
+    return Arms(fixed, Asked("", ("auto",), 0, 1, [], 8, 20, 50), ["throughput"], tiny, 10.0, 8, [])
 
 
 async def test_a_trace_replayed_on_two_arms_becomes_figures_and_claims(tiny: Path) -> None:

@@ -1,6 +1,7 @@
 """The audit: scores prompts, which are human text, at every exit with every bundle, and at full depth.
 
-Driven by the engine between steps, one small unit of work at a time. It starts from the hidden states that
+Driven by the engine between steps, one small unit of work at a time, and rather while few requests are here
+than while many are. It starts from the hidden states that
 the prefill left, and has the layers above the budget read one at a time by a thread of its own. Where a
 quantised model serves, full depth is its own, and as often as a share of the process's CPU time allows that
 of the model as published, all of which is read for a batch. It keeps no text and decides nothing; an audit
@@ -25,6 +26,7 @@ from helios_server.engine import host_memory
 from helios_server.engine.audit_batch import HEAD_ROWS, AuditBatch, PromptStates, Units
 from helios_server.engine.brief import briefly
 from helios_server.engine.cpu_share import SHARE, CpuShare
+from helios_server.engine.lull import Lull
 from helios_server.engine.reference import Reference, layer_elements
 from helios_server.engine.runner import Runner
 from helios_server.engine.sequence import Sequence
@@ -39,6 +41,8 @@ MAX_TOKENS = 512
 """Of a prompt: its beginning is scored, which needs nothing of the rest."""
 BATCH_PROMPTS, BATCH_TOKENS = 8, 1024
 WAIT_SECONDS = 10.0
+LULL_SECONDS = 30.0
+"""That audits are put off at most, for fewer requests to be here."""
 SELDOM_SECONDS = 7200.0
 """Of the process's CPU time, between two batches that read the model as published: should it come to more,
 audits do without it.
@@ -88,7 +92,7 @@ class Auditor:
 
     on_row: gets each AuditRow; on_read: called in another thread when there may be work again. skipped:
     prompts whose audit failed, since boot. share: of the process's CPU time, for reading the model as
-    published beside a quantised one.
+    published beside a quantised one. hasty: rows are waited for, whoever else is here.
     """
 
     def __init__(
@@ -110,6 +114,9 @@ class Auditor:
         self._units: Units | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="helios-audit-reads")
         self._reads_all = False  # the batch under way
+        self._lull = Lull()
+        self._put_off_at: float | None = None
+        self.hasty = False
         self._said = ""
 
     def follow(self, precision: Precision, reading_seconds: float) -> None:
@@ -185,13 +192,18 @@ class Auditor:
 
     # -- work ------------------------------------------------------------------------------------------------
 
-    def work(self, weights: Runner, tokenizer: Tokenizer, limits: Limits, now: float, idle: bool) -> bool:
-        """Does what may be done between two steps: a unit, or a few when prompts pile up.
+    def work(self, weights: Runner, tokenizer: Tokenizer, limits: Limits, now: float, requests: int) -> bool:
+        """Does what may be done between two steps: a unit, or a few when prompts pile up. requests: that run
+        or wait.
 
-        False: nothing to do, or nothing before a layer is read.
+        False: nothing to do, nothing before a layer is read, or nothing while so many requests are here.
         """
+        self._lull.observe(requests, now)
         if self._batch is None and not self._pending:
             return False
+        if self._is_put_off(now):
+            return False
+        idle = requests == 0
         with torch.inference_mode():
             for _ in range(1 + min(3, len(self._pending) // 4)):
                 if self._batch is None and not self._begin(weights, tokenizer, limits, now, idle):
@@ -203,6 +215,15 @@ class Auditor:
                 if ended:
                     self._end_batch()
         return True
+
+    def _is_put_off(self, now: float) -> bool:
+        """Until fewer requests are here; a burst that lasts puts nothing off for ever."""
+        if self._lull or self.hasty:
+            self._put_off_at = None
+            return False
+        if self._put_off_at is None:
+            self._put_off_at = now
+        return now - self._put_off_at < LULL_SECONDS
 
     def _advance(self) -> bool:
         """One unit of the batch under way. Whether it was the last one."""

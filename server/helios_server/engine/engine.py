@@ -190,7 +190,7 @@ class Engine(Shown):
         self._run_tasks()
         began = time.monotonic()
         self._pulse.beat(Work.STEP, began)
-        self.serving.awaits_audits = self._watch.awaits_audits
+        self.serving.awaits_audits = self._auditor.hasty = self._watch.awaits_audits
         plan = self.serving.scheduler.plan()
         self._count_plan(plan, began)
         if plan.rows:
@@ -198,7 +198,7 @@ class Engine(Shown):
             self._pulse.progressed = now = time.monotonic()
             (self._tell if now >= self._picture_due else self._news.tell)()
         self._pulse.beat(Work.STEP, time.monotonic())
-        audited = self._audit(idle=not plan.rows)
+        audited = self._audit()
         return bool(plan.rows) or audited
 
     def run(self) -> None:
@@ -253,13 +253,14 @@ class Engine(Shown):
             if token.last:
                 self._finish(token.answer, token.last)
 
-    def _audit(self, idle: bool) -> bool:
+    def _audit(self) -> bool:
         """A small part of what the audit has to do. False: nothing."""
         serving = self.serving
         if serving.runner is None:
             return False
+        requests = len(serving.scheduler.running) + len(serving.scheduler.waiting)
         return self._auditor.work(
-            serving.runner, serving.model.tokenizer, serving.limits, time.monotonic(), idle
+            serving.runner, serving.model.tokenizer, serving.limits, time.monotonic(), requests
         )
 
     def _audited(self, row: AuditRow) -> None:
