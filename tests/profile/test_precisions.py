@@ -233,6 +233,7 @@ def test_precisions_are_timed_in_turns_with_all_of_them_in_memory(
     assert (code, len(document.timings)) == (0, 3)
     ((one, *others),) = groups
     assert others == [one, one]
+    assert len({each.fit.error_percent for each in document.timings}) == 1
 
 
 def test_what_was_left_out_is_gone_before_the_next_is_measured(

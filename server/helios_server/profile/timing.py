@@ -155,26 +155,30 @@ def _timed(
     progress: Progress,
     passed: Callable[[float], None],
 ) -> list[Timing]:
-    """A round takes each of them in turn."""
+    """A round takes each of them in turn. They have one error of the law, which is the same on the same
+    machine, the largest: else chance in a few steps that check it would decide between them."""
     courses = [_Course(bench) for bench in benches]
     for course in courses:
         progress(str(course))
     durations = sweep([course.steps for course in courses], EFFORTS[settings.search], passed=passed)
-    return [_row(*each, settings, progress) for each in zip(courses, durations, strict=True)]
+    rows = [_row(*each, settings, progress) for each in zip(courses, durations, strict=True)]
+    error = max(fitted.error_percent for _, fitted in rows)
+    return [replace(row, fit=replace(fitted, error_percent=error)) for row, fitted in rows]
 
 
 def _row(
     course: _Course, durations: Sequence[StepDuration], settings: TimingSettings, progress: Progress
-) -> Timing:
+) -> tuple[Timing, StepTimeFit]:
+    """With its fit."""
     bench = course.bench
     points = [_point(shape, each) for shape, each in zip(course.shapes, durations, strict=True)]
-    fitted = fit(points[: course.fitted])
-    missed = [_error_percent(fitted, point) for point in points[course.fitted :]]
-    error = max(fitted.error_percent, *missed)
-    progress(f"{durations[0].count} rounds; the fit is {error} % off")
+    law = fit(points[: course.fitted])
+    missed = [_error_percent(law, point) for point in points[course.fitted :]]
+    fitted = replace(law, error_percent=max(law.error_percent, *missed))
+    progress(f"{durations[0].count} rounds; the fit is {fitted.error_percent} % off")
     shown = zip(course.shapes, durations, strict=True)
-    return Timing(
-        fit=replace(fitted, error_percent=error),
+    row = Timing(
+        fit=fitted,
         memory=bench.facts,
         exit_bytes=bench.exit_bytes,
         audit_bytes=audit_bytes(bench.backbone),
@@ -184,6 +188,7 @@ def _row(
         weight_dtype=bench.precision.weight_dtype,
         kv_cache_dtype=bench.precision.kv_cache_dtype,
     )
+    return row, fitted
 
 
 def _energy(
