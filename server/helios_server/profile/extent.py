@@ -81,13 +81,13 @@ def together(outlines: Sequence[Outline], limit_bytes: int) -> tuple[Extent, ...
         return ()
     by_itself = [alone(outline, limit_bytes) for outline in outlines]
     rows = min(extent.rows for extent in by_itself)
-    most = min(extent.layers for extent in by_itself)
+    depths = [extent.layers for extent in by_itself]
     size = limit_bytes - max(outline.facts.process_start_bytes for outline in outlines)
-    for layers in range(most, 0, -1):
+    for layers in range(min(depths), 0, -1):
+        if layers < _LEAST_SHARE * max(depths):
+            return None
         needs = [outline.need(layers, rows, outline.facts.page_tokens) for outline in outlines]
         spare = (size - sum(needs)) // len(needs)
-        if layers < _LEAST_SHARE * most:
-            return None
         if spare >= 0:
             return tuple(
                 outline.within(layers, need + spare) for outline, need in zip(outlines, needs, strict=True)
