@@ -41,7 +41,7 @@ MAX_TOKENS = 512
 """Of a prompt: its beginning is scored, which needs nothing of the rest."""
 BATCH_PROMPTS, BATCH_TOKENS = 8, 1024
 WAIT_SECONDS = 10.0
-LULL_SECONDS = 30.0
+LULL_SECONDS = 10.0
 """That audits are put off at most, for fewer requests to be here."""
 SELDOM_SECONDS = 7200.0
 """Of the process's CPU time, between two batches that read the model as published: should it come to more,
