@@ -51,7 +51,7 @@ from bench.report import arguments, publish
 
 _INT8 = Precision("int8", AUTO)
 _GIVEN = 48
-"""Prompts on which the loop chooses before the trace; so many requests come before steady traffic, too."""
+"""Prompts on which the loop chooses before the trace; so many requests come before it, too."""
 _WORDS = {"code": (40, 65)}
 """Of a text, where the domain's own are too short to tell depths apart."""
 _REQUESTS, _IN_A_SLICE = 1087, 150
