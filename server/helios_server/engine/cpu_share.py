@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-SHARE = 0.02
+SHARE = 0.01
 """Of the process's CPU time, since it began."""
 
 
