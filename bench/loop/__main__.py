@@ -8,7 +8,7 @@ least threshold that keeps --min-quality; transformers; HELIOS's loop for each o
 of precision and without (`-as-published`), on profiles that were measured before the trace begins: of given
 prompts, and where the traffic is steady of prompts that came, as of a deployment that has stood in it.
 --memory-rows or --memory-mib: the memory in which weights crowd the batch (transformers is not held to it).
---turns: where traffic is steady, each loop beside each static arm in turns (see `turns`).
+--turns: each loop beside each static arm in turns, slice by slice of each kind (see `turns`).
 
 Claims, of each arm: tokens a second in the bursts, waits in milliseconds from the moment when a request came,
 requests beyond --slo-ttft or --slo-itl, quality of all requests by the depth and precision that their spans
@@ -154,8 +154,6 @@ def _options() -> Namespace:
     options = parser.parse_args()
     if options.short:
         vars(options).update(_SHORT)
-    if options.turns and len(options.kinds) > 1:
-        parser.error("--turns: of steady traffic; give --kinds one kind, and not --short")
     if options.requests is None:
         options.requests = _IN_A_SLICE if options.turns else _REQUESTS
     return options
@@ -185,7 +183,7 @@ def _add_arms(parser: ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="slices that a loop and each static arm answer in turns",
+        help="slices of each kind that a loop and each static arm answer in turns",
     )
     add("--exit-threshold", type=float, metavar="P", help="(default: the least that keeps the quality)")
     add("--audit-percent", type=int, default=5, help="of the loop (default: 5, as in specs)")

@@ -96,7 +96,7 @@ def claims(
     if name and most:
         kinds = [metrics["tokens-per-second"] for metrics in statics[name].kinds.values()]
         bound = round(most / harmonic_mean(kinds), 4)
-        yield Claim(f"ideal-over-best-static-{setting}", bound, bound, bound, "x")
+        yield Claim(f"ideal-throughput-over-best-static-{setting}", bound, bound, bound, "x")
     for other, theirs in others.items():
         for what, (objective, metric) in _BESIDE_TOKENS.items():
             if objective in loops:
@@ -109,12 +109,34 @@ Turns = Mapping[str, Sequence[tuple[Figures, Figures]]]
 
 def in_turns(objective: str, turns: Turns, full: str, least_quality: float, setting: str) -> Iterator[Claim]:
     """The geometric mean of the pairs, with the interval of 95 % in which other pairs would put it. full: as
-    published."""
+    published. Where there are several kinds of text, beside the ideal too: the best choice of each."""
     metric = METRIC[objective]
-    others = {"full-depth": full, "best-static": best_of_turns(objective, turns, least_quality)}
-    for what, name in others.items():
+    best = best_of_turns(objective, turns, least_quality)
+    for what, name in (("full-depth", full), ("best-static", best)):
         if name in turns:
             yield Claim(f"{objective}-over-{what}-{setting}", *_mean(ratios(turns[name], metric)), "x")
+    pairs = _ideal_pairs(objective, turns, least_quality)
+    if best and pairs:
+        beside, bound = _mean(ratios(pairs, metric)), _mean(ratios(turns[best], metric))[0]
+        yield Claim(f"{objective}-over-ideal-{setting}", *beside, "x")
+        over = round(bound / beside[0], 4)
+        yield Claim(f"ideal-{objective}-over-best-static-{setting}", over, over, over, "x")
+
+
+def _ideal_pairs(objective: str, turns: Turns, least_quality: float) -> list[tuple[Figures, Figures]]:
+    """Of each kind of text those with its best choice. None where there is but one kind, or one of which no
+    choice kept the quality."""
+    kinds = dict.fromkeys(kind for pairs in turns.values() for _, its in pairs for kind in its.kinds)
+    found = [_best_pairs(objective, turns, kind, least_quality) for kind in kinds]
+    return [pair for pairs in found for pair in pairs] if len(found) > 1 and all(found) else []
+
+
+def _best_pairs(
+    objective: str, turns: Turns, kind: str, least_quality: float
+) -> Sequence[tuple[Figures, Figures]]:
+    alike = {name: [pair for pair in pairs if kind in pair[1].kinds] for name, pairs in turns.items()}
+    name = best_of_turns(objective, alike, least_quality)
+    return alike[name] if name else []
 
 
 def best_of_turns(objective: str, turns: Turns, least_quality: float) -> str | None:

@@ -63,11 +63,12 @@ class Figures:
 
     @classmethod
     def together(cls, rounds: Sequence[Figures]) -> Figures:
-        """Of one arm."""
-        first = rounds[0]
-        kinds = {kind: _mean([one.kinds[kind] for one in rounds]) for kind in first.kinds}
+        """Of one arm. Not each round needs to have every kind."""
+        names = dict.fromkeys(kind for one in rounds for kind in one.kinds)
+        kinds = {kind: _mean([one.kinds[kind] for one in rounds if kind in one.kinds]) for kind in names}
+        value, low, high = (fmean(ends) for ends in zip(*(one.quality for one in rounds), strict=True))
         failed = sum(one.failed for one in rounds)
-        return cls(_mean([one.whole for one in rounds]), kinds, first.quality, failed, rounds)
+        return cls(_mean([one.whole for one in rounds]), kinds, (value, low, high), failed, rounds)
 
     def range(self, metric: str) -> tuple[float, float, float]:
         """Over the whole trace, and the least and greatest of its kinds and rounds."""

@@ -12,7 +12,7 @@ import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 
 from bench.loop.arms import TOKENS, Arm, Arms
@@ -21,7 +21,7 @@ from bench.loop.parts import Rates, rates, saturated
 from bench.loop.pods import address
 from bench.loop.replay import Answered, Say, asking, replay
 from bench.loop.spent import watched
-from bench.loop.trace import Arrival, Shape, Texts, drawn
+from bench.loop.trace import Arrival, Shape, Texts, drawn, sliced
 from bench.loop.turns import Pair, Pairing
 
 PARTS = "parts"
@@ -70,8 +70,7 @@ class Bench:
 
     async def _in_turns(self, shape: Shape) -> None:
         """Each loop beside each static arm."""
-        seeds = range(shape.seed, shape.seed + self._options.turns)
-        slices = [drawn(replace(shape, seed=seed), self._texts) for seed in seeds]
+        slices = [drawn(one, self._texts) for one in sliced(shape, self._options.turns)]
         pairing = Pairing(self._options.callers, self._options.watts, say)
         rivals = [arm for arm in self._arms.statics() if self.is_asked(arm.name)]
         for loop in filter(lambda arm: self.is_asked(arm.name), self._arms.free_loops()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 
 MIXED = "mixed"
@@ -46,6 +46,12 @@ class Shape:
     def is_steady(self) -> bool:
         """Whether the texts stay of one kind."""
         return len(self.kinds) == 1
+
+
+def sliced(shape: Shape, turns: int) -> list[Shape]:
+    """So many of each kind, one kind after another: each as large as `shape`, and with a seed of its own."""
+    kinds = [kind for kind in shape.kinds for _ in range(turns)]
+    return [replace(shape, kinds=(kind,), seed=shape.seed + place) for place, kind in enumerate(kinds)]
 
 
 def drawn(shape: Shape, texts: Texts) -> list[Arrival]:

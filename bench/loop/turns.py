@@ -1,7 +1,7 @@
 """A loop and each choice that stays as it is, in turns on the same requests: what the machine does meanwhile
 it does to both.
 
-Called by `run` for steady traffic. While another one answers, the loop's processes are stopped, so that it
+Called by `run`. While another one answers, the loop's processes are stopped, so that it
 neither audits nor measures in the other's time; its own turn holds all that it does beside answering. It must
 not judge what came of it.
 """
@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import psutil
 
@@ -23,6 +24,7 @@ from bench.loop.replay import Say, replay
 from bench.loop.spent import watched
 from bench.loop.trace import Arrival
 
+T = TypeVar("T")
 Turn = Callable[[], Awaitable[Run]]
 LOOK_SECONDS = 0.2
 """How long a process that the loop has just started may run in another's turn."""
@@ -47,15 +49,16 @@ class Pairing:
     say: Say
 
     async def play(self, loop: Arm, others: Sequence[Arm], slices: Sequence[Sequence[Arrival]]) -> list[Pair]:
-        """Each slice once with each of the others; who begins alternates. A turn must be so short that the
-        operator does not miss the pod that is stopped meanwhile: a quarter of a minute."""
+        """Each slice once with each of the others, another one first each time, so that what a loop does
+        right after a shift falls on none in particular; who begins alternates. A turn must be so short that
+        the operator does not miss the pod that is stopped meanwhile: a quarter of a minute."""
         async with AsyncExitStack() as stack:
             opened = {other.name: await stack.enter_async_context(other.open()) for other in others}
             apart = _children()
             mine = await stack.enter_async_context(loop.open())
             pairs = []
             for number, slice in enumerate(slices):
-                for name, other in opened.items():
+                for name, other in _from(number, list(opened.items())):
                     own = partial(self._turn, loop.name, mine, slice)
                     its = partial(self._undisturbed, apart, name, other, slice)
                     pairs.append(await _pair(own, its, its_first=number % 2 == 1))
@@ -75,6 +78,12 @@ class Pairing:
             answered = await replay(slice, opened.ask, self.callers, lambda _: None)
         lasted = max(each.stream.ended for each in answered) - min(each.stream.sent for each in answered)
         return Run(name, answered, spent, lasted)
+
+
+def _from(number: int, arms: Sequence[T]) -> list[T]:
+    """All of them, another one first for each number."""
+    first = number % len(arms)
+    return [*arms[first:], *arms[:first]]
 
 
 async def _pair(own: Turn, its: Turn, its_first: bool) -> Pair:
