@@ -110,17 +110,18 @@ Turns = Mapping[str, Sequence[tuple[Figures, Figures]]]
 def in_turns(objective: str, turns: Turns, full: str, least_quality: float, setting: str) -> Iterator[Claim]:
     """The geometric mean of the pairs, with the interval of 95 % in which other pairs would put it. full: as
     published. Where there are several kinds of text, beside the ideal too: the best choice of each."""
-    metric = METRIC[objective]
     best = best_of_turns(objective, turns, least_quality)
-    for what, name in (("full-depth", full), ("best-static", best)):
-        if name in turns:
-            yield Claim(f"{objective}-over-{what}-{setting}", *_mean(ratios(turns[name], metric)), "x")
-    pairs = _ideal_pairs(objective, turns, least_quality)
-    if best and pairs:
-        beside, bound = _mean(ratios(pairs, metric)), _mean(ratios(turns[best], metric))[0]
-        yield Claim(f"{objective}-over-ideal-{setting}", *beside, "x")
-        over = round(bound / beside[0], 4)
-        yield Claim(f"ideal-{objective}-over-best-static-{setting}", over, over, over, "x")
+    others = {
+        "full-depth": turns.get(full, ()),
+        "best-static": turns[best] if best else (),
+        "ideal": _ideal_pairs(objective, turns, least_quality),
+    }
+    beside = {what: _mean(ratios(pairs, METRIC[objective])) for what, pairs in others.items() if pairs}
+    for what, found in beside.items():
+        yield Claim(f"{objective}-over-{what}-{setting}", *found, "x")
+    if "ideal" in beside and "best-static" in beside:
+        gain = round(beside["best-static"][0] / beside["ideal"][0], 4)
+        yield Claim(f"ideal-{objective}-over-best-static-{setting}", gain, gain, gain, "x")
 
 
 def _ideal_pairs(objective: str, turns: Turns, least_quality: float) -> list[tuple[Figures, Figures]]:

@@ -1,9 +1,9 @@
 """A loop and each choice that stays as it is, in turns on the same requests: what the machine does meanwhile
 it does to both.
 
-Called by `run`. While another one answers, the loop's processes are stopped, so that it
-neither audits nor measures in the other's time; its own turn holds all that it does beside answering. It must
-not judge what came of it.
+Called by `run`. While another one answers, the loop's processes are stopped, so that it neither audits nor
+measures in the other's time; its own turn holds all that it does beside answering. It must not judge what
+came of it.
 """
 
 from __future__ import annotations
