@@ -101,18 +101,19 @@ def test_hardware_is_that_of_the_nodes_that_offer_the_accelerator() -> None:
 
 
 def test_a_node_that_multiplies_bfloat16_computes_in_it() -> None:
-    mark = "feature.node.kubernetes.io/cpu-cpuid"
+    mark, model = (f"feature.node.kubernetes.io/{kind}" for kind in ("cpu-cpuid", "cpu-model"))
     tiles, pairs = ("AMXTILE", "AMXBF16"), ("AVX512BF16", "AVX512VNNI")
-    found = {
-        words: nodes.hardware(
-            deployment({}), mirror(node("a", {f"{mark}.{word}": "true" for word in words}))
-        ).dtype
-        for words in (tiles, pairs, tiles[:1], pairs[:1], pairs[1:], ())
-    }
+
+    def dtype(words: tuple[str, ...], vendor: str) -> str:
+        marks = {f"{mark}.{word}": "true" for word in words} | {f"{model}.vendor_id": vendor}
+        return nodes.hardware(deployment({}), mirror(node("a", marks))).dtype
+
+    found = {words: dtype(words, "AMD") for words in (tiles, pairs, tiles[:1], pairs[:1], pairs[1:], ())}
     assert found == {
         tiles: "bfloat16", pairs: "bfloat16", tiles[:1]: "float16", pairs[:1]: "float16",
         pairs[1:]: "float16", (): "float16",
     }  # fmt: skip
+    assert (dtype(pairs, "Intel"), dtype((*tiles, *pairs), "Intel")) == ("float16", "bfloat16")
 
 
 def test_a_free_accelerator_is_room_a_taken_one_is_not() -> None:

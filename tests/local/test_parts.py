@@ -128,13 +128,18 @@ PAIRS = "fpu avx2 avx512f avx512dq avx512bw avx512vl avx512_bf16 avx512_vnni"
         (PAIRS, "avx512", "float16"),
         (PAIRS, "amx", "float16"),
         (PAIRS.replace("avx512_vnni", ""), None, "float16"),
+        (f"GenuineIntel {PAIRS}", None, "float16"),  # pairs are slower there
+        (f"GenuineIntel {PAIRS}", "avx512_bf16", "bfloat16"),
+        (f"GenuineIntel {PAIRS} amx_bf16 amx_tile", None, "bfloat16"),
     ],
 )
 def test_auto_is_bfloat16_where_kernels_multiply_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, said: str | None, expected: str
 ) -> None:
+    vendor = "GenuineIntel" if flags.startswith("GenuineIntel") else "AuthenticAMD"
     cpuinfo, library = tmp_path / "cpuinfo", tmp_path / "library.so"
-    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n\nprocessor\t: 1\nflags\t\t: {flags}\n")
+    one = f"vendor_id\t: {vendor}\nflags\t\t: {flags}\n"
+    cpuinfo.write_text(f"processor\t: 0\n{one}\nprocessor\t: 1\n{one}")
     monkeypatch.setattr(hardware, "library_file", lambda: library)
     monkeypatch.delenv("HELIOS_NATIVE", raising=False)
     if said is not None:

@@ -25,7 +25,7 @@ _SHAPE = Shape(24, 4, 2, 8, 20, 1e-5, 4, torch.float32)
 # By instruction set: a file, what stands there, what would be wrong, and what is computed wrongly then.
 _FAULTS = {
     "avx512": (
-        "matmul_int8_vnni.inl", "_mm512_slli_epi32(high, 8)", "_mm512_slli_epi32(high, 7)", "int8 products",
+        "matmul_int8_vnni.inl", "high, offsets[half]), 8)", "high, offsets[half]), 7)", "int8 products",
     ),
     "avx512_bf16": ("matmul_pairs.inl", "w + 512 + q * 16", "w + 512", "bfloat16 products"),
 }  # fmt: skip
@@ -36,10 +36,16 @@ def _machine() -> list[str]:
     return [name for name in names() if name not in (EMULATED, "none")] or pytest.skip("it has none")  # type: ignore[no-any-return]
 
 
+def _unpinned() -> list[str]:
+    """Those of them that serve without being asked for: Intel's processors multiply pairs slowly."""
+    is_intels = "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    return [isa for isa in _machine() if not (is_intels and isa == "avx512_bf16")]
+
+
 def test_the_best_of_the_machine_serves() -> None:
     best = choose_library("", kernels_file())
     assert best is not None
-    assert best.isa == _machine()[-1]
+    assert best.isa == _unpinned()[-1]
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -103,7 +109,7 @@ def test_kernels_that_compute_wrongly_are_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A build whose best instruction set has one wrong number in one loop: the next lower one serves."""
-    machine = _machine()
+    machine = _unpinned()
     if machine[-1] not in _FAULTS:
         pytest.skip(f"there is no fault to put into the kernels of {machine[-1]}, the best here")
     name, right, wrong, products = _FAULTS[machine[-1]]
@@ -126,7 +132,7 @@ def test_kernels_that_compute_wrongly_are_not_used(
 def test_what_the_compiler_lacked_says_so_and_is_refused_when_pinned(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if _machine()[-1] != "avx512_bf16":
+    if _unpinned()[-1] != "avx512_bf16":
         pytest.skip("avx512_bf16 is left out of a build here, and it is not the best of this processor")
     caplog.set_level(logging.INFO)
     without = building.build(("-O0", "-DHELIOS_WITHOUT_BF16"), tmp_path)

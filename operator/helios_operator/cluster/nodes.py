@@ -23,8 +23,11 @@ from helios_operator.render.accelerator import Accelerator, accelerator, device
 from helios_operator.render.merge import said
 
 _CPUID = "feature.node.kubernetes.io/cpu-cpuid"
-_MULTIPLY_BFLOAT16 = ({"AMXTILE", "AMXBF16"}, {"AVX512BF16", "AVX512VNNI"})
-"""What the labels of a node say of a processor that multiplies bfloat16: the one or the other."""
+_VENDOR = "feature.node.kubernetes.io/cpu-model.vendor_id"
+_TILES, _PAIRS = ("AMXTILE", "AMXBF16"), ("AVX512BF16", "AVX512VNNI")
+"""What the labels of a node say of a processor that multiplies bfloat16: the one or the other, which pods do
+not use on Intel's, where float16 is faster.
+"""
 _STEP_MIB = 256
 """Memory in the identity of a measurement is rounded to this: nodes of one kind differ by a few MiB."""
 _CPU_MODEL = (
@@ -67,9 +70,8 @@ def hardware(hd: Deployment, mirror: Mirror) -> Hardware:
 def _dtype(kind: str, marks: Mapping[str, str]) -> str:
     """What `auto` comes to on a node with these labels: the image has the kernels. All pods are told it, so
     that replicas on unlike nodes compute alike."""
-    multiplied = any(
-        all(marks.get(f"{_CPUID}.{word}") == "true" for word in needed) for needed in _MULTIPLY_BFLOAT16
-    )
+    tiles, pairs = (all(marks.get(f"{_CPUID}.{word}") == "true" for word in has) for has in (_TILES, _PAIRS))
+    multiplied = tiles or (pairs and marks.get(_VENDOR) != "Intel")
     return "bfloat16" if kind != "cpu" or multiplied else "float16"
 
 

@@ -21,9 +21,11 @@ from helios_server.native.build import library_file
 from helios_operator.decide.snapshot import Hardware
 
 _MIB = 1024 * 1024
+_TILES = {"amx_tile", "amx_bf16"}
 _PAIRS = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16"}
-_MULTIPLY_BFLOAT16 = {"avx512_bf16": _PAIRS, "amx": {"amx_tile", "amx_bf16"}}
-"""Flags of a processor on which the server's kernels multiply bfloat16 as it is, by instruction set."""
+"""Flags of a processor on which the server's kernels multiply bfloat16 as it is."""
+_INTEL = "GenuineIntel"
+"""On whose processors pairs are slower than float16: the server takes them where they are asked for."""
 _CPUINFO = Path("/proc/cpuinfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _UNKNOWN = ("cuda", 0)
@@ -54,10 +56,11 @@ def default_dtype(device: str, cpuinfo: Path = _CPUINFO) -> str:
     if device != "cpu":
         return "bfloat16"
     said = os.environ.get("HELIOS_NATIVE", "")
-    flags = re.search(r"^flags\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
-    has = set(flags[1].split()) if flags else set()
-    usable = {isa for isa, needed in _MULTIPLY_BFLOAT16.items() if has >= needed and said in ("", isa)}
-    return "bfloat16" if usable and library_file().exists() else "float16"
+    about = cpuinfo.read_text() if cpuinfo.exists() else ""
+    has, is_intels = set(_said_of(about, "flags").split()), _said_of(about, "vendor_id") == _INTEL
+    tiles = has >= _TILES and said in ("", "amx")
+    pairs = has >= _PAIRS and (said == "avx512_bf16" or (not said and not is_intels))
+    return "bfloat16" if (tiles or pairs) and library_file().exists() else "float16"
 
 
 def memory_mib(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROUP) -> int:
@@ -82,11 +85,14 @@ def cores(cgroup: Path = _CGROUP) -> int:
 
 def cpu_name(cpuinfo: Path = _CPUINFO) -> str:
     """The processor's own name, so that timings of another machine are not taken for this one's."""
-    if cpuinfo.exists() and (
-        found := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
-    ):
-        return found[1].strip()
-    return platform.processor() or platform.machine()
+    name = _said_of(cpuinfo.read_text(), "model name") if cpuinfo.exists() else ""
+    return name or platform.processor() or platform.machine()
+
+
+def _said_of(cpuinfo: str, what: str) -> str:
+    """Of the first processor; "": nothing."""
+    found = re.search(rf"^{what}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def _accelerators() -> list[tuple[str, int]]:

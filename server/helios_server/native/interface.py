@@ -48,6 +48,7 @@ class CStep(Structure):
 
 _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[Any, ...]]] = {
     "helios_supports": (c_int, (c_int,)),
+    "helios_pays": (c_int, (c_int,)),
     "helios_built": (c_int, (c_int,)),
     "helios_pack": (
         c_int,

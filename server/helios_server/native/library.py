@@ -262,6 +262,8 @@ def _pinned(isa: str, file: Path) -> Library:
 def _best(functions: ctypes.CDLL) -> Library | None:
     supported = [isa for index, isa in enumerate(ISAS) if functions.helios_supports(index)]
     for isa in reversed(supported):
+        if not functions.helios_pays(ISAS.index(isa)):
+            continue
         if not functions.helios_built(ISAS.index(isa)):
             logger.info("the kernels are built without '%s', which this processor has: %s", isa, _REBUILD)
             continue

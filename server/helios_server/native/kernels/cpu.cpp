@@ -45,7 +45,15 @@ bool has_amx() {
   return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
 }
 
+bool is_intels() {
+  const Leaf first = leaf_of(0);
+  return first.b == signature_INTEL_ebx && first.d == signature_INTEL_edx && first.c == signature_INTEL_ecx;
+}
+
 }  // namespace
+
+// Intel's processors issue one vdpbf16ps in two cycles, and two fused products in each; those that have tiles use those.
+bool pays(int isa) { return isa != HELIOS_AVX512_BF16 || !is_intels(); }
 
 bool supports(int isa) {
 #ifdef HELIOS_EMULATE_AMX

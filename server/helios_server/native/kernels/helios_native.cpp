@@ -71,6 +71,8 @@ extern "C" {
 
 int helios_supports(int isa) { return helios::supports(isa); }
 
+int helios_pays(int isa) { return helios::pays(isa); }
+
 int helios_built(int isa) { return kernels_of(isa) != nullptr; }
 
 int helios_pack(int isa, const void* weight, int type, int64_t out, int64_t in, const void* units, const void* minima,

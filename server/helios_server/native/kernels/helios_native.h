@@ -55,6 +55,9 @@ typedef struct {
 // 1 when this processor and its operating system have the instruction set, else 0.
 int helios_supports(int isa);
 
+// 1 when this processor is faster with the instruction set than with the one before it, else 0.
+int helios_pays(int isa);
+
 // 1 when the compiler of this build had it, else 0.
 int helios_built(int isa);
 

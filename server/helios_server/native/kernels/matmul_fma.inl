@@ -32,8 +32,7 @@ static void fma_tile(const W* w, int64_t depth, const Input& in, Fetch& fetch, i
   for (int m = 0; m < R; ++m) finish(out, row + m, panel, sums[m][0], sums[m][1]);
 }
 
-// One row, P panels side by side, for vectors of 8: one panel alone would wait for each of its additions longer than for
-// memory. Vectors of 16 take twice as much from memory between two additions.
+// One row, P panels side by side: one panel alone would wait for each of its additions longer than for memory.
 template <class W, int P>
 static void fma_lone(const W* w, int64_t depth, const Input& in, const Output& out, int64_t panel) {
   vf sums[P][2];
@@ -93,7 +92,7 @@ template <class W>
 static void multiply_fma(const HeliosMatrix& m, const Input& in, int64_t rows, const Output& out, int64_t first,
                          int64_t last, float* wide) {
   const W* w = (const W*)m.data;
-  if (kLanes == 8 && rows == 1) return fma_lone_row(w, m.depth, in, out, first, last);
+  if (rows == 1) return fma_lone_row(w, m.depth, in, out, first, last);
   const int64_t size = m.depth * kPanel;
   for (int64_t start = 0; start < rows; start += kFmaBlockRows) {
     const int64_t stop = start + kFmaBlockRows < rows ? start + kFmaBlockRows : rows;
